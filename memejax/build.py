@@ -1,0 +1,466 @@
+"""From a config to objects, by closed dict literals: the only reader of its sections.
+
+`data` gives the splits, `pretrain`, `finetune` and `evaluate` give a `Stage`: what
+the loop in `train` needs, already made of callables and arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from memejax import feeders, optim, parallel, steps
+from memejax.data import hateful_memes, pipeline, plans, synthetic_memes, text
+from memejax.models import distilbert, fusion, resnet, vit
+from memejax.weights import huggingface
+
+Tree = Any
+
+# Sections of a config that do not change what is computed: a run may be resumed with
+# other values of them. Every other leaf is part of the run's identity.
+RUNTIME = ("checkpoint", "log", "parallel", "pipeline")
+
+IMAGE_ENCODERS: dict[str, Callable[..., Any]] = {
+    "resnet": resnet.ResNet,
+    "vit": vit.ViT,
+    **{n: functools.partial(resnet.ResNet, **size) for n, size in resnet.RESNETS.items()},
+    **{n: functools.partial(vit.ViT, **size) for n, size in vit.VITS.items()},
+}
+TEXT_ENCODERS: dict[str, Callable[..., Any]] = {
+    "transformer": distilbert.DistilBert,
+    **{
+        n: functools.partial(distilbert.DistilBert, **size)
+        for n, size in distilbert.BERTS.items()
+    },
+}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split of a data set.
+
+    Attributes:
+      name: "train", "dev_seen", ...
+      source: columns for the pipeline: image, input_ids, attention_mask, label.
+      ids: as they go into predictions.
+      labels: int32 [n], -1 where unknown.
+    """
+
+    name: str
+    source: pipeline.Source
+    ids: Sequence[str]
+    labels: np.ndarray
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every label is known and both classes occur."""
+        return bool(np.all(self.labels >= 0)) and len(np.unique(self.labels)) == 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A data set as the stages use it.
+
+    Attributes:
+      splits: by name; "train" is what is trained on.
+      dev: name of the split that chooses the checkpoint and the threshold.
+      vocabulary: number of tokens.
+      facts: JSON for results.json: sizes, cut captions, bad records, Bayes scores.
+    """
+
+    splits: Mapping[str, Split]
+    dev: str
+    vocabulary: int
+    facts: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What the loop needs.
+
+    Attributes:
+      state: before the first update, on the devices.
+      run_chunk: `(state, chunk) -> (state, metrics)`, compiled.
+      feeder: gives the chunks.
+      predict: `(variables, batch) -> {arm: outputs}`, compiled.
+      eval_every: updates between evaluations on the dev split; 0 never evaluates.
+      patience: evaluations without a better AUROC before the stage ends; 0: all.
+    """
+
+    state: steps.State
+    run_chunk: Callable[..., Any]
+    feeder: feeders.Feeder
+    predict: Callable[..., Any] | None = None
+    eval_every: int = 0
+    patience: int = 0
+
+
+def choose(options: Mapping[str, Any], name: str, what: str) -> Any:
+    """`options[name]`, or a ValueError that lists the options."""
+    if name not in options:
+        raise ValueError(f"unknown {what} {name!r}: choose one of {sorted(options)}")
+    return options[name]
+
+
+def identity(config: ConfigDict) -> dict[str, Any]:
+    """The leaves of a config that decide what is computed."""
+    return {k: v for k, v in config.to_dict().items() if k not in RUNTIME}
+
+
+def mesh(config: ConfigDict) -> Mesh:
+    """The devices of the run."""
+    return parallel.mesh(config.parallel.devices)
+
+
+# Data
+
+
+def data(config: ConfigDict, workdir: pathlib.Path) -> Data:
+    """Reads, checks, splits and tokenises the memes.
+
+    Without `data.root` the built-in memes are written under the run's folder, and
+    then read like any others.
+
+    Raises:
+      hateful_memes.BadRecordsError: naming every bad record.
+      ValueError: if a split that the config names does not exist.
+    """
+    c = config.data
+    facts: dict[str, Any] = {}
+    root = c.root
+    if root is None:
+        root = workdir / "memes"
+        made = synthetic_memes.write(root, seed=config.seed, **c.synthetic)
+        facts["bayes"] = dict(made.bayes)
+    memes = hateful_memes.read(
+        root,
+        on_bad_record=c.on_bad_record,
+        max_pixels=c.max_pixels,
+        # A cache decodes every file in any case: let it find the broken ones.
+        threads=config.pipeline.threads,
+    )
+    if memes.bad:
+        hateful_memes.write_bad_records(workdir / "bad_records.jsonl", memes.bad)
+    splits = dict(memes.splits)
+    if c.train not in splits or not (c.dev == "validation" or c.dev in splits):
+        raise ValueError(
+            f"{root} has the splits {sorted(splits)}, but the config asks for "
+            f"data.train={c.train} and data.dev={c.dev} ('validation' holds "
+            "data.validation of the training memes out)"
+        )
+    if c.dev == "validation":
+        splits[c.train], splits["validation"] = hateful_memes.split_by_caption(
+            splits[c.train], fraction=c.validation, seed=config.seed
+        )
+    tokenizer = _tokenizer(config, [m.text for m in splits[c.train]], workdir)
+    everything = [meme for memes in splits.values() for meme in memes]
+    columns = pipeline.image_columns(
+        [meme.image for meme in everything],
+        size=c.image_size,
+        resize=c.resize,
+        max_pixels=c.max_pixels,
+        cache=config.pipeline.cache,
+        folder=workdir / "cache",
+        threads=config.pipeline.threads,
+    )
+    tokens = text.encode(
+        tokenizer, [m.text for m in everything], length=c.text_length
+    )
+    labels = np.array([m.label for m in everything], np.int32)
+    facts |= {
+        "root": None if c.root is None else os.fspath(root),
+        "sizes": {name: len(memes) for name, memes in splits.items()},
+        "truncated_captions": tokens.truncated,
+        "bad_records": len(memes.bad),
+        "vocabulary": tokenizer.get_vocab_size(),
+    }
+    done, made_splits = 0, {}
+    for name, memes_of in splits.items():
+        rows = np.arange(done, done + len(memes_of))
+        done += len(memes_of)
+        source = {k: pipeline.Rows(column, rows) for k, column in columns.items()}
+        source |= {
+            "input_ids": tokens.input_ids[rows],
+            "attention_mask": tokens.attention_mask[rows],
+            "label": labels[rows],
+        }
+        made_splits["train" if name == c.train else name] = Split(
+            name, source, [m.id for m in memes_of], labels[rows]
+        )
+    return Data(made_splits, c.dev, tokenizer.get_vocab_size(), facts)
+
+
+def _tokenizer(config: ConfigDict, captions: list[str], workdir: pathlib.Path):
+    """The named tokenizer, or one trained on the captions; saved with the run."""
+    if config.data.tokenizer is not None:
+        tokenizer = text.load_tokenizer(config.data.tokenizer)
+    else:
+        tokenizer = text.train_wordpiece(captions, vocab_size=config.data.vocabulary)
+    text.save_tokenizer(tokenizer, workdir / "tokenizer")
+    return tokenizer
+
+
+# Models
+
+
+def model(config: ConfigDict, vocabulary: int) -> fusion.Arms:
+    """The two arms."""
+    c = config.model
+    dtype = choose(DTYPES, c.dtype, "model.dtype")
+    text_args = dict(c.text)
+    make_text = functools.partial(
+        choose(TEXT_ENCODERS, text_args.pop("name"), "model.text.name"),
+        vocab_size=vocabulary,
+        dtype=dtype,
+        **text_args,
+    )
+    shared = make_text() if c.share_text else None
+    arms = {}
+    for name, encoder in c.image.items():
+        encoder = dict(encoder)
+        make_image = choose(
+            IMAGE_ENCODERS, encoder.pop("name"), f"model.image.{name}.name"
+        )
+        arms[name] = fusion.Arm(
+            image_encoder=make_image(dtype=dtype, **encoder),
+            text_encoder=shared or make_text(),
+            **c.arm,
+        )
+    return fusion.Arms(arms)
+
+
+def _views(config: ConfigDict, augmentation: ConfigDict):
+    """One view an arm, of the same draw or of draws of their own."""
+    c = dict(augmentation)
+    independent, token_dropout = c.pop("independent"), c.pop("token_dropout")
+    recipes = {
+        name: steps.ViewRecipe(
+            mean=tuple(config.data.mean),
+            std=tuple(config.data.std),
+            image={k: tuple(v) if k == "crop_scale" else v for k, v in c.items()},
+            token_dropout=token_dropout,
+            stream=i if independent else 0,
+        )
+        for i, name in enumerate(config.model.image)
+    }
+    return steps.make_views(recipes)
+
+
+def _variables(model, split: Split, views, key: jax.Array, method: str) -> Tree:
+    """Random parameters and statistics for the shapes of a split's examples."""
+    two = np.arange(2) % len(split.ids)
+    batch = {name: column[two] for name, column in split.source.items()}
+    batch |= {"index": two, "draw": two}
+    return jax.jit(
+        lambda key, batch: model.init(
+            key, views(None, batch, train=False), train=False, method=method
+        )
+    )(key, batch)
+
+
+def load_weights(config: ConfigDict, variables: Tree) -> Tree:
+    """Puts the encoders' checkpoints named under `weights` in their places.
+
+    Raises:
+      ValueError: listing what is missing, unexpected or of another shape.
+    """
+    variables = jax.tree.map(lambda x: x, variables)
+    for arm in config.model.image:
+        for part, path in (
+            ("image_encoder", config.weights.image[arm]),
+            ("text_encoder", config.weights.text),
+        ):
+            place = variables["params"].get(f"arms_{arm}", {})
+            if path is None or part not in place:
+                continue
+            _, loaded = huggingface.load(path)
+            _replace(variables, loaded, (f"arms_{arm}", part), path)
+    return variables
+
+
+def _replace(variables: Tree, loaded: Tree, where: tuple[str, str], path: str) -> None:
+    """Exchanges a subtree of every collection, if the shapes are the same."""
+    arm, part = where
+    for collection, tree in loaded.items():
+        old = variables[collection][arm][part]
+        shapes = [jax.tree.map(np.shape, t) for t in (old, tree)]
+        if shapes[0] != shapes[1]:
+            flat = [dict(jax.tree_util.tree_leaves_with_path(s, is_leaf=_is_shape)) for s in shapes]
+            wrong = [
+                f"  {optim.path_of(k)}: the model has {flat[0].get(k)}, "
+                f"the checkpoint {flat[1].get(k)}"
+                for k in sorted(flat[0].keys() | flat[1].keys(), key=str)
+                if flat[0].get(k) != flat[1].get(k)
+            ]
+            raise ValueError(f"{path} does not fit {arm}/{part}:\n" + "\n".join(wrong))
+        variables[collection][arm][part] = jax.tree.map(jnp.asarray, tree)
+
+
+def _is_shape(x: Any) -> bool:
+    return isinstance(x, tuple)
+
+
+# Stages
+
+
+def pretrain(config: ConfigDict, data: Data, *, seed: int, mesh: Mesh) -> Stage:
+    """Multimodal CASS on the training memes; labels are not used."""
+    c = config.pretrain
+    arms, views = model(config, data.vocabulary), _views(config, c.augment)
+    key = _key(seed, 0)
+    variables = load_weights(
+        config, _variables(arms, data.splits["train"], views, key, "project")
+    )
+    plan = _plan(c, data.splits["train"], seed=2 * seed)
+    tx, rates = _optimizer(c.optimizer, variables["params"], len(plan))
+    step = steps.make_cass_step(
+        functools.partial(arms.apply, method="project"),
+        tx,
+        objective=steps.CassObjective(**c.objective),
+        views=views,
+        accumulate=c.accumulate,
+        panel_every=c.panel_every,
+        learning_rates=rates,
+    )
+    state = steps.init_state(variables, tx, key=jax.random.fold_in(key, 1))
+    return Stage(
+        state=parallel.put_state(mesh, state),
+        run_chunk=parallel.jit_step(step, mesh),
+        feeder=_feeder(config, data.splits["train"], plan, mesh),
+    )
+
+
+def finetune(
+    config: ConfigDict,
+    data: Data,
+    *,
+    seed: int,
+    mesh: Mesh,
+    start: steps.State | None = None,
+) -> Stage:
+    """Supervised training of both arms, from a pretrained state or from scratch."""
+    c = config.finetune
+    train = data.splits["train"]
+    if not train.labelled:
+        raise ValueError("fine-tuning needs training memes of both labels")
+    arms, views = model(config, data.vocabulary), _views(config, c.augment)
+    key = _key(seed, 1)
+    variables = _variables(arms, train, views, key, "classify")
+    if start is None:
+        variables = load_weights(config, variables)
+    else:
+        variables = transfer(
+            {"params": start.params, "batch_stats": start.batch_stats}, variables
+        )
+    plan = _plan(c, train, seed=2 * seed + 1)
+    tx, rates = _optimizer(c.optimizer, variables["params"], len(plan))
+    positives = float(np.mean(train.labels == 1))
+    apply_fn = functools.partial(arms.apply, method="classify")
+    step = steps.make_supervised_step(
+        apply_fn,
+        tx,
+        views=views,
+        positive_weight=(1 - positives) / positives if c.balance else 1.0,
+        accumulate=c.accumulate,
+        learning_rates=rates,
+    )
+    state = steps.init_state(variables, tx, key=jax.random.fold_in(key, 1))
+    return Stage(
+        state=parallel.put_state(mesh, state),
+        run_chunk=parallel.jit_step(step, mesh),
+        feeder=_feeder(config, train, plan, mesh),
+        predict=parallel.jit_predict(steps.make_predict(apply_fn, views=views), mesh),
+        eval_every=c.eval_every,
+        patience=c.patience,
+    )
+
+
+def scoring_feeder(config: ConfigDict, split: Split, mesh: Mesh) -> feeders.Feeder:
+    """One pass over a split, in order."""
+    plan = plans.sequential(len(split.ids), batch=config.evaluate.batch)
+    return _feeder(config, split, plan, mesh)
+
+
+def transfer(old: Tree, new: Tree) -> Tree:
+    """`new`, with every leaf that `old` has at the same path and of the same shape.
+
+    Raises:
+      ValueError: if no leaf is taken over.
+    """
+    known = {
+        optim.path_of(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(old)
+    }
+    taken = 0
+
+    def pick(path, leaf):
+        nonlocal taken
+        found = known.get(optim.path_of(path))
+        if found is None or found.shape != leaf.shape:
+            return leaf
+        taken += 1
+        # A copy: the old state may be given up.
+        return jnp.array(found)
+
+    merged = jax.tree_util.tree_map_with_path(pick, new)
+    if not taken:
+        raise ValueError("nothing of the pretrained state fits the model to fine-tune")
+    return merged
+
+
+def _key(seed: int, stage: int) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), stage)
+
+
+def _plan(section: ConfigDict, split: Split, *, seed: int) -> plans.Plan:
+    n, batch = len(split.ids), section.batch
+    if (section.steps is None) == (section.epochs is None):
+        raise ValueError(
+            "set one of steps and epochs, got "
+            f"steps={section.steps}, epochs={section.epochs}"
+        )
+    total = section.steps
+    if total is None:
+        total = max(1, round(section.epochs * n / batch))
+    return plans.shuffled(n, batch=batch, steps=total, seed=seed)
+
+
+def _feeder(config: ConfigDict, split: Split, plan: plans.Plan, mesh: Mesh):
+    c = config.pipeline
+    return feeders.StreamFeeder(
+        split.source,
+        plan,
+        mesh=mesh,
+        threads=c.threads,
+        workers=c.workers,
+        prefetch=c.prefetch,
+    )
+
+
+def _optimizer(section: ConfigDict, params: Tree, total: int):
+    c = dict(section)
+    groups = {name: optim.Group(**g) for name, g in c.pop("groups").items()}
+    plateau = c.pop("plateau")
+    schedule = optim.schedule(
+        c["schedule"], steps=total, warmup=c["warmup"], final=c["final"]
+    )
+    tx = optim.make_optimizer(
+        params,
+        groups,
+        schedule=schedule,
+        plateau=dict(plateau) if c["schedule"] == "plateau" else None,
+        b1=c["b1"],
+        b2=c["b2"],
+    )
+    return tx, optim.make_learning_rates(groups, schedule)

@@ -1,0 +1,137 @@
+"""A run's folder: its config, its environment, its stages' folders, its results.
+
+    config.json        every leaf; a different identity on an old folder is an error
+    environment.json   versions, devices, git commit
+    results.json       figures of all seeds, and their summary
+    report.html        the same for a person
+    tokenizer/         the vocabulary in use
+    <seed>/<stage>/    metrics.jsonl, TensorBoard events, checkpoints/, predictions/
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+PACKAGES = (
+    "memejax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+    "transformers",
+    "tokenizers",
+    "pillow",
+)
+
+
+class OtherRunError(ValueError):
+    """The folder holds a run of another config."""
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes a file whole or not at all."""
+    path = pathlib.Path(path)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf-8")
+    part.replace(path)
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The file's value, None if there is no such file."""
+    path = pathlib.Path(path)
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+
+def claim(
+    workdir: str | os.PathLike[str], config: Mapping[str, Any], runtime: tuple[str, ...]
+) -> pathlib.Path:
+    """Makes the folder, or checks that it holds a run of the same identity.
+
+    Args:
+      workdir: the run's folder.
+      config: every leaf, JSON.
+      runtime: top-level sections that may differ.
+
+    Returns:
+      The folder's absolute path.
+
+    Raises:
+      OtherRunError: with the leaves that differ.
+    """
+    folder = pathlib.Path(workdir).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads(json.dumps(config))
+    old = read_json(folder / "config.json")
+    if old is not None:
+        before, now = flatten(old), flatten(config)
+        different = [
+            f"  {name}: {before.get(name, '(absent)')} there, "
+            f"{now.get(name, '(absent)')} asked for"
+            for name in sorted(before.keys() | now.keys())
+            if name.split(".")[0] not in runtime and before.get(name) != now.get(name)
+        ]
+        if different:
+            raise OtherRunError(
+                f"{folder} holds a run of another config:\n"
+                + "\n".join(different)
+                + "\nchoose another --workdir, or remove that one"
+            )
+    write_json(folder / "config.json", config)
+    write_json(folder / "environment.json", environment())
+    return folder
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts -> dotted names."""
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def environment() -> dict[str, Any]:
+    """What the run ran on: versions, devices, commit."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "devices": [f"{d.platform} {d.device_kind}" for d in jax.local_devices()],
+        "packages": versions,
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source in use, None outside of a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,59 @@
+"""The command line: `python -m memejax.main --config=configs/cass_mm.py`."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "the experiment, FILE.py or FILE.py:PRESET"
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "the run's folder; default runs/<config>-<preset>"
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the experiment that the flags name."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    # Imported here, so that --help and a misspelt flag answer at once.
+    from memejax import folder, train
+    from memejax.data import hateful_memes
+
+    # jax and orbax narrate at INFO; what the user is to read is printed.
+    logging.set_verbosity(logging.WARNING)
+    config = _CONFIG.value
+    workdir = _WORKDIR.value or f"runs/{config.name}-{config.preset}"
+    try:
+        train.run(config, workdir)
+    except (hateful_memes.BadRecordsError, folder.OtherRunError) as error:
+        # These speak to the user, who has no need of a traceback.
+        sys.exit(f"error: {error}")
+
+
+def find_config(argument: str) -> str:
+    """`--config=configs/x.py` also where only the installed package has that file."""
+    prefix, _, value = argument.partition("=")
+    if prefix.lstrip("-") != "config" or not value:
+        return argument
+    file, colon, preset = value.partition(":")
+    packaged = pathlib.Path(__file__).parent / file
+    if not os.path.exists(file) and packaged.exists():
+        file = str(packaged)
+    return f"{prefix}={file}{colon}{preset}"
+
+
+def run() -> None:
+    """Entry point."""
+    flags.mark_flag_as_required("config")
+    app.run(main, argv=[find_config(argument) for argument in sys.argv])
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,1 @@
+"""Encoders, arms and heads: Linen modules, pure in `init` and `apply`."""

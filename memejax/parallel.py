@@ -1,0 +1,87 @@
+"""Devices: the only file that names them.
+
+A step is a pure function of (state, batch). Here it is compiled for all local
+devices: the state is replicated, the batch is split over the axis `data`, and XLA
+puts in the reductions, so BatchNorm and the losses are over the global batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+Tree = Any
+
+
+def mesh(n_devices: int | None = None) -> Mesh:
+    """A mesh of one axis, `data`, over the first `n_devices` local devices.
+
+    Raises:
+      ValueError: if there are fewer devices than asked for.
+    """
+    devices = jax.local_devices()
+    if n_devices is not None:
+        if not 1 <= n_devices <= len(devices):
+            raise ValueError(
+                f"asked for {n_devices} devices, this machine has {len(devices)}"
+            )
+        devices = devices[:n_devices]
+    # Auto: under the default, Explicit, gathers and segment sums of sharded arrays
+    # raise (jax 0.9 and later).
+    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    """The leading axis is split over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def check_batch(mesh: Mesh, batch: int) -> None:
+    """Raises ValueError if a batch cannot be split evenly."""
+    if batch % mesh.size:
+        raise ValueError(
+            f"a batch of {batch} cannot be split evenly over {mesh.size} devices: "
+            "change the batch or --config.parallel.devices"
+        )
+
+
+def put_batch(mesh: Mesh, batch: Tree) -> Tree:
+    """Starts the transfer of a host batch to its devices; does not wait for it."""
+    return jax.device_put(batch, split(mesh))
+
+
+def put_state(mesh: Mesh, state: Tree) -> Tree:
+    """A copy of the state on every device."""
+    return jax.device_put(state, replicated(mesh))
+
+
+def jit_step(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Compiles `step(state, batch) -> (state, metrics)` for the mesh.
+
+    The state is donated: its buffers are written over. The batch is not (it has no
+    output of its shapes to give its buffers to).
+    """
+    return jax.jit(
+        step,
+        in_shardings=(replicated(mesh), split(mesh)),
+        out_shardings=(replicated(mesh), replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def jit_predict(predict: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Compiles `predict(variables, batch) -> outputs` for the mesh."""
+    return jax.jit(
+        predict,
+        in_shardings=(replicated(mesh), split(mesh)),
+        out_shardings=replicated(mesh),
+    )
