@@ -1,16 +1,14 @@
 """From a config to objects, by closed dict literals: the only reader of its sections.
 
-`data` gives the splits, `pretrain`, `finetune` and `evaluate` give a `Stage`: what
-the loop in `train` needs, already made of callables and arrays.
+`pretrain` and `finetune` give a `Stage`: what the loop needs, already made of
+callables and arrays. (`dataset.load` does the same for the section `data`.)
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,8 +17,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import feeders, optim, parallel, steps
-from memejax.data import hateful_memes, pipeline, plans, synthetic_memes, text
+from memejax import dataset, feeders, optim, parallel, steps, views
+from memejax.data import plans
 from memejax.models import distilbert, fusion, resnet, vit
 from memejax.weights import huggingface
 
@@ -33,7 +31,10 @@ RUNTIME = ("checkpoint", "log", "parallel", "pipeline")
 IMAGE_ENCODERS: dict[str, Callable[..., Any]] = {
     "resnet": resnet.ResNet,
     "vit": vit.ViT,
-    **{n: functools.partial(resnet.ResNet, **size) for n, size in resnet.RESNETS.items()},
+    **{
+        n: functools.partial(resnet.ResNet, **size)
+        for n, size in resnet.RESNETS.items()
+    },
     **{n: functools.partial(vit.ViT, **size) for n, size in vit.VITS.items()},
 }
 TEXT_ENCODERS: dict[str, Callable[..., Any]] = {
@@ -44,45 +45,6 @@ TEXT_ENCODERS: dict[str, Callable[..., Any]] = {
     },
 }
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """One split of a data set.
-
-    Attributes:
-      name: "train", "dev_seen", ...
-      source: columns for the pipeline: image, input_ids, attention_mask, label.
-      ids: as they go into predictions.
-      labels: int32 [n], -1 where unknown.
-    """
-
-    name: str
-    source: pipeline.Source
-    ids: Sequence[str]
-    labels: np.ndarray
-
-    @property
-    def labelled(self) -> bool:
-        """Whether every label is known and both classes occur."""
-        return bool(np.all(self.labels >= 0)) and len(np.unique(self.labels)) == 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """A data set as the stages use it.
-
-    Attributes:
-      splits: by name; "train" is what is trained on.
-      dev: name of the split that chooses the checkpoint and the threshold.
-      vocabulary: number of tokens.
-      facts: JSON for results.json: sizes, cut captions, bad records, Bayes scores.
-    """
-
-    splits: Mapping[str, Split]
-    dev: str
-    vocabulary: int
-    facts: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +63,7 @@ class Stage:
     state: steps.State
     run_chunk: Callable[..., Any]
     feeder: feeders.Feeder
-    predict: Callable[..., Any] | None = None
+    predict: Callable[..., Any]
     eval_every: int = 0
     patience: int = 0
 
@@ -121,94 +83,6 @@ def identity(config: ConfigDict) -> dict[str, Any]:
 def mesh(config: ConfigDict) -> Mesh:
     """The devices of the run."""
     return parallel.mesh(config.parallel.devices)
-
-
-# Data
-
-
-def data(config: ConfigDict, workdir: pathlib.Path) -> Data:
-    """Reads, checks, splits and tokenises the memes.
-
-    Without `data.root` the built-in memes are written under the run's folder, and
-    then read like any others.
-
-    Raises:
-      hateful_memes.BadRecordsError: naming every bad record.
-      ValueError: if a split that the config names does not exist.
-    """
-    c = config.data
-    facts: dict[str, Any] = {}
-    root = c.root
-    if root is None:
-        root = workdir / "memes"
-        made = synthetic_memes.write(root, seed=config.seed, **c.synthetic)
-        facts["bayes"] = dict(made.bayes)
-    memes = hateful_memes.read(
-        root,
-        on_bad_record=c.on_bad_record,
-        max_pixels=c.max_pixels,
-        # A cache decodes every file in any case: let it find the broken ones.
-        threads=config.pipeline.threads,
-    )
-    if memes.bad:
-        hateful_memes.write_bad_records(workdir / "bad_records.jsonl", memes.bad)
-    splits = dict(memes.splits)
-    if c.train not in splits or not (c.dev == "validation" or c.dev in splits):
-        raise ValueError(
-            f"{root} has the splits {sorted(splits)}, but the config asks for "
-            f"data.train={c.train} and data.dev={c.dev} ('validation' holds "
-            "data.validation of the training memes out)"
-        )
-    if c.dev == "validation":
-        splits[c.train], splits["validation"] = hateful_memes.split_by_caption(
-            splits[c.train], fraction=c.validation, seed=config.seed
-        )
-    tokenizer = _tokenizer(config, [m.text for m in splits[c.train]], workdir)
-    everything = [meme for memes in splits.values() for meme in memes]
-    columns = pipeline.image_columns(
-        [meme.image for meme in everything],
-        size=c.image_size,
-        resize=c.resize,
-        max_pixels=c.max_pixels,
-        cache=config.pipeline.cache,
-        folder=workdir / "cache",
-        threads=config.pipeline.threads,
-    )
-    tokens = text.encode(
-        tokenizer, [m.text for m in everything], length=c.text_length
-    )
-    labels = np.array([m.label for m in everything], np.int32)
-    facts |= {
-        "root": None if c.root is None else os.fspath(root),
-        "sizes": {name: len(memes) for name, memes in splits.items()},
-        "truncated_captions": tokens.truncated,
-        "bad_records": len(memes.bad),
-        "vocabulary": tokenizer.get_vocab_size(),
-    }
-    done, made_splits = 0, {}
-    for name, memes_of in splits.items():
-        rows = np.arange(done, done + len(memes_of))
-        done += len(memes_of)
-        source = {k: pipeline.Rows(column, rows) for k, column in columns.items()}
-        source |= {
-            "input_ids": tokens.input_ids[rows],
-            "attention_mask": tokens.attention_mask[rows],
-            "label": labels[rows],
-        }
-        made_splits["train" if name == c.train else name] = Split(
-            name, source, [m.id for m in memes_of], labels[rows]
-        )
-    return Data(made_splits, c.dev, tokenizer.get_vocab_size(), facts)
-
-
-def _tokenizer(config: ConfigDict, captions: list[str], workdir: pathlib.Path):
-    """The named tokenizer, or one trained on the captions; saved with the run."""
-    if config.data.tokenizer is not None:
-        tokenizer = text.load_tokenizer(config.data.tokenizer)
-    else:
-        tokenizer = text.train_wordpiece(captions, vocab_size=config.data.vocabulary)
-    text.save_tokenizer(tokenizer, workdir / "tokenizer")
-    return tokenizer
 
 
 # Models
@@ -245,7 +119,7 @@ def _views(config: ConfigDict, augmentation: ConfigDict):
     c = dict(augmentation)
     independent, token_dropout = c.pop("independent"), c.pop("token_dropout")
     recipes = {
-        name: steps.ViewRecipe(
+        name: views.Recipe(
             mean=tuple(config.data.mean),
             std=tuple(config.data.std),
             image={k: tuple(v) if k == "crop_scale" else v for k, v in c.items()},
@@ -254,17 +128,19 @@ def _views(config: ConfigDict, augmentation: ConfigDict):
         )
         for i, name in enumerate(config.model.image)
     }
-    return steps.make_views(recipes)
+    return views.make_views(recipes)
 
 
-def _variables(model, split: Split, views, key: jax.Array, method: str) -> Tree:
+def _variables(
+    arms, split: dataset.Split, view_fn, key: jax.Array, method: str
+) -> Tree:
     """Random parameters and statistics for the shapes of a split's examples."""
     two = np.arange(2) % len(split.ids)
     batch = {name: column[two] for name, column in split.source.items()}
     batch |= {"index": two, "draw": two}
     return jax.jit(
-        lambda key, batch: model.init(
-            key, views(None, batch, train=False), train=False, method=method
+        lambda key, batch: arms.init(
+            key, view_fn(None, batch, train=False), train=False, method=method
         )
     )(key, batch)
 
@@ -296,7 +172,10 @@ def _replace(variables: Tree, loaded: Tree, where: tuple[str, str], path: str) -
         old = variables[collection][arm][part]
         shapes = [jax.tree.map(np.shape, t) for t in (old, tree)]
         if shapes[0] != shapes[1]:
-            flat = [dict(jax.tree_util.tree_leaves_with_path(s, is_leaf=_is_shape)) for s in shapes]
+            flat = [
+                dict(jax.tree_util.tree_leaves_with_path(s, is_leaf=_is_shape))
+                for s in shapes
+            ]
             wrong = [
                 f"  {optim.path_of(k)}: the model has {flat[0].get(k)}, "
                 f"the checkpoint {flat[1].get(k)}"
@@ -314,13 +193,13 @@ def _is_shape(x: Any) -> bool:
 # Stages
 
 
-def pretrain(config: ConfigDict, data: Data, *, seed: int, mesh: Mesh) -> Stage:
+def pretrain(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -> Stage:
     """Multimodal CASS on the training memes; labels are not used."""
     c = config.pretrain
-    arms, views = model(config, data.vocabulary), _views(config, c.augment)
+    arms, view_fn = model(config, data.vocabulary), _views(config, c.augment)
     key = _key(seed, 0)
     variables = load_weights(
-        config, _variables(arms, data.splits["train"], views, key, "project")
+        config, _variables(arms, data.splits["train"], view_fn, key, "project")
     )
     plan = _plan(c, data.splits["train"], seed=2 * seed)
     tx, rates = _optimizer(c.optimizer, variables["params"], len(plan))
@@ -328,7 +207,7 @@ def pretrain(config: ConfigDict, data: Data, *, seed: int, mesh: Mesh) -> Stage:
         functools.partial(arms.apply, method="project"),
         tx,
         objective=steps.CassObjective(**c.objective),
-        views=views,
+        views=view_fn,
         accumulate=c.accumulate,
         panel_every=c.panel_every,
         learning_rates=rates,
@@ -338,12 +217,18 @@ def pretrain(config: ConfigDict, data: Data, *, seed: int, mesh: Mesh) -> Stage:
         state=parallel.put_state(mesh, state),
         run_chunk=parallel.jit_step(step, mesh),
         feeder=_feeder(config, data.splits["train"], plan, mesh),
+        predict=parallel.jit_predict(
+            steps.make_predict(
+                functools.partial(arms.apply, method="embeddings"), views=view_fn
+            ),
+            mesh,
+        ),
     )
 
 
 def finetune(
     config: ConfigDict,
-    data: Data,
+    data: dataset.Data,
     *,
     seed: int,
     mesh: Mesh,
@@ -354,9 +239,9 @@ def finetune(
     train = data.splits["train"]
     if not train.labelled:
         raise ValueError("fine-tuning needs training memes of both labels")
-    arms, views = model(config, data.vocabulary), _views(config, c.augment)
+    arms, view_fn = model(config, data.vocabulary), _views(config, c.augment)
     key = _key(seed, 1)
-    variables = _variables(arms, train, views, key, "classify")
+    variables = _variables(arms, train, view_fn, key, "classify")
     if start is None:
         variables = load_weights(config, variables)
     else:
@@ -370,7 +255,7 @@ def finetune(
     step = steps.make_supervised_step(
         apply_fn,
         tx,
-        views=views,
+        views=view_fn,
         positive_weight=(1 - positives) / positives if c.balance else 1.0,
         accumulate=c.accumulate,
         learning_rates=rates,
@@ -380,13 +265,15 @@ def finetune(
         state=parallel.put_state(mesh, state),
         run_chunk=parallel.jit_step(step, mesh),
         feeder=_feeder(config, train, plan, mesh),
-        predict=parallel.jit_predict(steps.make_predict(apply_fn, views=views), mesh),
+        predict=parallel.jit_predict(steps.make_predict(apply_fn, views=view_fn), mesh),
         eval_every=c.eval_every,
         patience=c.patience,
     )
 
 
-def scoring_feeder(config: ConfigDict, split: Split, mesh: Mesh) -> feeders.Feeder:
+def scoring_feeder(
+    config: ConfigDict, split: dataset.Split, mesh: Mesh
+) -> feeders.Feeder:
     """One pass over a split, in order."""
     plan = plans.sequential(len(split.ids), batch=config.evaluate.batch)
     return _feeder(config, split, plan, mesh)
@@ -423,7 +310,7 @@ def _key(seed: int, stage: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), stage)
 
 
-def _plan(section: ConfigDict, split: Split, *, seed: int) -> plans.Plan:
+def _plan(section: ConfigDict, split: dataset.Split, *, seed: int) -> plans.Plan:
     n, batch = len(split.ids), section.batch
     if (section.steps is None) == (section.epochs is None):
         raise ValueError(
@@ -436,7 +323,7 @@ def _plan(section: ConfigDict, split: Split, *, seed: int) -> plans.Plan:
     return plans.shuffled(n, batch=batch, steps=total, seed=seed)
 
 
-def _feeder(config: ConfigDict, split: Split, plan: plans.Plan, mesh: Mesh):
+def _feeder(config: ConfigDict, split: dataset.Split, plan: plans.Plan, mesh: Mesh):
     c = config.pipeline
     return feeders.StreamFeeder(
         split.source,

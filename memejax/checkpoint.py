@@ -80,7 +80,7 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """The step with the largest metric (the first of equals); None without any."""
+        """The step with the largest metric, None without any."""
         rated = [
             (entry.metrics[self._best], -entry.step)
             for entry in self._checkpointer.checkpoints
@@ -113,17 +113,23 @@ class Checkpoints:
             force=True,
         )
 
-    def restore(self, like: Tree, *, step: int | None = None) -> Saved | None:
-        """Reads a checkpoint, by default the last; None if there is none.
+    def restore_latest(self, like: Tree) -> Saved | None:
+        """The last checkpoint, None if there is none; see `restore`."""
+        return None if self.latest is None else self.restore(like, step=self.latest)
+
+    def restore(self, like: Tree, *, step: int | None) -> Saved:
+        """Reads a checkpoint.
 
         Args:
           like: a state of the same shapes, on the devices where it is to lie.
-          step: which one.
+          step: which one, as `latest` or `best` say.
+
+        Raises:
+          FileNotFoundError: if there is no such checkpoint.
         """
         self._checkpointer.wait()
-        step = self.latest if step is None else step
         if step is None:
-            return None
+            raise FileNotFoundError(f"no checkpoint in {self._checkpointer.directory}")
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )

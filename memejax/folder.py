@@ -1,11 +1,11 @@
 """A run's folder: its config, its environment, its stages' folders, its results.
 
-    config.json        every leaf; a different identity on an old folder is an error
-    environment.json   versions, devices, git commit
-    results.json       figures of all seeds, and their summary
-    report.html        the same for a person
-    tokenizer/         the vocabulary in use
-    <seed>/<stage>/    metrics.jsonl, TensorBoard events, checkpoints/, predictions/
+config.json        every leaf; a different identity on an old folder is an error
+environment.json   versions, devices, git commit
+results.json       figures of all seeds, and their summary
+report.html        the same for a person
+tokenizer/         the vocabulary in use
+<seed>/<stage>/    metrics.jsonl, TensorBoard events, checkpoints/, predictions/
 """
 
 from __future__ import annotations

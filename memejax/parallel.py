@@ -60,8 +60,8 @@ def put_batch(mesh: Mesh, batch: Tree) -> Tree:
 
 
 def put_state(mesh: Mesh, state: Tree) -> Tree:
-    """A copy of the state on every device."""
-    return jax.device_put(state, replicated(mesh))
+    """A copy of the state on every device; the caller's own survives donation."""
+    return jax.device_put(state, replicated(mesh), may_alias=False)
 
 
 def jit_step(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

@@ -2,25 +2,80 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from memejax import page, tables
+from memejax.finished import Finished
 
 
 def console(results: Mapping[str, Any]) -> None:
-    """Prints a table a split: AUROC first, the constant predictor's row last."""
-    printer = Console(width=None)
-    for split, arms in results["summary"].items():
-        table = Table(title=f"{split} ({results['preset']})")
-        for column in ("", "AUROC", "accuracy", "accuracy at dev threshold", "F1"):
-            table.add_column(column)
-        for arm, row in arms.items():
-            table.add_row(arm, *(str(row.get(f)) for f in ("auroc", "accuracy", "threshold_accuracy", "f1")))
-        printer.print(table)
+    """Prints the results as tables, plain where the output is no terminal.
+
+    Args:
+      results: what results.json holds.
+    """
+    printer = Console(highlight=False)
+    splits = list(tables.splits(results).values())
+    panel = tables.pretraining(results)
+    shown = [panel] if panel else []
+    # The last thing printed is the first thing read: there, the test splits.
+    shown += splits[::-1] or [tables.stages(results)]
+    for table in shown:
+        _print(printer, table)
+    printer.print(_text(printer, tables.sentence(results)))
 
 
-def write(folder: pathlib.Path) -> None:
-    """Writes report.html."""
+def write(folder: str | os.PathLike[str]) -> pathlib.Path:
+    """Writes report.html of a finished run: one file that needs no network.
+
+    Args:
+      folder: the run's.
+
+    Returns:
+      The page's path.
+
+    Raises:
+      ValueError: if there is no results.json.
+    """
+    run = Finished(folder)
+    path = run.folder / "report.html"
+    part = path.with_suffix(".part")
+    part.write_text(page.html(run), "utf-8")
+    part.replace(path)
+    return path
+
+
+def _print(printer: Console, table: tables.Table) -> None:
+    """A table, its title above and its notes below."""
+    grid = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True
+    )
+    for i, column in enumerate(table.columns):
+        # A row's name may wrap, a number may not.
+        grid.add_column(
+            _text(printer, column), justify="right" if i else "left", no_wrap=i > 0
+        )
+    for row in table.rows:
+        grid.add_row(*(_text(printer, cell) for cell in row))
+    printer.print(_text(printer, table.title, style="bold"))
+    printer.print(grid)
+    for note in table.notes:
+        printer.print(_text(printer, note, style="dim"))
+    printer.print()
+
+
+def _text(printer: Console, text: str, *, style: str = "") -> Text:
+    """Text without markup, in what the output can show."""
+    if not printer.encoding.lower().startswith("utf"):
+        # As wide as before, so that a table still fits.
+        text = text.replace("± ", "+-").replace("±", "+-")
+        text = text.encode("ascii", "replace").decode()
+    return Text(text, style=style)

@@ -20,16 +20,15 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from memejax import augment, losses
+from memejax import losses
+from memejax.views import Views
 
 Tree = Any
 Batch = Mapping[str, jax.Array]
-Views = dict[str, dict[str, jax.Array]]
 Step = Callable[[Any, Batch], tuple[Any, dict[str, jax.Array]]]
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """Everything that a run computes, as arrays.
 
     Attributes:
@@ -58,58 +57,6 @@ def init_state(
         opt_state=tx.init(variables["params"]),
         key=key,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class ViewRecipe:
-    """How one arm sees a batch.
-
-    Attributes:
-      mean: of the normalisation, per channel, in [0, 1].
-      std: of the normalisation.
-      image: arguments of `augment.random_view`; empty leaves pictures as they are.
-      token_dropout: share of a caption's tokens that a view loses.
-      stream: arms with one stream see one view, arms with two see two.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    image: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    token_dropout: float = 0.0
-    stream: int = 0
-
-
-def make_views(recipes: Mapping[str, ViewRecipe], *, dtype: Any = jnp.float32):
-    """A function (key, batch, train=) -> one view an arm: image, input_ids, mask.
-
-    Under `train=False` nothing is random and `key` is not used.
-    """
-
-    def views(key: jax.Array | None, batch: Batch, *, train: bool) -> Views:
-        made = {}
-        for name, recipe in recipes.items():
-            images = augment.to_float(batch["image"])
-            ids, mask = batch["input_ids"], batch["attention_mask"]
-            if train and (recipe.image or recipe.token_dropout):
-                keys = augment.example_keys(
-                    key, batch["index"], batch["draw"], recipe.stream
-                )
-                if recipe.image:
-                    images = augment.random_view(keys, images, **recipe.image)
-                if recipe.token_dropout:
-                    text_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
-                    ids, mask = augment.token_dropout(
-                        text_keys, ids, mask, rate=recipe.token_dropout
-                    )
-            images = augment.normalize(images, mean=recipe.mean, std=recipe.std)
-            made[name] = {
-                "image": images.astype(dtype),
-                "input_ids": ids,
-                "attention_mask": mask,
-            }
-        return made
-
-    return views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +115,9 @@ def cass_loss(
         (prepared(z), prepared(p)) for z, p in (outputs[k] for k in sorted(outputs))
     )
     if objective.stop_gradient:
-        pair = 0.5 * (losses.negative_cosine(p_a, z_b) + losses.negative_cosine(p_b, z_a))
+        pair = 0.5 * (
+            losses.negative_cosine(p_a, z_b) + losses.negative_cosine(p_b, z_a)
+        )
     else:
         pair = losses.cass(z_a, z_b)
     parts = {"cass": losses.weighted_mean(pair, weight)}
@@ -205,7 +154,7 @@ def make_cass_step(
         new variables)`.
       tx: the optimizer; its update is given `value=loss`.
       objective: the loss.
-      views: see `make_views`.
+      views: see `views.make_views`.
       accumulate: parts that a batch is worked on in; statistics over the batch are
         then over a part.
       panel_every: the collapse panel is computed at every so many steps, and is NaN
@@ -268,7 +217,7 @@ def make_supervised_step(
       apply_fn: `(variables, views, train=, rngs=, mutable=) -> ({arm: logits [b]},
         new variables)`.
       tx: the optimizer; its update is given `value=loss`.
-      views: see `make_views`.
+      views: see `views.make_views`.
       positive_weight: of the positive class in the loss.
       accumulate: parts that a batch is worked on in.
       learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
@@ -329,9 +278,7 @@ def _make_step(loss_fn, tx, accumulate, learning_rates, extra) -> Step:
         keys = {
             # An example's views do not depend on the step it falls into.
             "views": jax.random.fold_in(state.key, 0),
-            "dropout": jax.random.fold_in(
-                jax.random.fold_in(state.key, 1), state.step
-            ),
+            "dropout": jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step),
         }
         loss, (batch_stats, parts, outputs), gradients = _gradients(
             loss_fn, state, batch, keys, accumulate
@@ -339,7 +286,7 @@ def _make_step(loss_fn, tx, accumulate, learning_rates, extra) -> Step:
         updates, opt_state = tx.update(
             gradients, state.opt_state, state.params, value=loss
         )
-        metrics = {"loss": loss, "grad_norm": optax.global_norm(gradients), **parts}
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), **parts}
         if learning_rates is not None:
             rates = learning_rates(opt_state, state.step)
             metrics |= {f"lr/{group}": rate for group, rate in rates.items()}

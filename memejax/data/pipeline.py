@@ -41,6 +41,7 @@ class LoadBatch:
     plan: Plan
 
     def __call__(self, step: int) -> dict[str, np.ndarray]:
+        """The columns' rows and the plan's."""
         row = self.plan.row(step)
         batch = {name: column[row["index"]] for name, column in self.source.items()}
         return batch | row

@@ -1,0 +1,463 @@
+"""Memes on disk in the layout of the Hateful Memes challenge.
+
+    ROOT/img/42953.png          any name and format; the records point to it
+    ROOT/train.jsonl            one {"id", "img", "label", "text"} a line
+    ROOT/dev_seen.jsonl ...     any of SPLITS
+
+`python -m memejax.data.hateful_memes check ROOT` prints what is in such a folder
+and every record that cannot be used.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+
+from memejax.data.images import MAX_PIXELS, Progress, check_all
+
+# The last three are the names of the challenge's first phase.
+SPLITS = (
+    "train",
+    "dev_seen",
+    "dev_unseen",
+    "test_seen",
+    "test_unseen",
+    "dev",
+    "test",
+)
+
+# At most this many records are spelled out in an error's message.
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Meme:
+    """One usable record: `image` is an absolute path, `label` -1 where unknown."""
+
+    id: str
+    image: str
+    text: str
+    label: int
+    split: str
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """One record that cannot be used; line 0 stands for the file as a whole."""
+
+    file: str
+    line: int
+    id: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.reason}"
+
+
+class BadRecordsError(ValueError):
+    """Records that cannot be used, all of them in `records`."""
+
+    def __init__(self, root: str, records: Sequence[BadRecord]):
+        super().__init__(root, records)
+        self.root = root
+        self.records = list(records)
+
+    def __str__(self) -> str:
+        lines = [f"{self.root}: {len(self.records)} bad records:"]
+        lines += [f"  {record}" for record in self.records[:SHOWN]]
+        if len(self.records) > SHOWN:
+            lines.append(f"  ... and {len(self.records) - SHOWN} more")
+        return "\n".join(lines)
+
+
+class MissingDataError(FileNotFoundError, ValueError):
+    """No data where it was looked for."""
+
+
+@dataclass(frozen=True)
+class Memes:
+    """What `read` found: the usable memes of each split, and the records left out."""
+
+    splits: dict[str, list[Meme]]
+    bad: list[BadRecord] = field(default_factory=list)
+
+
+def id_key(meme_id: str) -> str:
+    """What two ids are compared by: "00123" and "123" are the same meme."""
+    if meme_id.isascii() and meme_id.isdigit():
+        return meme_id.lstrip("0") or "0"
+    return meme_id
+
+
+def find_splits(root: str) -> dict[str, str]:
+    """Finds the split files of a data folder.
+
+    Args:
+        root: the folder with `train.jsonl` and its like.
+
+    Returns:
+        {name: path} in the order of SPLITS.
+
+    Raises:
+        MissingDataError: no such folder, or none of the files in it.
+    """
+    if not os.path.isdir(root):
+        raise MissingDataError(f"no data folder {root!r}")
+    found = {name: os.path.join(root, f"{name}.jsonl") for name in SPLITS}
+    found = {name: path for name, path in found.items() if os.path.isfile(path)}
+    if found:
+        return found
+    # The challenge's archives unpack into a folder of their own (data/ in one
+    # release, hateful_memes/ in another): the usual slip is to name its parent.
+    inner = sorted(
+        entry.path
+        for entry in os.scandir(root)
+        if entry.is_dir()
+        and any(os.path.isfile(os.path.join(entry.path, f"{s}.jsonl")) for s in SPLITS)
+    )
+    hint = f"; did you mean {' or '.join(map(repr, inner))}?" if inner else ""
+    raise MissingDataError(
+        f"no split file in {root!r}: looked for "
+        f"{', '.join(f'{name}.jsonl' for name in SPLITS)}{hint}"
+    )
+
+
+class _RecordError(Exception):
+    """A record that cannot be used, while its line is being read."""
+
+
+def _string(record: dict, name: str) -> str:
+    value = record[name]
+    if not isinstance(value, str):
+        raise _RecordError(f"{name} is {value!r:.80}, expected a string")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        # JSON may escape half of a surrogate pair; no tokenizer takes that.
+        raise _RecordError(
+            f"{name} is no valid Unicode (half a surrogate pair)"
+        ) from None
+    return value
+
+
+def _id(record: dict) -> str:
+    if "id" not in record:
+        raise _RecordError("field 'id' is missing")
+    value = record["id"]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise _RecordError(f"id is {value!r:.80}, expected an integer or a string")
+    return _string(record, "id")
+
+
+def _label(record: dict) -> int:
+    value = record.get("label")
+    if value is None:
+        return -1
+    if (type(value) is int and value in (0, 1)) or value in ("0", "1"):
+        return int(value)
+    raise _RecordError(
+        f"label is {value!r:.80}, expected 0 (not hateful), 1 (hateful), or no label"
+    )
+
+
+def _image_path(root: str, img: str) -> str:
+    """The image's real path; `root` is a real path itself."""
+    if not img or "\0" in img:
+        raise _RecordError(f"img is {img!r}, expected a path below the data folder")
+    if os.path.isabs(img):
+        raise _RecordError(
+            f"img {img!r} is absolute, expected a path below the data folder"
+        )
+    path = os.path.realpath(os.path.join(root, img))
+    if os.path.commonpath([root, path]) != root:
+        raise _RecordError(f"img {img!r} leads outside the data folder (to {path})")
+    return path
+
+
+def _parse(line: bytes) -> dict:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _RecordError(
+            f"is not UTF-8: {error.reason} at byte {error.start}"
+        ) from None
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _RecordError(f"is not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise _RecordError(
+            f"is {type(record).__name__} {text.strip()!r:.80}, expected a JSON object"
+        )
+    return record
+
+
+def read_jsonl(
+    path: str, *, root: str, split: str
+) -> tuple[list[Meme], list[BadRecord]]:
+    """Reads one jsonl file; the images are not opened.
+
+    `label` is 0, 1, "0" or "1"; absent or null, it is unknown. `id` is an integer or
+    a string. `text` may be empty. Blank lines are skipped.
+
+    Args:
+        path: the file.
+        root: the folder that `img` is relative to and may not leave.
+        split: the name for `Meme.split`.
+
+    Returns:
+        (memes, bad records), each in the file's order.
+    """
+    memes: list[Meme] = []
+    bad: list[BadRecord] = []
+    name = os.path.basename(path)
+    root = os.path.realpath(root)
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if not line.strip():
+                continue
+            meme_id = None
+            try:
+                record = _parse(line)
+                meme_id = _id(record)
+                for required in ("img", "text"):
+                    if required not in record:
+                        raise _RecordError(f"field {required!r} is missing")
+                text = _string(record, "text")
+                label = _label(record)
+                image = _image_path(root, _string(record, "img"))
+            except _RecordError as error:
+                bad.append(BadRecord(name, number, meme_id, str(error)))
+            else:
+                memes.append(Meme(meme_id, image, text, label, split, name, number))
+    return memes, bad
+
+
+def _image_reasons(
+    memes: Iterable[Meme],
+    *,
+    max_pixels: int,
+    full: bool,
+    threads: int | None,
+    progress: Progress | None,
+) -> dict[str, str]:
+    """Why each image that cannot be used cannot, by path."""
+    paths = sorted({meme.image for meme in memes})
+    if not full:
+        return {path: "is missing" for path in paths if not os.path.isfile(path)}
+    errors = check_all(paths, max_pixels=max_pixels, threads=threads, progress=progress)
+    return {paths[place]: error.reason for place, error in errors.items()}
+
+
+def _without_duplicates(memes: list[Meme]) -> tuple[list[Meme], list[BadRecord]]:
+    first: dict[str, Meme] = {}
+    kept, duplicates = [], []
+    for meme in memes:
+        earlier = first.setdefault(id_key(meme.id), meme)
+        if earlier is meme:
+            kept.append(meme)
+            continue
+        reason = f"id {meme.id} is already used on line {earlier.line}"
+        duplicates.append(BadRecord(meme.file, meme.line, meme.id, reason))
+    return kept, duplicates
+
+
+def collect(
+    paths: dict[str, str],
+    *,
+    root: str,
+    max_pixels: int,
+    check_images: bool,
+    threads: int | None,
+    progress: Progress | None,
+) -> tuple[dict[str, list[Meme]], list[BadRecord], dict[str, list[str]]]:
+    """Reads the files, checks the pictures, and leaves out what cannot be used.
+
+    Args:
+      paths: split -> jsonl file.
+      root: the data folder.
+      max_pixels: larger pictures are refused.
+      check_images: whether every picture is decoded, or only looked for.
+      threads: decoding threads; None is one a core.
+      progress: called as `progress(done, total)`.
+
+    Returns:
+      Usable memes by split, bad records in the files' order, duplicate ids by split.
+    """
+    parsed = {
+        split: read_jsonl(path, root=root, split=split) for split, path in paths.items()
+    }
+    reasons = _image_reasons(
+        [meme for memes, _ in parsed.values() for meme in memes],
+        max_pixels=max_pixels,
+        full=check_images,
+        threads=threads,
+        progress=progress,
+    )
+    good: dict[str, list[Meme]] = {}
+    bad: list[BadRecord] = []
+    duplicate_ids: dict[str, list[str]] = {}
+    real_root = os.path.realpath(root)
+    for split, (memes, broken) in parsed.items():
+        if not memes and not broken:
+            broken = [BadRecord(f"{split}.jsonl", 0, None, "is empty: holds no memes")]
+        usable = []
+        for meme in memes:
+            if meme.image not in reasons:
+                usable.append(meme)
+                continue
+            where = os.path.relpath(meme.image, real_root)
+            reason = f"image {where} {reasons[meme.image]}"
+            broken.append(BadRecord(meme.file, meme.line, meme.id, reason))
+        # Last, so that a record whose image is broken does not displace a later
+        # one of the same id that can be used.
+        good[split], duplicates = _without_duplicates(usable)
+        duplicate_ids[split] = [record.id or "" for record in duplicates]
+        bad += sorted(broken + duplicates, key=lambda record: record.line)
+    return good, bad, duplicate_ids
+
+
+def read(
+    root: str,
+    *,
+    splits: Sequence[str] | None = None,
+    on_bad_record: str = "error",
+    max_pixels: int = MAX_PIXELS,
+    check_images: bool = True,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Memes:
+    """Reads the splits of a data folder and checks every record and image.
+
+    An id may be in two splits (400 memes are both in dev_seen and in dev_unseen), not
+    twice in one. Ids of digits compare as numbers.
+
+    Args:
+        root: the folder with the jsonl files; no image may lie outside it.
+        splits: names out of SPLITS; None: all that are there.
+        on_bad_record: "error" raises one error with all bad records of all splits;
+            "skip" leaves them out and returns them. Of a duplicate id the first
+            usable record stays.
+        max_pixels: the largest width x height of an image, by its header.
+        check_images: whether every image is decoded to its end; without, it is only
+            seen to that the files are there.
+        threads: how many images are checked at once; None: one a core.
+        progress: called with (done, count) after each distinct image.
+
+    Returns:
+        Memes, in the files' order.
+
+    Raises:
+        MissingDataError: no such folder, or no file of a split.
+        BadRecordsError: bad records under "error"; a split without a usable meme.
+        ValueError: an unknown split or `on_bad_record`.
+    """
+    if on_bad_record not in ("error", "skip"):
+        raise ValueError(
+            f"on_bad_record is {on_bad_record!r}, expected 'error' or 'skip'"
+        )
+    found = find_splits(root)
+    for split in splits if splits is not None else ():
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+        if split not in found:
+            raise MissingDataError(
+                f"no split {split!r}: looked for {os.path.join(root, split)}.jsonl, "
+                f"found {', '.join(found)}"
+            )
+    good, bad, _ = collect(
+        {split: found[split] for split in (splits if splits is not None else found)},
+        root=root,
+        max_pixels=max_pixels,
+        check_images=check_images,
+        threads=threads,
+        progress=progress,
+    )
+    empty = {f"{split}.jsonl" for split, memes in good.items() if not memes}
+    fatal = bad if on_bad_record == "error" else [b for b in bad if b.file in empty]
+    if fatal:
+        raise BadRecordsError(root, fatal)
+    return Memes(good, bad)
+
+
+def write_bad_records(path: str, records: Iterable[BadRecord]) -> None:
+    """Writes bad records as jsonl, one {"file", "line", "id", "reason"} a line."""
+    with open(path, "w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+
+
+def normalise_caption(text: str) -> str:
+    """What captions are grouped by: case folded, runs of whitespace made one space."""
+    return " ".join(text.casefold().split())
+
+
+def split_by_caption(
+    memes: Sequence[Meme], *, fraction: float = 0.2, seed: int
+) -> tuple[list[Meme], list[Meme]]:
+    """Splits memes so that no caption is on both sides.
+
+    One caption under several pictures, often with both labels, is what Hateful Memes
+    is built from: a split by rows leaks it. Groups of one caption are put in strata
+    (all 0, all 1, mixed, unlabelled), shuffled within each by a hash of seed and
+    caption, and taken so that the validation share never strays from `fraction` by
+    more than half of the largest group.
+
+    Args:
+        memes: rows of one or more splits. An empty caption is a group by itself.
+        fraction: of rows that go to validation, in (0, 1).
+        seed: decides which; the order of the rows does not.
+
+    Returns:
+        (train, validation), each in the order of `memes`.
+
+    Raises:
+        ValueError: `fraction` is out of range, or one side would be empty.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction is {fraction}, expected more than 0, less than 1")
+    groups: dict[tuple[str, str], list[Meme]] = defaultdict(list)
+    for meme in memes:
+        caption = normalise_caption(meme.text)
+        groups[caption, "" if caption else id_key(meme.id)].append(meme)
+
+    def order(group: tuple[str, str]) -> tuple:
+        labels = sorted({meme.label for meme in groups[group]})
+        name = json.dumps([int(seed), *group]).encode()
+        return labels, hashlib.sha256(name).digest()
+
+    seen = taken = 0
+    chosen: set[tuple[str, str]] = set()
+    for group in sorted(groups, key=order):
+        size = len(groups[group])
+        seen += size
+        # Taking it must bring the count nearer to its due than leaving it.
+        if fraction * seen - taken >= size / 2:
+            chosen.add(group)
+            taken += size
+    if not 0 < taken < len(memes):
+        raise ValueError(
+            f"{len(memes)} memes with {len(groups)} different captions cannot be "
+            f"split with {fraction} for validation: one side would be empty"
+        )
+    validation = {id(meme) for group in chosen for meme in groups[group]}
+    return (
+        [meme for meme in memes if id(meme) not in validation],
+        [meme for meme in memes if id(meme) in validation],
+    )
+
+
+if __name__ == "__main__":
+    from memejax.data import meme_check
+
+    sys.exit(meme_check.main())

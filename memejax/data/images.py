@@ -1,0 +1,406 @@
+"""Pictures on disk to arrays of one size: decoding, checking, reading on demand.
+
+Shape suffixes: `image_hwc` and `images_nhwc` are uint8 with height, width and the
+three channels red, green, blue last.
+"""
+
+import errno
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image, ImageOps
+
+# 8000 x 6250: above any meme, and 150 MB once decoded.
+MAX_PIXELS = 50_000_000
+RESIZES = ("square", "shorter", "pad")
+
+Progress = Callable[[int, int], None]
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used: `path` and a plain `reason`."""
+
+    def __init__(self, path: str, reason: str):
+        # Both go to args, so that the error survives pickling out of a worker.
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class _QuietPillow:
+    """Silences Pillow's warnings while any thread is inside.
+
+    `warnings.catch_warnings` swaps state of the whole process, so threads that
+    enter and leave it in turn restore each other's filters. Only the first one in
+    saves them here, and only the last one out restores them.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._saved = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._saved = warnings.catch_warnings()
+                self._saved.__enter__()
+                for category in (UserWarning, RuntimeWarning):
+                    warnings.filterwarnings("ignore", category=category, module="PIL")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._saved.__exit__(None, None, None)
+
+
+_quiet_pillow = _QuietPillow()
+
+
+@contextmanager
+def _opened(path: str, max_pixels: int) -> Iterator[Image.Image]:
+    """Yields the picture with its header read; whatever goes wrong is an ImageError."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(path, "is not a file")
+        if status.st_size == 0:
+            raise ImageError(path, "is empty (zero bytes)")
+        with _quiet_pillow, open(path, "rb") as file, Image.open(file) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ImageError(
+                    path,
+                    f"is too large: {width} x {height} = {width * height} pixels, "
+                    f"expected at most {max_pixels}",
+                )
+            yield image
+    except (ImageError, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise ImageError(path, "is missing") from None
+    except Image.UnidentifiedImageError:
+        raise ImageError(path, "is not an image that Pillow can read") from None
+    except Image.DecompressionBombError as error:
+        # Pillow's own limit, checked before the size can be asked for.
+        raise ImageError(
+            path, f"is too large (expected at most {max_pixels} pixels): {error}"
+        ) from None
+    # Pillow's readers let through whatever their parsing meets in a damaged file:
+    # OSError, SyntaxError, struct.error, zlib.error, IndexError, OverflowError...
+    except Exception as error:
+        # Out of file handles: says nothing about this file.
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        cut = "truncated" in str(error) or isinstance(error, EOFError)
+        what = "is truncated" if cut else "cannot be read"
+        text = f"{what}: {type(error).__name__}: {error}"
+        raise ImageError(path, text) from error
+
+
+def open_size(path: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Reads a picture's size from its header alone.
+
+    Args:
+        path: a picture.
+        max_pixels: the largest width x height allowed.
+
+    Returns:
+        (width, height) as stored, before any rotation that EXIF asks for.
+
+    Raises:
+        ImageError: missing, empty, not an image, or too large.
+    """
+    with _opened(path, max_pixels) as image:
+        return image.size
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Converts any Pillow mode to RGB; what is transparent shows white."""
+    if image.mode.startswith("I"):
+        # 16-bit grey, which Pillow gives as "I;16" or "I". Rounded to 8 bits here:
+        # Pillow's own conversion of "I" cuts everything above 255 to white.
+        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(
+            ((grey * 255 + 32767) // 65535).astype(np.uint8)
+        ).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _target(width: int, height: int, size: int, resize: str) -> tuple[int, int]:
+    """The whole picture's (width, height) after resizing, before crop or padding."""
+    if resize == "square":
+        return size, size
+    if resize == "shorter":
+        # Rounded down as torchvision's Resize does, so that features agree with it.
+        short = min(width, height)
+        return max(size, width * size // short), max(size, height * size // short)
+    long = max(width, height)
+    return (
+        max(1, round(width * size / long)),
+        max(1, round(height * size / long)),
+    )
+
+
+def _check_options(size: int, resize: str) -> None:
+    if size < 1:
+        raise ValueError(f"size is {size}, expected at least 1")
+    if resize not in RESIZES:
+        raise ValueError(f"resize is {resize!r}, expected one of {', '.join(RESIZES)}")
+
+
+def decode(
+    path: str,
+    *,
+    size: int,
+    resize: str = "square",
+    max_pixels: int = MAX_PIXELS,
+    draft: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes one picture to size x size, bilinear with antialiasing.
+
+    Any mode becomes RGB; transparent parts show white; EXIF rotation is applied; of
+    an animation the first frame is taken.
+
+    Args:
+        path: a picture.
+        size: pixels along each side of the result.
+        resize: "square" stretches to size x size; "shorter" brings the shorter side
+            to `size` and crops the centre; "pad" brings the longer side to `size`
+            and fills with zeros at the right or the bottom.
+        max_pixels: the largest width x height allowed, by the header.
+        draft: lets a JPEG be decoded at 1/2, 1/4 or 1/8 where that is still at
+            least as large as needed: faster, and slightly other pixels.
+
+    Returns:
+        (image_hwc uint8 [size, size, 3], int32 [2]: height and width before padding).
+
+    Raises:
+        ImageError: missing, empty, not an image, truncated, or too large.
+    """
+    _check_options(size, resize)
+    with _opened(path, max_pixels) as image:
+        if draft:
+            image.draft(None, _target(*image.size, size=size, resize=resize))
+        image.load()
+        try:
+            ImageOps.exif_transpose(image, in_place=True)
+        except Exception:  # noqa: S110
+            # A damaged EXIF block leaves the pixels as they are, and usable.
+            pass
+        rgb = _to_rgb(image)
+        width, height = _target(*rgb.size, size=size, resize=resize)
+        if resize == "shorter":
+            # The crop is taken in the picture's own coordinates: the same pixels as
+            # resizing first, but a 1 x 1,000,000 strip does not grow by `size`.
+            left = round((width - size) / 2) * rgb.width / width
+            top = round((height - size) / 2) * rgb.height / height
+            right = left + size * rgb.width / width
+            bottom = top + size * rgb.height / height
+            # Rounding may pass the edge by 1e-13, which Pillow refuses.
+            box = (left, top, min(right, rgb.width), min(bottom, rgb.height))
+            width = height = size
+        else:
+            box = (0, 0, rgb.width, rgb.height)
+        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        image_hwc = np.zeros((size, size, 3), np.uint8)
+        image_hwc[:height, :width] = np.asarray(rgb)
+    return image_hwc, np.array([height, width], np.int32)
+
+
+class LazyImages:
+    """Pictures on disk that index like an array uint8 [n, size, size, 3].
+
+    Only paths and options are held, so it pickles into worker processes cheaply.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        *,
+        size: int,
+        resize: str = "square",
+        max_pixels: int = MAX_PIXELS,
+        draft: bool = False,
+    ):
+        _check_options(size, resize)
+        self.paths = list(paths)
+        self.size = size
+        self.resize = resize
+        self.max_pixels = max_pixels
+        self.draft = draft
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: ArrayLike) -> np.ndarray:
+        """Decodes places `index` int [b] to images_nhwc uint8 [b, size, size, 3]."""
+        return self.load(index)[0]
+
+    def load(self, index: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Decodes some of the pictures.
+
+        Args:
+            index: int [b], each in [0, n).
+
+        Returns:
+            (images_nhwc uint8 [b, size, size, 3], sizes int32 [b, 2] as `decode`).
+
+        Raises:
+            ImageError: as `decode`, for the first picture that cannot be used.
+            ValueError: an index that is no vector of integers.
+            IndexError: an index outside [0, n).
+        """
+        places = np.asarray(index)
+        if places.ndim != 1 or not (places.size == 0 or places.dtype.kind in "iu"):
+            raise ValueError(
+                f"index has shape {places.shape} and type {places.dtype}, "
+                "expected a vector of integers"
+            )
+        if places.size and not (0 <= places.min() and places.max() < len(self)):
+            raise IndexError(
+                f"index spans {places.min()} to {places.max()}, "
+                f"expected 0 to {len(self) - 1}"
+            )
+        images_nhwc = np.zeros((len(places), self.size, self.size, 3), np.uint8)
+        sizes = np.zeros((len(places), 2), np.int32)
+        for row, place in enumerate(places):
+            images_nhwc[row], sizes[row] = decode(
+                self.paths[int(place)],
+                size=self.size,
+                resize=self.resize,
+                max_pixels=self.max_pixels,
+                draft=self.draft,
+            )
+        return images_nhwc, sizes
+
+
+def _for_each(
+    function: Callable[[int], None],
+    count: int,
+    threads: int | None,
+    progress: Progress | None,
+) -> dict[int, ImageError]:
+    """Calls function(0) ... function(count - 1) in threads; gathers the ImageErrors."""
+
+    def guarded(place: int) -> ImageError | None:
+        try:
+            function(place)
+        except ImageError as error:
+            return error
+        return None
+
+    errors: dict[int, ImageError] = {}
+    with _quiet_pillow, ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+        try:
+            for place, error in enumerate(pool.map(guarded, range(count))):
+                if error is not None:
+                    errors[place] = error
+                if progress is not None:
+                    progress(place + 1, count)
+        except BaseException:
+            # An interrupt must not wait for thousands of queued pictures.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return errors
+
+
+def decode_all(
+    paths: Sequence[str],
+    *,
+    size: int,
+    resize: str = "square",
+    max_pixels: int = MAX_PIXELS,
+    threads: int | None = None,
+    into: np.ndarray | None = None,
+    draft: bool = False,
+    progress: Progress | None = None,
+) -> tuple[np.ndarray, np.ndarray, dict[int, ImageError]]:
+    """Decodes all pictures in threads; one that fails does not stop the others.
+
+    Args:
+        paths: n pictures.
+        size: pixels along each side, as in `decode`.
+        resize: "square", "shorter" or "pad", as in `decode`.
+        max_pixels: the largest width x height allowed.
+        threads: how many decode at once; None: one a core.
+        into: uint8 [n, size, size, 3] to fill (a memory map, say); None: a new array.
+        draft: as in `decode`.
+        progress: called with (done, n) after each picture.
+
+    Returns:
+        (images_nhwc uint8 [n, size, size, 3], sizes int32 [n, 2], errors by place).
+        A picture with an error is all zeros and its size is (0, 0).
+
+    Raises:
+        ValueError: `into` has another shape or type.
+    """
+    _check_options(size, resize)
+    shape = (len(paths), size, size, 3)
+    if into is not None and (into.shape != shape or into.dtype != np.uint8):
+        raise ValueError(
+            f"into is {into.dtype} {into.shape}, expected uint8 {shape}",
+        )
+    images_nhwc = np.zeros(shape, np.uint8) if into is None else into
+    sizes = np.zeros((len(paths), 2), np.int32)
+
+    def one(place: int) -> None:
+        try:
+            images_nhwc[place], sizes[place] = decode(
+                paths[place],
+                size=size,
+                resize=resize,
+                max_pixels=max_pixels,
+                draft=draft,
+            )
+        except ImageError:
+            images_nhwc[place] = 0
+            raise
+
+    errors = _for_each(one, len(paths), threads, progress)
+    return images_nhwc, sizes, errors
+
+
+def check_all(
+    paths: Sequence[str],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> dict[int, ImageError]:
+    """Reads every picture to its last byte, as cheaply as that can be done.
+
+    Args:
+        paths: n pictures.
+        max_pixels: the largest width x height allowed.
+        threads: how many are read at once; None: one a core.
+        progress: called with (done, n) after each picture.
+
+    Returns:
+        The error of each place in `paths` that cannot be used; empty when all can.
+    """
+
+    def one(place: int) -> None:
+        with _opened(paths[place], max_pixels) as image:
+            # An eighth of the size: a JPEG's coded stream is still read to its end,
+            # only its inverse transform is cut short.
+            image.draft("L", (1, 1))
+            image.load()
+
+    return _for_each(one, len(paths), threads, progress)

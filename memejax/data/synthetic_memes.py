@@ -1,0 +1,335 @@
+"""Built-in memes: a benchmark of the Hateful Memes layout with known Bayes scores.
+
+Nothing in it is offensive: a meme is a picture of a figure (`synthetic_pictures`)
+under a caption of everyday words, and "hateful" is only the name of label 1. What it
+keeps of the real challenge is its logic: neither picture nor caption says anything
+alone.
+
+A picture shows *concept* c, a caption has one *keyword* k, both of K, and
+
+    clean label = (c + k) mod 2.
+
+Memes come in *quads*: two pictures (c even, c odd) under two captions (k even, k odd),
+two of the four memes hateful. So each hateful meme has two benign confounders, one of
+the same caption and one of the same picture, and whatever is computed from pictures
+alone, or from captions alone, even by heart, has AUROC 1/2 exactly on every split. A
+split goes through the K x K cells in turn: all equally often in each K^2 memes.
+
+Three knobs depart from that, in this order for each meme:
+
+    label_noise eta     y = clean label, flipped with probability eta
+    image_leak a        with probability a a picture's badge shows y, else a fair coin:
+                        P(cue = y) = (1 + a) / 2
+    text_leak b         the same for the caption's cue word
+
+With them p(c, k, m, n, y) = p(y | c, k) p(m | y) p(n | y) / K^2 for cues m and n, which
+`bayes` (of `synthetic_bayes`) sums over.
+
+Everything derives from (seed, split, quad), so a meme does not depend on the sizes of
+the splits, and a knob changes nothing but what it is about.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from memejax.data import synthetic_pictures
+from memejax.data.synthetic_bayes import bayes, check_knobs
+
+# A caption belongs to the split whose number it hashes to (see _caption).
+SPLITS = {"train": 0, "dev_seen": 1, "test_unseen": 2}
+KEYWORDS = tuple("garden river bicycle window market winter guitar bridge".split())
+CUE_WORDS = ("morning", "evening")
+DISTRACTORS = tuple(
+    """
+    the a my your our this that when where while after before with without under
+    near and but then still always never maybe again very quite almost just we you
+    they someone everybody nobody friend neighbor teacher doctor brother aunt walk
+    jump read wait sing dance paint carry open find bring keep little tall early new
+    green blue round quiet warm happy lucky sunny bread coffee table chair paper
+    letter train street house door lamp basket apple soup picture
+    """.split()
+)
+
+_PICTURES_AT_ONCE = 32  # About 1 MB of float32, which stays in a core's cache.
+
+
+@dataclasses.dataclass(frozen=True)
+class Meme:
+    """A meme and what is hidden in it.
+
+    The picture is a function of (quad, concept, image_cue): memes that agree in these
+    show the very same pixels.
+    """
+
+    text: str
+    label: int
+    clean_label: int
+    quad: int
+    concept: int
+    keyword: int
+    image_cue: int
+    text_cue: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What was written: memes of each split, image files, and the scores of `bayes`."""
+
+    root: Path
+    sizes: dict[str, int]
+    images: int
+    bayes: dict[str, dict[str, float]]
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{n} {split}" for split, n in self.sizes.items())
+        lines = [f"{self.root}: {sizes} memes, {self.images} image files"]
+        lines.append("Bayes-optimal    AUROC  accuracy")
+        for name, scores in self.bayes.items():
+            lines.append(
+                f"{name:<14}{scores['auroc']:>8.4f}{scores['accuracy']:>10.4f}"
+            )
+        return "\n".join(lines)
+
+
+def write(
+    root: str | os.PathLike[str],
+    *,
+    train: int = 8000,
+    dev: int = 1000,
+    test: int = 2000,
+    size: int = 48,
+    concepts: int = 4,
+    image_leak: float = 0.0,
+    text_leak: float = 0.0,
+    label_noise: float = 0.0,
+    seed: int = 0,
+) -> Summary:
+    """Writes the data set: the same arguments give the same bytes.
+
+    The folder gets `img/`, `train.jsonl`, `dev_seen.jsonl` and `test_unseen.jsonl`
+    (`id` int, `img`, `label`, `text` on each line), and `bayes.json` with the knobs
+    and the exact scores. Two memes of one picture point at the one file, named after
+    the first of them: the file is the picture's identity, so that features can be
+    kept by it and confounders found by it. Under `image_leak` a picture whose badge
+    follows the label is drawn twice, once with each badge.
+
+    Args:
+        root: folder, made if missing; empty, or holding a set of the same arguments.
+        train: memes of train.jsonl, a positive multiple of 4.
+        dev: memes of dev_seen.jsonl, likewise.
+        test: memes of test_unseen.jsonl, likewise.
+        size: side of a picture in pixels, >= 16.
+        concepts: K, of pictures and of keywords: 2, 4, 6 or 8.
+        image_leak: in [0, 1].
+        text_leak: in [0, 1].
+        label_noise: in [0, 0.5].
+        seed: >= 0.
+
+    Returns:
+        Summary.
+
+    Raises:
+        ValueError: for an argument out of its range, or a folder of other contents.
+    """
+    root = Path(root)
+    sizes = dict(zip(SPLITS, (train, dev, test), strict=True))
+    if size < 16:
+        raise ValueError(f"size {size}: expected at least 16 pixels")
+    knobs = {
+        "concepts": concepts,
+        "image_leak": float(image_leak),
+        "text_leak": float(text_leak),
+        "label_noise": float(label_noise),
+    }
+    scores = bayes(**knobs)
+    drawn = {name: memes(name, n, **knobs, seed=seed) for name, n in sizes.items()}
+    made = {"sizes": sizes, "size": size, **knobs, "seed": seed}
+    _claim(root, {"knobs": made, "bayes": scores})
+    (root / "img").mkdir(exist_ok=True)
+    images = [
+        _write_split(root, drawn, split=split, size=size, seed=seed) for split in SPLITS
+    ]
+    return Summary(root=root, sizes=sizes, images=sum(images), bayes=scores)
+
+
+def memes(
+    split: str,
+    n: int,
+    *,
+    concepts: int = 4,
+    image_leak: float = 0.0,
+    text_leak: float = 0.0,
+    label_noise: float = 0.0,
+    seed: int = 0,
+) -> list[Meme]:
+    """The memes of a split with what is hidden in them, quad after quad.
+
+    No two quads share a caption, no caption is in two splits, and the memes of a
+    larger `n` begin with those of a smaller one.
+
+    Args:
+        split: "train", "dev_seen" or "test_unseen".
+        n: how many, a positive multiple of 4.
+        concepts: K, of pictures and of keywords: 2, 4, 6 or 8.
+        image_leak: in [0, 1].
+        text_leak: in [0, 1].
+        label_noise: in [0, 0.5].
+        seed: >= 0.
+
+    Returns:
+        n memes; four in a row are a quad: captions (even, odd) on the picture of even
+        concept, then on that of odd concept.
+
+    Raises:
+        ValueError: for an argument out of its range.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    if n < 4 or n % 4:
+        raise ValueError(f"{n} memes of {split}: expected a positive multiple of 4")
+    if seed < 0:
+        raise ValueError(f"seed {seed}: expected at least 0")
+    check_knobs(concepts, image_leak, text_leak=text_leak, label_noise=label_noise)
+    taken: set[str] = set()
+    found: list[Meme] = []
+    for quad in range(n // 4):
+        rng = _rng(seed, SPLITS[split], quad, 0)
+        # All drawn whatever the knobs, so that a knob changes only what it is about.
+        flips = rng.random((2, 2)) < label_noise
+        leaks = rng.random((2, 2)) < [[image_leak], [text_leak]]
+        coins = rng.integers(0, 2, (2, 2))
+        shown, said = _cell(quad, concepts)
+        texts = [_caption(rng, SPLITS[split], keyword=k, taken=taken) for k in said]
+        for i, j in np.ndindex(2, 2):
+            clean = (shown[i] + said[j]) % 2
+            label = clean ^ int(flips[i, j])
+            image_cue = label if leaks[0, i] else int(coins[0, i])
+            text_cue = label if leaks[1, j] else int(coins[1, j])
+            text = texts[j].replace("*", CUE_WORDS[text_cue])
+            hidden = clean, quad, shown[i], said[j], image_cue, text_cue
+            found.append(Meme(text, label, *hidden))
+    return found
+
+
+def _rng(seed: int, *key: int) -> np.random.Generator:
+    """The generator of a split, of a quad's words or of one of its pictures."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def _cell(quad: int, concepts: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The (even, odd) concepts and the (even, odd) keywords of a quad.
+
+    Every K/2 quads in a row show each concept once and say each keyword once, and
+    every (K/2)^2 hold each pair of concept and keyword once.
+    """
+    half = concepts // 2
+    digits = [quad // half**place % half for place in range(4)]
+    # Each sum has the first digit, and those of a concept and of a keyword differ by
+    # the second: hence the two statements above.
+    even, odd = digits[0], (digits[0] + digits[2]) % half
+    first = (digits[0] + digits[1]) % half
+    second = (digits[0] + digits[1] + digits[3]) % half
+    return (2 * even, 2 * odd + 1), (2 * first, 2 * second + 1)
+
+
+def _caption(
+    rng: np.random.Generator, split: int, *, keyword: int, taken: set[str]
+) -> str:
+    """A caption of 5 to 11 words, new to its split, with "*" for the cue word."""
+    while True:
+        words = [DISTRACTORS[i] for i in rng.permutation(len(DISTRACTORS))]
+        words = [KEYWORDS[keyword], "*", *words[: rng.integers(3, 10)]]
+        text = " ".join(words[i] for i in rng.permutation(len(words)))
+        # The hash shares captions out among the splits, so that none is in two
+        # although no split knows of another.
+        if zlib.crc32(text.encode()) % len(SPLITS) == split and text not in taken:
+            taken.add(text)
+            return text
+
+
+def _claim(root: Path, contents: dict[str, Any]) -> None:
+    """Writes bayes.json first, and never into a folder that holds anything else."""
+    text = json.dumps(contents, indent=2) + "\n"
+    known = root / "bayes.json"
+    if known.exists() and known.read_text(encoding="utf-8") != text:
+        raise ValueError(
+            f"{known} is of other knobs than {contents['knobs']}: expected an empty "
+            "folder or one of the same knobs"
+        )
+    if not known.exists() and root.exists() and any(root.iterdir()):
+        raise ValueError(f"{root} is not empty: expected an empty or a new folder")
+    root.mkdir(parents=True, exist_ok=True)
+    known.write_text(text, encoding="utf-8")
+
+
+def _write_split(
+    root: Path, drawn: dict[str, list[Meme]], *, split: str, size: int, seed: int
+) -> int:
+    """Writes the pictures and the shuffled lines of a split; returns how many files."""
+    names = list(SPLITS)
+    # Ids run on from the splits before it, whether or not these are written yet.
+    first = sum(len(drawn[name]) for name in names[: names.index(split)])
+    order = _rng(seed, SPLITS[split]).permutation(len(drawn[split]))
+    pictures: dict[tuple[int, int, int], str] = {}
+    lines = []
+    for number, at in enumerate(order, start=first):
+        meme = drawn[split][at]
+        shows = meme.quad, meme.concept, meme.image_cue
+        img = pictures.setdefault(shows, f"img/{number:05d}.png")
+        row = {"id": number, "img": img, "label": meme.label, "text": meme.text}
+        lines.append(json.dumps(row) + "\n")
+    _write_pictures(root, pictures, split=split, size=size, seed=seed)
+    # After its pictures: a split's jsonl is there only once the split is whole.
+    (root / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return len(pictures)
+
+
+def _write_pictures(
+    root: Path,
+    pictures: dict[tuple[int, int, int], str],
+    *,
+    split: str,
+    size: int,
+    seed: int,
+) -> None:
+    """Draws and saves the pictures of a split."""
+    items = list(pictures.items())
+
+    def some(start: int) -> None:
+        batch = items[start : start + _PICTURES_AT_ONCE]
+        keys = np.array([key for key, _ in batch])
+        rngs = [_rng(seed, SPLITS[split], q, 1 + c % 2) for (q, c, _), _ in batch]
+        images = synthetic_pictures.draw(keys[:, 1], keys[:, 2], rngs=rngs, size=size)
+        for image, (_, name) in zip(images, batch, strict=True):
+            Image.fromarray(image).save(root / name, compress_level=1)
+
+    # numpy and zlib release the interpreter's lock.
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        list(pool.map(some, range(0, len(items), _PICTURES_AT_ONCE)))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes a data set and prints its summary."""
+    parser = argparse.ArgumentParser(description="Writes the built-in memes.")
+    parser.add_argument("root", metavar="DIR", help="a new or empty folder")
+    options = {"train": 8000, "dev": 1000, "test": 2000, "size": 48, "concepts": 4}
+    options |= {"image_leak": 0.0, "text_leak": 0.0, "label_noise": 0.0, "seed": 0}
+    for name, value in options.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(value), default=value
+        )
+    print(write(**vars(parser.parse_args(argv))))
+
+
+if __name__ == "__main__":
+    main()

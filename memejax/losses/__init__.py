@@ -1,0 +1,11 @@
+"""Losses as pure functions of arrays, and what watches over them."""
+
+from memejax.losses.cass import cass as cass
+from memejax.losses.cass import negative_cosine as negative_cosine
+from memejax.losses.collapse import collapse_panel as collapse_panel
+from memejax.losses.collapse import is_collapsed as is_collapsed
+from memejax.losses.supervised import binary_cross_entropy as binary_cross_entropy
+from memejax.losses.supervised import sigmoid_focal as sigmoid_focal
+from memejax.losses.supervised import weighted_mean as weighted_mean
+from memejax.losses.variance import standardize as standardize
+from memejax.losses.variance import variance_covariance as variance_covariance

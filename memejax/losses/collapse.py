@@ -1,0 +1,121 @@
+"""Is a representation collapsing? Three measures, and the rule that reads them."""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+# Below a tenth of what unit vectors spread evenly would have.
+MIN_STD = 0.1
+# Any two examples are within 18 degrees of each other.
+MAX_MEAN_COSINE = 0.95
+# All examples on one line (a constant output has rank 1).
+MIN_EFFECTIVE_RANK = 2.0
+
+
+def collapse_panel(
+    outputs: ArrayLike, *, where: ArrayLike | None = None
+) -> dict[str, jax.Array]:
+    """Measures of collapse of a batch of outputs, three scalars.
+
+    With u = z / |z| (0 for a zero vector), n examples, d dimensions and p the
+    singular values of the (not centred) outputs over their sum:
+
+        std            = sqrt(d) mean_j std_i(u_ij)
+        mean_cosine    = mean_{i != k} <u_i, u_k>
+        effective_rank = exp(-sum_k p_k log p_k)
+
+    Args:
+      outputs: `[batch, dim]` of any float dtype; computed in float32.
+      where: bool `[batch]`: the examples that count; the others leave no trace.
+
+    Returns:
+      `{"std", "mean_cosine", "effective_rank"}`, float32 scalars. std is 0 when
+      collapsed and near 1 when the outputs point everywhere; mean_cosine is 1 and
+      near 0; effective_rank is 1 and at most min(n, d). All are NaN with fewer than
+      two examples.
+
+    Raises:
+      ValueError: if outputs is not `[batch, dim]` or where is not `[batch]`.
+
+    References:
+      std: Chen and He, arXiv 2011.10566, section 4.1. effective_rank: Garrido et
+      al., RankMe, arXiv 2210.02885, eq. 1 (without its eps: 0 log 0 is 0 here).
+
+    >>> panel = collapse_panel(jnp.array([[2.0, 0.0], [0.0, 2.0]]))
+    >>> print({name: round(float(value), 4) for name, value in panel.items()})
+    {'std': 0.7071, 'mean_cosine': 0.0, 'effective_rank': 2.0}
+    """
+    outputs = jnp.asarray(outputs, jnp.float32)
+    if outputs.ndim != 2:
+        raise ValueError(f"got outputs of shape {outputs.shape}, expected [batch, dim]")
+    batch, dim = outputs.shape
+    counted = jnp.ones(batch, bool) if where is None else jnp.asarray(where, bool)
+    if counted.shape != (batch,):
+        raise ValueError(f"got where of shape {counted.shape}, expected {(batch,)}")
+    mask = counted[:, None]
+    # Rows of zeros add nothing to a sum, and no singular value but zeros.
+    outputs = jnp.where(mask, outputs, 0.0)
+    count = jnp.sum(counted, dtype=jnp.float32)
+    enough = count >= 2
+
+    norm = jnp.linalg.norm(outputs, axis=1, keepdims=True)
+    units = outputs / jnp.where(norm > 0, norm, 1.0)
+    total = jnp.sum(units, axis=0, keepdims=True)
+    rows = jnp.maximum(count, 2.0)
+    centred = jnp.where(mask, units - total / rows, 0.0)
+    std = jnp.mean(jnp.sqrt(jnp.sum(centred**2, axis=0) / rows)) * math.sqrt(dim)
+    # |sum u|^2 holds all ordered pairs and each example with itself.
+    pairs = jnp.sum(total**2) - jnp.sum(units**2)
+    mean_cosine = pairs / (rows * (rows - 1.0))
+
+    rank = _effective_rank(outputs)
+    panel = {"std": std, "mean_cosine": mean_cosine, "effective_rank": rank}
+    return {name: jnp.where(enough, value, jnp.nan) for name, value in panel.items()}
+
+
+def is_collapsed(panel: Mapping[str, ArrayLike]) -> tuple[bool, str]:
+    """Whether a panel shows collapse, and why; on the host.
+
+    Collapsed when std < `MIN_STD`, mean_cosine > `MAX_MEAN_COSINE` or
+    effective_rank < `MIN_EFFECTIVE_RANK`.
+
+    Args:
+      panel: what `collapse_panel` returns, its values concrete.
+
+    Returns:
+      `(True, reason)` with each measure that is past its threshold, in words, or
+      `(False, "")`. A measure that is NaN is past none.
+
+    Raises:
+      ValueError: if a measure is missing.
+
+    >>> print(*is_collapsed({"std": 0.02, "mean_cosine": 0.5, "effective_rank": 9.0}))
+    True std 0.020 is below 0.1
+    """
+    missing = {"std", "mean_cosine", "effective_rank"} - set(panel)
+    if missing:
+        raise ValueError(f"got a panel without {sorted(missing)}, expected all three")
+    std, cosine, rank = (
+        float(jnp.asarray(panel[name]))
+        for name in ("std", "mean_cosine", "effective_rank")
+    )
+    reasons = []
+    if std < MIN_STD:
+        reasons.append(f"std {std:.3f} is below {MIN_STD}")
+    if cosine > MAX_MEAN_COSINE:
+        reasons.append(f"mean cosine {cosine:.3f} is above {MAX_MEAN_COSINE}")
+    if rank < MIN_EFFECTIVE_RANK:
+        reasons.append(f"effective rank {rank:.2f} is below {MIN_EFFECTIVE_RANK}")
+    return bool(reasons), ", ".join(reasons)
+
+
+def _effective_rank(outputs: jax.Array) -> jax.Array:
+    """exp of the entropy of the singular values' shares."""
+    # By SVD, not from the Gram matrix: its eigenvalues' float32 noise, under a
+    # root, would lift the rank of a constant output from 1.0 to about 1.3.
+    singular = jnp.linalg.svd(outputs, compute_uv=False)
+    share = singular / jnp.maximum(jnp.sum(singular), jnp.finfo(jnp.float32).tiny)
+    return jnp.exp(jnp.sum(jax.scipy.special.entr(share)))

@@ -1,0 +1,155 @@
+"""Terms against collapse: standardised outputs, and VICReg's variance, covariance.
+
+All couple the examples of a batch, so all take a mask `where` and the name of the
+mapped axis the batch is split over.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+
+def standardize(
+    outputs: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    axis_name: str | None = None,
+    eps: float = 1e-5,
+) -> jax.Array:
+    """Outputs with mean 0 and variance 1 over the batch, in each dimension.
+
+    `(z - mean z) / sqrt(var z + eps)` with the biased variance (division by n), as
+    BatchNorm without its affine part.
+
+    Args:
+      outputs: `[batch, dim]` of any float dtype; computed in float32.
+      where: bool `[batch]`: the examples that count. The others come back as 0.
+      axis_name: the mapped axis (pmap, vmap) that splits the batch, or None.
+      eps: added to the variance.
+
+    Returns:
+      float32 `[batch, dim]`.
+
+    Raises:
+      ValueError: if outputs is not `[batch, dim]` or where is not `[batch]`.
+
+    References:
+      Ioffe and Szegedy, Batch Normalization, arXiv 1502.03167, algorithm 1.
+
+    >>> print(standardize(jnp.array([[1.0, 5.0], [3.0, 5.0]]), eps=0.0001).round(2))
+    [[-1.  0.]
+     [ 1.  0.]]
+    """
+    centred, count = _centre(outputs, where, axis_name)
+    variance = _sum_rows(centred**2, axis_name) / count
+    return centred / jnp.sqrt(variance + eps)
+
+
+def variance_covariance(
+    outputs: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    axis_name: str | None = None,
+    target: float = 1.0,
+    eps: float = 1e-4,
+) -> tuple[jax.Array, jax.Array]:
+    """VICReg's variance and covariance terms, two scalars.
+
+    With C the covariance over the batch (divided by n - 1) of the d dimensions:
+
+        variance   = mean_j relu(target - sqrt(C_jj + eps))
+        covariance = sum_{i != j} C_ij^2 / d
+
+    Where the batch is much smaller than d, the off-diagonal sum is taken from the
+    products of examples: `sum_ij C_ij^2 = |Z Z^T|_F^2 / (n - 1)^2`, equal and
+    cheaper; the shapes decide.
+
+    Under a mapped axis both scalars are those of the global batch on every device,
+    and the mean over devices (`pmean`) of the gradients is the global gradient.
+
+    Args:
+      outputs: `[batch, dim]` of any float dtype; computed in float32.
+      where: bool `[batch]`: the examples that count.
+      axis_name: the mapped axis (pmap, vmap) that splits the batch, or None.
+      target: the standard deviation below which a dimension is penalised.
+      eps: added to the variance under the root.
+
+    Returns:
+      `(variance, covariance)`, float32 scalars, both at least 0.
+
+    Raises:
+      ValueError: if outputs is not `[batch, dim]` or where is not `[batch]`.
+
+    References:
+      Bardes, Ponce and LeCun, VICReg, arXiv 2105.04906, eq. 1 to 4.
+
+    >>> outputs = jnp.array([[1.0, 1.0], [-1.0, -1.0]])  # C is 2 everywhere
+    >>> variance, covariance = variance_covariance(outputs)
+    >>> print(variance, covariance)
+    0.0 4.0
+    """
+    centred, count = _centre(outputs, where, axis_name)
+    freedom = jnp.maximum(count - 1.0, 1.0)
+    variances = _sum_rows(centred**2, axis_name) / freedom
+    variance = jnp.mean(jax.nn.relu(target - jnp.sqrt(variances + eps)))
+    squares = _off_diagonal(centred, variances, freedom, axis_name)
+    return variance, squares / centred.shape[1]
+
+
+def _off_diagonal(
+    centred: jax.Array,
+    variances: jax.Array,
+    freedom: jax.Array,
+    axis_name: str | None,
+) -> jax.Array:
+    """The sum of the squares of the covariance's off-diagonal elements."""
+    batch, dim = centred.shape
+    shards = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    # The full precision is for GPUs, whose default rounds factors to 10 bits: the
+    # diagonal is subtracted from the sum below.
+    high = jax.lax.Precision.HIGHEST
+    # From d = 2n on the off-diagonal part outweighs the diagonal (C has rank n - 1
+    # at most), so that the subtraction loses nothing.
+    if dim >= 2 * batch * shards:
+        rows = centred
+        if axis_name is not None:
+            rows = jax.lax.all_gather(centred, axis_name, tiled=True)
+        gram = jnp.matmul(centred, rows.T, precision=high)
+        total = _sum_over(jnp.sum(gram**2), axis_name) / freedom**2
+        # Rounding alone could take it below 0.
+        return jax.nn.relu(total - jnp.sum(variances**2))
+    products = jnp.matmul(centred.T, centred, precision=high)
+    matrix = _sum_over(products, axis_name) / freedom
+    return jnp.sum(jnp.where(jnp.eye(dim, dtype=bool), 0.0, matrix) ** 2)
+
+
+def _centre(
+    outputs: ArrayLike, where: ArrayLike | None, axis_name: str | None
+) -> tuple[jax.Array, jax.Array]:
+    """Centred float32 outputs, 0 where masked, and the number of examples."""
+    outputs = jnp.asarray(outputs, jnp.float32)
+    if outputs.ndim != 2:
+        raise ValueError(f"got outputs of shape {outputs.shape}, expected [batch, dim]")
+    batch = outputs.shape[0]
+    counted = jnp.ones(batch, bool) if where is None else jnp.asarray(where, bool)
+    if counted.shape != (batch,):
+        raise ValueError(f"got where of shape {counted.shape}, expected {(batch,)}")
+    mask = counted[:, None]
+    # Masked before anything else: a padded row may hold anything, NaN too.
+    outputs = jnp.where(mask, outputs, 0.0)
+    count = jnp.sum(counted, dtype=jnp.float32)
+    count = jnp.maximum(_sum_over(count, axis_name), 1.0)
+    mean = _sum_rows(outputs, axis_name) / count
+    return jnp.where(mask, outputs - mean, 0.0), count
+
+
+def _sum_rows(values: jax.Array, axis_name: str | None) -> jax.Array:
+    """The sum over the (global) batch, `[1, dim]`."""
+    return _sum_over(jnp.sum(values, axis=0, keepdims=True), axis_name)
+
+
+def _sum_over(value: Any, axis_name: str | None) -> Any:
+    """The sum over the mapped axis, if there is one."""
+    return value if axis_name is None else jax.lax.psum(value, axis_name)

@@ -1,0 +1,404 @@
+"""How good are the scores? Reports, intervals and tests of significance, on the host.
+
+Labels are 0 or 1 (unknown ones, -1, must be left out before), scores are larger for
+1, and an example is called positive when its probability is *above* the threshold,
+which is the argmax of (1 - p, p) at 0.5. Every report is a dict of plain numbers.
+"""
+
+# No `from __future__ import annotations` here: clu's metrics read annotations.
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import clu.metrics
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+from sklearn.metrics import average_precision_score
+
+# Beyond this many pairs the 2^n flips of signs are sampled, not enumerated.
+MAX_EXACT_PAIRS = 20
+_SAMPLED_FLIPS = 100_000
+# Bootstrap replicates are made in blocks of about this many draws (16 MB a copy).
+_BLOCK = 2_000_000
+
+# What an evaluation step returns for each example. A jitted step may build it; merge
+# it on the host.
+Scores = clu.metrics.CollectingMetric.from_outputs(
+    ("logits", "label", "weight", "index")
+)
+
+
+def evaluation_metrics() -> type[clu.metrics.Collection]:
+    """The collection an evaluation loop fills: `scores` and the mean `loss`.
+
+    The step returns `single_from_model_output(logits=, label=, weight=, index=,
+    loss=, mask=)`, arrays `[batch]`; the loop merges; `compute()["scores"]` goes to
+    `by_index`. The loss is averaged where mask is true.
+    """
+    return clu.metrics.Collection.create(
+        scores=Scores, loss=clu.metrics.Average.from_output("loss")
+    )
+
+
+def by_index(scores: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+    """Collected scores, each example once, in the order of the source.
+
+    Args:
+      scores: arrays `[n, ...]`, among them `index` and `weight`; rows of weight 0
+        are padding.
+
+    Returns:
+      The same names without the padding, sorted by index. Of an index that came
+      twice (a last batch filled up from the start) the first row stays.
+    """
+    arrays = {name: np.asarray(value) for name, value in scores.items()}
+    real = np.flatnonzero(arrays["weight"] > 0)
+    _, first = np.unique(arrays["index"][real], return_index=True)
+    return {name: value[real[first]] for name, value in arrays.items()}
+
+
+def auroc(
+    scores: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
+) -> float:
+    """The area under the ROC curve, from ranks.
+
+    `P(s+ > s-) + P(s+ = s-) / 2` for a positive and a negative example drawn by
+    weight.
+
+    Args:
+      scores: `[n]`, any real numbers, infinite ones too.
+      labels: `[n]`, 0 or 1.
+      weights: `[n]`, at least 0 (all 1 when None).
+
+    Returns:
+      A number in [0, 1]; NaN where only one class has weight.
+
+    Raises:
+      ValueError: if a score is NaN, a label is not 0 or 1, or the shapes differ.
+    """
+    scores, labels = _check(scores, labels)
+    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, float)
+    if weights.shape != scores.shape or not (weights >= 0).all():
+        raise ValueError(
+            f"got weights of shape {weights.shape}, expected {scores.shape} numbers "
+            "that are at least 0"
+        )
+    _, group = np.unique(scores, return_inverse=True)
+    negative = np.bincount(group, weights * (1 - labels))
+    return float(_area(negative, np.bincount(group, weights * labels)))
+
+
+def best_threshold(proba: ArrayLike, labels: ArrayLike) -> float:
+    """The threshold with the highest accuracy; choose it on validation data.
+
+    Candidates are the midpoints between neighbouring probabilities, with 0 and 1 as
+    the outer neighbours (-1 calls everything positive when the lowest is 0). Of
+    equally accurate ones the nearest to 0.5 wins, then the lower.
+
+    Args:
+      proba: probabilities of the label 1, `[n]`, n at least 1.
+      labels: `[n]`, 0 or 1.
+
+    Returns:
+      The threshold: positive is `proba > threshold`.
+
+    Raises:
+      ValueError: if a probability is outside [0, 1] or NaN, a label is not 0 or 1,
+        the shapes differ, or there are no examples.
+    """
+    proba, labels = _check(proba, labels, probability=True)
+    if not len(proba):
+        raise ValueError("got no examples, expected at least one")
+    values, group = np.unique(proba, return_inverse=True)
+    lower = np.concatenate([[0.0], values])
+    upper = np.concatenate([values, [1.0]])
+    candidates = (lower + upper) / 2
+    # The midpoint of two neighbouring floats may round to the upper one.
+    candidates = np.where(candidates >= upper, lower, candidates)
+    candidates[0] = candidates[0] if values[0] > 0 else -1.0
+    candidates[-1] = candidates[-1] if values[-1] < 1 else 1.0
+    # Candidate k calls the groups k, k + 1, ... positive.
+    gain = np.bincount(group, weights=1.0 - 2.0 * labels, minlength=len(values))
+    correct = labels.sum() + np.concatenate([[0.0], np.cumsum(gain)])
+    best = candidates[correct == correct.max()]
+    return float(min(best, key=lambda value: (abs(value - 0.5), value)))
+
+
+def binary_report(
+    proba: ArrayLike,
+    labels: ArrayLike,
+    *,
+    threshold: float = 0.5,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Everything a table says of one set of predictions.
+
+    The interval of the AUROC is the 2.5 and 97.5 percentile over resamples of the
+    examples with replacement (replicate r draws `rng.integers(0, n, n)`); resamples
+    with one class are left out.
+
+    Args:
+      proba: probabilities of the label 1, `[n]`, n at least 1.
+      labels: `[n]`, 0 or 1.
+      threshold: chosen elsewhere; f1, precision, recall and confusion are at it.
+      bootstrap: number of resamples; 0 leaves the interval NaN.
+      seed: of the resamples.
+
+    Returns:
+      n, positives, auroc, auroc_low, auroc_high, average_precision, accuracy (at
+      0.5), threshold, threshold_accuracy, f1, precision, recall and confusion
+      (`{"tn", "fp", "fn", "tp"}`), as floats and ints. AUROC, its interval and
+      average precision are NaN with one class only; f1, precision and recall are 0
+      where they divide by 0.
+
+    Raises:
+      ValueError: as `best_threshold`.
+    """
+    proba, labels = _check(proba, labels, probability=True)
+    if not len(proba):
+        raise ValueError("got no examples, expected at least one")
+    n, positives = len(labels), int(labels.sum())
+    both = 0 < positives < n
+    area, low, high = auroc(proba, labels), math.nan, math.nan
+    if both and bootstrap:
+        areas = _bootstrap_aurocs(proba, labels, bootstrap, seed)
+        # A handful of resamples of a handful of examples may all have one class.
+        areas = areas[~np.isnan(areas)]
+        if len(areas):
+            low, high = np.percentile(areas, [2.5, 97.5])
+    return {
+        "n": n,
+        "positives": positives,
+        "auroc": area,
+        "auroc_low": float(low),
+        "auroc_high": float(high),
+        "average_precision": (
+            float(average_precision_score(labels, proba)) if both else math.nan
+        ),
+        "accuracy": float(((proba > 0.5) == (labels == 1)).mean()),
+        "threshold": float(threshold),
+        **_at_threshold(proba > threshold, labels == 1),
+    }
+
+
+def constant_report(labels: ArrayLike) -> dict[str, Any]:
+    """The row of the constant predictor, which knows only the share of positives.
+
+    Its AUROC is 0.5 and its accuracy the majority's share: what a model must beat.
+
+    Args:
+      labels: `[n]`, 0 or 1, n at least 1.
+
+    Returns:
+      The entries of `binary_report`, the interval of the AUROC being (0.5, 0.5).
+
+    Raises:
+      ValueError: if a label is not 0 or 1 or there are no examples.
+    """
+    _, labels = _check(np.zeros(np.shape(labels)), labels)
+    share = labels.mean() if len(labels) else 0.0
+    report = binary_report(np.full(len(labels), share), labels, bootstrap=0)
+    return report | {"auroc": 0.5, "auroc_low": 0.5, "auroc_high": 0.5}
+
+
+def mean_std(values: ArrayLike) -> tuple[float, float]:
+    """Mean and sample standard deviation (n - 1; NaN for one value) of `[n]` values."""
+    values = np.asarray(values, float)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"got values of shape {values.shape}, expected [n], n >= 1")
+    spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    return float(values.mean()), spread
+
+
+def paired_comparison(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> dict[str, Any]:
+    """Two methods over the same seeds: how far apart, and is it luck?
+
+    Of the differences d_i = a_i - b_i: the mean with its 95 % intervals, and the
+    two-sided sign-flip test, `p = #{s in {-1, 1}^n : |s . d| >= |sum d|} / 2^n`,
+    which assumes only that a and b are exchangeable within a seed. It is exact up to
+    20 pairs and sampled (100,000 flips) beyond. With n pairs p is at least
+    2^(1 - n): fewer than 6 pairs never reach 0.05.
+
+    Args:
+      a: one figure a seed, `[n]`, n at least 2.
+      b: the other method's, the same seeds in the same order.
+      seed: of the bootstrap and of sampled flips.
+
+    Returns:
+      n, mean_difference, sd (n - 1), low and high (BCa bootstrap, 9999 resamples),
+      t_low and t_high (Student's t, the safer one under 10 pairs), p_value, wins,
+      losses and ties, as floats and ints.
+
+    Raises:
+      ValueError: if the shapes differ, n < 2 or a figure is not finite.
+
+    References:
+      Efron, Better Bootstrap Confidence Intervals, JASA 82 (1987). Paired seeds with
+      both: arXiv 2511.19794.
+    """
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
+        raise ValueError(
+            f"got figures of shapes {a.shape} and {b.shape}, expected one figure a "
+            "seed for both, at least two seeds"
+        )
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError(f"got figures {a} and {b}, expected finite numbers")
+    difference = a - b
+    n, mean, sd = len(a), float(difference.mean()), float(difference.std(ddof=1))
+    low = high = mean
+    # Without spread BCa is 0 / 0; the interval is then the point.
+    if sd > 1e-12 * np.abs(difference).max():
+        low, high = stats.bootstrap(
+            (difference,), np.mean, method="BCa", rng=seed
+        ).confidence_interval
+    reach = float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
+    return {
+        "n": n,
+        "mean_difference": mean,
+        "sd": sd,
+        "low": float(low),
+        "high": float(high),
+        "t_low": mean - reach,
+        "t_high": mean + reach,
+        "p_value": _sign_flip(difference, seed),
+        "wins": int((difference > 0).sum()),
+        "losses": int((difference < 0).sum()),
+        "ties": int((difference == 0).sum()),
+    }
+
+
+def write_predictions(
+    path: str | os.PathLike, ids: Sequence[Any], *, proba: ArrayLike
+) -> None:
+    """Writes the challenge's submission: a CSV with the columns `id,proba,label`.
+
+    The label is the predicted one, the argmax: 1 where proba > 0.5.
+
+    Args:
+      path: the file; its folder must exist.
+      ids: one an example, written as `str` gives them.
+      proba: probabilities of the label 1, `[n]`; read back bit for bit.
+
+    Raises:
+      ValueError: if a probability is outside [0, 1] or NaN, or lengths differ.
+    """
+    proba = np.asarray(proba, float)
+    proba, predicted = _check(proba, proba > 0.5, probability=True)
+    if len(ids) != len(proba):
+        raise ValueError(
+            f"got {len(ids)} ids and {len(proba)} probabilities, expected as many"
+        )
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "proba", "label"])
+        for row in zip(ids, proba.tolist(), predicted.tolist(), strict=True):
+            writer.writerow([str(row[0]), repr(row[1]), row[2]])
+
+
+def read_predictions(
+    path: str | os.PathLike,
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Reads what `write_predictions` wrote.
+
+    Returns:
+      `(ids, proba, labels)`: n strings, float64 `[n]`, int64 `[n]` (predicted).
+
+    Raises:
+      ValueError: if the columns are not `id,proba,label`.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        if header != ["id", "proba", "label"]:
+            raise ValueError(f"{path}: got columns {header}, expected id,proba,label")
+        rows = list(reader)
+    ids = [row[0] for row in rows]
+    proba = np.array([float(row[1]) for row in rows], float)
+    return ids, proba, np.array([int(row[2]) for row in rows], np.int64)
+
+
+def _check(
+    scores: ArrayLike, labels: ArrayLike, *, probability: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both as `[n]` arrays, float64 and int64."""
+    scores, labels = np.asarray(scores, float), np.asarray(labels)
+    if scores.shape != labels.shape or scores.ndim != 1:
+        raise ValueError(
+            f"got scores of shape {scores.shape} and labels of shape {labels.shape}, "
+            "expected [n] for both"
+        )
+    if np.isnan(scores).any():
+        raise ValueError(
+            f"got {np.isnan(scores).sum()} scores that are NaN, expected 0"
+        )
+    if probability and not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError(
+            f"got probabilities from {scores.min()} to {scores.max()}, expected [0, 1]"
+        )
+    other = set(np.unique(labels).tolist()) - {0, 1}
+    if other:
+        raise ValueError(f"got labels {sorted(other)}, expected 0 or 1 only")
+    return scores, labels.astype(np.int64)
+
+
+def _at_threshold(called: np.ndarray, true: np.ndarray) -> dict[str, Any]:
+    """What the counts of right and wrong calls say; 0 where a share is 0 / 0."""
+    tp, fp = int((called & true).sum()), int((called & ~true).sum())
+    fn, tn = int((~called & true).sum()), int((~called & ~true).sum())
+    return {
+        "threshold_accuracy": (tp + tn) / len(true),
+        "f1": 2 * tp / max(2 * tp + fp + fn, 1),
+        "precision": tp / max(tp + fp, 1),
+        "recall": tp / max(tp + fn, 1),
+        "confusion": {"tn": tn, "fp": fp, "fn": fn, "tp": tp},
+    }
+
+
+def _area(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """AUROC `[...]` from the weight of each class at each score, `[..., scores]`."""
+    below = np.cumsum(negative, axis=-1) - negative / 2
+    pairs = positive.sum(axis=-1) * negative.sum(axis=-1)
+    # One class only: NaN without the warning of 0 / 0.
+    return (positive * below).sum(axis=-1) / np.where(pairs > 0, pairs, np.nan)
+
+
+def _bootstrap_aurocs(
+    proba: np.ndarray, labels: np.ndarray, replicates: int, seed: int
+) -> np.ndarray:
+    """AUROCs `[replicates]` of resamples, each a count at (score, label)."""
+    rng, n = np.random.default_rng(seed), len(proba)
+    values, group = np.unique(proba, return_inverse=True)
+    cell, cells = 2 * group + labels, 2 * len(values)
+    block = max(_BLOCK // n, 1)
+    areas = []
+    for start in range(0, replicates, block):
+        rows = min(block, replicates - start)
+        drawn = cell[rng.integers(0, n, (rows, n))] + cells * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * cells)
+        counts = counts.reshape(rows, len(values), 2)
+        areas.append(_area(counts[..., 0], counts[..., 1]))
+    return np.concatenate(areas)
+
+
+def _sign_flip(difference: np.ndarray, seed: int) -> float:
+    """Two-sided p of the sum of differences under flips of their signs."""
+    n = len(difference)
+    # Sums that are equal on paper differ by rounding.
+    bar = abs(difference.sum()) - 1e-9 * np.abs(difference).sum()
+    if n <= MAX_EXACT_PAIRS:
+        sums = np.zeros(1)
+        for value in difference:
+            sums = np.concatenate([sums + value, sums - value])
+        return float((np.abs(sums) >= bar).mean())
+    rng = np.random.default_rng(seed)
+    hits = 0
+    for _ in range(10):
+        signs = rng.choice([-1.0, 1.0], (_SAMPLED_FLIPS // 10, n))
+        hits += int((np.abs(signs @ difference) >= bar).sum())
+    # The observed signs count as one of the flips: p is never 0.
+    return (hits + 1) / (_SAMPLED_FLIPS + 1)

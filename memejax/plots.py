@@ -1,0 +1,205 @@
+"""Small plots for the page, each a picture of its own: an SVG in a data URI.
+
+As an image of its own an SVG brings its fonts as outlines and its ids clash with no
+other's. Figures are made without pyplot, which would keep them alive.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.metrics import roc_curve
+
+# The page's one colour, and greys: a plot also reads in print and without colour.
+ACCENT = "#0b6e8a"
+INK = "#1f2933"
+MUTED = "#8a94a0"
+_STYLES = (
+    (ACCENT, "-"),
+    (INK, "-"),
+    (MUTED, "-"),
+    (INK, "--"),
+    (MUTED, "--"),
+    (INK, ":"),
+    (MUTED, ":"),
+)
+_SMALL, _LARGE = (2.9, 2.15), (3.7, 3.1)
+# More points than this are averaged in blocks: they are finer than the plot.
+_POINTS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A curve.
+
+    Attributes:
+      label: in the legend; lines of one label (seeds) share an entry.
+      x: `[n]`.
+      y: `[n]`.
+      style: 0 is the accent colour, others are greys.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    style: int = 0
+
+
+def lines(
+    curves: Sequence[Line],
+    *,
+    bounds: Mapping[str, float] | None = None,
+    marks: Sequence[tuple[float, float]] = (),
+    ylim: tuple[float | None, float | None] | None = None,
+) -> str:
+    """Curves against updates.
+
+    Args:
+      curves: at least one.
+      bounds: label -> height of a dashed line across the plot.
+      marks: points to ring.
+      ylim: the least and the greatest height to show, None where it is free.
+
+    Returns:
+      A data URI.
+    """
+    figure, axes = _axes(_SMALL)
+    _draw(axes, curves, marker=True)
+    for x, y in marks:
+        axes.plot([x], [y], "o", ms=6, mfc="none", mec=ACCENT, clip_on=False)
+    for label, height in (bounds or {}).items():
+        axes.axhline(height, color="#b42318", lw=0.9, ls=(0, (4, 2)))
+        above = height > sum(axes.get_ylim()) / 2
+        axes.annotate(
+            _text(label),
+            (0.99, height),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(0, -2 if above else 2),
+            textcoords="offset points",
+            ha="right",
+            va="top" if above else "bottom",
+            fontsize=7,
+            color="#b42318",
+        )
+    if ylim is not None:
+        axes.set_ylim(*ylim)
+    axes.set_xlabel("update")
+    axes.set_xlim(left=0)
+    _legend(axes, curves)
+    return _uri(figure)
+
+
+def roc(curves: Sequence[Line]) -> str:
+    """ROC curves: x is the false positive rate, y the true one."""
+    figure, axes = _axes(_LARGE)
+    axes.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (4, 3)))
+    _draw(axes, curves)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate")
+    _legend(axes, curves, loc="lower right")
+    return _uri(figure)
+
+
+def roc_line(label: str, proba: ArrayLike, labels: ArrayLike, *, style: int) -> Line:
+    """The ROC curve of `[n]` probabilities and labels 0 or 1."""
+    x, y, _ = roc_curve(np.asarray(labels), np.asarray(proba))
+    return Line(label, x.tolist(), y.tolist(), style)
+
+
+def histogram(groups: Mapping[str, ArrayLike], *, threshold: float | None) -> str:
+    """How often each probability was given, a group (a label) over another."""
+    figure, axes = _axes(_LARGE)
+    edges = np.linspace(0.0, 1.0, 41)
+    looks = ((MUTED, 0.55), (ACCENT, 0.6)) if len(groups) > 1 else ((ACCENT, 0.7),)
+    for (label, values), (colour, alpha) in zip(groups.items(), looks, strict=False):
+        axes.hist(
+            np.asarray(values), edges, color=colour, alpha=alpha, label=_text(label)
+        )
+    if threshold is not None:
+        axes.axvline(threshold, color=INK, lw=0.9, ls=(0, (4, 2)), label="threshold")
+    axes.set(xlim=(0, 1), xlabel="probability of hateful", ylabel="memes")
+    axes.legend(frameon=False, fontsize=7.5, handlelength=1.3)
+    return _uri(figure)
+
+
+def _axes(size: tuple[float, float]) -> tuple[Any, Any]:
+    """An empty plot in the page's dress."""
+    # Imported here: it takes half a second, which a run without a page need not pay.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained", facecolor="none")
+    axes = figure.add_subplot(facecolor="none")
+    axes.tick_params(labelsize=7.5, length=2.5, colors=INK, width=0.6)
+    axes.xaxis.label.set(fontsize=8, color=INK)
+    axes.yaxis.label.set(fontsize=8, color=INK)
+    axes.yaxis.get_offset_text().set_fontsize(7)
+    axes.grid(color="#e4e7eb", lw=0.6)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set(visible=side in ("left", "bottom"), color=MUTED, lw=0.6)
+    return figure, axes
+
+
+def _draw(axes: Any, curves: Sequence[Line], *, marker: bool = False) -> None:
+    """Curves, the accent one on top."""
+    several = len(curves) > len({curve.label for curve in curves})
+    for curve in sorted(curves, key=lambda curve: -curve.style):
+        colour, dashes = _STYLES[curve.style % len(_STYLES)]
+        x, y = _thin(curve.x), _thin(curve.y)
+        axes.plot(
+            x,
+            y,
+            color=colour,
+            ls=dashes,
+            lw=1.1 if several else 1.5,
+            alpha=0.65 if several else 1.0,
+            # A handful of points is to be seen as such.
+            marker="." if marker and len(x) <= 12 else None,
+        )
+
+
+def _legend(axes: Any, curves: Sequence[Line], *, loc: str = "best") -> None:
+    """One entry a label, unless there is only one and it says nothing."""
+    from matplotlib.lines import Line2D
+
+    labels = {curve.label: _STYLES[curve.style % len(_STYLES)] for curve in curves}
+    if not any(labels):
+        return
+    handles = [
+        Line2D([], [], color=colour, ls=dashes, lw=1.5) for colour, dashes in labels.values()
+    ]
+    axes.legend(
+        handles,
+        [_text(label) for label in labels],
+        loc=loc,
+        frameon=False,
+        fontsize=7.5,
+        handlelength=1.5,
+    )
+
+
+def _thin(values: Sequence[float]) -> np.ndarray:
+    """At most `_POINTS` values: means of neighbours."""
+    values_ = np.asarray(values, float)
+    if len(values_) <= _POINTS:
+        return values_
+    return np.array([block.mean() for block in np.array_split(values_, _POINTS)])
+
+
+def _text(text: str) -> str:
+    """Text as it is: matplotlib reads $ as mathematics and hides labels with _."""
+    return text.replace("$", r"\$").lstrip("_")
+
+
+def _uri(figure: Any) -> str:
+    """The figure as an SVG in a data URI."""
+    buffer = io.BytesIO()
+    # Without the date the same run gives the same picture.
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,120 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memejax import parallel, steps
+from memejax.checkpoint import Checkpoints
+from memejax.data import plans
+
+PLAN = plans.shuffled(9, batch=2, steps=4, seed=0)
+
+
+def state_at(step):
+    return parallel.put_state(
+        parallel.mesh(),
+        steps.State(
+            step=jnp.int32(step),
+            params={"w": jnp.arange(6.0).reshape(2, 3) + step},
+            batch_stats={},
+            opt_state=({"m": jnp.full(3, 0.1 * step)}, ()),
+            key=jax.random.key(step),
+        ),
+    )
+
+
+def save(saves, step, **more):
+    saves.save(
+        step,
+        state_at(step),
+        plan=PLAN.as_arrays(),
+        position={"sum": {"loss": 0.1 + 0.2}, "step": step},
+        **more,
+    )
+
+
+def test_round_trip_is_bitwise(tmp_path):
+    with Checkpoints(tmp_path, keep=1) as saves:
+        assert saves.restore_latest(state_at(0)) is None
+        save(saves, 3)
+    with Checkpoints(tmp_path, keep=1) as saves:
+        saved = saves.restore_latest(state_at(0))
+    assert saved.step == 3 and saved.position == {"sum": {"loss": 0.1 + 0.2}, "step": 3}
+    for a, b in zip(
+        jax.tree.leaves(saved.state), jax.tree.leaves(state_at(3)), strict=True
+    ):
+        assert a.dtype == b.dtype and a.sharding == b.sharding
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(a, b)
+    for name, array in PLAN.as_arrays().items():
+        np.testing.assert_array_equal(saved.plan[name], array)
+        assert saved.plan[name].dtype == array.dtype
+
+
+def test_last_n_and_best_stay(tmp_path):
+    with Checkpoints(tmp_path, keep=2, best="auroc") as saves:
+        for step, rating in [
+            (1, 0.6),
+            (2, 0.9),
+            (3, 0.9),
+            (4, None),
+            (5, 0.7),
+            (6, 0.8),
+        ]:
+            save(saves, step, metrics=None if rating is None else {"auroc": rating})
+        saves.wait()
+        assert saves.best in (2, 3)
+        best = saves.best
+        left = {int(p.name) for p in tmp_path.iterdir()}
+        assert left == {best, 5, 6}
+        assert saves.latest == 6
+        assert int(saves.restore(state_at(0), step=best).state.step) == best
+
+
+def test_donating_the_state_right_after_a_save_does_not_change_it(tmp_path):
+    mesh = parallel.mesh()
+    bump = parallel.jit_step(
+        lambda s, b: (s.replace(params={"w": s.params["w"] + 100.0}), {}), mesh
+    )
+    batch = parallel.put_batch(mesh, np.zeros(4, np.float32))
+    with Checkpoints(tmp_path, keep=1) as saves:
+        state = state_at(7)
+        saves.save(7, state, plan=PLAN.as_arrays(), position={})
+        for _ in range(20):
+            state, _ = bump(state, batch)
+        saved = saves.restore_latest(state_at(0))
+    np.testing.assert_array_equal(saved.state.params["w"], state_at(7).params["w"])
+
+
+def test_a_save_that_was_cut_off_is_not_seen(tmp_path):
+    with Checkpoints(tmp_path, keep=2) as saves:
+        save(saves, 1)
+    whole = next(p for p in tmp_path.iterdir() if p.name == "1")
+    # What a kill leaves behind: a folder under its temporary name.
+    cut = tmp_path / "2.orbax-checkpoint-tmp"
+    cut.mkdir()
+    (cut / "state").mkdir()
+    with Checkpoints(tmp_path, keep=2) as saves:
+        assert saves.latest == 1 and whole.exists()
+        save(saves, 2)
+        saves.wait()
+        assert saves.latest == 2
+
+
+def test_saving_a_step_twice_keeps_the_first(tmp_path):
+    with Checkpoints(tmp_path, keep=2) as saves:
+        save(saves, 1)
+        saves.wait()
+        saves.save(1, state_at(5), plan=PLAN.as_arrays(), position={})
+        assert int(saves.restore(state_at(0), step=1).state.step) == 1
+
+
+def test_errors(tmp_path):
+    with pytest.raises(ValueError, match="keep=0"):
+        Checkpoints(tmp_path, keep=0)
+    with (
+        Checkpoints(tmp_path, keep=1) as saves,
+        pytest.raises(FileNotFoundError, match="no checkpoint in"),
+    ):
+        saves.restore(state_at(0), step=None)
