@@ -1,3 +1,79 @@
-"""memejax: is this meme hateful?"""
+"""memejax: is this meme hateful?
+
+Pure functions for your own JAX code, imported when first used:
+
+    from memejax import losses
+    losses.cass(z_cnn, z_vit)  # [batch]
+
+Submodules (`memejax.losses`, `memejax.augment`, `memejax.metrics`, `memejax.models`,
+`memejax.steps`, ...) are attributes too. `python -m memejax.main` trains.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memejax import augment, losses, metrics, optim, steps, views
+    from memejax.losses import (
+        binary_cross_entropy,
+        cass,
+        collapse_panel,
+        is_collapsed,
+        negative_cosine,
+        sigmoid_focal,
+        standardize,
+        variance_covariance,
+    )
+    from memejax.metrics import auroc, binary_report, paired_comparison
 
 __version__ = "0.1.0"
+
+# PEP 562: `import memejax` loads nothing else, and a worker process no model code.
+_EXPORTS = {
+    "auroc": "memejax.metrics",
+    "binary_cross_entropy": "memejax.losses",
+    "binary_report": "memejax.metrics",
+    "cass": "memejax.losses",
+    "collapse_panel": "memejax.losses",
+    "is_collapsed": "memejax.losses",
+    "negative_cosine": "memejax.losses",
+    "paired_comparison": "memejax.metrics",
+    "sigmoid_focal": "memejax.losses",
+    "standardize": "memejax.losses",
+    "variance_covariance": "memejax.losses",
+}
+_MODULES = ("augment", "losses", "metrics", "optim", "steps", "views")
+
+__all__ = [
+    "augment",
+    "auroc",
+    "binary_cross_entropy",
+    "binary_report",
+    "cass",
+    "collapse_panel",
+    "is_collapsed",
+    "losses",
+    "metrics",
+    "negative_cosine",
+    "optim",
+    "paired_comparison",
+    "sigmoid_focal",
+    "standardize",
+    "steps",
+    "variance_covariance",
+    "views",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"memejax.{name}")
+    raise AttributeError(f"module 'memejax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

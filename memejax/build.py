@@ -117,13 +117,14 @@ def model(config: ConfigDict, vocabulary: int) -> fusion.Arms:
 def _views(config: ConfigDict, augmentation: ConfigDict):
     """One view an arm, of the same draw or of draws of their own."""
     c = dict(augmentation)
-    independent, token_dropout = c.pop("independent"), c.pop("token_dropout")
+    independent = c.pop("independent")
+    captions = {name: c.pop(name) for name in ("token_dropout", "caption_dropout")}
     recipes = {
         name: views.Recipe(
-            mean=tuple(config.data.mean),
-            std=tuple(config.data.std),
+            mean=tuple(config.model.normalization[name].mean),
+            std=tuple(config.model.normalization[name].std),
             image={k: tuple(v) if k == "crop_scale" else v for k, v in c.items()},
-            token_dropout=token_dropout,
+            **captions,
             stream=i if independent else 0,
         )
         for i, name in enumerate(config.model.image)

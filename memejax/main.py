@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import sys
 from collections.abc import Sequence
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "the experiment, FILE.py or FILE.py:PRESET"
@@ -37,22 +38,42 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(f"error: {error}")
 
 
-def find_config(argument: str) -> str:
-    """`--config=configs/x.py` also where only the installed package has that file."""
-    prefix, _, value = argument.partition("=")
-    if prefix.lstrip("-") != "config" or not value:
+def find_config(name: str) -> tuple[str, str | None]:
+    """`FILE.py[:PRESET]` -> (path, preset).
+
+    `configs/x.py` is found where only the installed package has that file, too.
+    """
+    file, colon, preset = name.partition(":")
+    here = pathlib.Path(__file__).parent
+    for folder in (here, here.parent):
+        if not os.path.exists(file) and (folder / file).exists():
+            file = str(folder / file)
+    return file, preset if colon else None
+
+
+def load_config(name: str) -> ConfigDict:
+    """The config of `FILE.py[:PRESET]`, as `--config` reads it."""
+    file, preset = find_config(name)
+    spec = importlib.util.spec_from_file_location("memejax_config", file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"no config file {file}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config() if preset is None else module.get_config(preset)
+
+
+def _argument(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    if flag.lstrip("-") != "config" or not equals:
         return argument
-    file, colon, preset = value.partition(":")
-    packaged = pathlib.Path(__file__).parent / file
-    if not os.path.exists(file) and packaged.exists():
-        file = str(packaged)
-    return f"{prefix}={file}{colon}{preset}"
+    file, preset = find_config(value)
+    return f"{flag}={file}" + ("" if preset is None else f":{preset}")
 
 
 def run() -> None:
     """Entry point."""
     flags.mark_flag_as_required("config")
-    app.run(main, argv=[find_config(argument) for argument in sys.argv])
+    app.run(main, argv=[_argument(argument) for argument in sys.argv])
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ class CassObjective:
     finds.
 
     Attributes:
-      standardize: outputs standardised over the batch before the cosine.
+      standardize: outputs standardised over the batch before everything else, so
+        that the covariance term is one on correlations.
       variance: weight of the variance term (VICReg's) of each arm.
       covariance: weight of the covariance term of each arm.
       stop_gradient: each arm's prediction follows the other's output held constant
@@ -111,24 +112,26 @@ def cass_loss(
             return losses.standardize(z, where=where, axis_name=axis_name)
         return z
 
-    (z_a, p_a), (z_b, p_b) = (
-        (prepared(z), prepared(p)) for z, p in (outputs[k] for k in sorted(outputs))
-    )
+    a, b = sorted(outputs)
+    z = {arm: prepared(output) for arm, (output, _) in outputs.items()}
     if objective.stop_gradient:
+        p = {arm: prepared(prediction) for arm, (_, prediction) in outputs.items()}
         pair = 0.5 * (
-            losses.negative_cosine(p_a, z_b) + losses.negative_cosine(p_b, z_a)
+            losses.negative_cosine(p[a], z[b]) + losses.negative_cosine(p[b], z[a])
         )
     else:
-        pair = losses.cass(z_a, z_b)
+        pair = losses.cass(z[a], z[b])
     parts = {"cass": losses.weighted_mean(pair, weight)}
     total = parts["cass"]
     if objective.variance or objective.covariance:
+        # On the prepared outputs: of raw ones the covariance goes to 0 by making
+        # them small, and standardising then makes one shared direction large again.
         spreads = [
-            losses.variance_covariance(z, where=where, axis_name=axis_name)
-            for z, _ in outputs.values()
+            losses.variance_covariance(z[arm], where=where, axis_name=axis_name)
+            for arm in (a, b)
         ]
-        parts["variance"] = sum(v for v, _ in spreads)
-        parts["covariance"] = sum(c for _, c in spreads)
+        parts["variance"] = spreads[0][0] + spreads[1][0]
+        parts["covariance"] = spreads[0][1] + spreads[1][1]
         total = (
             total
             + objective.variance * parts["variance"]

@@ -244,18 +244,20 @@ def _about_data(data: dataset.Data) -> str:
 
 
 def _summary(by_seed: dict[str, Any]) -> dict[str, Any]:
-    """Split -> arm -> figure -> mean and standard deviation over the seeds."""
+    """Split -> arm -> figure -> {"mean", "std"} over the seeds, None for NaN."""
     evaluated = [s["evaluate"]["splits"] for s in by_seed.values() if "evaluate" in s]
     if not evaluated:
         return {}
+
+    def over_seeds(split: str, arm: str, figure: str) -> dict[str, float | None]:
+        spread = metrics.mean_std([e[split][arm][figure] for e in evaluated])
+        values = zip(("mean", "std"), spread, strict=True)
+        return {name: None if np.isnan(value) else value for name, value in values}
+
     figures = ("auroc", "accuracy", "threshold_accuracy", "f1")
     return {
         split: {
-            arm: {
-                figure: metrics.mean_std([e[split][arm][figure] for e in evaluated])
-                for figure in figures
-                if figure in row
-            }
+            arm: {f: over_seeds(split, arm, f) for f in figures if f in row}
             for arm, row in rows.items()
         }
         for split, rows in evaluated[0].items()

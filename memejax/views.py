@@ -18,6 +18,9 @@ from memejax import augment
 Batch = Mapping[str, jax.Array]
 Views = dict[str, dict[str, jax.Array]]
 
+# Stream of the random choices that all arms share; arms count from 0.
+CAPTION_STREAM = 1000
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -28,6 +31,9 @@ class Recipe:
       std: of the normalisation.
       image: arguments of `augment.random_view`; empty leaves pictures as they are.
       token_dropout: share of a caption's tokens that a view loses.
+      caption_dropout: probability that a meme's whole caption is left out, in the
+        views of all arms alike. Captions are the easier thing to agree on; without
+        this the arms agree on them alone and learn next to nothing of the pictures.
       stream: arms with one stream see one view, arms with two see two.
     """
 
@@ -35,6 +41,7 @@ class Recipe:
     std: tuple[float, ...]
     image: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     token_dropout: float = 0.0
+    caption_dropout: float = 0.0
     stream: int = 0
 
 
@@ -51,6 +58,13 @@ def make_views(
         for name, recipe in recipes.items():
             images = augment.to_float(batch["image"])
             ids, mask = batch["input_ids"], batch["attention_mask"]
+            if train and recipe.caption_dropout:
+                keys = augment.example_keys(
+                    key, batch["index"], batch["draw"], CAPTION_STREAM
+                )
+                ids, mask = augment.caption_dropout(
+                    keys, ids, mask, rate=recipe.caption_dropout
+                )
             if train and (recipe.image or recipe.token_dropout):
                 keys = augment.example_keys(
                     key, batch["index"], batch["draw"], recipe.stream
@@ -58,9 +72,8 @@ def make_views(
                 if recipe.image:
                     images = augment.random_view(keys, images, **recipe.image)
                 if recipe.token_dropout:
-                    text_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
                     ids, mask = augment.token_dropout(
-                        text_keys, ids, mask, rate=recipe.token_dropout
+                        keys, ids, mask, rate=recipe.token_dropout
                     )
             images = augment.normalize(images, mean=recipe.mean, std=recipe.std)
             made[name] = {

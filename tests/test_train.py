@@ -1,6 +1,5 @@
 """The whole job on tiny models: stages, resuming, signals, errors."""
 
-import importlib.util
 import json
 import math
 import os
@@ -16,6 +15,7 @@ import pytest
 
 from memejax import build, dataset, folder, logs, loop, metrics, train
 from memejax.checkpoint import Checkpoints
+from memejax.main import load_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = {
@@ -55,12 +55,7 @@ TINY = {
 
 def tiny(**changes):
     """The demo's config, but for its sizes."""
-    spec = importlib.util.spec_from_file_location(
-        "cass_mm", ROOT / "configs/cass_mm.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config("demo")
+    config = load_config(str(ROOT / "configs/cass_mm.py"))
     config.update_from_flattened_dict(TINY | changes)
     return config
 

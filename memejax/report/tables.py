@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from memejax.evaluate import AVERAGE
 from memejax.losses import collapse
@@ -18,15 +18,37 @@ _COLUMNS = ("", "AUROC", "accuracy\nat 0.5", "accuracy at\ndev threshold", "F1")
 # The split a headline speaks of, if it is there: the challenge's last test set first.
 _HEADLINE = ("test_unseen", "test_seen", "test")
 
-# The three measures of collapse: title, what is healthy, what is collapsed, digits.
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One measure of collapse, and how to read it.
+
+    Attributes:
+      name: for a person.
+      healthy: what it is where nothing is wrong.
+      collapsed: what it is in a collapse.
+      bound: the number in `collapsed`.
+      digits: to print.
+    """
+
+    name: str
+    healthy: str
+    collapsed: str
+    bound: float
+    digits: int
+
+
+def _measure(name: str, healthy: str, side: str, bound: float, digits: int) -> Measure:
+    return Measure(name, healthy, f"{side} {bound:g}", bound, digits)
+
+
 MEASURES = {
-    "std": ("std", "near 1", f"below {collapse.MIN_STD}", 3),
-    "mean_cosine": ("mean cosine", "near 0", f"above {collapse.MAX_MEAN_COSINE}", 3),
-    "effective_rank": (
-        "effective rank",
-        "tens, or more",
-        f"below {collapse.MIN_EFFECTIVE_RANK:g}",
-        1,
+    "std": _measure("std", "near 1", "below", collapse.MIN_STD, 3),
+    "mean_cosine": _measure(
+        "mean cosine", "near 0", "above", collapse.MAX_MEAN_COSINE, 3
+    ),
+    "effective_rank": _measure(
+        "effective rank", "tens or more", "below", collapse.MIN_EFFECTIVE_RANK, 1
     ),
 }
 
@@ -40,12 +62,14 @@ class Table:
       columns: the head; the first column names the row.
       rows: as many cells as columns, numbers as they are to be read.
       notes: sentences under the table.
+      left: so many columns are read from the left, the others from the right.
     """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+    left: int = 1
 
 
 def splits(results: Mapping[str, Any]) -> dict[str, Table]:
@@ -78,16 +102,14 @@ def pretraining(results: Mapping[str, Any]) -> Table | None:
             collapsed.append(f"Seed {seed}: {'; '.join(reasons)}.")
         for arm in sorted({name.split("/")[0] for name in outcome["panel"]}):
             figures = [
-                number(outcome["panel"].get(f"{arm}/{key}"), digits=spec[-1])
-                for key, spec in MEASURES.items()
+                number(outcome["panel"].get(f"{arm}/{key}"), digits=measure.digits)
+                for key, measure in MEASURES.items()
             ]
             bad = any(reason.startswith(f"{arm}:") for reason in reasons)
             verdict = "COLLAPSED" if bad else "not collapsed"
             rows.append([f"{arm}, seed {seed}", *figures, verdict])
-    rows += [
-        [word, *(spec[place] for spec in MEASURES.values()), ""]
-        for place, word in ((1, "healthy"), (2, "collapsed"))
-    ]
+    rows.append(["healthy", *(m.healthy for m in MEASURES.values()), ""])
+    rows.append(["collapsed", *(m.collapsed for m in MEASURES.values()), ""])
     verdict = (
         f"COLLAPSED in {len(collapsed)} of {_count(panels, 'seed')}"
         if collapsed
@@ -95,7 +117,7 @@ def pretraining(results: Mapping[str, Any]) -> Table | None:
     )
     return Table(
         title=f"Pretraining: {verdict} (preset {results['preset']})",
-        columns=("", *(spec[0] for spec in MEASURES.values()), "verdict"),
+        columns=("", *(m.name for m in MEASURES.values()), "verdict"),
         rows=rows,
         notes=collapsed,
     )
@@ -103,21 +125,28 @@ def pretraining(results: Mapping[str, Any]) -> Table | None:
 
 def stages(results: Mapping[str, Any]) -> Table:
     """How long each stage of each seed took, and its best checkpoint."""
+    # results.json is sorted by name; a person reads in the order of time.
     rows = [
         [
             f"{stage}, seed {seed}",
-            str(outcome["steps"]),
-            f"{outcome['seconds']:.1f}",
-            number(outcome.get("best")),
-            "-" if outcome.get("best_step") is None else str(outcome["best_step"]),
+            str(stages[stage]["steps"]),
+            f"{stages[stage]['seconds']:.1f}",
+            number(stages[stage].get("best")),
+            str(stages[stage].get("best_step") or "-"),
         ]
-        for seed, outcomes in results["seeds"].items()
-        for stage, outcome in outcomes.items()
-        if "steps" in outcome
+        for seed, stages in results["seeds"].items()
+        for stage in ("pretrain", "finetune")
+        if stage in stages
     ]
     return Table(
         title=f"Training (preset {results['preset']})",
-        columns=("", "updates", "seconds", f"best AUROC\non {results['dev']}", "update"),
+        columns=(
+            "",
+            "updates",
+            "seconds",
+            f"best AUROC\non {results['dev']}",
+            "update",
+        ),
         rows=rows,
     )
 
@@ -164,14 +193,14 @@ def arms(rows: Mapping[str, Any]) -> list[str]:
     return own + [name for name in last if name in rows]
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: float | None) -> TypeGuard[float]:
     """Whether a figure is there: neither None nor NaN."""
     return value is not None and not math.isnan(value)
 
 
 def number(value: float | None, *, digits: int = 4) -> str:
     """A figure to some digits, "-" where there is none."""
-    return f"{value:.{digits}f}" if value is not None and is_number(value) else "-"
+    return f"{value:.{digits}f}" if is_number(value) else "-"
 
 
 def _split(results: Mapping[str, Any], split: str) -> Table:
@@ -186,11 +215,11 @@ def _split(results: Mapping[str, Any], split: str) -> Table:
             cells[0] += _interval(reports[0])
         rows.append([arm, *cells])
     n = _reports(results, split, rows[0][0])[0]["n"]
-    notes = [
-        f"± is the standard deviation over {many} seeds."
-        if many > 1
-        else "In brackets: 95 % interval over resampled memes."
-    ]
+    notes = []
+    if many > 1:
+        notes.append(f"± is the standard deviation over {many} seeds.")
+    elif any("[" in row[1] for row in rows):
+        notes.append("In brackets: 95 % interval over resampled memes.")
     bayes = results["data"].get("bayes")
     if bayes:
         both = bayes["both"]
@@ -204,8 +233,9 @@ def _split(results: Mapping[str, Any], split: str) -> Table:
     title = f"{split}: {_count(n, 'meme')}, preset {results['preset']}"
     if split == dev:
         title += " (chose the checkpoint: optimistic)"
-        notes.insert(0, "It chose the checkpoint and the threshold.")
-    return Table(title, _COLUMNS, rows, notes)
+        notes.insert(0, "This split also chose the threshold.")
+    # What follows a number must not move it out of line with those above it.
+    return Table(title, _COLUMNS, rows, notes, left=2 if many == 1 else len(_COLUMNS))
 
 
 def _reports(results: Mapping[str, Any], split: str, arm: str) -> list[dict[str, Any]]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
+
+from memejax.evaluate import AVERAGE
 
 # The page's one colour, and greys: a plot also reads in print and without colour.
 ACCENT = "#0b6e8a"
@@ -30,6 +32,16 @@ _STYLES = (
     (MUTED, ":"),
 )
 _SMALL, _LARGE = (2.9, 2.15), (3.7, 3.1)
+# Above the plot a legend hides no curve.
+_ABOVE = {
+    "loc": "lower right",
+    "bbox_to_anchor": (1.0, 0.98),
+    "ncols": 3,
+    "frameon": False,
+    "fontsize": 7.5,
+    "handlelength": 1.4,
+    "columnspacing": 1.0,
+}
 # More points than this are averaged in blocks: they are finer than the plot.
 _POINTS = 1000
 
@@ -51,9 +63,16 @@ class Line:
     style: int = 0
 
 
+def styles(arms: Iterable[str]) -> dict[str, int]:
+    """A style an arm, the same in every plot; the average has the colour."""
+    own = sorted(set(arms) - {AVERAGE, ""})
+    return {AVERAGE: 0, "": 0} | {arm: i + 1 for i, arm in enumerate(own)}
+
+
 def lines(
     curves: Sequence[Line],
     *,
+    last: float,
     bounds: Mapping[str, float] | None = None,
     marks: Sequence[tuple[float, float]] = (),
     ylim: tuple[float | None, float | None] | None = None,
@@ -62,6 +81,7 @@ def lines(
 
     Args:
       curves: at least one.
+      last: where the x axis ends.
       bounds: label -> height of a dashed line across the plot.
       marks: points to ring.
       ylim: the least and the greatest height to show, None where it is free.
@@ -90,7 +110,10 @@ def lines(
     if ylim is not None:
         axes.set_ylim(*ylim)
     axes.set_xlabel("update")
-    axes.set_xlim(left=0)
+    # Room for half a marker.
+    axes.set_xlim(0, 1.02 * last)
+    axes.locator_params(axis="x", nbins=5, integer=True)
+    axes.ticklabel_format(axis="y", scilimits=(-2, 4))
     _legend(axes, curves)
     return _uri(figure)
 
@@ -102,7 +125,7 @@ def roc(curves: Sequence[Line]) -> str:
     _draw(axes, curves)
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
-    _legend(axes, curves, loc="lower right")
+    _legend(axes, curves, loc="lower right", bbox_to_anchor=None, ncols=1)
     return _uri(figure)
 
 
@@ -113,18 +136,28 @@ def roc_line(label: str, proba: ArrayLike, labels: ArrayLike, *, style: int) -> 
 
 
 def histogram(groups: Mapping[str, ArrayLike], *, threshold: float | None) -> str:
-    """How often each probability was given, a group (a label) over another."""
+    """How often each probability was given, a group (a label) over another.
+
+    Args:
+      groups: label -> probabilities, `[n]`; one or two groups.
+      threshold: a line to draw, None for none.
+
+    Returns:
+      A data URI.
+    """
     figure, axes = _axes(_LARGE)
     edges = np.linspace(0.0, 1.0, 41)
-    looks = ((MUTED, 0.55), (ACCENT, 0.6)) if len(groups) > 1 else ((ACCENT, 0.7),)
-    for (label, values), (colour, alpha) in zip(groups.items(), looks, strict=False):
-        axes.hist(
-            np.asarray(values), edges, color=colour, alpha=alpha, label=_text(label)
-        )
+    for i, (label, values) in enumerate(groups.items()):
+        # The second group is an outline: it hides nothing of the first.
+        look = {"color": MUTED, "alpha": 0.5, "histtype": "stepfilled"}
+        if i:
+            look = {"color": ACCENT, "lw": 1.5, "histtype": "step"}
+        axes.hist(np.asarray(values), edges, label=_text(label), **look)
     if threshold is not None:
         axes.axvline(threshold, color=INK, lw=0.9, ls=(0, (4, 2)), label="threshold")
     axes.set(xlim=(0, 1), xlabel="probability of hateful", ylabel="memes")
-    axes.legend(frameon=False, fontsize=7.5, handlelength=1.3)
+    axes.locator_params(axis="y", integer=True)
+    axes.legend(**_ABOVE)
     return _uri(figure)
 
 
@@ -164,7 +197,7 @@ def _draw(axes: Any, curves: Sequence[Line], *, marker: bool = False) -> None:
         )
 
 
-def _legend(axes: Any, curves: Sequence[Line], *, loc: str = "best") -> None:
+def _legend(axes: Any, curves: Sequence[Line], **look: Any) -> None:
     """One entry a label, unless there is only one and it says nothing."""
     from matplotlib.lines import Line2D
 
@@ -172,16 +205,10 @@ def _legend(axes: Any, curves: Sequence[Line], *, loc: str = "best") -> None:
     if not any(labels):
         return
     handles = [
-        Line2D([], [], color=colour, ls=dashes, lw=1.5) for colour, dashes in labels.values()
+        Line2D([], [], color=colour, ls=dashes, lw=1.5)
+        for colour, dashes in labels.values()
     ]
-    axes.legend(
-        handles,
-        [_text(label) for label in labels],
-        loc=loc,
-        frameon=False,
-        fontsize=7.5,
-        handlelength=1.5,
-    )
+    axes.legend(handles, [_text(label) for label in labels], **{**_ABOVE, **look})
 
 
 def _thin(values: Sequence[float]) -> np.ndarray:

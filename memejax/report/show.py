@@ -1,4 +1,4 @@
-"""A run's results for a person: tables on the console, one HTML page."""
+"""The two ways to show a run: tables on the console, one HTML page."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from memejax import page, tables
-from memejax.finished import Finished
+from memejax.report import page, tables
+from memejax.report.finished import Finished
+
+# A line under the head and no other. ASCII: rich would put bars between the columns
+# where the output cannot show its own.
+_RULE = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
 def console(results: Mapping[str, Any]) -> None:
@@ -55,13 +59,13 @@ def write(folder: str | os.PathLike[str]) -> pathlib.Path:
 
 def _print(printer: Console, table: tables.Table) -> None:
     """A table, its title above and its notes below."""
-    grid = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True
-    )
+    grid = Table(box=_RULE, show_edge=False, pad_edge=False, collapse_padding=True)
     for i, column in enumerate(table.columns):
         # A row's name may wrap, a number may not.
         grid.add_column(
-            _text(printer, column), justify="right" if i else "left", no_wrap=i > 0
+            _text(printer, column),
+            justify="left" if i < table.left else "right",
+            no_wrap=i > 0,
         )
     for row in table.rows:
         grid.add_row(*(_text(printer, cell) for cell in row))

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from memejax import folder as folders
-from memejax import logs, metrics, tables
+from memejax import logs, metrics
 from memejax.data import hateful_memes
 from memejax.evaluate import AVERAGE
+from memejax.report import tables
 
 
 class Finished:
@@ -20,7 +21,7 @@ class Finished:
     Attributes:
       folder: its absolute path.
       results: what results.json holds.
-      config: every leaf, {} without config.json.
+      leaves: dotted name -> value of the config, {} without config.json.
       environment: what it ran on, {} without environment.json.
       seeds: the seeds' names.
     """
@@ -37,7 +38,8 @@ class Finished:
             raise ValueError(
                 f"{self.folder} has no results.json; expected a finished run's folder"
             )
-        self.config = folders.read_json(self.folder / "config.json") or {}
+        config = folders.read_json(self.folder / "config.json") or {}
+        self.leaves = folders.flatten(config)
         self.environment = folders.read_json(self.folder / "environment.json") or {}
         self.seeds = sorted(self.results["seeds"], key=int)
 
@@ -105,14 +107,15 @@ class Finished:
     def _evaluated(self) -> list[dict[str, Any]]:
         """Each evaluated seed's splits."""
         seeds = (self.results["seeds"][seed] for seed in self.seeds)
-        return [stages["evaluate"]["splits"] for stages in seeds if "evaluate" in stages]
+        return [
+            stages["evaluate"]["splits"] for stages in seeds if "evaluate" in stages
+        ]
 
     def _labels(self, split: str) -> dict[str, int]:
         """Id -> label, from the data; {} where they have gone."""
-        data = self.config.get("data", {})
-        root = pathlib.Path(data.get("root") or self.folder / "memes")
+        root = pathlib.Path(self.leaves.get("data.root") or self.folder / "memes")
         # Held-out memes are of the training file.
-        for name in (split, data.get("train", "train")):
+        for name in (split, self.leaves.get("data.train", "train")):
             path = root / f"{name}.jsonl"
             if path.exists():
                 memes, _ = hateful_memes.read_jsonl(

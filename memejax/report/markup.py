@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
-from memejax import tables
+from memejax.evaluate import AVERAGE
+from memejax.report import tables
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2933; --muted: #5c6773; --line: #dfe3e8;
@@ -30,20 +31,22 @@ dt { color: var(--muted) } dd { margin: 0; overflow-wrap: anywhere }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-size: .9375rem; margin: .25rem 0 .5rem;
   font-variant-numeric: tabular-nums }
-caption { text-align: left; font-weight: 600; padding: .25rem 0 .4rem }
+caption { text-align: left; font-size: 1.0625rem; font-weight: 600;
+  padding: 1.5rem 0 .4rem }
+h2 + .scroll caption { padding-top: 0 }
 th, td { padding: .35rem 1rem .35rem 0; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line) }
 th + th, td, th + td { padding-left: 1rem }
 th { font-weight: 600 } tbody th { font-weight: 400 }
 thead th { vertical-align: bottom; white-space: pre-line; color: var(--muted) }
-th:first-child { text-align: left }
+th:first-child, .left { text-align: left }
 tr.average > * { color: var(--accent); font-weight: 600 }
 .plots { display: grid; gap: 1.25rem 1rem; margin: 1rem 0;
   grid-template-columns: repeat(auto-fill, minmax(13.5rem, 1fr)) }
 .large { grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)) }
 figure { margin: 0 } figure img { width: 100%; display: block }
 figcaption b { color: var(--ink); font-weight: 600 }
-.confusion td, .confusion th { text-align: center }
+.confusion td, .confusion thead th { text-align: center }
 .confusion { margin-top: .75rem }
 pre { background: var(--wash); padding: .6rem .8rem; overflow-x: auto }
 pre, code { font: .875rem/1.5 ui-monospace, Menlo, Consolas, monospace }
@@ -81,13 +84,12 @@ def paragraph(text: str, *, kind: str = "note") -> str:
 
 def table(content: tables.Table) -> str:
     """A table; the row of the average stands out."""
-    head = "".join(f'<th scope="col">{escape(c)}</th>' for c in content.columns)
+    head = _cells("th", content.columns, content.left, 'scope="col" ')
     rows = "".join(
-        f'<tr class="{"average" if name == "average" else "row"}">'
-        f'<th scope="row">{escape(name)}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        + "</tr>\n"
-        for name, *cells in content.rows
+        f'<tr class="{"average" if row[0] == AVERAGE else "row"}">'
+        f'<th scope="row">{escape(row[0])}</th>'
+        f"{_cells('td', row[1:], content.left - 1)}</tr>\n"
+        for row in content.rows
     )
     return join(
         [
@@ -96,6 +98,14 @@ def table(content: tables.Table) -> str:
             f"<tbody>\n{rows}</tbody></table></div>",
             *(paragraph(note) for note in content.notes),
         ]
+    )
+
+
+def _cells(tag: str, texts: Sequence[str], left: int, more: str = "") -> str:
+    """Cells of a row, the first few read from the left."""
+    return "".join(
+        f'<{tag} {more}class="{"left" if i < left else "right"}">{escape(text)}</{tag}>'
+        for i, text in enumerate(texts)
     )
 
 

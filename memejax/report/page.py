@@ -5,21 +5,18 @@ from __future__ import annotations
 import datetime
 import json
 import shlex
-from collections.abc import Iterable, Sequence
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from memejax import folder, logs, markup, plots, tables
+from memejax import logs
 from memejax.evaluate import AVERAGE
-from memejax.finished import Finished
+from memejax.report import curves, markup, plots, tables
+from memejax.report.finished import Finished
 
 _MOVED = (
     "No curves: the labelled data of this run are not where they were, or have changed."
 )
-# Room for the threshold and for the healthy value.
-_HEIGHTS = {"std": (0.0, 1.1), "mean_cosine": (None, 1.05), "effective_rank": (0, None)}
 
 
 def html(run: Finished) -> str:
@@ -30,8 +27,8 @@ def html(run: Finished) -> str:
         [
             *_head(run),
             *_results(run),
-            *_stage(run, "pretrain", "Pretraining", tables.pretraining(results)),
-            *_stage(run, "finetune", "Fine-tuning", None),
+            *_stage(run, "pretrain", "Pretraining"),
+            *_stage(run, "finetune", "Fine-tuning"),
             *_data(run),
             *_rest(run),
         ],
@@ -40,7 +37,7 @@ def html(run: Finished) -> str:
 
 def _head(run: Finished) -> list[str]:
     """What was run, on what, and what came out."""
-    results, config, env = run.results, run.config, run.environment
+    results, leaves, env = run.results, run.leaves, run.environment
     written = (run.folder / "results.json").stat().st_mtime
     date = datetime.datetime.fromtimestamp(written, datetime.UTC)
     versions = env.get("packages", {})
@@ -48,7 +45,7 @@ def _head(run: Finished) -> list[str]:
     notes = []
     if results["preset"] == "demo":
         notes.append("Preset demo: small models, for a CPU; not the full recipe.")
-    modalities = config.get("model", {}).get("arm", {}).get("modalities", "both")
+    modalities = leaves.get("model.arm.modalities", "both")
     if modalities != "both":
         notes.append(f"A control run: the arms are given the {modalities} alone.")
     collapsed = [
@@ -66,7 +63,7 @@ def _head(run: Finished) -> list[str]:
         markup.facts(
             {
                 "Date": env.get("date") or f"{date:%Y-%m-%d %H:%M} UTC",
-                "Stages": ", ".join(config.get("stages", ())),
+                "Stages": ", ".join(leaves.get("stages", ())),
                 "Seeds": ", ".join(run.seeds),
                 "Ran on": "; ".join(devices),
                 "System": env.get("platform"),
@@ -89,7 +86,6 @@ def _results(run: Finished) -> list[str]:
     for split, table in tables.splits(run.results).items():
         figures = _curves(run, split)
         parts += [
-            f"<h3>{markup.escape(split)}</h3>",
             markup.table(table),
             markup.gallery([*figures, _confusion(run, split)], large=True),
             "" if figures else markup.paragraph(_MOVED),
@@ -100,7 +96,9 @@ def _results(run: Finished) -> list[str]:
         picture = plots.histogram({"all": proba}, threshold=_threshold(run))
         parts += [
             f"<h3>{markup.escape(split)}</h3>",
-            markup.paragraph("Not every label is known: scored, without figures."),
+            markup.paragraph(
+                "Its labels are unknown, or all alike: scored, no figures."
+            ),
             markup.gallery(
                 [markup.figure(picture, "Scores of the average", said)], large=True
             ),
@@ -113,15 +111,16 @@ def _curves(run: Finished, split: str) -> list[str]:
     summary, scores = run.results["summary"][split], run.scores(split)
     if not scores:
         return []
-    styles = _styles(arm for arm in summary if arm != tables.CONSTANT)
+    styles = plots.styles(arm for arm in summary if arm != tables.CONSTANT)
     areas = {arm: tables.number(summary[arm]["auroc"]["mean"]) for arm in scores}
-    curves = [
+    lines = [
         plots.roc_line(f"{arm} {areas[arm]}", *seed, style=styles[arm])
         for arm, seeds in scores.items()
         for seed in seeds
     ]
-    said = "AUROC: " + ", ".join(f"{arm} {area}" for arm, area in areas.items()) + "."
-    figures = [markup.figure(plots.roc(curves), "ROC curves", said)]
+    many = f", mean of {len(run.seeds)} seeds" if len(run.seeds) > 1 else ""
+    said = f"AUROC{many}: " + ", ".join(f"{arm} {area}" for arm, area in areas.items())
+    figures = [markup.figure(plots.roc(lines), "ROC curves", f"{said}.")]
     if AVERAGE in scores:
         proba = np.concatenate([proba for proba, _ in scores[AVERAGE]])
         labels = np.concatenate([labels for _, labels in scores[AVERAGE]])
@@ -129,7 +128,8 @@ def _curves(run: Finished, split: str) -> list[str]:
         said = ", ".join(f"{name} {v.mean():.3f}" for name, v in groups.items())
         picture = plots.histogram(groups, threshold=_threshold(run))
         title = "Scores of the average by label"
-        figures.append(markup.figure(picture, title, f"Mean score: {said}."))
+        said = f"Mean{' over all seeds' if many else ''}: {said}."
+        figures.append(markup.figure(picture, title, said))
     return figures
 
 
@@ -145,15 +145,19 @@ def _confusion(run: Finished, split: str) -> str:
     names, rows = ("not hateful", "hateful"), []
     for name, cells in zip(names, (("tn", "fp"), ("fn", "tp")), strict=True):
         total = max(sum(counts[cell] for cell in cells), 1)
-        row = "".join(
-            f'<td style="background:rgba(11,110,138,{0.35 * counts[cell] / total:.3f})">'
-            f'{counts[cell]}<br><span class="note">{counts[cell] / total:.1%}</span></td>'
-            for cell in cells
-        )
+        row = ""
+        for cell in cells:
+            share = counts[cell] / total
+            row += (
+                f'<td style="background:rgba(11,110,138,{0.35 * share:.3f})">'
+                f'{counts[cell]}<br><span class="note">{share:.1%}</span></td>'
+            )
         rows.append(f'<tr><th scope="row">is {name}</th>{row}</tr>')
     dev = markup.escape(run.results["dev"])
-    at = f"At the threshold {threshold:.4f}, chosen on {dev}." if threshold else (
-        f"All seeds together, each at its own threshold, chosen on {dev}."
+    at = (
+        f"At the threshold {threshold:.4f}, chosen on {dev}."
+        if threshold
+        else (f"All seeds together, each at its own threshold, chosen on {dev}.")
     )
     head = "".join(f'<th scope="col">called<br>{name}</th>' for name in names)
     return (
@@ -167,47 +171,71 @@ def _confusion(run: Finished, split: str) -> str:
 # Training
 
 
-def _stage(
-    run: Finished, stage: str, title: str, table: tables.Table | None
-) -> list[str]:
-    """What a stage logged: losses, panel or dev AUROC, learning rates."""
-    figures = _plots(run, stage)
-    if not figures and table is None:
+def _stage(run: Finished, stage: str, title: str) -> list[str]:
+    """What a stage came to and logged: losses, panel, dev AUROC, learning rates."""
+    figures = curves.figures(run, stage)
+    panel = tables.pretraining(run.results) if stage == "pretrain" else None
+    if not figures and panel is None:
         return []
     return [
         f"<h2>{title}</h2>",
-        markup.table(table) if table else "",
+        markup.table(panel) if panel else "",
         markup.paragraph("One curve a seed.") if len(run.seeds) > 1 else "",
         markup.gallery(figures),
     ]
 
 
-def _plots(run: Finished, stage: str) -> list[str]:
-    """A plot for each group of a stage's metrics, every seed in it."""
-    groups: dict[str, dict[str, list[tuple[list[float], list[float]]]]] = {}
-    for seed in run.seeds:
-        series: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
-        for line in run.lines(seed, stage):
-            for name, value in line.items():
-                if name in ("step", "split", "clock") or not tables.is_number(value):
-                    continue
-                x, y = series.setdefault(_group(line["split"], name), ([], []))
-                x.append(line["step"])
-                y.append(value)
-        for (group, label), curve in series.items():
-            groups.setdefault(group, {}).setdefault(label, []).append(curve)
-    outcomes = [run.results["seeds"][seed].get(stage, {}) for seed in run.seeds]
-    best = [(o["best_step"], o["best"]) for o in outcomes if o.get("best_step")]
-    figures = []
-    for group in sorted(groups, key=_order):
-        styles = _styles(groups[group])
-        curves = [
-            plots.Line(label, x, y, styles[label])
-            for label, seeds in groups[group].items()
-            for x, y in seeds
-        ]
-        measure = tables.MEASURES.get(group)
-        bounds = {f"collapsed {measure[2]}": float(measure[2].split()[1])} if measure else {}
-        judged = group.startswith("AUROC")
-        ...
-    return figures
+# The rest
+
+
+def _data(run: Finished) -> list[str]:
+    """The data's facts."""
+    data, results = run.results["data"], run.results
+    bayes = {
+        name: f"AUROC {tables.number(best['auroc'])}, accuracy "
+        f"{tables.number(best['accuracy'])}"
+        for name, best in data.get("bayes", {}).items()
+    }
+    sizes = data.get("sizes", {})
+    return [
+        "<h2>Data</h2>",
+        markup.facts(
+            {
+                "Memes": data.get("root") or "built in",
+                **{f"Split {name}": f"{size} memes" for name, size in sizes.items()},
+                "Chose the checkpoint": results["dev"],
+                "Vocabulary": f"{data.get('vocabulary', '?')} tokens",
+                "Captions cut": data.get("truncated_captions"),
+                "Bad records left out": data.get("bad_records"),
+                **{f"Best possible from {name}": text for name, text in bayes.items()},
+            }
+        ),
+    ]
+
+
+def _rest(run: Finished) -> list[str]:
+    """Times, files and the config."""
+    files = sorted(run.folder.glob("*/evaluate/predictions/*.csv"))
+    files += [p for p in [run.folder / "bad_records.jsonl"] if p.exists()]
+    names = [path.relative_to(run.folder).as_posix() for path in files]
+    links = ", ".join(
+        f'<a href="{markup.escape(quote(name))}">{markup.escape(name)}</a>'
+        for name in names
+    )
+    command = f"tensorboard --logdir {shlex.quote(str(run.folder))}"
+    events = any(run.folder.glob("*/*/events.out.tfevents.*"))
+    leaves = [
+        [name, json.dumps(value, ensure_ascii=False)]
+        for name, value in sorted(run.leaves.items())
+    ]
+    title = f"{run.results['config']}, preset {run.results['preset']}"
+    config = markup.table(tables.Table(title, ("leaf", "value"), leaves))
+    return [
+        "<h2>Times and files</h2>",
+        markup.table(tables.stages(run.results)),
+        markup.paragraph(f"Everything of this run is in {run.folder}.", kind="text"),
+        f"<p>Predictions (id, proba, label as called): {links}</p>" if names else "",
+        f"<p>TensorBoard:</p><pre>{markup.escape(command)}</pre>" if events else "",
+        "<h2>Config</h2>",
+        f"<details><summary>{len(leaves)} leaves</summary>{config}</details>",
+    ]

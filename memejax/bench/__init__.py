@@ -1,0 +1,1 @@
+"""Benchmarks: one program each, run as `python -m memejax.bench.NAME`."""

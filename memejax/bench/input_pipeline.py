@@ -1,0 +1,142 @@
+"""Decode and resize: images/s of our pipeline and of a PyTorch DataLoader.
+
+    python -m memejax.bench.input_pipeline [--workers N] [--format jpeg|png]
+        [--size PX] [--batch N] [--images N] [--pairs N] [--out FILE]
+
+Both sides read the same files (made by this program: smooth noise with edges, sizes
+like those of the Hateful Memes), decode with Pillow, resize to a square with the same
+filter and give uint8 batches in a shuffled order. The peer is a DataLoader with as
+many persistent worker processes as we have threads. Without torch only our side runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from memejax.bench import pairs
+from memejax.data import pipeline, plans
+
+
+def make_files(folder: pathlib.Path, count: int, extension: str) -> list[str]:
+    """Pictures with structure at several scales, 400 to 800 pixels wide."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(count):
+        width, height = int(rng.integers(400, 801)), int(rng.integers(265, 700))
+        coarse = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
+        picture = Image.fromarray(coarse).resize(
+            (width, height), Image.Resampling.NEAREST
+        )
+        picture = picture.filter(ImageFilter.GaussianBlur(2))
+        grain = rng.normal(0, 6, (height, width, 3))
+        pixels = np.clip(np.asarray(picture) + grain, 0, 255).astype(np.uint8)
+        path = folder / f"{number:05}.{extension}"
+        Image.fromarray(pixels).save(path, quality=90)
+        paths.append(str(path))
+    return paths
+
+
+def our_epoch(
+    paths: list[str], *, size: int, batch: int, workers: int
+) -> Callable[[], float]:
+    """A function that runs one epoch of ours and returns images/s."""
+    source = pipeline.image_columns(
+        paths,
+        size=size,
+        resize="square",
+        max_pixels=10**8,
+        cache="none",
+        folder="",
+        threads=workers,
+    )
+    seeds = iter(range(10**6))
+
+    def epoch() -> float:
+        steps = len(paths) // batch
+        plan = plans.shuffled(len(paths), batch=batch, steps=steps, seed=next(seeds))
+        began, seen = time.perf_counter(), 0
+        for data in pipeline.stream(source, plan, threads=workers, prefetch=2):
+            seen += len(data["image"])
+        return seen / (time.perf_counter() - began)
+
+    return epoch
+
+
+def torch_epoch(
+    paths: list[str], *, size: int, batch: int, workers: int
+) -> Callable[[], float]:
+    """A function that runs one epoch of a DataLoader and returns images/s."""
+    import torch
+
+    class Files(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(paths)
+
+        def __getitem__(self, place: int):
+            with Image.open(paths[place]) as image:
+                image = image.convert("RGB").resize(
+                    (size, size), Image.Resampling.BILINEAR
+                )
+            return torch.from_numpy(np.array(image))
+
+    loader = torch.utils.data.DataLoader(
+        Files(),
+        batch_size=batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=True,
+        prefetch_factor=2,
+    )
+
+    def epoch() -> float:
+        began, seen = time.perf_counter(), 0
+        for data in loader:
+            seen += len(data)
+        return seen / (time.perf_counter() - began)
+
+    return epoch
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--format", choices=("jpeg", "png"), default="jpeg")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--images", type=int, default=640)
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--out", default=None)
+    options = parser.parse_args()
+    how = dict(size=options.size, batch=options.batch, workers=options.workers)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = make_files(pathlib.Path(folder), options.images, options.format)
+        ours = our_epoch(paths, **how)
+        if importlib.util.find_spec("torch") is None:
+            ours()
+            figures = {"ours": [ours() for _ in range(options.pairs)], "peer": None}
+        else:
+            import torch
+
+            figures = pairs.in_turn(
+                ours, torch_epoch(paths, **how), pairs=options.pairs
+            )
+            figures["torch"] = torch.__version__
+    pairs.write(
+        "input_pipeline",
+        {"unit": "images/s", "format": options.format, **how, **figures},
+        options.out,
+    )
+
+
+if __name__ == "__main__":
+    main()

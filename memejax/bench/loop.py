@@ -1,0 +1,79 @@
+"""What the loop costs: steps/s through the whole loop over the bare jitted step.
+
+    python -m memejax.bench.loop [--steps N] [--pairs N] [--out FILE]
+
+Both sides run the demo's pretraining step on the demo's data, decoded already. The
+loop's side is everything that a run does around the step: the plan, the pipeline,
+transfers, metrics, progress, metrics.jsonl, TensorBoard, checkpoints. The bare side
+calls the compiled step on one batch that lies on the device, and waits at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import pathlib
+import tempfile
+import time
+
+import jax
+
+from memejax import build, dataset, loop, parallel
+from memejax.bench import pairs
+from memejax.main import load_config
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--out", default=None)
+    options = parser.parse_args()
+    config = load_config("configs/cass_mm.py:demo")
+    config.pretrain.steps = options.steps
+    config.pretrain.optimizer.warmup = 0
+    with tempfile.TemporaryDirectory() as where, loop.Signals() as signals:
+        path = pathlib.Path(where)
+        data = dataset.load(config, path)
+        mesh = build.mesh(config)
+        stage = build.pretrain(config, data, seed=0, mesh=mesh)
+        _, batch = next(iter(stage.feeder.chunks(0)))
+        runs = iter(range(1000))
+
+        def through_the_loop() -> float:
+            start = parallel.put_state(mesh, stage.state)
+            fresh = dataclasses.replace(stage, state=start)
+            began = time.perf_counter()
+            # The progress lines belong to the loop, but not on this console.
+            with contextlib.redirect_stdout(io.StringIO()):
+                loop.loop(fresh, config, path / f"run{next(runs)}", signals)
+            return options.steps / (time.perf_counter() - began)
+
+        def bare() -> float:
+            state = parallel.put_state(mesh, stage.state)
+            began = time.perf_counter()
+            for _ in range(options.steps):
+                state, metrics = stage.run_chunk(state, batch)
+            jax.block_until_ready((state, metrics))
+            return options.steps / (time.perf_counter() - began)
+
+        figures = pairs.in_turn(through_the_loop, bare, pairs=options.pairs)
+    pairs.write(
+        "loop",
+        {
+            "unit": "steps/s",
+            "ours is": "the whole loop",
+            "peer is": "the bare jitted step",
+            "steps": options.steps,
+            "batch": config.pretrain.batch,
+            **figures,
+        },
+        options.out,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,11 @@
+"""A run's results for a person: tables on the console, one HTML page.
+
+show.py     console and write: start here
+finished.py a finished run, read from its folder
+tables.py   results.json as tables of text, for the console and the page
+page.py     the page's sections; curves.py: those of training
+plots.py    pictures; markup.py: pieces of HTML
+"""
+
+from memejax.report.show import console as console
+from memejax.report.show import write as write
