@@ -38,10 +38,6 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-# What the ViT checkpoints of Hugging Face and timm were trained with.
-HALF = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-
 
 def get_config(preset: str = "demo") -> ConfigDict:
     presets = {"demo": demo, "full": full, "paper": paper}
@@ -68,19 +64,27 @@ def demo() -> ConfigDict:
         dtype="float32",
         cnn=dict(
             name="resnet",
+            normalization="imagenet",
             stage_sizes=(1, 1, 1),
             bottleneck=False,
             width=32,
             stem="patch4",
         ),
-        vit=dict(name="vit", hidden=96, layers=4, heads=4, mlp=192, patch=6, grid=8),
+        vit=dict(
+            name="vit",
+            normalization="imagenet",
+            hidden=96,
+            layers=4,
+            heads=4,
+            mlp=192,
+            patch=6,
+        ),
         text=dict(
             name="transformer",
             hidden=96,
             layers=2,
             heads=4,
             mlp=192,
-            max_length=16,
             dropout=0.0,
         ),
         arm=dict(
@@ -90,34 +94,30 @@ def demo() -> ConfigDict:
             fused=256,
             out=256,
             normalize=True,
-            dropout=0.0,
         ),
-        normalization=dict(cnn=IMAGENET, vit=IMAGENET),
     )
-    group = dict(weight_decay=0.01, clip=1.0)
+    config.augment = augmentation(crop_scale=(0.6, 1.0), grayscale=0.3)
     groups = dict(
-        cnn=dict(pattern="arms_cnn/.*", lr=2e-3, **group),
-        vit=dict(pattern="arms_vit/.*", lr=1e-3, **group),
+        cnn=dict(pattern="arms_cnn/.*", lr=2e-3),
+        vit=dict(pattern="arms_vit/.*", lr=1e-3),
     )
-    views = augmentation(independent=True, crop_scale=(0.6, 1.0), grayscale=0.3)
     config.pretrain = pretrain(
         steps=200,
         batch=128,
         objective=dict(standardize=True, variance=1.0, covariance=0.04),
-        augment=dict(views, token_dropout=0.1, caption_dropout=0.5),
+        token_dropout=0.1,
+        caption_dropout=0.5,
         optimizer=optimizer("cosine", groups, warmup=20),
     )
     config.finetune = finetune(
         steps=200,
         batch=128,
         eval_every=50,
-        augment=views,
         optimizer=optimizer("cosine", groups, warmup=50),
     )
-    config.evaluate = dict(batch=256, bootstrap=1000)
-    config.pipeline = dict(cache="memory", threads=2, workers=0, prefetch=2)
+    config.pipeline = dict(cache="memory", threads=2, workers=0)
     config.checkpoint = dict(every=100, keep=2)
-    config.log = dict(every=20, tensorboard=True)
+    config.log = dict(every=20)
     return config
 
 
@@ -126,52 +126,42 @@ def full() -> ConfigDict:
     config.data = data(image_size=384, text_length=64)
     config.model = model(
         dtype="bfloat16",
-        cnn=dict(name="resnet50"),
-        vit=dict(name="vit_base", grid=24),
+        cnn=dict(name="resnet50", normalization="imagenet"),
+        vit=dict(name="vit_base", normalization="half"),
         text=dict(name="distilbert"),
         arm=dict(normalize=True),
-        normalization=dict(cnn=IMAGENET, vit=HALF),
     )
-    groups = dict(
-        image=dict(pattern=".*/image_encoder/.*", lr=1e-4, weight_decay=0.01, clip=1.0),
-        text=dict(pattern=".*/text_encoder/.*", lr=1e-5, weight_decay=0.01, clip=1.0),
-        heads=dict(pattern=HEADS, lr=1e-3, weight_decay=0.01, clip=1.0),
-    )
-    views = augmentation(independent=True, crop_scale=(0.4, 1.0), grayscale=0.2)
+    config.augment = augmentation(crop_scale=(0.4, 1.0), grayscale=0.2)
     config.pretrain = pretrain(
         epochs=100.0,
         batch=128,
         objective=dict(standardize=True, variance=1.0, covariance=0.04),
-        augment=dict(views, token_dropout=0.15, caption_dropout=0.3),
-        optimizer=optimizer("cosine", groups, warmup=500),
-    )
-    slower = dict(
-        image=dict(groups["image"], lr=2e-5),
-        text=dict(groups["text"], lr=1e-5),
-        heads=dict(groups["heads"], lr=2e-4),
+        token_dropout=0.15,
+        caption_dropout=0.3,
+        optimizer=optimizer("cosine", groups(1e-4, 1e-5, 1e-3), warmup=500),
     )
     config.finetune = finetune(
         epochs=20.0,
         batch=64,
         eval_every=100,
         patience=10,
-        augment=dict(views, crop_scale=(0.7, 1.0), token_dropout=0.1),
-        optimizer=optimizer("cosine", slower, warmup=200),
+        optimizer=optimizer("cosine", groups(2e-5, 1e-5, 2e-4), warmup=200),
     )
-    config.evaluate = dict(batch=256, bootstrap=2000)
-    config.pipeline = dict(cache="disk", threads=16, workers=0, prefetch=4)
+    config.pipeline = dict(cache="disk", threads=16, workers=0)
     config.checkpoint = dict(every=500, keep=2)
-    config.log = dict(every=20, tensorboard=True)
+    config.log = dict(every=20)
     return config
 
 
 def paper() -> ConfigDict:
     config = full()
-    config.data.dev = "dev_seen"
     config.data.text_length = 200
     config.model.dtype = "float32"
     config.model.arm.normalize = False
-    groups = dict(
+    config.augment = augmentation(
+        crop_scale=(1.0, 1.0), grayscale=0.0, flip=0.0, jitter_probability=0.0
+    )
+    published = dict(
         # The 512-wide layer is the vision model's own classifier in the original.
         vision=dict(pattern=".*/(image_encoder|image_head)/.*", lr=1e-4),
         text=dict(pattern=".*/text_encoder/.*", lr=1e-5),
@@ -180,26 +170,42 @@ def paper() -> ConfigDict:
         ),
         frozen=dict(pattern=".*/(fusion_layer|fc)/.*", lr=0.0),
     )
-    still = augmentation(independent=False, crop_scale=(1.0, 1.0), grayscale=0.0)
-    still |= dict(flip=0.0, jitter_probability=0.0)
     config.pretrain = pretrain(
         epochs=100.0,
         batch=4,
         objective=dict(standardize=False, variance=0.0, covariance=0.0),
-        augment=still,
-        optimizer=optimizer("plateau", groups, warmup=0),
+        independent_views=False,
+        optimizer=optimizer(
+            "plateau",
+            published,
+            warmup=0,
+            weight_decay=0.0,
+            clip=0.0,
+            plateau=dict(factor=0.8, patience=1, min_lr=4.4e-8),
+        ),
     )
     config.finetune = finetune(
         epochs=50.0,
         batch=64,
         accumulate=16,
         eval_every=100,
-        augment=still,
         optimizer=optimizer(
-            "constant", dict(all=dict(pattern=".*", lr=5e-5, clip=1.0)), warmup=0
+            "constant",
+            dict(all=dict(pattern=".*", lr=5e-5)),
+            warmup=0,
+            weight_decay=0.01,
         ),
     )
     return config
+
+
+def groups(image: float, text: float, heads: float) -> dict[str, Any]:
+    """Learning rates of the image encoders, the text encoders and all else."""
+    return dict(
+        image=dict(pattern=".*/image_encoder/.*", lr=image),
+        text=dict(pattern=".*/text_encoder/.*", lr=text),
+        heads=dict(pattern=HEADS, lr=heads),
+    )
 
 
 # Everything of an arm but its encoders.
@@ -210,7 +216,6 @@ def data(*, image_size: int, text_length: int) -> ConfigDict:
     return ConfigDict(
         dict(
             root=placeholder(str),
-            train="train",
             dev="dev_seen",
             # Share of the training memes held out by caption, where dev="validation".
             validation=0.2,
@@ -226,7 +231,6 @@ def data(*, image_size: int, text_length: int) -> ConfigDict:
                 train=8000,
                 dev=1000,
                 test=2000,
-                size=48,
                 concepts=4,
                 image_leak=0.0,
                 text_leak=0.0,
@@ -236,7 +240,7 @@ def data(*, image_size: int, text_length: int) -> ConfigDict:
     )
 
 
-def model(*, dtype: str, cnn, vit, text, arm, normalization) -> dict[str, Any]:
+def model(*, dtype: str, cnn, vit, text, arm) -> dict[str, Any]:
     figure_2 = dict(
         modalities="both",
         fusion="concat",
@@ -246,7 +250,6 @@ def model(*, dtype: str, cnn, vit, text, arm, normalization) -> dict[str, Any]:
         out=1000,
         normalize=False,
         predictor=0,
-        dropout=0.1,
     )
     return dict(
         dtype=dtype,
@@ -254,30 +257,29 @@ def model(*, dtype: str, cnn, vit, text, arm, normalization) -> dict[str, Any]:
         image=dict(cnn=cnn, vit=vit),
         text=text,
         arm=figure_2 | arm,
-        normalization=normalization,
     )
 
 
 def augmentation(
-    *, independent: bool, crop_scale: tuple[float, float], grayscale: float
+    *,
+    crop_scale: tuple[float, float],
+    grayscale: float,
+    flip: float = 0.5,
+    jitter: tuple[float, ...] = (0.4, 0.4, 0.4, 0.1),
+    jitter_probability: float = 0.8,
 ) -> dict[str, Any]:
     return dict(
-        independent=independent,
-        token_dropout=0.0,
-        caption_dropout=0.0,
         crop_scale=crop_scale,
-        flip=0.5,
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.4,
-        hue=0.1,
-        jitter_probability=0.8,
+        flip=flip,
+        # Strength of brightness, contrast, saturation, hue.
+        jitter=jitter,
+        jitter_probability=jitter_probability,
         grayscale=grayscale,
     )
 
 
 def pretrain(
-    *, batch: int, objective, augment, optimizer, steps=None, epochs=None
+    *, batch: int, objective, optimizer, steps=None, epochs=None, **views
 ) -> ConfigDict:
     section = ConfigDict(
         dict(
@@ -285,9 +287,11 @@ def pretrain(
             epochs=placeholder(float),
             batch=batch,
             accumulate=1,
-            panel_every=10,
             objective=dict(objective, stop_gradient=False),
-            augment=augment,
+            # Whether each arm sees a random view of its own.
+            independent_views=views.get("independent_views", True),
+            token_dropout=views.get("token_dropout", 0.0),
+            caption_dropout=views.get("caption_dropout", 0.0),
             optimizer=optimizer,
         )
     )
@@ -299,7 +303,6 @@ def finetune(
     *,
     batch: int,
     eval_every: int,
-    augment,
     optimizer,
     steps=None,
     epochs=None,
@@ -315,7 +318,6 @@ def finetune(
             balance=True,
             eval_every=eval_every,
             patience=patience,
-            augment=augment,
             optimizer=optimizer,
         )
     )
@@ -323,15 +325,13 @@ def finetune(
     return section
 
 
-def optimizer(schedule: str, groups, *, warmup: int) -> dict[str, Any]:
-    plain = dict(weight_decay=0.0, clip=0.0)
+def optimizer(schedule: str, groups, *, warmup: int, **more) -> dict[str, Any]:
+    """AdamW; a group's own weight_decay or clip goes before the optimizer's."""
     return dict(
         schedule=schedule,
         warmup=warmup,
-        final=0.0,
-        b1=0.9,
-        b2=0.999,
-        # Used by the schedule "plateau" only.
-        plateau=dict(factor=0.8, patience=1, min_lr=4.4e-8),
-        groups={name: plain | dict(group) for name, group in groups.items()},
+        weight_decay=more.pop("weight_decay", 0.01),
+        clip=more.pop("clip", 1.0),
+        groups=groups,
+        **more,
     )

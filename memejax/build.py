@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +24,9 @@ from memejax.models import distilbert, fusion, resnet, vit
 from memejax.weights import huggingface
 
 Tree = Any
+
+# The collapse panel takes a singular value decomposition: not at every update.
+PANEL_EVERY = 10
 
 # Sections of a config that do not change what is computed: a run may be resumed with
 # other values of them. Every other leaf is part of the run's identity.
@@ -43,6 +47,11 @@ TEXT_ENCODERS: dict[str, Callable[..., Any]] = {
         n: functools.partial(distilbert.DistilBert, **size)
         for n, size in distilbert.BERTS.items()
     },
+}
+# Mean and standard deviation of the three channels, as checkpoints were trained with.
+NORMALIZATIONS = {
+    "imagenet": dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "half": dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
 }
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -103,28 +112,52 @@ def model(config: ConfigDict, vocabulary: int) -> fusion.Arms:
     arms = {}
     for name, encoder in c.image.items():
         encoder = dict(encoder)
+        del encoder["normalization"]
         make_image = choose(
             IMAGE_ENCODERS, encoder.pop("name"), f"model.image.{name}.name"
         )
+        image_encoder = make_image(dtype=dtype, **encoder)
+        if isinstance(image_encoder, vit.ViT):
+            # The position table is for the pictures that come.
+            image_encoder = image_encoder.clone(
+                grid=config.data.image_size // image_encoder.patch
+            )
         arms[name] = fusion.Arm(
-            image_encoder=make_image(dtype=dtype, **encoder),
+            image_encoder=image_encoder,
             text_encoder=shared or make_text(),
             **c.arm,
         )
     return fusion.Arms(arms)
 
 
-def _views(config: ConfigDict, augmentation: ConfigDict):
-    """One view an arm, of the same draw or of draws of their own."""
-    c = dict(augmentation)
-    independent = c.pop("independent")
-    captions = {name: c.pop(name) for name in ("token_dropout", "caption_dropout")}
+def _views(
+    config: ConfigDict,
+    *,
+    independent: bool,
+    token_dropout: float,
+    caption_dropout: float = 0.0,
+):
+    """One view an arm, all of one draw or each of its own."""
+    c = dict(config.augment)
+    brightness, contrast, saturation, hue = c.pop("jitter")
+    image = dict(
+        c,
+        crop_scale=tuple(c["crop_scale"]),
+        brightness=brightness,
+        contrast=contrast,
+        saturation=saturation,
+        hue=hue,
+    )
     recipes = {
         name: views.Recipe(
-            mean=tuple(config.model.normalization[name].mean),
-            std=tuple(config.model.normalization[name].std),
-            image={k: tuple(v) if k == "crop_scale" else v for k, v in c.items()},
-            **captions,
+            **choose(
+                NORMALIZATIONS,
+                config.model.image[name].normalization,
+                f"model.image.{name}.normalization",
+            ),
+            image=image,
+            token_dropout=token_dropout,
+            caption_dropout=caption_dropout,
             stream=i if independent else 0,
         )
         for i, name in enumerate(config.model.image)
@@ -161,7 +194,10 @@ def load_weights(config: ConfigDict, variables: Tree) -> Tree:
             place = variables["params"].get(f"arms_{arm}", {})
             if path is None or part not in place:
                 continue
-            _, loaded = huggingface.load(path)
+            table = place[part].get("positions") if part == "image_encoder" else None
+            # A ViT's checkpoint may be for pictures of another size.
+            grid = None if table is None else math.isqrt(len(table) - 1)
+            _, loaded = huggingface.load(path, grid=grid)
             _replace(variables, loaded, (f"arms_{arm}", part), path)
     return variables
 
@@ -197,7 +233,13 @@ def _is_shape(x: Any) -> bool:
 def pretrain(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -> Stage:
     """Multimodal CASS on the training memes; labels are not used."""
     c = config.pretrain
-    arms, view_fn = model(config, data.vocabulary), _views(config, c.augment)
+    arms = model(config, data.vocabulary)
+    view_fn = _views(
+        config,
+        independent=c.independent_views,
+        token_dropout=c.token_dropout,
+        caption_dropout=c.caption_dropout,
+    )
     key = _key(seed, 0)
     variables = load_weights(
         config, _variables(arms, data.splits["train"], view_fn, key, "project")
@@ -210,7 +252,7 @@ def pretrain(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -
         objective=steps.CassObjective(**c.objective),
         views=view_fn,
         accumulate=c.accumulate,
-        panel_every=c.panel_every,
+        panel_every=PANEL_EVERY,
         learning_rates=rates,
     )
     state = steps.init_state(variables, tx, key=jax.random.fold_in(key, 1))
@@ -240,7 +282,8 @@ def finetune(
     train = data.splits["train"]
     if not train.labelled:
         raise ValueError("fine-tuning needs training memes of both labels")
-    arms, view_fn = model(config, data.vocabulary), _views(config, c.augment)
+    arms = model(config, data.vocabulary)
+    view_fn = _views(config, independent=True, token_dropout=0.0)
     key = _key(seed, 1)
     variables = _variables(arms, train, view_fn, key, "classify")
     if start is None:
@@ -276,7 +319,7 @@ def scoring_feeder(
     config: ConfigDict, split: dataset.Split, mesh: Mesh
 ) -> feeders.Feeder:
     """One pass over a split, in order."""
-    plan = plans.sequential(len(split.ids), batch=config.evaluate.batch)
+    plan = plans.sequential(len(split.ids), batch=config.finetune.batch)
     return _feeder(config, split, plan, mesh)
 
 
@@ -332,23 +375,24 @@ def _feeder(config: ConfigDict, split: dataset.Split, plan: plans.Plan, mesh: Me
         mesh=mesh,
         threads=c.threads,
         workers=c.workers,
-        prefetch=c.prefetch,
     )
 
 
 def _optimizer(section: ConfigDict, params: Tree, total: int):
     c = dict(section)
-    groups = {name: optim.Group(**g) for name, g in c.pop("groups").items()}
-    plateau = c.pop("plateau")
-    schedule = optim.schedule(
-        c["schedule"], steps=total, warmup=c["warmup"], final=c["final"]
-    )
+    shared = {name: c.pop(name) for name in ("weight_decay", "clip")}
+    groups = {
+        name: optim.Group(**(shared | dict(group)))
+        for name, group in c.pop("groups").items()
+    }
+    name, plateau = c.pop("schedule"), c.pop("plateau", None)
+    if (name == "plateau") != (plateau is not None):
+        raise ValueError(
+            "the schedule 'plateau', and no other, needs the section "
+            f"optimizer.plateau; got schedule {name!r}"
+        )
+    schedule = optim.schedule(name, steps=total, **c)
     tx = optim.make_optimizer(
-        params,
-        groups,
-        schedule=schedule,
-        plateau=dict(plateau) if c["schedule"] == "plateau" else None,
-        b1=c["b1"],
-        b2=c["b2"],
+        params, groups, schedule=schedule, plateau=plateau and dict(plateau)
     )
     return tx, optim.make_learning_rates(groups, schedule)

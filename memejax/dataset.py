@@ -72,7 +72,7 @@ def load(config: ConfigDict, workdir: pathlib.Path) -> Data:
     root = c.root
     if root is None:
         root = os.fspath(workdir / "memes")
-        made = synthetic_memes.write(root, seed=config.seed, **c.synthetic)
+        made = synthetic_memes.write(root, seed=config.seed, size=c.image_size, **c.synthetic)
         facts["bayes"] = dict(made.bayes)
     memes = hateful_memes.read(
         root,
@@ -86,17 +86,17 @@ def load(config: ConfigDict, workdir: pathlib.Path) -> Data:
             os.fspath(workdir / "bad_records.jsonl"), memes.bad
         )
     splits = dict(memes.splits)
-    if c.train not in splits or not (c.dev == "validation" or c.dev in splits):
+    if "train" not in splits or not (c.dev == "validation" or c.dev in splits):
         raise ValueError(
             f"{root} has the splits {sorted(splits)}, but the config asks for "
-            f"data.train={c.train} and data.dev={c.dev} ('validation' holds "
-            "data.validation of the training memes out)"
+            f"train and data.dev={c.dev} ('validation' holds data.validation of the "
+            "training memes out)"
         )
     if c.dev == "validation":
-        splits[c.train], splits["validation"] = hateful_memes.split_by_caption(
-            splits[c.train], fraction=c.validation, seed=config.seed
+        splits["train"], splits["validation"] = hateful_memes.split_by_caption(
+            splits["train"], fraction=c.validation, seed=config.seed
         )
-    tokenizer = _tokenizer(config, [m.text for m in splits[c.train]], workdir)
+    tokenizer = _tokenizer(config, [m.text for m in splits["train"]], workdir)
     everything = [meme for memes in splits.values() for meme in memes]
     columns = pipeline.image_columns(
         [meme.image for meme in everything],
@@ -126,9 +126,7 @@ def load(config: ConfigDict, workdir: pathlib.Path) -> Data:
             "attention_mask": tokens.attention_mask[rows],
             "label": labels[rows],
         }
-        made_splits["train" if name == c.train else name] = Split(
-            name, source, [m.id for m in memes_of], labels[rows]
-        )
+        made_splits[name] = Split(name, source, [m.id for m in memes_of], labels[rows])
     return Data(made_splits, c.dev, tokenizer.get_vocab_size(), facts)
 
 

@@ -51,7 +51,6 @@ def reports(
     labels: np.ndarray,
     *,
     thresholds: Mapping[str, float],
-    bootstrap: int,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
     """Every arm's figures on one split, and the constant predictor's row.
@@ -60,13 +59,10 @@ def reports(
       proba: arm -> P(hateful) [n].
       labels: int [n], 0 or 1.
       thresholds: arm -> threshold chosen on the dev split.
-      bootstrap: resamples of the intervals.
-      seed: of the resampling.
+      seed: of the bootstrap.
     """
     rows = {
-        arm: metrics.binary_report(
-            values, labels, threshold=thresholds[arm], bootstrap=bootstrap, seed=seed
-        )
+        arm: metrics.binary_report(values, labels, threshold=thresholds[arm], seed=seed)
         for arm, values in proba.items()
     }
     return rows | {"constant": metrics.constant_report(labels)}

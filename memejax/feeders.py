@@ -42,7 +42,6 @@ class StreamFeeder:
         mesh: Mesh,
         threads: int,
         workers: int,
-        prefetch: int,
     ):
         """Takes what `pipeline.stream` takes, and the mesh that batches go to.
 
@@ -53,7 +52,7 @@ class StreamFeeder:
         self.plan = plan
         self._source = source
         self._mesh = mesh
-        self._options = dict(threads=threads, workers=workers, prefetch=prefetch)
+        self._options = dict(threads=threads, workers=workers)
 
     def with_plan(self, plan: Plan) -> StreamFeeder:
         """The same source and devices, another plan."""

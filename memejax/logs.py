@@ -60,7 +60,6 @@ class Logger:
         title: str,
         total: int,
         start: int = 0,
-        tensorboard: bool = True,
     ):
         """Opens the files of a stage that goes on from update `start`.
 
@@ -69,7 +68,6 @@ class Logger:
           title: how progress lines begin.
           total: updates of the stage.
           start: updates done already; lines past it are dropped.
-          tensorboard: whether to write event files.
         """
         self._folder = pathlib.Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -77,14 +75,12 @@ class Logger:
         path = self._folder / "metrics.jsonl"
         _keep_lines(path, start)
         self._file = path.open("a", encoding="utf-8")
-        self._events = None
-        if tensorboard:
-            # Imported here: it takes a second, and longer where torch is installed.
-            from tensorboardX import SummaryWriter
+        # Imported here: it takes a second, and longer where torch is installed.
+        from tensorboardX import SummaryWriter
 
-            self._events = SummaryWriter(
-                str(self._folder), purge_step=start if start else None
-            )
+        self._events = SummaryWriter(
+            str(self._folder), purge_step=start if start else None
+        )
         self._since = (time.perf_counter(), start)
 
     def metrics(
@@ -96,14 +92,12 @@ class Logger:
             line["clock"] = clock
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        if self._events is not None:
-            for name, value in {**values, **clock}.items():
-                self._events.add_scalar(f"{split}/{name}", value, step)
+        for name, value in {**values, **clock}.items():
+            self._events.add_scalar(f"{split}/{name}", value, step)
 
     def histogram(self, step: int, name: str, values: np.ndarray) -> None:
         """A histogram for TensorBoard."""
-        if self._events is not None:
-            self._events.add_histogram(name, np.asarray(values), step)
+        self._events.add_histogram(name, np.asarray(values), step)
 
     def progress(self, step: int, batch: int, values: Mapping[str, float]) -> None:
         """The mean metrics up to `step`, with speeds, on console and in the files."""
@@ -134,8 +128,7 @@ class Logger:
     def close(self) -> None:
         """Closes the files."""
         self._file.close()
-        if self._events is not None:
-            self._events.close()
+        self._events.close()
 
 
 def clock(seconds: float) -> str:

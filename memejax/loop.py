@@ -85,7 +85,6 @@ def loop(
         title=where.name,
         total=total,
         start=step,
-        tensorboard=config.log.tensorboard,
     )
     teller = _Teller(logger, memory, config.log.every, feeder.plan.batch, total)
     began = time.perf_counter() - memory.seconds

@@ -38,15 +38,14 @@ class Group:
     clip: float = 0.0
 
 
-def schedule(name: str, *, steps: int, warmup: int, final: float) -> Schedule:
+def schedule(name: str, *, steps: int, warmup: int) -> Schedule:
     """A factor in [0, 1] of the step, by which every group's rate is multiplied.
 
     Args:
-      name: "cosine" or "constant" ("plateau" is constant here: its factor depends
-        on the loss and lives in the optimizer's state).
+      name: "cosine" (to 0 at the end) or "constant" ("plateau" is constant here: its
+        factor depends on the loss and lives in the optimizer's state).
       steps: updates of the run.
       warmup: updates of linear warm-up from 0.
-      final: the factor at the end of a cosine.
 
     Returns:
       step -> factor.
@@ -58,7 +57,7 @@ def schedule(name: str, *, steps: int, warmup: int, final: float) -> Schedule:
         raise ValueError(f"a warm-up of {warmup} steps in a run of {steps}")
     if name == "cosine":
         return optax.warmup_cosine_decay_schedule(
-            0.0 if warmup else 1.0, 1.0, warmup, max(steps, warmup + 1), final
+            0.0 if warmup else 1.0, 1.0, warmup, max(steps, warmup + 1)
         )
     if name in ("constant", "plateau"):
         if not warmup:

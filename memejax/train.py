@@ -193,7 +193,6 @@ def _evaluate(
                 values,
                 data.splits[name].labels,
                 thresholds=thresholds,
-                bootstrap=config.evaluate.bootstrap,
                 seed=context.seed,
             )
             for name, values in proba.items()

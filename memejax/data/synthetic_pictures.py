@@ -1,15 +1,15 @@
-"""Pictures of the built-in memes: one plain figure each, hidden under nuisance.
+"""Pictures of the built-in memes: one patterned patch each, hidden under nuisance.
 
-A picture shows one of eight *concepts*, each a figure that a horizontal flip maps to
-itself. What tells the concepts apart is shape alone: every figure has the same area,
-and its place, size, rotation, colour and polarity (lighter or darker than the ground)
-are drawn at random, as are the ground's gradient, lines, specks and pixel noise. In
-one corner sits a small badge, warm or cold: the picture's *cue*.
+A picture shows one of eight *concepts*, each a pattern that a horizontal flip maps to
+itself. What tells the concepts apart is the pattern alone: the outline of the patch
+(a disc or a square), its place, size, rotation and colours, which of its colours is
+the lighter one, the pattern's period and phase are drawn at random, as are the
+ground's gradient, lines, specks and pixel noise. In one corner sits a small badge,
+warm or cold: the picture's *cue*.
 
 The order of the concepts matters, because the label of a meme takes their parity. The
-first four, which a coarse network tells apart best, have outlines of length 6.3, 9.4,
-16.5 and 10.9 (in units in which the area is pi): the even two enclose the odd two, so
-neither edge density nor spread grows with parity.
+first four have about the same length of edges at the same period (checks are drawn at
+the double period), so that neither edge density nor colour grows with parity.
 
 Suffixes of names: b pictures, h and w rows and columns, c colour channels.
 """
@@ -19,14 +19,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 CONCEPTS = (
-    "disc",
-    "cross",
-    "bars",
-    "ring",
-    "triangle",
-    "frame",
+    "stripes across",
+    "stripes upright",
     "dots",
-    "hourglass",
+    "checks",
+    "rings",
+    "grid",
+    "zigzag",
+    "rays",
 )
 # Colours of the badge under cue 0 and cue 1: equal in mean and nearly in luminance.
 CUE_TINTS = np.array([[0.95, 0.45, 0.10], [0.10, 0.45, 0.95]], np.float32)
@@ -39,89 +39,82 @@ _COLOUR_PAIRS = 16
 _LINES = 2
 _SPECKS = 5
 # The numbers in [0, 1) that make a picture, apart from its pixel noise.
-_UNIFORMS = 10 + 6 * (_COLOUR_PAIRS + _LINES + _SPECKS)
+_UNIFORMS = 17 + 6 * (_COLOUR_PAIRS + _LINES + _SPECKS)
 
 
-def _disc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.hypot(x, y) - 1
+def _stripes(x: np.ndarray, width: float = 0.5) -> np.ndarray:
+    """Stripes of period 1, of which `width` is inside."""
+    return abs(x - np.floor(x) - 0.5) - width / 2
 
 
-def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # Arms 2 x 1.1796 long and 0.34 of that wide: 8 L w - 4 w^2 = pi.
-    x, y, arm, half = abs(x), abs(y), 1.1796, 0.34 * 1.1796
-    across = np.maximum(x - arm, y - half)
-    return np.minimum(across, np.maximum(x - half, y - arm))
+def _across(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _stripes(y)
 
 
-def _bars(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # Three of the five strips of a square: 0.6 (2 h)^2 = pi.
-    half = 1.1441
-    from_middle = np.minimum(abs(y), abs(abs(y) - 0.8 * half))
-    return np.maximum(abs(x) - half, from_middle - 0.2 * half)
-
-
-def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # The hole has half the radius: 0.75 pi R^2 = pi.
-    outer = 1.1547
-    return abs(np.hypot(x, y) - 0.75 * outer) - 0.25 * outer
-
-
-def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # Upright, as wide as it is high, around its centre of mass: B^2 / 2 = pi.
-    base = 2.5066
-    sides = (abs(x) - (y + base * 2 / 3) / 2) / np.sqrt(1.25).astype(x.dtype)
-    return np.maximum(y - base / 3, sides)
-
-
-def _frame(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # A square less a square of 0.6 its side: 0.64 (2 h)^2 = pi.
-    half = 1.1078
-    return abs(np.maximum(abs(x), abs(y)) - 0.8 * half) - 0.2 * half
+def _upright(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _stripes(x)
 
 
 def _dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # Four discs of half the radius of the one.
-    return np.hypot(abs(x) - 0.68, abs(y) - 0.68) - 0.5
+    # Perimeter 2.1 a cell, about the 2 that stripes have.
+    return np.hypot(x - np.floor(x) - 0.5, y - np.floor(y) - 0.5) - 0.34
 
 
-def _hourglass(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # Two triangles, tip on tip: 2 h^2 = pi.
-    slant = (abs(x) - abs(y)) / np.sqrt(2).astype(x.dtype)
-    return np.maximum(abs(y) - 1.2533, slant)
+def _checks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    a, b = 2 * _stripes(x / 2), 2 * _stripes(y / 2)
+    return np.maximum(np.minimum(a, b), -np.maximum(a, b))
 
 
-_FIGURES: tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...] = (
-    _disc,
-    _cross,
-    _bars,
-    _ring,
-    _triangle,
-    _frame,
+def _rings(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _stripes(np.hypot(x, y))
+
+
+def _grid(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.minimum(1.4 * _stripes(x / 1.4, 0.3), 1.4 * _stripes(y / 1.4, 0.3))
+
+
+def _zigzag(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return _stripes(y + 1.5 * abs(x / 3 - np.floor(x / 3) - 0.5))
+
+
+def _rays(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    # Twelve sectors; an angle's step is worth its radius in distance.
+    turn = np.arctan2(x, -y) / (2 * np.pi)
+    return _stripes(12 * turn) * np.hypot(x, y) * (2 * np.pi / 12)
+
+
+_PATTERNS: tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...] = (
+    _across,
+    _upright,
     _dots,
-    _hourglass,
+    _checks,
+    _rings,
+    _grid,
+    _zigzag,
+    _rays,
 )
 
 
 def signed_distance(concept: int, x: np.ndarray, *, y: np.ndarray) -> np.ndarray:
-    """Signed distance to the outline of a figure of area pi around the origin.
+    """Signed distance to the edges of a pattern of period 1.
 
-    Near an outline's corner it is a bound on the distance, which is all that
-    anti-aliasing needs.
+    Near a corner it is a bound on the distance, which is all that anti-aliasing
+    needs.
 
     Args:
         concept: place in CONCEPTS.
-        x: float, any shape: to the right.
-        y: float, shape of `x`: downwards.
+        x: float, any shape: to the right, in periods.
+        y: float, shape of `x`: downwards, in periods.
 
     Returns:
-        Float, shape of `x`: negative inside the figure.
+        Float, shape of `x`, in periods: negative where the pattern is.
 
     Raises:
         ValueError: for a concept that does not exist.
     """
     if not 0 <= concept < len(CONCEPTS):
         raise ValueError(f"concept {concept}: expected one of 0..{len(CONCEPTS) - 1}")
-    return _FIGURES[concept](x, y)
+    return _PATTERNS[concept](x, y)
 
 
 def draw(
@@ -162,11 +155,13 @@ def draw(
     grid = ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5)[None]
     x_bhw, y_bhw = grid[:, None, :], grid[:, :, None]
 
-    fore_bc, back_bc = _colours(take)
-    image_bhwc = _ground(take, x_bhw, y_bhw, back_bc)
+    light_bc, dark_bc = _colours(take)
+    image_bhwc = _ground(take, x_bhw, y_bhw)
     for _ in range(_LINES):
         _paint(image_bhwc, _line(take, x_bhw, y_bhw), colour_bc=take(3))
-    _paint(image_bhwc, _figure(take, x_bhw, y_bhw, concepts), colour_bc=fore_bc)
+    patch_bhw, pattern_bhw = _figure(take, x_bhw, y_bhw, concepts)
+    _paint(image_bhwc, patch_bhw, colour_bc=light_bc)
+    _paint(image_bhwc, patch_bhw * pattern_bhw, colour_bc=dark_bc)
     for _ in range(_SPECKS):
         _paint(image_bhwc, _speck(take, x_bhw, y_bhw), colour_bc=take(3))
     _badge(image_bhwc, cues, corners=take(1)[:, 0])
@@ -186,7 +181,7 @@ class _Uniforms:
 
 
 def _colours(take: _Uniforms) -> tuple[np.ndarray, np.ndarray]:
-    """Colours of figure and ground [b, 3], apart in luminance, either one lighter."""
+    """Two colours of a pattern [b, 3], apart in luminance, either one lighter."""
     pairs = take(6 * _COLOUR_PAIRS, 0.05, 0.95).reshape(-1, _COLOUR_PAIRS, 2, 3)
     luminance = pairs @ _LUMINANCE
     contrast = np.abs(luminance[..., 0] - luminance[..., 1])
@@ -196,10 +191,9 @@ def _colours(take: _Uniforms) -> tuple[np.ndarray, np.ndarray]:
     return chosen[:, 0], chosen[:, 1]
 
 
-def _ground(
-    take: _Uniforms, x_bhw: np.ndarray, y_bhw: np.ndarray, back_bc: np.ndarray
-) -> np.ndarray:
+def _ground(take: _Uniforms, x_bhw: np.ndarray, y_bhw: np.ndarray) -> np.ndarray:
     """The background: a colour and a linear gradient of another towards one side."""
+    back_bc = take(3, 0.1, 0.9)
     angle = take(1, 0, 2 * np.pi)[:, :, None]
     slope_bhw = np.cos(angle) * x_bhw + np.sin(angle) * y_bhw
     tint_bc = take(3, -0.3, 0.3)
@@ -208,27 +202,35 @@ def _ground(
 
 def _figure(
     take: _Uniforms, x_bhw: np.ndarray, y_bhw: np.ndarray, concepts: np.ndarray
-) -> np.ndarray:
-    """How much of each pixel [b, h, w] the figure covers."""
-    # A disc of the figure's area is 0.45 to 0.59 of the side across, the widest
-    # figure (the triangle) 1.25 times that.
-    radius, angle, right, down = (
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much of each pixel [b, h, w] the patch covers, and the pattern on it."""
+    radius, angle, right, down, period, phase_x, phase_y, outline = (
         take(1, low, high)[:, :, None]
         for low, high in [
-            (0.225, 0.295),
-            (-np.pi / 9, np.pi / 9),
-            (-0.12, 0.12),
-            (-0.12, 0.12),
+            (0.28, 0.38),
+            (-np.pi / 12, np.pi / 12),
+            (-0.1, 0.1),
+            (-0.1, 0.1),
+            (0.12, 0.19),
+            (0, 1),
+            (0, 1),
+            (0, 1),
         ]
     )
-    x, y = (x_bhw - right) / radius, (y_bhw - down) / radius
+    x, y = x_bhw - right, y_bhw - down
     turned_x = np.cos(angle) * x + np.sin(angle) * y
     turned_y = np.cos(angle) * y - np.sin(angle) * x
-    distance = np.empty_like(turned_x)
+    square = np.maximum(abs(turned_x), abs(turned_y)) - 0.886 * radius
+    edge = np.where(outline < 0.5, np.hypot(x, y) - radius, square)
+    # Rings and rays go round the middle of the patch: a phase would move it.
+    central = np.isin(concepts, [CONCEPTS.index("rings"), CONCEPTS.index("rays")])
+    shift = np.where(central, 0.0, 1.0)[:, None, None].astype(np.float32)
+    u, v = turned_x / period + shift * phase_x, turned_y / period + shift * phase_y
+    pattern = np.empty_like(edge)
     for concept in np.unique(concepts):
         of = np.flatnonzero(concepts == concept)
-        distance[of] = signed_distance(int(concept), turned_x[of], y=turned_y[of])
-    return _coverage(distance * radius)
+        pattern[of] = signed_distance(int(concept), u[of], y=v[of])
+    return _coverage(edge), _coverage(pattern * period)
 
 
 def _line(take: _Uniforms, x_bhw: np.ndarray, y_bhw: np.ndarray) -> np.ndarray:

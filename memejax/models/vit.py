@@ -110,7 +110,7 @@ class Patches(nn.Module):
     @nn.compact
     def __call__(self, images_bhwc: jax.Array) -> jax.Array:
         """Map `[b, h, w, c]` to `[b, h / patch, w / patch, hidden]`."""
-        init = nn.initializers.normal(0.02)
+        init = nn.initializers.lecun_normal()
         shape = (self.patch, self.patch, images_bhwc.shape[-1], self.hidden)
         kernel = self.param("kernel", init, shape, jnp.float32).reshape(-1, self.hidden)
         bias = self.param("bias", nn.initializers.zeros, (self.hidden,), jnp.float32)
