@@ -332,34 +332,6 @@ def token_dropout(
     return input_ids, jnp.where(hidden, 0, attention_mask)
 
 
-def caption_dropout(
-    keys: jax.Array, input_ids: ArrayLike, attention_mask: ArrayLike, *, rate: float
-) -> tuple[jax.Array, jax.Array]:
-    """Some captions are left out whole: all but position 0 ([CLS]) lose attention.
-
-    Args:
-        keys: typed PRNG keys `[batch]`.
-        input_ids: int `[batch, length]`, returned unchanged.
-        attention_mask: `[batch, length]`, 1 where attended.
-        rate: probability in [0, 1] that a caption is left out.
-
-    Returns:
-        `(input_ids, attention_mask)`.
-
-    Raises:
-        ValueError: if rate is outside [0, 1].
-
-    References:
-        Neverova et al., ModDrop: adaptive multi-modal gesture recognition,
-        arXiv:1501.00102.
-    """
-    _check_probabilities(rate=rate)
-    input_ids, attention_mask = jnp.asarray(input_ids), jnp.asarray(attention_mask)
-    dropped = _uniform(keys, 1) < rate
-    later = jnp.arange(attention_mask.shape[1])[None, :] > 0
-    return input_ids, jnp.where(dropped & later, 0, attention_mask)
-
-
 def _resize_matrix(
     start: jax.Array, length: jax.Array, size: int, out: int, antialias: bool
 ) -> jax.Array:

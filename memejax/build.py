@@ -157,12 +157,11 @@ def _views(
             ),
             image=image,
             token_dropout=token_dropout,
-            caption_dropout=caption_dropout,
             stream=i if independent else 0,
         )
         for i, name in enumerate(config.model.image)
     }
-    return views.make_views(recipes)
+    return views.make_views(recipes, caption_dropout=caption_dropout)
 
 
 def _variables(

@@ -72,7 +72,9 @@ def load(config: ConfigDict, workdir: pathlib.Path) -> Data:
     root = c.root
     if root is None:
         root = os.fspath(workdir / "memes")
-        made = synthetic_memes.write(root, seed=config.seed, size=c.image_size, **c.synthetic)
+        made = synthetic_memes.write(
+            root, seed=config.seed, size=c.image_size, **c.synthetic
+        )
         facts["bayes"] = dict(made.bayes)
     memes = hateful_memes.read(
         root,

@@ -169,7 +169,7 @@ def make_cass_step(
     """
 
     def loss_fn(params, batch_stats, batch, key):
-        made = views(key["views"], batch, train=True)
+        made = views(key["views"], batch, train=True, step_key=key["batch"])
         outputs, new = apply_fn(
             {"params": params, "batch_stats": batch_stats},
             made,
@@ -230,7 +230,7 @@ def make_supervised_step(
     """
 
     def loss_fn(params, batch_stats, batch, key):
-        made = views(key["views"], batch, train=True)
+        made = views(key["views"], batch, train=True, step_key=key["batch"])
         logits, new = apply_fn(
             {"params": params, "batch_stats": batch_stats},
             made,
@@ -282,6 +282,7 @@ def _make_step(loss_fn, tx, accumulate, learning_rates, extra) -> Step:
             # An example's views do not depend on the step it falls into.
             "views": jax.random.fold_in(state.key, 0),
             "dropout": jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step),
+            "batch": jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step),
         }
         loss, (batch_stats, parts, outputs), gradients = _gradients(
             loss_fn, state, batch, keys, accumulate

@@ -18,9 +18,6 @@ from memejax import augment
 Batch = Mapping[str, jax.Array]
 Views = dict[str, dict[str, jax.Array]]
 
-# Stream of the random choices that all arms share; arms count from 0.
-CAPTION_STREAM = 1000
-
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -31,9 +28,6 @@ class Recipe:
       std: of the normalisation.
       image: arguments of `augment.random_view`; empty leaves pictures as they are.
       token_dropout: share of a caption's tokens that a view loses.
-      caption_dropout: probability that a meme's whole caption is left out, in the
-        views of all arms alike. Captions are the easier thing to agree on; without
-        this the arms agree on them alone and learn next to nothing of the pictures.
       stream: arms with one stream see one view, arms with two see two.
     """
 
@@ -41,30 +35,52 @@ class Recipe:
     std: tuple[float, ...]
     image: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     token_dropout: float = 0.0
-    caption_dropout: float = 0.0
     stream: int = 0
 
 
 def make_views(
-    recipes: Mapping[str, Recipe], *, dtype: Any = jnp.float32
+    recipes: Mapping[str, Recipe],
+    *,
+    caption_dropout: float = 0.0,
+    dtype: Any = jnp.float32,
 ) -> Callable[..., Views]:
-    """A function (key, batch, train=) -> one view an arm: image, input_ids, mask.
+    """Makes the function from a batch to one view an arm.
 
-    Under `train=False` nothing is random and `key` is not used.
+    Args:
+      recipes: arm -> how it sees a batch.
+      caption_dropout: probability that a whole batch loses its captions, in the
+        views of all arms. Captions are the easier thing to agree on: without this
+        the arms agree on little else and learn next to nothing of the pictures. Of
+        the batch, not of an example: which examples kept theirs would be one more
+        easy thing to agree on.
+      dtype: of the pictures.
+
+    Returns:
+      `views(key, batch, train=, step_key=) -> {arm: {image, input_ids,
+      attention_mask}}`. Examples draw from `key`, the batch from `step_key`; under
+      `train=False` nothing is random and neither is used.
+
+    References:
+      Neverova et al., ModDrop: adaptive multi-modal gesture recognition, 1501.00102,
+      for leaving a modality out while training.
     """
 
-    def views(key: jax.Array | None, batch: Batch, *, train: bool) -> Views:
+    def views(
+        key: jax.Array | None,
+        batch: Batch,
+        *,
+        train: bool,
+        step_key: jax.Array | None = None,
+    ) -> Views:
+        captions = batch["attention_mask"]
+        if train and caption_dropout:
+            left_out = jax.random.bernoulli(step_key, caption_dropout)
+            first = jnp.arange(captions.shape[1])[None] == 0
+            captions = jnp.where(left_out & ~first, 0, captions)
         made = {}
         for name, recipe in recipes.items():
             images = augment.to_float(batch["image"])
-            ids, mask = batch["input_ids"], batch["attention_mask"]
-            if train and recipe.caption_dropout:
-                keys = augment.example_keys(
-                    key, batch["index"], batch["draw"], CAPTION_STREAM
-                )
-                ids, mask = augment.caption_dropout(
-                    keys, ids, mask, rate=recipe.caption_dropout
-                )
+            ids, mask = batch["input_ids"], captions
             if train and (recipe.image or recipe.token_dropout):
                 keys = augment.example_keys(
                     key, batch["index"], batch["draw"], recipe.stream
