@@ -77,7 +77,7 @@ def demo() -> ConfigDict:
             layers=4,
             heads=4,
             mlp=192,
-            patch=6,
+            patch=8,
         ),
         text=dict(
             name="transformer",
@@ -92,7 +92,7 @@ def demo() -> ConfigDict:
             image_width=0,
             embed=128,
             fused=256,
-            out=256,
+            out=128,
             normalize=True,
         ),
     )
@@ -110,10 +110,10 @@ def demo() -> ConfigDict:
         optimizer=optimizer("cosine", groups, warmup=20),
     )
     config.finetune = finetune(
-        steps=200,
+        steps=120,
         batch=128,
-        eval_every=50,
-        optimizer=optimizer("cosine", groups, warmup=50),
+        eval_every=40,
+        optimizer=optimizer("cosine", groups, warmup=20),
     )
     config.pipeline = dict(cache="memory", threads=2, workers=0)
     config.checkpoint = dict(every=100, keep=2)

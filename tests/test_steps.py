@@ -1,6 +1,7 @@
 """Steps on a model small enough to work out: two linear arms."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -342,6 +343,21 @@ def test_independent_streams_see_different_views():
         KEY, batch(), train=True
     )
     assert np.any(made["a"]["image"] != made["b"]["image"])
+
+
+def test_captions_are_left_out_a_batch_at_a_time():
+    recipe = views.Recipe(mean=(0.0,) * 3, std=(1.0,) * 3)
+    make = views.make_views({"a": recipe, "b": recipe}, caption_dropout=0.3)
+    data, left_out = batch(), 0
+    for number in range(200):
+        made = make(KEY, data, train=True, step_key=jax.random.key(number))
+        a, b = (np.asarray(made[arm]["attention_mask"]) for arm in "ab")
+        np.testing.assert_array_equal(a, b)
+        assert np.all(a[:, 0] == 1) and len(np.unique(a[:, 1:])) == 1
+        left_out += a[0, 1] == 0
+    assert abs(left_out / 200 - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 200)
+    kept = make(None, data, train=False)
+    np.testing.assert_array_equal(kept["a"]["attention_mask"], data["attention_mask"])
 
 
 def test_exactly_two_arms():

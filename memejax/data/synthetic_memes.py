@@ -1,7 +1,7 @@
 """Built-in memes: a benchmark of the Hateful Memes layout with known Bayes scores.
 
-Nothing in it is offensive: a meme is a picture of a figure (`synthetic_pictures`)
-under a caption of everyday words, and "hateful" is only the name of label 1. What it
+Nothing in it is offensive: a meme is a picture of a patterned patch
+(`synthetic_pictures`) under a caption of everyday words, and "hateful" is only the name of label 1. What it
 keeps of the real challenge is its logic: neither picture nor caption says anything
 alone.
 
