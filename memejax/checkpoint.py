@@ -60,7 +60,8 @@ class Checkpoints:
         if best is not None:
             policies.append(
                 _policies.BestN(
-                    get_metric_fn=lambda metrics: metrics[best],
+                    # Of equals the first, which trained the least.
+                    get_metric_fn=lambda m: (m[best], -m["step"]),
                     n=1,
                     keep_checkpoints_without_metrics=False,
                 )
@@ -80,7 +81,7 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """The step with the largest metric, None without any."""
+        """The step with the largest metric, of equals the first; None without any."""
         rated = [
             (entry.metrics[self._best], -entry.step)
             for entry in self._checkpointer.checkpoints
@@ -109,7 +110,7 @@ class Checkpoints:
             step,
             {"state": state, "plan": plan},
             custom_metadata=position,
-            metrics=metrics,
+            metrics=None if metrics is None else {**metrics, "step": step},
             force=True,
         )
 

@@ -1,10 +1,19 @@
 """Tests run on four fake CPU devices, with implicit rank promotion an error."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Before jax is imported anywhere, so that it also holds for subprocesses.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Many tests compile the same tiny programs; workers and subprocesses share them.
+    cache = tempfile.mkdtemp(prefix="memejax-tests-")
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax  # noqa: E402
 from absl import flags  # noqa: E402

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -12,47 +11,10 @@ import time
 import jax
 import numpy as np
 import pytest
+from support import ROOT, tiny
 
 from memejax import build, dataset, folder, logs, loop, metrics, train
 from memejax.checkpoint import Checkpoints
-from memejax.main import load_config
-
-ROOT = pathlib.Path(__file__).parents[1]
-TINY = {
-    "data.synthetic.train": 64,
-    "data.synthetic.dev": 16,
-    "data.synthetic.test": 16,
-    "data.image_size": 24,
-    "model.image.cnn.width": 8,
-    "model.image.cnn.stage_sizes": (1,),
-    "model.image.vit.hidden": 16,
-    "model.image.vit.layers": 1,
-    "model.image.vit.heads": 2,
-    "model.image.vit.mlp": 16,
-    "model.text.hidden": 16,
-    "model.text.layers": 1,
-    "model.text.heads": 2,
-    "model.text.mlp": 16,
-    "model.arm.embed": 16,
-    "model.arm.fused": 16,
-    "model.arm.out": 16,
-    "pretrain.steps": 12,
-    "pretrain.batch": 16,
-    "pretrain.optimizer.warmup": 2,
-    "finetune.steps": 12,
-    "finetune.batch": 16,
-    "finetune.optimizer.warmup": 2,
-    "finetune.eval_every": 4,
-    "checkpoint.every": 3,
-    "log.every": 5,
-}
-
-
-def tiny(**changes):
-    """The demo's config, but for its sizes."""
-    config = load_config(str(ROOT / "configs/cass_mm.py"))
-    config.update_from_flattened_dict(TINY | changes)
-    return config
 
 
 def lines_without_clock(path):
@@ -150,9 +112,9 @@ PROGRAM = """
 import json, sys
 sys.path.insert(0, {tests!r})
 import conftest  # fake devices
-import test_train
+from support import tiny
 from memejax import train
-train.run(test_train.tiny(**json.loads(sys.argv[2])), sys.argv[1])
+train.run(tiny(**json.loads(sys.argv[2])), sys.argv[1])
 """
 
 

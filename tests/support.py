@@ -1,0 +1,42 @@
+"""What several test files need."""
+
+import pathlib
+
+from memejax.main import load_config
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = {
+    "data.synthetic.train": 64,
+    "data.synthetic.dev": 16,
+    "data.synthetic.test": 16,
+    "data.image_size": 24,
+    "model.image.cnn.width": 8,
+    "model.image.cnn.stage_sizes": (1,),
+    "model.image.vit.hidden": 16,
+    "model.image.vit.layers": 1,
+    "model.image.vit.heads": 2,
+    "model.image.vit.mlp": 16,
+    "model.text.hidden": 16,
+    "model.text.layers": 1,
+    "model.text.heads": 2,
+    "model.text.mlp": 16,
+    "model.arm.embed": 16,
+    "model.arm.fused": 16,
+    "model.arm.out": 16,
+    "pretrain.steps": 12,
+    "pretrain.batch": 16,
+    "pretrain.optimizer.warmup": 2,
+    "finetune.steps": 12,
+    "finetune.batch": 16,
+    "finetune.optimizer.warmup": 2,
+    "finetune.eval_every": 4,
+    "checkpoint.every": 3,
+    "log.every": 5,
+}
+
+
+def tiny(**changes):
+    """The demo's config, but for its sizes."""
+    config = load_config(str(ROOT / "configs/cass_mm.py"))
+    config.update_from_flattened_dict(TINY | changes)
+    return config

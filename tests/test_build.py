@@ -1,0 +1,146 @@
+"""From a config to models, weights and optimizers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import ROOT, tiny
+from test_weights import golden, save
+
+from memejax import build, dataset, folder, optim
+from memejax.main import find_config, load_config
+
+
+@pytest.mark.parametrize("preset", ["demo", "full", "paper"])
+def test_every_parameter_is_in_one_group(preset):
+    """At the real sizes, by shapes alone; and a config has at most 100 leaves."""
+    config = load_config(str(ROOT / f"configs/cass_mm.py:{preset}"))
+    assert len(folder.flatten(config.to_dict())) <= 100
+    arms = build.model(config, 30522)
+    size, length = config.data.image_size, config.data.text_length
+    inputs = {
+        "image": jnp.zeros((2, size, size, 3)),
+        "input_ids": jnp.zeros((2, length), int),
+        "attention_mask": jnp.ones((2, length), int),
+    }
+    for section, method in (("pretrain", "project"), ("finetune", "classify")):
+        shapes = jax.eval_shape(
+            lambda method=method: arms.init(
+                jax.random.key(0),
+                {arm: inputs for arm in config.model.image},
+                train=False,
+                method=method,
+            )
+        )["params"]
+        groups = {
+            name: optim.Group(group.pattern, group.lr)
+            for name, group in config[section].optimizer.groups.items()
+        }
+        labels = set(jax.tree.leaves(optim.label_parameters(shapes, groups)))
+        assert labels == set(groups)
+        if preset != "demo" and section == "pretrain":
+            # 2 x DistilBERT, ResNet-50, ViT-B/16 and the heads: about 240 million.
+            count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+            assert 240e6 < count < 246e6
+
+
+def test_the_papers_preset_keeps_its_quirks():
+    config = load_config(str(ROOT / "configs/cass_mm.py:paper"))
+    assert config.pretrain.optimizer.groups.frozen.lr == 0
+    assert config.pretrain.optimizer.schedule == "plateau"
+    assert not config.pretrain.independent_views
+    assert config.pretrain.objective.to_dict() == dict(
+        standardize=False, variance=0.0, covariance=0.0, stop_gradient=False
+    )
+
+
+def test_an_unknown_preset_names_the_options():
+    with pytest.raises(ValueError, match=r"unknown preset 'big'.*demo.*full.*paper"):
+        load_config(str(ROOT / "configs/cass_mm.py:big"))
+
+
+def test_a_config_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file, preset = find_config("configs/cass_mm.py:full")
+    assert file.endswith("cass_mm.py") and preset == "full"
+    assert load_config("configs/cass_mm.py").preset == "demo"
+    (tmp_path / "mine.py").write_text("def get_config(): return 7")
+    assert load_config("mine.py") == 7
+
+
+def test_misspelt_keys_are_errors(tmp_path):
+    config = tiny()
+    config.unlock()
+    config.model.arm.dropuot = 0.5
+    with pytest.raises(TypeError, match="dropuot"):
+        build.model(config, 50)
+
+
+def test_transfer_takes_what_fits():
+    old = {"params": {"a": jnp.ones(3), "b": jnp.ones(4), "c": jnp.ones(5)}}
+    new = {"params": {"a": jnp.zeros(3), "b": jnp.zeros(2), "d": jnp.zeros(1)}}
+    merged = build.transfer(old, new)["params"]
+    assert np.all(merged["a"] == 1) and np.all(merged["b"] == 0) and merged["d"] == 0
+    with pytest.raises(ValueError, match="nothing of the pretrained state fits"):
+        build.transfer({"x": jnp.ones(1)}, new)
+
+
+def test_fine_tuning_starts_from_the_pretrained_arms(tmp_path):
+    config = tiny()
+    data = dataset.load(config, tmp_path)
+    mesh = build.mesh(config)
+    pre = build.pretrain(config, data, seed=0, mesh=mesh).state
+    fine = build.finetune(config, data, seed=0, mesh=mesh, start=pre).state
+    scratch = build.finetune(config, data, seed=0, mesh=mesh).state
+    for arm in ("arms_cnn", "arms_vit"):
+        for part in ("image_encoder", "text_encoder", "fusion_layer", "vision_adder"):
+            for x, y in zip(
+                *(jax.tree.leaves(s.params[arm][part]) for s in (pre, fine)),
+                strict=True,
+            ):
+                np.testing.assert_array_equal(x, y)
+        assert "fc" not in fine.params[arm] and "classifier" in fine.params[arm]
+    different = [
+        bool(np.any(x != y))
+        for x, y in zip(
+            jax.tree.leaves(fine.params), jax.tree.leaves(scratch.params), strict=True
+        )
+    ]
+    assert any(different)
+
+
+def test_encoders_start_from_checkpoints(tmp_path):
+    """A DistilBERT in both arms and a ViT at another picture size than its own."""
+    text, image = tmp_path / "text", tmp_path / "image"
+    for folder_, name in ((text, "distilbert"), (image, "vit")):
+        folder_.mkdir()
+        save(folder_, name)
+    config = tiny(
+        **{
+            "weights.text": str(text),
+            "weights.image.vit": str(image),
+            "model.text.hidden": 24,
+            "model.text.layers": 2,
+            "model.text.heads": 3,
+            "model.text.mlp": 40,
+            "model.image.vit.hidden": 24,
+            "model.image.vit.layers": 2,
+            "model.image.vit.heads": 3,
+            "model.image.vit.mlp": 40,
+            "model.image.vit.patch": 4,
+            "data.text_length": 12,
+        }
+    )
+    config.model.text.unlock()
+    config.model.text.max_length = 12
+    data = dataset.load(config, tmp_path)
+    data = dataset.Data(data.splits, data.dev, 50, data.facts)
+    params = build.pretrain(config, data, seed=0, mesh=build.mesh(config)).state.params
+    tensors, _ = golden("distilbert")
+    words = next(v for k, v in tensors.items() if k.endswith("word_embeddings.weight"))
+    for arm in ("arms_cnn", "arms_vit"):
+        np.testing.assert_array_equal(params[arm]["text_encoder"]["words"], words)
+    assert params["arms_vit"]["image_encoder"]["positions"].shape == (37, 24)
+    wrong = tiny(**{"weights.text": str(text)})
+    with pytest.raises(ValueError, match="does not fit arms_cnn/text_encoder"):
+        build.pretrain(wrong, data, seed=0, mesh=build.mesh(wrong))

@@ -1,0 +1,186 @@
+"""The loop around a step that is a few additions."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from memejax import build, logs, loop, steps
+from memejax.data import plans
+
+CONFIG = ConfigDict({"checkpoint": {"every": 4, "keep": 2}, "log": {"every": 5}})
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunks:
+    """A feeder whose chunks hold several steps, as one over device memory does."""
+
+    plan: plans.Plan
+    size: int
+    given: list
+
+    def chunks(self, start):
+        for at in range(start, len(self.plan), self.size):
+            self.given.append(at)
+            rows = self.plan.index[at : at + self.size, 0].astype(np.float32)
+            yield len(rows), jnp.asarray(rows)
+
+    def with_plan(self, plan):
+        return dataclasses.replace(self, plan=plan)
+
+
+def stage(total=20, size=1, measure=lambda x: {}, **more):
+    """Sums the plan's indices; the loss is the index, the metrics are `measure`'s."""
+
+    def run_chunk(state, rows):
+        def one(state, row):
+            params = {"sum": state.params["sum"] + row}
+            new = state.replace(step=state.step + 1, params=params)
+            return new, {"loss": row, **measure(state.step)}
+
+        return jax.lax.scan(one, state, rows)
+
+    index = np.random.default_rng(0).integers(1, 100, (total, 1)).astype(np.int32)
+    plan = plans.Plan(index, np.ones((total, 1), np.float32), np.zeros_like(index))
+    state = steps.State(
+        step=jnp.int32(0),
+        params={"sum": jnp.float32(0)},
+        batch_stats={},
+        opt_state={},
+        key=jax.random.key(0),
+    )
+    return build.Stage(
+        state=jax.device_put(state, jax.local_devices()[0]),
+        run_chunk=jax.jit(run_chunk),
+        feeder=Chunks(plan, size, []),
+        predict=lambda *_: {},
+        **more,
+    )
+
+
+def run(one, where, evaluation=None, signals=None):
+    return loop.loop(one, CONFIG, where, signals or loop.Signals(), evaluation)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_chunks_of_any_size_give_the_same_lines(tmp_path, size):
+    one = stage(size=size)
+    state, outcome = run(one, tmp_path)
+    index = one.feeder.plan.index[:, 0]
+    assert float(state.params["sum"]) == index.sum() and outcome["steps"] == 20
+    lines = logs.read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [5, 10, 15, 20]
+    np.testing.assert_allclose(
+        [line["loss"] for line in lines], index.reshape(4, 5).mean(1)
+    )
+
+
+def test_a_finished_stage_asks_for_nothing(tmp_path):
+    run(stage(), tmp_path)
+    again = stage()
+    state, outcome = run(again, tmp_path)
+    assert again.feeder.given == [] and outcome["steps"] == 20
+    assert float(state.params["sum"]) == again.feeder.plan.index.sum()
+
+
+def test_the_saved_plan_is_followed_not_the_new_one(tmp_path):
+    """A plan made from a model's scores cannot be made again."""
+    first = stage()
+    signals = loop.Signals()
+    signals.received = 15
+    with pytest.raises(loop.Interrupted) as caught:
+        run(first, tmp_path, signals=signals)
+    assert caught.value.code == 128 + 15
+    other = stage()
+    changed = dataclasses.replace(other.feeder.plan, index=other.feeder.plan.index * 0)
+    feeder = dataclasses.replace(other.feeder, plan=changed)
+    state, _ = run(dataclasses.replace(other, feeder=feeder), tmp_path)
+    assert float(state.params["sum"]) == first.feeder.plan.index.sum()
+
+
+def test_averages_span_an_interruption(tmp_path):
+    """Stopped after step 1 of 5 of a line: the line is that of a whole run."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(stage(), whole)
+    signals = loop.Signals()
+    signals.received = 2
+    with pytest.raises(loop.Interrupted):
+        run(stage(), cut, signals=signals)
+    run(stage(), cut)
+    lines = [logs.read_metrics(w / "metrics.jsonl") for w in (whole, cut)]
+    for a, b in zip(*lines, strict=True):
+        assert {**a, "clock": 0} == {**b, "clock": 0}
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_bad_loss_names_its_step_and_is_not_saved(tmp_path, size):
+    one = stage(size=size)
+    one.feeder.plan.index[10] = -1
+
+    def run_chunk(state, rows):
+        state, metrics = one.run_chunk(state, rows)
+        bad = jnp.where(metrics["loss"] < 0, jnp.inf, metrics["loss"])
+        return state, {"loss": bad}
+
+    with pytest.raises(loop.NonFiniteLossError, match="the loss is inf at step 11"):
+        run(dataclasses.replace(one, run_chunk=run_chunk), tmp_path)
+    kept = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == [4, 8]
+
+
+def panel(collapsed_until):
+    def measure(step):
+        alike = step < collapsed_until
+        return {
+            "collapse/cnn/std": jnp.where(alike, 0.01, 0.9),
+            "collapse/cnn/mean_cosine": jnp.where(alike, 0.99, 0.1),
+            "collapse/cnn/effective_rank": jnp.where(alike, 1.1, 30.0),
+        }
+
+    return measure
+
+
+def test_a_collapse_is_named_while_the_run_goes_on(tmp_path, capsys):
+    _, outcome = run(stage(measure=panel(99)), tmp_path)
+    out = capsys.readouterr().out
+    assert out.count("WARNING: COLLAPSED at step 5: cnn") == 1
+    assert out.index("WARNING") < out.index("10/20")
+    assert outcome["collapsed"] and "cnn" in outcome["why_collapsed"][0]
+
+
+def test_a_run_that_recovers_is_not_collapsed(tmp_path, capsys):
+    _, outcome = run(stage(measure=panel(7)), tmp_path)
+    assert "WARNING" in capsys.readouterr().out
+    assert outcome["collapsed"] is False and outcome["why_collapsed"] == []
+    assert outcome["panel"]["cnn/std"] == pytest.approx(0.9)
+
+
+def scores(values):
+    """An evaluation whose AUROC goes through `values`, one an evaluation."""
+    remaining = iter(values)
+    labels = np.array([0] * 10 + [1] * 10)
+
+    def score(_):
+        # The first so many positives are above all negatives: AUROC = their share.
+        above = next(remaining)
+        return {
+            "average": np.r_[
+                np.full(10, 0.5), np.full(above, 0.9), np.full(10 - above, 0.1)
+            ]
+        }
+
+    return loop.Evaluation(score, labels, "dev")
+
+
+def test_early_stop_keeps_the_best(tmp_path, capsys):
+    one = stage(total=100, eval_every=5, patience=3)
+    _, outcome = run(one, tmp_path, scores([5, 8, 7, 8, 6, 9, 9]))
+    # Best at step 10; no better in the evaluations at 15, 20, 25.
+    assert outcome["steps"] == 25 and outcome["best_step"] == 10
+    assert outcome["best"] == 0.8
+    assert "no better auroc in 3 evaluations" in capsys.readouterr().out
+    kept = {int(p.name) for p in (tmp_path / "checkpoints").iterdir()}
+    assert 10 in kept and 25 in kept
