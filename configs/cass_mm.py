@@ -104,7 +104,7 @@ def demo() -> ConfigDict:
     config.pretrain = pretrain(
         steps=200,
         batch=128,
-        objective=dict(standardize=True, variance=1.0, covariance=0.04),
+        objective=dict(standardize=True, variance=0.0, covariance=0.04),
         token_dropout=0.1,
         caption_dropout=0.5,
         optimizer=optimizer("cosine", groups, warmup=20),
@@ -135,7 +135,7 @@ def full() -> ConfigDict:
     config.pretrain = pretrain(
         epochs=100.0,
         batch=128,
-        objective=dict(standardize=True, variance=1.0, covariance=0.04),
+        objective=dict(standardize=True, variance=0.0, covariance=0.04),
         token_dropout=0.15,
         caption_dropout=0.3,
         optimizer=optimizer("cosine", groups(1e-4, 1e-5, 1e-3), warmup=500),
@@ -287,6 +287,7 @@ def pretrain(
             epochs=placeholder(float),
             batch=batch,
             accumulate=1,
+            # Standardised outputs have variance 1: the variance term is for raw ones.
             objective=dict(objective, stop_gradient=False),
             # Whether each arm sees a random view of its own.
             independent_views=views.get("independent_views", True),

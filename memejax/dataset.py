@@ -68,7 +68,44 @@ def load(config: ConfigDict, workdir: pathlib.Path) -> Data:
       ValueError: if a split that the config names does not exist.
     """
     c = config.data
-    facts: dict[str, Any] = {}
+    splits, facts = _splits(config, workdir)
+    tokenizer = _tokenizer(config, [m.text for m in splits["train"]], workdir)
+    everything = [meme for memes in splits.values() for meme in memes]
+    columns = pipeline.image_columns(
+        [meme.image for meme in everything],
+        size=c.image_size,
+        resize=c.resize,
+        max_pixels=c.max_pixels,
+        cache=config.pipeline.cache,
+        folder=workdir / "cache",
+        threads=config.pipeline.threads,
+    )
+    tokens = text.encode(tokenizer, [m.text for m in everything], length=c.text_length)
+    labels = np.array([m.label for m in everything], np.int32)
+    facts |= {
+        "truncated_captions": tokens.truncated,
+        "vocabulary": tokenizer.get_vocab_size(),
+    }
+    done, loaded = 0, {}
+    for name, memes in splits.items():
+        rows = np.arange(done, done + len(memes))
+        done += len(memes)
+        source = {k: pipeline.Rows(column, rows) for k, column in columns.items()}
+        source |= {
+            "input_ids": tokens.input_ids[rows],
+            "attention_mask": tokens.attention_mask[rows],
+            "label": labels[rows],
+        }
+        loaded[name] = Split(name, source, [m.id for m in memes], labels[rows])
+    return Data(loaded, c.dev, tokenizer.get_vocab_size(), facts)
+
+
+def _splits(
+    config: ConfigDict, workdir: pathlib.Path
+) -> tuple[dict[str, list[hateful_memes.Meme]], dict[str, Any]]:
+    """The usable memes of every split, and what there is to say of them."""
+    c = config.data
+    facts: dict[str, Any] = {"root": c.root}
     root = c.root
     if root is None:
         root = os.fspath(workdir / "memes")
@@ -80,9 +117,9 @@ def load(config: ConfigDict, workdir: pathlib.Path) -> Data:
         root,
         on_bad_record=c.on_bad_record,
         max_pixels=c.max_pixels,
-        # A cache decodes every file in any case: let it find the broken ones.
         threads=config.pipeline.threads,
     )
+    facts["bad_records"] = len(memes.bad)
     if memes.bad:
         hateful_memes.write_bad_records(
             os.fspath(workdir / "bad_records.jsonl"), memes.bad
@@ -98,38 +135,8 @@ def load(config: ConfigDict, workdir: pathlib.Path) -> Data:
         splits["train"], splits["validation"] = hateful_memes.split_by_caption(
             splits["train"], fraction=c.validation, seed=config.seed
         )
-    tokenizer = _tokenizer(config, [m.text for m in splits["train"]], workdir)
-    everything = [meme for memes in splits.values() for meme in memes]
-    columns = pipeline.image_columns(
-        [meme.image for meme in everything],
-        size=c.image_size,
-        resize=c.resize,
-        max_pixels=c.max_pixels,
-        cache=config.pipeline.cache,
-        folder=workdir / "cache",
-        threads=config.pipeline.threads,
-    )
-    tokens = text.encode(tokenizer, [m.text for m in everything], length=c.text_length)
-    labels = np.array([m.label for m in everything], np.int32)
-    facts |= {
-        "root": c.root,
-        "sizes": {name: len(memes) for name, memes in splits.items()},
-        "truncated_captions": tokens.truncated,
-        "bad_records": len(memes.bad),
-        "vocabulary": tokenizer.get_vocab_size(),
-    }
-    done, made_splits = 0, {}
-    for name, memes_of in splits.items():
-        rows = np.arange(done, done + len(memes_of))
-        done += len(memes_of)
-        source = {k: pipeline.Rows(column, rows) for k, column in columns.items()}
-        source |= {
-            "input_ids": tokens.input_ids[rows],
-            "attention_mask": tokens.attention_mask[rows],
-            "label": labels[rows],
-        }
-        made_splits[name] = Split(name, source, [m.id for m in memes_of], labels[rows])
-    return Data(made_splits, c.dev, tokenizer.get_vocab_size(), facts)
+    facts["sizes"] = {name: len(memes) for name, memes in splits.items()}
+    return splits, facts
 
 
 def _tokenizer(config: ConfigDict, captions: list[str], workdir: pathlib.Path):

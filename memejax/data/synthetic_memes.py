@@ -1,9 +1,9 @@
 """Built-in memes: a benchmark of the Hateful Memes layout with known Bayes scores.
 
 Nothing in it is offensive: a meme is a picture of a patterned patch
-(`synthetic_pictures`) under a caption of everyday words, and "hateful" is only the name of label 1. What it
-keeps of the real challenge is its logic: neither picture nor caption says anything
-alone.
+(`synthetic_pictures`) under a caption of everyday words, and "hateful" is only the
+name of label 1. What it keeps of the real challenge is its logic: neither picture nor
+caption says anything alone.
 
 A picture shows *concept* c, a caption has one *keyword* k, both of K, and
 
