@@ -171,10 +171,12 @@ def _variables(
     two = np.arange(2) % len(split.ids)
     batch = {name: column[two] for name, column in split.source.items()}
     batch |= {"index": two, "draw": two}
+    # Runs once: compiling it takes longer than anything that optimising could save.
     return jax.jit(
         lambda key, batch: arms.init(
             key, view_fn(None, batch, train=False), train=False, method=method
-        )
+        ),
+        compiler_options={"xla_backend_optimization_level": 0},
     )(key, batch)
 
 
@@ -237,7 +239,10 @@ def pretrain(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -
         config,
         independent=c.independent_views,
         token_dropout=c.token_dropout,
-        caption_dropout=c.caption_dropout,
+        # An arm of text alone would be left with nothing.
+        caption_dropout=(
+            0.0 if config.model.arm.modalities == "text" else c.caption_dropout
+        ),
     )
     key = _key(seed, 0)
     variables = load_weights(

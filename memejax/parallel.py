@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -61,7 +62,8 @@ def put_batch(mesh: Mesh, batch: Tree) -> Tree:
 
 def put_state(mesh: Mesh, state: Tree) -> Tree:
     """A copy of the state on every device; the caller's own survives donation."""
-    return jax.device_put(state, replicated(mesh), may_alias=False)
+    # device_put alone may hand out the caller's own buffers.
+    return jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))
 
 
 def jit_step(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

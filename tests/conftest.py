@@ -8,6 +8,10 @@ import tempfile
 # Before jax is imported anywhere, so that it also holds for subprocesses.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
+# Compiling takes most of the time here, and -O0 halves it.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Many tests compile the same tiny programs; workers and subprocesses share them.
     cache = tempfile.mkdtemp(prefix="memejax-tests-")

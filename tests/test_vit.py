@@ -259,11 +259,15 @@ def test_gelu_and_layer_norm_by_hand():
     np.testing.assert_allclose(got, [[-np.sqrt(1.5), 0.0, np.sqrt(1.5)]], rtol=1e-5)
 
 
-def test_a_new_model_is_normal_with_deviation_0_02():
+def test_a_new_model_starts_at_the_scale_of_its_width():
     model = ViT(hidden=32, layers=1, heads=2, mlp=64, patch=4, grid=3)
     params = init(model, IMAGES)["params"]
-    for leaf in (params["patch"]["kernel"], params["block0"]["mlp"]["up"]["kernel"]):
+    for leaf, deviation in (
+        # 1 / sqrt(inputs); and Glorot's sqrt(2 / (inputs + outputs)).
+        (params["patch"]["kernel"], 48**-0.5),
+        (params["block0"]["mlp"]["up"]["kernel"], (2 / (32 + 64)) ** 0.5),
+    ):
         # 1536 draws and more know the deviation to 2 %.
-        assert abs(np.asarray(leaf).std() / 0.02 - 1) < 0.08
+        assert abs(np.asarray(leaf).std() / deviation - 1) < 0.08
     np.testing.assert_array_equal(params["patch"]["bias"], 0.0)
     np.testing.assert_array_equal(params["norm"]["scale"], 1.0)
