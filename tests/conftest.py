@@ -25,3 +25,6 @@ from absl import flags  # noqa: E402
 # grain's worker processes read absl flags.
 flags.FLAGS.mark_as_parsed()
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Scripts that made the golden files; they need torch.
+collect_ignore_glob = ["golden/*.py"]
