@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
@@ -31,17 +32,19 @@ def probabilities(
     Returns:
       Arm -> float64 [n], in the split's order.
     """
-    pieces: list[Mapping[str, jax.Array]] = []
+    collected, waiting, arms = metrics.Scores.empty(), metrics.Scores.empty(), []
     for _, batch in feeder.chunks(0):
-        pieces.append(predict(variables, batch))
-        if len(pieces) > 1:
-            # One batch late: the device works on while this one is fetched.
-            pieces[-2] = jax.device_get(pieces[-2])
-    real = feeder.plan.weight.reshape(-1) > 0
-    logits = {
-        arm: np.concatenate([np.asarray(p[arm], np.float64) for p in pieces])[real]
-        for arm in pieces[0]
-    }
+        outputs = predict(variables, batch)
+        arms = list(outputs)
+        # One batch late: the device works on this one while the last is fetched.
+        collected = collected.merge(waiting)
+        waiting = metrics.Scores.from_model_output(
+            logits=jnp.stack(list(outputs.values()), axis=-1),
+            weight=batch["weight"],
+            index=batch["index"],
+        )
+    scores = metrics.by_index(collected.merge(waiting).compute())
+    logits = dict(zip(arms, scores["logits"].T.astype(np.float64), strict=True))
     proba = {arm: special.expit(values) for arm, values in logits.items()}
     return proba | {AVERAGE: np.mean(list(proba.values()), axis=0)}
 

@@ -24,23 +24,9 @@ _SAMPLED_FLIPS = 100_000
 # Bootstrap replicates are made in blocks of about this many draws (16 MB a copy).
 _BLOCK = 2_000_000
 
-# What an evaluation step returns for each example. A jitted step may build it; merge
-# it on the host.
-Scores = clu.metrics.CollectingMetric.from_outputs(
-    ("logits", "label", "weight", "index")
-)
-
-
-def evaluation_metrics() -> type[clu.metrics.Collection]:
-    """The collection an evaluation loop fills: `scores` and the mean `loss`.
-
-    The step returns `single_from_model_output(logits=, label=, weight=, index=,
-    loss=, mask=)`, arrays `[batch]`; the loop merges; `compute()["scores"]` goes to
-    `by_index`. The loss is averaged where mask is true.
-    """
-    return clu.metrics.Collection.create(
-        scores=Scores, loss=clu.metrics.Average.from_output("loss")
-    )
+# What an evaluation collects of each example: `Scores.from_model_output(logits=,
+# weight=, index=)` a batch, merged on the host; `compute()` goes to `by_index`.
+Scores = clu.metrics.CollectingMetric.from_outputs(("logits", "weight", "index"))
 
 
 def by_index(scores: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
