@@ -2,8 +2,8 @@
 
     python -m memejax.bench.loop [--steps N] [--pairs N] [--out FILE]
 
-Both sides run the demo's pretraining step on the demo's data, decoded already. The
-loop's side is everything that a run does around the step: the plan, the pipeline,
+Both sides run the demo's pretraining, as long as in the demo unless `--steps` says
+otherwise, on the demo's data, decoded already. The loop's side is everything that a run does around the step: the plan, the pipeline,
 transfers, metrics, progress, metrics.jsonl, TensorBoard, checkpoints. The bare side
 calls the compiled step on one batch that lies on the device, and waits at the end.
 """
@@ -28,8 +28,8 @@ from memejax.main import load_config
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--out", default=None)
     options = parser.parse_args()
     config = load_config("configs/cass_mm.py:demo")

@@ -7,6 +7,7 @@ three channels red, green, blue last.
 import errno
 import os
 import stat
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,17 @@ from PIL import Image, ImageOps
 # 8000 x 6250: above any meme, and 150 MB once decoded.
 MAX_PIXELS = 50_000_000
 RESIZES = ("square", "shorter", "pad")
+# What Pillow raises for EXIF blocks with random bytes changed.
+_EXIF_ERRORS = (
+    AttributeError,
+    KeyError,
+    OSError,
+    OverflowError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 Progress = Callable[[int, int], None]
 
@@ -201,7 +213,7 @@ def decode(
         image.load()
         try:
             ImageOps.exif_transpose(image, in_place=True)
-        except Exception:  # noqa: S110
+        except _EXIF_ERRORS:
             # A damaged EXIF block leaves the pixels as they are, and usable.
             pass
         rgb = _to_rgb(image)
