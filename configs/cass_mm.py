@@ -49,8 +49,19 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.seed = 0
     config.seeds = 1
     config.stages = ("pretrain", "finetune", "evaluate")
+    # Of the image encoders below; one alone can be fine-tuned, CASS needs two.
+    config.arms = ("cnn", "vit")
     config.weights = dict(
-        image=dict(cnn=placeholder(str), vit=placeholder(str)), text=placeholder(str)
+        image=dict(cnn=placeholder(str), vit=placeholder(str)),
+        text=placeholder(str),
+    )
+    # What `python -m memejax.evaluate` (or a stage "probe") looks at.
+    config.probe = dict(
+        # By default the last one with labels.
+        split=placeholder(str),
+        k=20,
+        # At most so many of a split.
+        examples=10_000,
     )
     config.parallel = dict(devices=placeholder(int))
     return config
@@ -215,6 +226,7 @@ HEADS = "arms_[^/]*/(?!image_encoder|text_encoder).*"
 def data(*, image_size: int, text_length: int) -> ConfigDict:
     return ConfigDict(
         dict(
+            name="memes",
             root=placeholder(str),
             dev="dev_seen",
             # Share of the training memes held out by caption, where dev="validation".
@@ -283,6 +295,7 @@ def pretrain(
 ) -> ConfigDict:
     section = ConfigDict(
         dict(
+            method="multimodal_cass",
             steps=placeholder(int),
             epochs=placeholder(float),
             batch=batch,
@@ -327,8 +340,9 @@ def finetune(
 
 
 def optimizer(schedule: str, groups, *, warmup: int, **more) -> dict[str, Any]:
-    """AdamW; a group's own weight_decay or clip goes before the optimizer's."""
+    """A group's own weight_decay or clip goes before the optimizer's."""
     return dict(
+        rule=more.pop("rule", "adamw"),
         schedule=schedule,
         warmup=warmup,
         weight_decay=more.pop("weight_decay", 0.01),

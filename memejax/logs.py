@@ -6,6 +6,7 @@ run drops the lines past the checkpoint and writes the same ones again.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -129,6 +130,18 @@ class Logger:
         """Closes the files."""
         self._file.close()
         self._events.close()
+
+
+def pictures(folder: str | os.PathLike[str], drawn: Mapping[str, bytes]) -> None:
+    """Puts PNG pictures into a folder's TensorBoard events."""
+    # Imported here: see Logger.
+    from PIL import Image
+    from tensorboardX import SummaryWriter
+
+    with SummaryWriter(str(folder)) as events:
+        for name, png in drawn.items():
+            image = Image.open(io.BytesIO(png)).convert("RGB")
+            events.add_image(name, np.asarray(image), 0, dataformats="HWC")
 
 
 def clock(seconds: float) -> str:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from memejax import build, evaluate, logs, losses, metrics
+from memejax import build, logs, metrics, scores
 from memejax.checkpoint import Checkpoints
 from memejax.data import plans
 
@@ -86,7 +86,14 @@ def loop(
         total=total,
         start=step,
     )
-    teller = _Teller(logger, memory, config.log.every, feeder.plan.batch, total)
+    teller = _Teller(
+        logger,
+        memory,
+        config.log.every,
+        feeder.plan.batch,
+        total,
+        stage.is_collapsed,
+    )
     began = time.perf_counter() - memory.seconds
     pending: tuple[int, Any] | None = None
     try:
@@ -157,8 +164,9 @@ class _Memory:
 class _Teller:
     """Takes the metrics of finished updates: averages, lines, warnings."""
 
-    def __init__(self, logger, memory, every, batch, total):
+    def __init__(self, logger, memory, every, batch, total, is_collapsed):
         self._logger, self._memory = logger, memory
+        self._is_collapsed = is_collapsed
         self._every, self._batch, self._total = every, batch, total
         self._averages = logs.Averages(memory.averages)
 
@@ -204,7 +212,7 @@ class _Teller:
         for name, value in self._memory.panel.items():
             arm, figure = name.split("/")
             arms.setdefault(arm, {})[figure] = value
-        verdicts = {arm: losses.is_collapsed(panel) for arm, panel in arms.items()}
+        verdicts = {arm: self._is_collapsed(panel) for arm, panel in arms.items()}
         return [f"{arm}: {why}" for arm, (yes, why) in verdicts.items() if yes]
 
     def verdict(self) -> dict[str, Any]:
@@ -228,7 +236,7 @@ def _judge(evaluation, state, step, logger, memory) -> dict[str, float]:
     logger.metrics(step, evaluation.split, values)
     for arm, p in proba.items():
         logger.histogram(step, f"{evaluation.split}/scores/{arm}", p)
-    rating = values[f"{BEST}/{evaluate.AVERAGE}"]
+    rating = values[f"{BEST}/{scores.AVERAGE}"]
     better = memory.best is None or rating > memory.best
     memory.best = rating if better else memory.best
     memory.since_best = 0 if better else memory.since_best + 1

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import pathlib
 import sys
 from collections.abc import Sequence
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
+
+from memejax.config import find_config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "the experiment, FILE.py or FILE.py:PRESET"
@@ -36,30 +35,6 @@ def main(argv: Sequence[str]) -> None:
     except (hateful_memes.BadRecordsError, folder.OtherRunError) as error:
         # These speak to the user, who has no need of a traceback.
         sys.exit(f"error: {error}")
-
-
-def find_config(name: str) -> tuple[str, str | None]:
-    """`FILE.py[:PRESET]` -> (path, preset).
-
-    `configs/x.py` is found where only the installed package has that file, too.
-    """
-    file, colon, preset = name.partition(":")
-    here = pathlib.Path(__file__).parent
-    for folder in (here, here.parent):
-        if not os.path.exists(file) and (folder / file).exists():
-            file = str(folder / file)
-    return file, preset if colon else None
-
-
-def load_config(name: str) -> ConfigDict:
-    """The config of `FILE.py[:PRESET]`, as `--config` reads it."""
-    file, preset = find_config(name)
-    spec = importlib.util.spec_from_file_location("memejax_config", file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"no config file {file}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config() if preset is None else module.get_config(preset)
 
 
 def _argument(argument: str) -> str:

@@ -2,16 +2,18 @@
 
     main.py     flags -> config -> train.run(config, workdir)
     train.py    run: data, then for each seed the stages in order, then the summary
-                  pretrain   CASS on images and captions; no labels
+                  pretrain   multimodal CASS, CASS or DINO; no labels
+                  probe      what the pretrained features are worth, with pictures
                   finetune   the labels, from the pretrained arms or from scratch
                   evaluate   the best checkpoint on every split
     loop.py     the one loop: chunks in, state on, metrics out, checkpoints, signals
     dataset.py  config -> Data (splits as columns)
-    build.py    config -> Stage (state, compiled step, feeder)
-    steps.py    what one update computes, of losses/ and augment.py
+    build/      config -> Stage (state, compiled step, feeder)
+    steps/      what one update computes, of losses/, views.py and augment/
     feeders.py  what the loop eats, made of data/pipeline.py and data/plans.py
     parallel.py devices
-    folder.py   the run's folder; logs.py what it says; report.py its page
+    evaluate.py what a checkpoint's features are worth; scores.py probabilities
+    folder.py   the run's folder; logs.py what it says; report/ its page
 
 Everything is resumable: each stage restores its last checkpoint, and a stage that
 ended has an outcome.json and is not run again.
@@ -20,16 +22,19 @@ ended has an outcome.json and is not run again.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import build, dataset, evaluate, folder, logs, metrics, report
+from memejax import build, dataset, evaluate, folder, logs, metrics, report, scores
 from memejax.checkpoint import Checkpoints
 from memejax.loop import BEST, Evaluation, Signals, loop
 
@@ -94,52 +99,84 @@ class _Context:
 def _run_seed(context: _Context) -> dict[str, Any]:
     """The stages of one seed, in order."""
     stages = tuple(context.config.stages)
-    unknown = set(stages) - {"pretrain", "finetune", "evaluate"}
-    if unknown or list(stages) != sorted(stages, key=_ORDER.index):
+    if not set(stages) <= set(_ORDER) or list(stages) != sorted(
+        stages, key=_ORDER.index
+    ):
         raise ValueError(f"stages must be some of {_ORDER} in this order, got {stages}")
-    outcomes = {}
+    if "probe" in stages and "pretrain" not in stages:
+        raise ValueError("probe looks at what pretrain made: name both in stages")
+    outcomes, pretrained = {}, None
     if "pretrain" in stages:
-        outcomes["pretrain"] = _pretrain(context)
+        outcomes, pretrained = _pretrain(context, "probe" in stages)
     if "finetune" in stages:
-        outcomes |= _finetune(context, "pretrain" in stages, "evaluate" in stages)
+        outcomes |= _finetune(context, pretrained, "evaluate" in stages)
     return outcomes
 
 
-_ORDER = ("pretrain", "finetune", "evaluate")
+_ORDER = ("pretrain", "probe", "finetune", "evaluate")
 
 
-def _pretrain(context: _Context) -> dict[str, Any]:
-    """Pretraining, and its collapse panel."""
+def _pretrain(
+    context: _Context, look: bool
+) -> tuple[dict[str, Any], Callable[[], Any]]:
+    """Pretraining with its collapse panel, and what its features are worth.
+
+    Returns:
+      The outcomes, and a function that gives the variables it ended with.
+    """
     where = context.folder / "pretrain"
-    done = folder.read_json(where / "outcome.json")
-    if done is not None:
-        return done
-    stage = build.pretrain(
-        context.config, context.data, seed=context.seed, mesh=context.mesh
-    )
-    _, outcome = loop(stage, context.config, where, context.signals)
-    folder.write_json(where / "outcome.json", outcome)
-    return outcome
+    looked = context.folder / "probe-pretrain"
+    outcome = folder.read_json(where / "outcome.json")
+    seen = folder.read_json(looked / "outcome.json")
+    ended: Callable[[], Any] = functools.partial(_pretrained, context)
+    if outcome is None or (look and seen is None):
+        stage = build.pretrain(
+            context.config, context.data, seed=context.seed, mesh=context.mesh
+        )
+        # The loop gives the first state's memory up: a copy is the untrained network.
+        untrained = jax.device_get(stage.state.weights()) if look else None
+        if outcome is None:
+            state, outcome = loop(stage, context.config, where, context.signals)
+            folder.write_json(where / "outcome.json", outcome)
+            ended = state.weights
+        if look:
+            logs.say("probe: neighbours, linear probe, maps and pictures")
+            seen = evaluate.probe(
+                context.config,
+                context.data,
+                stage,
+                trained=ended(),
+                untrained=untrained,
+                mesh=context.mesh,
+                where=looked,
+            )
+            folder.write_json(looked / "outcome.json", seen)
+    return {"pretrain": outcome} | ({"probe-pretrain": seen} if look else {}), ended
 
 
-def _finetune(context: _Context, pretrained: bool, score: bool) -> dict[str, Any]:
+def _finetune(
+    context: _Context, pretrained: Callable[[], Any] | None, score: bool
+) -> dict[str, Any]:
     """Fine-tuning, and the best checkpoint on every split."""
     where = context.folder / "finetune"
-    scores = context.folder / "evaluate"
+    scored_in = context.folder / "evaluate"
     outcome = folder.read_json(where / "outcome.json")
-    scored = folder.read_json(scores / "outcome.json")
+    scored = folder.read_json(scored_in / "outcome.json")
     if outcome is not None and (scored is not None or not score):
         return {"finetune": outcome} | ({"evaluate": scored} if score else {})
-    start = _last_state(context, context.folder / "pretrain") if pretrained else None
     stage = build.finetune(
-        context.config, context.data, seed=context.seed, mesh=context.mesh, start=start
+        context.config,
+        context.data,
+        seed=context.seed,
+        mesh=context.mesh,
+        start=pretrained and pretrained(),
     )
-    del start
+    del pretrained
     dev = context.data.splits[context.data.dev]
     dev_feeder = build.scoring_feeder(context.config, dev, context.mesh)
 
     def score_dev(state) -> dict[str, np.ndarray]:
-        return evaluate.probabilities(stage.predict, _variables(state), dev_feeder)
+        return scores.probabilities(stage.predict, state.weights(), dev_feeder)
 
     if outcome is None:
         _, outcome = loop(
@@ -152,8 +189,8 @@ def _finetune(context: _Context, pretrained: bool, score: bool) -> dict[str, Any
         folder.write_json(where / "outcome.json", outcome)
     if not score:
         return {"finetune": outcome}
-    scored = _evaluate(context, stage, where, scores)
-    folder.write_json(scores / "outcome.json", scored)
+    scored = _evaluate(context, stage, where, scored_in)
+    folder.write_json(scored_in / "outcome.json", scored)
     return {"finetune": outcome, "evaluate": scored}
 
 
@@ -166,16 +203,16 @@ def _evaluate(
         trained / "checkpoints", keep=config.checkpoint.keep, best=BEST
     ) as saves:
         saved = saves.restore(stage.state, step=saves.best)
-    variables = _variables(saved.state)
+    variables = saved.state.weights()
     proba = {}
     for name, split in data.splits.items():
         if name == "train":
             continue
         feeder = build.scoring_feeder(config, split, context.mesh)
-        proba[name] = evaluate.probabilities(stage.predict, variables, feeder)
+        proba[name] = scores.probabilities(stage.predict, variables, feeder)
         (where / "predictions").mkdir(parents=True, exist_ok=True)
         for arm, values in proba[name].items():
-            suffix = "" if arm == evaluate.AVERAGE else f".{arm}"
+            suffix = "" if arm == scores.AVERAGE else f".{arm}"
             metrics.write_predictions(
                 where / "predictions" / f"{name}{suffix}.csv",
                 split.ids,
@@ -189,7 +226,7 @@ def _evaluate(
     return {
         "checkpoint": saved.step,
         "splits": {
-            name: evaluate.reports(
+            name: scores.reports(
                 values,
                 data.splits[name].labels,
                 thresholds=thresholds,
@@ -201,28 +238,22 @@ def _evaluate(
     }
 
 
-def _last_state(context: _Context, where: pathlib.Path):
-    """The state that pretraining ended with."""
+def _pretrained(context: _Context) -> Any:
+    """The variables that pretraining ended with, from its last checkpoint."""
     stage = build.pretrain(
         context.config, context.data, seed=context.seed, mesh=context.mesh
     )
-    with Checkpoints(
-        where / "checkpoints", keep=context.config.checkpoint.keep
-    ) as saves:
-        return saves.restore(stage.state, step=saves.latest).state
-
-
-def _variables(state) -> dict[str, Any]:
-    return {"params": state.params, "batch_stats": state.batch_stats}
+    return evaluate.restore(
+        context.folder / "pretrain", stage, keep=context.config.checkpoint.keep
+    )
 
 
 def _about_run(config: ConfigDict) -> str:
     """What this run is, and how to run the real one."""
     if config.preset != "demo":
         return f"{config.name}, preset {config.preset}"
-    on = (
-        "memes built in" if config.data.root is None else f"memes of {config.data.root}"
-    )
+    where = "built in" if config.data.root is None else f"of {config.data.root}"
+    on = f"{config.data.name} {where}"
     return (
         f"{config.name}, preset demo: small models on {on}, for a CPU; the real one is "
         f"--config=configs/{config.name}.py:full --config.data.root=FOLDER"
@@ -232,9 +263,15 @@ def _about_run(config: ConfigDict) -> str:
 def _about_data(data: dataset.Data) -> str:
     parts = []
     for name, split in data.splits.items():
-        share = f", {np.mean(split.labels == 1):.1%} hateful" if split.labelled else ""
+        share = ""
+        if split.labelled and data.classes == 2:
+            share = f", {np.mean(split.labels == 1):.1%} hateful"
         parts.append(f"{name} {len(split.ids)}{share}")
-    text = f"memes: {'; '.join(parts)}; vocabulary {data.vocabulary}"
+    text = f"{data.facts['name']}: {'; '.join(parts)}"
+    if data.classes != 2:
+        text += f"; {data.classes} classes"
+    if data.vocabulary:
+        text += f"; vocabulary {data.vocabulary}"
     if data.facts["truncated_captions"]:
         text += f"; {data.facts['truncated_captions']} captions cut"
     if data.facts["bad_records"]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from memejax import augment
 
 Batch = Mapping[str, jax.Array]
-Views = dict[str, dict[str, jax.Array]]
+Views = dict[str, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +26,15 @@ class Recipe:
     Attributes:
       mean: of the normalisation, per channel, in [0, 1].
       std: of the normalisation.
-      image: arguments of `augment.random_view`; empty leaves pictures as they are.
+      augment: `(keys [b], images_bhwc) -> images`, one array or a tuple of arrays of
+        several crops `[v, b, h, w, c]`; None leaves pictures as they are.
       token_dropout: share of a caption's tokens that a view loses.
       stream: arms with one stream see one view, arms with two see two.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    image: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    augment: Callable[..., Any] | None = None
     token_dropout: float = 0.0
     stream: int = 0
 
@@ -56,9 +57,11 @@ def make_views(
       dtype: of the pictures.
 
     Returns:
-      `views(key, batch, train=, step_key=) -> {arm: {image, input_ids,
-      attention_mask}}`. Examples draw from `key`, the batch from `step_key`; under
-      `train=False` nothing is random and neither is used.
+      `views(key, batch, train=, step_key=) -> {arm: view}`. A view holds `image`, or
+      `crops` where the recipe makes several of them, and `input_ids` and
+      `attention_mask` where the batch has captions. Examples draw from `key`, the
+      batch from `step_key`; under `train=False` nothing is random and neither is
+      used.
 
     References:
       Neverova et al., ModDrop: adaptive multi-modal gesture recognition, 1501.00102,
@@ -72,31 +75,37 @@ def make_views(
         train: bool,
         step_key: jax.Array | None = None,
     ) -> Views:
-        captions = batch["attention_mask"]
-        if train and caption_dropout:
+        captions = batch.get("attention_mask")
+        if train and caption_dropout and captions is not None:
             left_out = jax.random.bernoulli(step_key, caption_dropout)
             first = jnp.arange(captions.shape[1])[None] == 0
             captions = jnp.where(left_out & ~first, 0, captions)
-        made = {}
-        for name, recipe in recipes.items():
-            images = augment.to_float(batch["image"])
-            ids, mask = batch["input_ids"], captions
-            if train and (recipe.image or recipe.token_dropout):
-                keys = augment.example_keys(
-                    key, batch["index"], batch["draw"], recipe.stream
-                )
-                if recipe.image:
-                    images = augment.random_view(keys, images, **recipe.image)
-                if recipe.token_dropout:
-                    ids, mask = augment.token_dropout(
-                        keys, ids, mask, rate=recipe.token_dropout
-                    )
-            images = augment.normalize(images, mean=recipe.mean, std=recipe.std)
-            made[name] = {
-                "image": images.astype(dtype),
-                "input_ids": ids,
-                "attention_mask": mask,
-            }
-        return made
+        return {
+            name: _view(recipe, key, batch, captions, train=train, dtype=dtype)
+            for name, recipe in recipes.items()
+        }
 
     return views
+
+
+def _view(recipe, key, batch, captions, *, train, dtype) -> dict[str, Any]:
+    """One arm's view of a batch."""
+    keys = None
+    if train and (recipe.augment or recipe.token_dropout):
+        keys = augment.example_keys(key, batch["index"], batch["draw"], recipe.stream)
+    images = augment.to_float(batch["image"])
+    if train and recipe.augment:
+        images = recipe.augment(keys, images)
+    images = jax.tree.map(
+        lambda x: augment.normalize(x, mean=recipe.mean, std=recipe.std).astype(dtype),
+        images,
+    )
+    view = {"crops" if isinstance(images, tuple) else "image": images}
+    if captions is not None:
+        ids, mask = batch["input_ids"], captions
+        if train and recipe.token_dropout:
+            ids, mask = augment.token_dropout(
+                keys, ids, mask, rate=recipe.token_dropout
+            )
+        view |= {"input_ids": ids, "attention_mask": mask}
+    return view

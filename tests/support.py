@@ -2,7 +2,7 @@
 
 import pathlib
 
-from memejax.main import load_config
+from memejax.config import load_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = {

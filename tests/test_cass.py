@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memejax.losses import cass, negative_cosine
+from memejax import parallel
+from memejax.losses import cass, negative_cosine, weighted_mean
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(2, 6, 10))
@@ -15,6 +16,39 @@ def reference(x, y):
         2 - 2 * np.dot(a, b) / np.sqrt(np.dot(a, a) * np.dot(b, b))
         for a, b in zip(x, y, strict=True)
     ]
+
+
+def slope(function, x, step=1e-5):
+    """The gradient of a float64 function by central differences."""
+    out = np.zeros(x.shape)
+    for place in np.ndindex(x.shape):
+        moved = [np.array(x), np.array(x)]
+        moved[0][place] += step
+        moved[1][place] -= step
+        out[place] = (function(moved[0]) - function(moved[1])) / (2 * step)
+    return out
+
+
+def close(got, expected, rtol=1e-5):
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(got, expected, rtol=0, atol=rtol * scale)
+
+
+def mean_loss(x, y, weight):
+    return weighted_mean(cass(x, y), weight)
+
+
+GRADIENT = jax.jit(jax.value_and_grad(mean_loss, (0, 1)))
+
+
+def expected_mean(x, y, weight):
+    """The weighted mean loss and its two gradients, of the float64 reference."""
+
+    def mean(x, y):
+        return np.average(reference(x, y), weights=weight)
+
+    to_x = slope(lambda x: mean(x, y), x)
+    return mean(x, y), (to_x, slope(lambda y: mean(x, y), y))
 
 
 def test_golden():
@@ -54,6 +88,55 @@ def test_gradient_is_that_of_the_formula():
     to_x, to_y = jax.jit(jax.grad(lambda x, y: cass(x, y).sum(), (0, 1)))(x, y)
     np.testing.assert_allclose(to_x, [[0.0, -2.0]], atol=1e-6)
     np.testing.assert_allclose(to_y, [[-2.0, 0.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (5, 17)])
+def test_value_and_gradient_agree_with_float64(shape):
+    x, y = RNG.normal(size=(2, *shape))
+    weight = RNG.uniform(0.5, 2.0, size=shape[0])
+    value, (to_x, to_y) = GRADIENT(x, y, weight)
+    expected, (expected_x, expected_y) = expected_mean(x, y, weight)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    close(to_x, expected_x)
+    close(to_y, expected_y)
+
+
+def test_vmap_over_seeds():
+    x, y = RNG.normal(size=(2, 3, 4, 5))
+    weight = np.ones((3, 4))
+    value, (to_x, to_y) = jax.jit(jax.vmap(GRADIENT))(x, y, weight)
+    for i in range(3):
+        expected, (expected_x, expected_y) = expected_mean(x[i], y[i], weight[i])
+        np.testing.assert_allclose(value[i], expected, rtol=1e-5)
+        close(to_x[i], expected_x)
+        close(to_y[i], expected_y)
+
+
+def test_a_batch_split_over_devices_is_the_batch():
+    x, y = RNG.normal(size=(2, 8, 6)).astype(np.float32)
+    weight = np.array([1, 2, 0, 1, 1, 1, 1, 0], np.float32)
+    mesh = parallel.mesh(4)
+    value, (to_x, to_y) = GRADIENT(*parallel.put_batch(mesh, (x, y, weight)))
+    assert len(to_x.sharding.device_set) == 4
+    alone, (alone_x, alone_y) = GRADIENT(x, y, weight)
+    np.testing.assert_allclose(value, alone, rtol=1e-6)
+    close(to_x, alone_x, 1e-6)
+    close(to_y, alone_y, 1e-6)
+    expected = expected_mean(x.astype(np.float64), y.astype(np.float64), weight)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-5)
+
+
+def test_masked_examples_contribute_nothing():
+    weight = np.array([1, 0, 2, 1, 0, 1])
+    kept = weight > 0
+    expected, gradients = expected_mean(X[kept], Y[kept], weight[kept])
+    for spoilt in (1e6, 0.0):
+        x, y = np.where(kept[:, None], [X, Y], spoilt)
+        value, got = GRADIENT(x, y, weight)
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+        for gradient, one in zip(got, gradients, strict=True):
+            close(gradient[kept], one)
+            assert not np.any(gradient[~kept])
 
 
 @pytest.mark.parametrize("loss", [cass, negative_cosine])

@@ -18,6 +18,7 @@ def state_at(step):
             params={"w": jnp.arange(6.0).reshape(2, 3) + step},
             batch_stats={},
             opt_state=({"m": jnp.full(3, 0.1 * step)}, ()),
+            average={},
             key=jax.random.key(step),
         ),
     )

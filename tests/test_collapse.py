@@ -45,6 +45,22 @@ def test_constant_outputs():
     assert reason.count("is below") == 2 and reason.count("is above") == 1
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+@pytest.mark.parametrize("signs", ["one", "both"])
+def test_one_dominant_dimension(signs, noise):
+    # However long the outputs are along it, and whichever way they point.
+    z = noise * RNG.normal(size=(32, 100))
+    z[:, 3] += RNG.uniform(0.5, 2.0, size=32)
+    if signs == "both":
+        z[::2, 3] *= -1
+    panel = PANEL(z)
+    close(panel, reference(z), rtol=1e-4, atol=1e-5)
+    collapsed, reason = is_collapsed(panel)
+    assert collapsed
+    assert ("mean cosine" in reason) == (signs == "one")
+    assert "effective rank" in reason
+
+
 def test_zero_outputs_are_collapsed():
     panel = PANEL(np.zeros((4, 3)))
     close(panel, {"std": 0, "mean_cosine": 0, "effective_rank": 1}, atol=1e-6)

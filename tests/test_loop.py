@@ -50,13 +50,14 @@ def stage(total=20, size=1, measure=lambda x: {}, **more):
         params={"sum": jnp.float32(0)},
         batch_stats={},
         opt_state={},
+        average={},
         key=jax.random.key(0),
     )
     return build.Stage(
         state=jax.device_put(state, jax.local_devices()[0]),
         run_chunk=jax.jit(run_chunk),
         feeder=Chunks(plan, size, []),
-        predict=lambda *_: {},
+        embed=lambda *_: {},
         **more,
     )
 

@@ -290,7 +290,8 @@ def test_views_follow_the_example_not_its_place():
     recipe = views.Recipe(
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
-        image=dict(
+        augment=functools.partial(
+            augment.random_view,
             crop_scale=(0.5, 1.0),
             flip=0.5,
             vertical_flip=0.0,

@@ -22,7 +22,7 @@ import jax
 
 from memejax import build, dataset, loop, parallel
 from memejax.bench import pairs
-from memejax.main import load_config
+from memejax.config import load_config
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Shape suffixes: none; every array here is [batch, features].
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 
@@ -35,3 +36,53 @@ class Classifier(nn.Module):
         """[b, d] -> [b]."""
         features = nn.Dropout(self.dropout)(features, deterministic=not train)
         return nn.Dense(1, name="logit")(features)[:, 0]
+
+
+class DinoHead(nn.Module):
+    """A multilayer perceptron, L2 norm, and prototypes of unit length.
+
+    Linear, GELU, ..., Linear to the bottleneck, u = x / |x|, logits u . w_k / |w_k|
+    (times a gain a prototype, learnt unless `norm_last_layer`).
+
+    Attributes:
+      out: k, the number of prototypes, at least 2.
+      hidden: width of the hidden layers.
+      bottleneck: width that the prototypes lie in.
+      layers: linear layers before the norm, at least 1.
+      norm_last_layer: keep every gain at 1 (steadier, published for ViT-B).
+
+    References:
+      Caron et al., Emerging properties in self-supervised vision transformers,
+      2104.14294, appendix C.
+    """
+
+    out: int
+    hidden: int = 2048
+    bottleneck: int = 256
+    layers: int = 3
+    norm_last_layer: bool = True
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """[b, d] -> logits [b, k] float32."""
+        if self.out < 2 or self.layers < 1:
+            raise ValueError(
+                f"got {self.out} prototypes and {self.layers} layers, expected at "
+                "least 2 and 1"
+            )
+        init = nn.initializers.truncated_normal(0.02)
+        x = features
+        for i in range(self.layers - 1):
+            x = nn.Dense(self.hidden, kernel_init=init, name=f"layer{i}")(x)
+            x = nn.gelu(x, approximate=False)
+        x = nn.Dense(self.bottleneck, kernel_init=init, name="bottleneck")(x)
+        # The network's inputs are never exactly 0 here; 1e-12 is the reference's.
+        x = x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+        kernel = self.param(
+            "prototypes", nn.initializers.lecun_uniform(), (self.bottleneck, self.out)
+        )
+        logits = x @ (kernel / jnp.linalg.norm(kernel, axis=0, keepdims=True))
+        if self.norm_last_layer:
+            return logits
+        gain = self.param("gain", nn.initializers.ones, (self.out,))
+        return logits * gain[None]

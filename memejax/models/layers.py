@@ -286,7 +286,9 @@ class LayerNorm(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention: softmax(Q K^T / sqrt(e)) V, then one affine map.
 
-    Parameters: `query`, `key`, `value`, `out`, each a `Dense`.
+    Parameters: `query`, `key`, `value`, `out`, each a `Dense`. Collection
+    "intermediates", where mutable: `attention`, a tuple of one array a call, the
+    weights before dropout, float32 `[b, heads, t, t]`.
 
     References:
         Vaswani et al. 2017, arXiv:1706.03762, equation 1.
@@ -334,6 +336,8 @@ class Attention(nn.Module):
         if where is not None:
             logits = jnp.where(where[:, None, None, :] != 0, logits, MASKED)
         weights = nn.softmax(logits, axis=-1)
+        # Kept only where the caller makes "intermediates" mutable; `init` does not.
+        self.sow("intermediates", "attention", weights)
         weights = nn.Dropout(self.dropout)(weights, deterministic=not train)
         out = contract("bnqk,bnke->bnqe", weights, b=value, dtype=self.dtype)
         out = out.transpose(0, 2, 1, 3).reshape(b, t, d)

@@ -11,7 +11,7 @@ import numpy as np
 from memejax import folder as folders
 from memejax import logs, metrics
 from memejax.data import hateful_memes
-from memejax.evaluate import AVERAGE
+from memejax.scores import AVERAGE
 from memejax.report import tables
 
 

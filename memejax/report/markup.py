@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
-from memejax.evaluate import AVERAGE
+from memejax.scores import AVERAGE
 from memejax.report import tables
 
 STYLE = """

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 
 from memejax import logs
-from memejax.evaluate import AVERAGE
+from memejax.scores import AVERAGE
 from memejax.report import curves, markup, plots, tables
 from memejax.report.finished import Finished
 

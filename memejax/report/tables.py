@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-from memejax.evaluate import AVERAGE
+from memejax.scores import AVERAGE
 from memejax.losses import collapse
 
 # The row of the predictor that knows only the share of positives.

@@ -1,0 +1,167 @@
+"""Stages: everything that the loop needs, made from a config."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from memejax import dataset, feeders, losses, parallel, steps
+from memejax.build.modules import fusion_arms
+from memejax.build.optimizers import optimizer
+from memejax.build.variables import init_variables, load_weights, transfer
+from memejax.build.viewing import make_views, random_views
+from memejax.data import plans
+
+Tree = Any
+
+
+def _classifies_nothing(*_: Any) -> Any:
+    raise ValueError("this stage has no classifier")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What the loop needs.
+
+    Attributes:
+      state: before the first update, on the devices.
+      run_chunk: `(state, chunk) -> (state, metrics)`, compiled.
+      feeder: gives the chunks.
+      embed: `(variables, batch) -> {arm: features [b, d]}`, compiled.
+      predict: `(variables, batch) -> {arm: logits [b]}`, compiled; an error
+        where nothing is classified.
+      eval_every: updates between evaluations on the dev split; 0 never evaluates.
+      patience: evaluations without a better AUROC before the stage ends; 0: all.
+      is_collapsed: an arm's panel -> whether it shows collapse, and why.
+    """
+
+    state: steps.State
+    run_chunk: Callable[..., Any]
+    feeder: feeders.Feeder
+    embed: Callable[..., Any]
+    predict: Callable[..., Any] = _classifies_nothing
+    eval_every: int = 0
+    patience: int = 0
+    is_collapsed: Callable[..., tuple[bool, str]] = losses.is_collapsed
+
+
+def mesh(config: ConfigDict) -> Mesh:
+    """The devices of the run."""
+    return parallel.mesh(config.parallel.devices)
+
+
+def finetune(
+    config: ConfigDict,
+    data: dataset.Data,
+    *,
+    seed: int,
+    mesh: Mesh,
+    start: Mapping[str, Tree] | None = None,
+) -> Stage:
+    """Supervised training of every arm.
+
+    From the variables `start` of a stage before, where they fit; else from
+    checkpoints, where the config names them; else from scratch.
+    """
+    c = config.finetune
+    train = data.splits["train"]
+    if data.classes != 2 or not data.vocabulary:
+        raise ValueError(
+            "fine-tuning is of memes (two classes, with captions): for data.name="
+            f"{config.data.name!r} choose stages=('pretrain','probe')"
+        )
+    if not train.labelled:
+        raise ValueError("fine-tuning needs training memes of both labels")
+    arms = fusion_arms(config, data.vocabulary)
+    views = make_views(config, random_views(config.augment), independent=True)
+    key = key_of(seed, 1)
+    variables = load_weights(
+        config, init_variables(arms, train, views=views, key=key, method="classify")
+    )
+    if start is not None:
+        variables = transfer(start, variables)
+    plan = plan_of(c, train, seed=2 * seed + 1)
+    tx, rates = optimizer(c.optimizer, variables["params"], total=len(plan))
+    positives = float(np.mean(train.labels == 1))
+    apply_fn = functools.partial(arms.apply, method="classify")
+    step = steps.make_supervised_step(
+        apply_fn,
+        tx,
+        views=views,
+        positive_weight=(1 - positives) / positives if c.balance else 1.0,
+        accumulate=c.accumulate,
+        learning_rates=rates,
+    )
+    state = steps.init_state(variables, tx, key=jax.random.fold_in(key, 1))
+    return Stage(
+        state=parallel.put_state(mesh, state),
+        run_chunk=parallel.jit_step(step, mesh),
+        feeder=stream(config, train, plan, mesh),
+        embed=embedding(arms, views, mesh),
+        predict=parallel.jit_predict(steps.make_predict(apply_fn, views=views), mesh),
+        eval_every=c.eval_every,
+        patience=c.patience,
+    )
+
+
+def scoring_feeder(
+    config: ConfigDict, split: dataset.Split, mesh: Mesh
+) -> feeders.Feeder:
+    """One pass over a split, in order."""
+    plan = plans.sequential(len(split.ids), batch=config.finetune.batch)
+    return stream(config, split, plan, mesh)
+
+
+def part_feeder(
+    config: ConfigDict, split: dataset.Split, rows: np.ndarray, mesh: Mesh
+) -> feeders.Feeder:
+    """One pass over some rows of a split, in their order."""
+    plan = plans.sequential(len(rows), batch=config.finetune.batch)
+    index = np.asarray(rows, plan.index.dtype)[plan.index]
+    return stream(config, split, dataclasses.replace(plan, index=index), mesh)
+
+
+def embedding(arms: Any, views: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """`(variables, batch) -> {arm: features [b, d]}`, compiled."""
+    apply_fn = functools.partial(arms.apply, method="embeddings")
+    return parallel.jit_predict(steps.make_predict(apply_fn, views=views), mesh)
+
+
+def key_of(seed: int, stage: int) -> jax.Array:
+    """The PRNG key of a stage of a seed."""
+    return jax.random.fold_in(jax.random.key(seed), stage)
+
+
+def plan_of(section: ConfigDict, split: dataset.Split, *, seed: int) -> plans.Plan:
+    """A stage's plan: shuffled passes, as many as its steps or epochs say."""
+    n, batch = len(split.ids), section.batch
+    if (section.steps is None) == (section.epochs is None):
+        raise ValueError(
+            "set one of steps and epochs, got "
+            f"steps={section.steps}, epochs={section.epochs}"
+        )
+    total = section.steps
+    if total is None:
+        total = max(1, round(section.epochs * n / batch))
+    return plans.shuffled(n, batch=batch, steps=total, seed=seed)
+
+
+def stream(
+    config: ConfigDict, split: dataset.Split, plan: plans.Plan, mesh: Mesh
+) -> feeders.Feeder:
+    """Batches of a split, read as the plan says."""
+    c = config.pipeline
+    return feeders.StreamFeeder(
+        split.source,
+        plan,
+        mesh=mesh,
+        threads=c.threads,
+        workers=c.workers,
+    )

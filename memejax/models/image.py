@@ -1,0 +1,85 @@
+"""Arms of images alone: an encoder and the head that a self-supervised loss reads.
+
+`ImageArm` gives CASS its two raw outputs, `DinoArm` gives DINO the logits of many
+crops. Their encoders lie under the names that `fusion.Arm` has, so that an arm with
+text starts from them.
+
+Shape suffixes: v views, b batch, h height, w width, c channels, k prototypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from memejax.models import heads
+
+
+class ImageArm(nn.Module):
+    """z = W encoder(image): what CASS compares.
+
+    Attributes:
+      image_encoder: `(images_bhwc, train=) -> [b, d]`.
+      out: width of z; 1000 takes an ImageNet classifier.
+      predictor: hidden width of a predictor on z; 0 has none.
+
+    References:
+      Singh et al., Cross-architectural self-supervision, 2206.04170.
+    """
+
+    image_encoder: nn.Module
+    out: int = 1000
+    predictor: int = 0
+
+    def setup(self):
+        """Builds the head."""
+        self.head = nn.Dense(self.out)
+        if self.predictor:
+            self.predictor_head = heads.Predictor(self.predictor)
+
+    def features(self, inputs: Mapping[str, jax.Array], *, train: bool) -> jax.Array:
+        """A batch -> the encoder's features, [b, d]."""
+        return self.image_encoder(inputs["image"], train=train)
+
+    def project(self, inputs: Mapping[str, jax.Array], *, train: bool):
+        """A batch -> (z, prediction of the other arm's z), both [b, out]."""
+        outputs = self.head(self.features(inputs, train=train))
+        return outputs, self.predictor_head(outputs) if self.predictor else outputs
+
+
+class DinoArm(nn.Module):
+    """An encoder and DINO's head, over crops of several sizes.
+
+    Attributes:
+      image_encoder: `(images_bhwc, train=) -> [b, d]`, of any size of image.
+      head: `features [b, d] -> logits [b, k]`.
+    """
+
+    image_encoder: nn.Module
+    head: nn.Module
+
+    def features(self, inputs: Mapping[str, Any], *, train: bool) -> jax.Array:
+        """A batch -> the encoder's features, [b, d]."""
+        return self.image_encoder(inputs["image"], train=train)
+
+    def project(self, inputs: Mapping[str, Any], *, train: bool) -> jax.Array:
+        """Crops -> logits [v, b, k]: the encoder once a size, the head once.
+
+        Args:
+          inputs: `crops`, arrays [v, b, h, w, c] of one size each. Without it (when
+            the parameters are made) `image` stands for a single crop.
+          train: as the encoder takes it.
+        """
+        crops = inputs["crops"] if "crops" in inputs else (inputs["image"][None],)
+        b = crops[0].shape[1]
+        features = [
+            self.image_encoder(x.reshape(-1, *x.shape[2:]), train=train)
+            for x in crops
+            if x.size
+        ]
+        logits = self.head(jnp.concatenate(features))
+        return logits.reshape(-1, b, logits.shape[-1])

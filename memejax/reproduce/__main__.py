@@ -1,0 +1,111 @@
+"""The command line: `python -m memejax.reproduce table1`.
+
+    python -m memejax.reproduce table1|table2|table8 [--preset=demo|full|paper]
+      [--workdir=runs/tables-demo] [--seeds=5] [--shard=i/n] [--root=FOLDER]
+      [--set=LEAF=VALUE ...] [--table-only]
+
+Each row and seed is a run with a folder of its own, `<workdir>/<row>/seed<i>`. What is
+finished is not run again, what was interrupted resumes, and `<workdir>/<table>.md`,
+`.csv` and `.html` are written again after every run. Tables in one workdir share their
+runs: do not run two tables there at the same time, run table8, which has all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs what the arguments name."""
+    options = _parser().parse_args(argv)
+    # Imported here, so that --help and a misspelt option answer at once.
+    from absl import flags, logging
+
+    from memejax import folder, logs
+    from memejax.data import hateful_memes
+    from memejax.report import paper_table
+    from memejax.reproduce import command
+
+    # jax and orbax narrate at INFO; grain's worker processes read absl's flags.
+    logging.set_verbosity(logging.WARNING)
+    flags.FLAGS.mark_as_parsed()
+    # These errors speak to the user, who has no need of a traceback.
+    try:
+        plan = command.prepare(
+            options.table,
+            preset=options.preset,
+            workdir=options.workdir,
+            seeds=options.seeds,
+            shard=options.shard,
+            root=options.root,
+            leaves=dict(options.leaves),
+            table_only=options.table_only,
+        )
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    try:
+        table = command.perform(plan)
+    except (hateful_memes.BadRecordsError, folder.OtherRunError) as error:
+        sys.exit(f"error: {error}")
+    text = paper_table.to_markdown(table)
+    encoding = sys.stdout.encoding or "ascii"
+    if not encoding.lower().startswith("utf"):
+        text = text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
+    logs.say(f"\n{text}")
+    for suffix in command.FORMATS:
+        logs.say(f"{plan.workdir / plan.table}.{suffix}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    # The tables' and presets' names are checked where they are known.
+    parser = argparse.ArgumentParser(
+        prog="python -m memejax.reproduce",
+        description="The runs of a paper's table, and the table.",
+    )
+    parser.add_argument("table", help="table1, table2 or table8")
+    parser.add_argument("--preset", default="demo", help="demo, full or paper")
+    parser.add_argument("--workdir", help="default runs/tables-<preset>")
+    parser.add_argument("--seeds", type=int, default=5, help="of every row, from 0")
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="run only the runs j with j %% N == I, I from 0 to N - 1",
+    )
+    parser.add_argument("--root", help="folder of the memes; full and paper need it")
+    parser.add_argument(
+        "--set",
+        dest="leaves",
+        type=_leaf,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="LEAF=VALUE",
+        help="a leaf of every run's config that has it, as data.tokenizer=FOLDER",
+    )
+    parser.add_argument(
+        "--table-only", action="store_true", help="write the table, run nothing"
+    )
+    return parser
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, many = text.partition("/")
+    if not (slash and index.isdecimal() and many.isdecimal()):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected I/N as in 0/8")
+    return int(index), int(many)
+
+
+def _leaf(text: str) -> tuple[str, str]:
+    leaf, equals, value = text.partition("=")
+    if not equals or not leaf:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected LEAF=VALUE as in pretrain.batch=64"
+        )
+    return leaf.removeprefix("config."), value
+
+
+if __name__ == "__main__":
+    main()

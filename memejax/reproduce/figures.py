@@ -1,0 +1,261 @@
+"""Finished runs -> the figures of a paper's table."""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from memejax import folder, metrics
+from memejax.report import tables
+from memejax.report.paper_table import Line, PaperTable, Spread
+from memejax.reproduce.rows import TITLES, Row, rows
+from memejax.reproduce.runs import place
+
+Results = Mapping[str, Any]
+# The split that a table is of, if it is there: the paper's first.
+SPLITS = ("test_unseen", "test_seen", "test")
+
+
+def spread(
+    values: Sequence[float], *, single: tuple[float | None, float | None] = (None, None)
+) -> Spread:
+    """Mean, standard deviation and 95 % interval of the mean over seeds.
+
+    `mean +- t(0.975, n - 1) std / sqrt(n)`, Student's t.
+
+    Args:
+      values: one a seed; those that are NaN are left out.
+      single: the interval to give where there is one seed only.
+
+    Returns:
+      What is known: nothing of no values, no deviation of one.
+    """
+    known = [value for value in values if tables.is_number(value)]
+    if not known:
+        return Spread()
+    mean, std = metrics.mean_std(known)
+    if len(known) == 1:
+        low, high = (x if tables.is_number(x) else None for x in single)
+        return Spread(mean, None, low, high)
+    reach = float(stats.t.ppf(0.975, len(known) - 1)) * std / math.sqrt(len(known))
+    return Spread(mean, std, mean - reach, mean + reach)
+
+
+def collect(
+    table: str, workdir: str | os.PathLike[str], *, preset: str, seeds: int
+) -> PaperTable:
+    """The table from whatever is finished.
+
+    Args:
+      table: one of `rows.TABLES`.
+      workdir: the tables' folder.
+      preset: of its runs.
+      seeds: how many are to be in it, from 0.
+
+    Raises:
+      ValueError: if the table is unknown, or the runs there are of another preset or
+        of different data.
+    """
+    wanted = rows(table, preset=preset)
+    found = {row.name: _finished(row, workdir, seeds) for row in wanted}
+    # Runs that several rows read count once.
+    every = {run: results for runs in found.values() for run, results in runs.items()}
+    root, split = _same_data(every, preset)
+    lines = [_line(row, found[row.name], split, workdir, seeds) for row in wanted]
+    return PaperTable(
+        name=table,
+        title=TITLES[table],
+        preset=preset,
+        split=_describe(split, root),
+        lines=[*lines, *_references(list(every.values()), split)],
+        notes=_notes(preset, list(every.values()), split, root),
+    )
+
+
+def _finished(
+    row: Row, workdir: str | os.PathLike[str], seeds: int
+) -> dict[pathlib.Path, Results]:
+    """Run's folder -> results, of the row's finished seeds in order."""
+    if row.needs is not None:
+        return {}
+    folders = [place(workdir, row, seed) for seed in range(seeds)]
+    results = {path: folder.read_json(path / "results.json") for path in folders}
+    return {path: value for path, value in results.items() if value is not None}
+
+
+def _same_data(
+    every: Mapping[pathlib.Path, Results], preset: str
+) -> tuple[str | None, str | None]:
+    """The folder of the memes and the split that all runs have in common.
+
+    Raises:
+      ValueError: naming the runs that are of another preset or data.
+    """
+    first: tuple[pathlib.Path, Any] | None = None
+    for path, results in every.items():
+        if results["preset"] != preset:
+            raise ValueError(
+                f"{path} is a run of the preset {results['preset']}, expected {preset}"
+            )
+        data = (results["data"].get("root"), _split(results))
+        first = first or (path, data)
+        if data != first[1]:
+            raise ValueError(
+                f"got runs of different data (folder, test split): {first[0]} of "
+                f"{first[1]}, {path} of {data}; a table needs a --workdir of its own"
+            )
+    return first[1] if first else (None, None)
+
+
+def _split(results: Results) -> str | None:
+    """The split to read, None where no labelled one was scored."""
+    dev, names = results["dev"], results["summary"]
+    others = sorted(names, key=lambda name: (name == dev, name))
+    return next((name for name in (*SPLITS, *others) if name in names), None)
+
+
+def _line(
+    row: Row,
+    runs: Mapping[pathlib.Path, Results],
+    split: str | None,
+    workdir: str | os.PathLike[str],
+    seeds: int,
+) -> Line:
+    """The row's figures over its finished seeds."""
+    note = row.note
+    if row.needs is not None:
+        note = " ".join(filter(None, (f"Not built yet ({row.needs}).", note)))
+    reports = _reports(runs.values(), split, row)
+    interval = (None, None)
+    if len(reports) == 1:
+        interval = (reports[0].get("auroc_low"), reports[0].get("auroc_high"))
+    verdicts = [
+        outcome["pretrain"]["collapsed"]
+        for results in runs.values()
+        for outcome in results["seeds"].values()
+        if "collapsed" in outcome.get("pretrain", {})
+    ]
+    return Line(
+        method=row.method,
+        architecture=row.architecture,
+        size=row.size,
+        auroc=spread([r["auroc"] for r in reports], single=interval),
+        accuracy=spread([r["accuracy"] for r in reports]),
+        published_auroc=row.published_auroc,
+        published_accuracy=row.published_accuracy,
+        finished=len(runs),
+        seeds=0 if row.needs is not None else seeds,
+        collapsed=sum(verdicts) if verdicts else None,
+        seconds=float(np.mean([_seconds(r) for r in runs.values()])) if runs else None,
+        pages=[
+            (path.name.removeprefix("seed"), _relative(path / "report.html", workdir))
+            for path in runs
+        ],
+        note=note,
+    )
+
+
+def _reports(runs, split: str | None, row: Row) -> list[dict[str, Any]]:
+    """What each evaluated run says of the row's arm.
+
+    Raises:
+      ValueError: if a run has no such arm.
+    """
+    found = []
+    for results in runs:
+        for outcome in results["seeds"].values():
+            if split is None or "evaluate" not in outcome:
+                continue
+            arms = outcome["evaluate"]["splits"][split]
+            if row.arm not in arms:
+                raise ValueError(
+                    f"the row {row.name} is of the arm {row.arm!r}, but its run has "
+                    f"{sorted(arms)}"
+                )
+            found.append(arms[row.arm])
+    return found
+
+
+def _seconds(results: Results) -> float:
+    """How long a run took; of a resumed one, what its stages took in all."""
+    stages = sum(
+        outcome[stage]["seconds"]
+        for outcome in results["seeds"].values()
+        for stage in ("pretrain", "finetune")
+        if stage in outcome
+    )
+    return max(results["seconds"], stages)
+
+
+def _relative(path: pathlib.Path, workdir: str | os.PathLike[str]) -> str:
+    return path.relative_to(workdir).as_posix()
+
+
+def _references(every: Sequence[Results], split: str | None) -> list[Line]:
+    """The constant predictor and, of built-in memes, the best possible."""
+    outcomes = [outcome for results in every for outcome in results["seeds"].values()]
+    constants = [
+        outcome["evaluate"]["splits"][split][tables.CONSTANT]
+        for outcome in outcomes
+        if split is not None and "evaluate" in outcome
+    ]
+    lines = [_reference("constant predictor", constants)]
+    best = [
+        results["data"]["bayes"]["both"]
+        for results in every
+        if results["data"].get("bayes")
+    ]
+    return [*lines, _reference("best possible (Bayes)", best)] if best else lines
+
+
+def _reference(name: str, figures: Sequence[Mapping[str, float]]) -> Line:
+    """A row that no seed changes but through its memes: means alone."""
+    # The constant predictor's AUROC is known before any run.
+    auroc = spread([f["auroc"] for f in figures]).mean if figures else 0.5
+    accuracy = spread([f["accuracy"] for f in figures]).mean
+    return Line(method=name, auroc=Spread(auroc), accuracy=Spread(accuracy))
+
+
+def _describe(split: str | None, root: str | None) -> str | None:
+    """The split, and whose memes it is of."""
+    if split is None:
+        return None
+    return f"{split} of {'the built-in memes' if root is None else root}"
+
+
+def _notes(
+    preset: str, every: Sequence[Results], split: str | None, root: str | None
+) -> list[str]:
+    """How to read the table."""
+    notes = []
+    if preset == "demo":
+        notes.append(
+            "Preset demo: small models; every row has the same number of updates of "
+            "the same batch in each of its stages, and rows that differ only by the "
+            "size of the pictures are one. Not comparable with the published figures."
+        )
+        if every and root is None:
+            notes.append("Every seed has built-in memes of its own.")
+    if preset == "paper":
+        notes.append(
+            "Preset paper: the recipes as published, with the faults that the configs' "
+            "headers name."
+        )
+    if every and split == every[0]["dev"]:
+        notes.append("This split chose the checkpoints: the figures are optimistic.")
+    notes += [
+        "AUROC and accuracy (at 0.5): mean ± standard deviation over the seeds, and in "
+        "brackets the 95 % interval of the mean (Student's t); of one seed, that of "
+        "the AUROC over resampled memes.",
+        "The published figures are of Hateful Memes' test_unseen, where the constant "
+        "predictor has an AUROC of 0.5 and an accuracy of 0.625: a published accuracy "
+        "of 0.625 beside an AUROC of 0.5 is no skill.",
+        "Collapsed: seeds whose pretraining ended collapsed.",
+    ]
+    return notes

@@ -1,0 +1,198 @@
+"""The rows of "Exploring Emerging Properties in Multimodal Neural Networks".
+
+Tables 1 and 2 are one arm each; table 8 is both of them and the graph networks.
+Every row is fine-tuned with text; "image-only" says what was pretrained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+PRESETS = ("demo", "full", "paper")
+# Table -> the arms whose rows it has.
+TABLES = {"table1": ("cnn",), "table2": ("vit",), "table8": ("cnn", "vit")}
+TITLES = {
+    "table1": "Table 1, ResNet-50",
+    "table2": "Table 2, ViT-B/16",
+    "table8": "Table 8, all methods",
+}
+ARCHITECTURES = {"cnn": "ResNet-50", "vit": "ViT-B/16"}
+SMALL = {"cnn": "small ResNet", "vit": "small ViT"}
+
+# What every row of the demo is given: a table compares methods, not budgets.
+DEMO_FINETUNE = {"finetune.steps": 120, "finetune.batch": 128}
+DEMO_PRETRAIN = {"pretrain.steps": 200, "pretrain.batch": 128}
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """How a row was trained.
+
+    Attributes:
+      title: for a person.
+      config: its file.
+      both: whether one run gives both arms' scores.
+      pretrains: whether there is a stage before fine-tuning.
+      sizes: sides of the pictures, in pixels, that the papers have rows of.
+    """
+
+    title: str
+    config: str
+    both: bool
+    pretrains: bool
+    sizes: tuple[int, ...] = (384,)
+
+
+METHODS = {
+    "supervised": Method(
+        "supervised",
+        "configs/supervised.py",
+        both=False,
+        pretrains=False,
+        sizes=(224, 384),
+    ),
+    "dino": Method("DINO, image-only", "configs/dino.py", both=False, pretrains=True),
+    "cass": Method("CASS, image-only", "configs/cass.py", both=True, pretrains=True),
+    "cass_mm": Method(
+        "multimodal CASS", "configs/cass_mm.py", both=True, pretrains=True
+    ),
+}
+
+# (method, arm, size) -> AUROC and accuracy on test_unseen, where known.
+PUBLISHED = {
+    ("cass", "cnn", 384): (0.5405, 0.5445),
+    ("cass_mm", "cnn", 384): (0.501, 0.551),
+    ("supervised", "vit", 384): (0.500, 0.545),
+    ("dino", "vit", 384): (0.5002, 0.624),
+    ("cass", "vit", 384): (0.5339, 0.590),
+    ("cass_mm", "vit", 384): (0.500, 0.625),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+      name: of its own.
+      run: folder of its runs; rows read from the same runs have the same.
+      method: for a person.
+      architecture: for a person.
+      size: for a person: the pictures' side in pixels, or "small".
+      config: its file, "" where there is none.
+      overrides: dotted leaf -> value.
+      arm: whose score is the row's.
+      published_auroc: None where none was published.
+      published_accuracy: the same.
+      note: under the table.
+      needs: what is missing for the row to run, None where nothing is.
+    """
+
+    name: str
+    run: str
+    method: str
+    architecture: str
+    size: str
+    config: str
+    overrides: Mapping[str, Any]
+    arm: str
+    published_auroc: float | None = None
+    published_accuracy: float | None = None
+    note: str = ""
+    needs: str | None = None
+
+
+def _graph(name: str, title: str, auroc: float, accuracy: float, note="") -> Row:
+    return Row(
+        name=name,
+        run=name,
+        method=title,
+        architecture="graph network",
+        size="",
+        config="",
+        overrides={},
+        arm="",
+        published_auroc=auroc,
+        published_accuracy=accuracy,
+        note=note,
+        needs="graph networks",
+    )
+
+
+GRAPH_ROWS = (
+    _graph("gcn", "GCN", 0.514, 0.547),
+    _graph("graphsage", "GraphSAGE", 0.481, 0.625),
+    _graph(
+        "gat",
+        "GAT",
+        0.564,
+        0.499,
+        "The paper's table 3 has an AUROC of 0.541, its table 8 one of 0.564.",
+    ),
+)
+
+
+def rows(table: str, *, preset: str) -> list[Row]:
+    """The rows of a table.
+
+    In the demo all pictures are small, and rows that differ only by size are one.
+
+    Args:
+      table: one of `TABLES`.
+      preset: one of `PRESETS`.
+
+    Raises:
+      ValueError: if there is no such table or preset.
+    """
+    if table not in TABLES:
+        raise ValueError(f"unknown table {table!r}: choose one of {sorted(TABLES)}")
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}: choose one of {sorted(PRESETS)}")
+    found = [
+        _demo_row(name, arm) if preset == "demo" else _row(name, arm, size)
+        for arm in TABLES[table]
+        for name, method in METHODS.items()
+        # The paper's own size is the last.
+        for size in (method.sizes[-1:] if preset == "demo" else method.sizes)
+    ]
+    return found + (list(GRAPH_ROWS) if table == "table8" else [])
+
+
+def _row(name: str, arm: str, size: int) -> Row:
+    """A row at the papers' scale."""
+    return _make(
+        name, arm, ARCHITECTURES[arm], str(size), size, {"data.image_size": size}
+    )
+
+
+def _demo_row(name: str, arm: str) -> Row:
+    """A row of small models."""
+    budget = DEMO_FINETUNE | (DEMO_PRETRAIN if METHODS[name].pretrains else {})
+    return _make(name, arm, SMALL[arm], "small", METHODS[name].sizes[-1], budget)
+
+
+def _make(
+    name: str,
+    arm: str,
+    architecture: str,
+    size: str,
+    published_size: int,
+    overrides: Mapping[str, Any],
+) -> Row:
+    method = METHODS[name]
+    auroc, accuracy = PUBLISHED.get((name, arm, published_size), (None, None))
+    alone = {} if method.both else {"arms": (arm,)}
+    return Row(
+        name=f"{name}-{arm}-{size}",
+        run=f"{name}-{size}" if method.both else f"{name}-{arm}-{size}",
+        method=method.title,
+        architecture=architecture,
+        size=size,
+        config=method.config,
+        overrides=dict(overrides) | alone,
+        arm=arm,
+        published_auroc=auroc,
+        published_accuracy=accuracy,
+    )

@@ -1,0 +1,215 @@
+"""Rows and seeds -> runs: a folder each, so that shards spread and none runs twice."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from memejax import build, folder
+from memejax.config import load_config
+from memejax.reproduce.rows import Row
+
+# Leaves that make a row what it is: the table sets them itself.
+OWN = ("name", "preset", "seed", "seeds", "arms", "data.root")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One seed of one row, or of several rows that read the same run.
+
+    Attributes:
+      row: the first of those rows.
+      seed: the only one of the run.
+      folder: `<workdir>/<row.run>/seed<seed>`.
+    """
+
+    row: Row
+    seed: int
+    folder: pathlib.Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether its results are there."""
+        return (self.folder / "results.json").exists()
+
+
+def place(workdir: str | os.PathLike[str], row: Row, seed: int) -> pathlib.Path:
+    """The folder of a row's run."""
+    return pathlib.Path(workdir) / row.run / f"seed{seed}"
+
+
+def expand(
+    rows: Sequence[Row], workdir: str | os.PathLike[str], *, seeds: int
+) -> list[Run]:
+    """Every run that the rows need, once each.
+
+    Seed by seed, so that an unfinished table has some of every row.
+
+    Args:
+      rows: of a table; those that cannot run yet are left out.
+      workdir: the tables' folder.
+      seeds: how many, from 0.
+
+    Raises:
+      ValueError: if `seeds` is below 1, or rows share a run and differ in what it is.
+    """
+    if seeds < 1:
+        raise ValueError(f"got seeds={seeds}, expected at least 1")
+    shared: dict[str, Row] = {}
+    for row in rows:
+        if row.needs is not None:
+            continue
+        first = shared.setdefault(row.run, row)
+        if (first.config, first.overrides) != (row.config, row.overrides):
+            raise ValueError(
+                f"the rows {first.name} and {row.name} share the run {row.run}, but "
+                f"not its config: {first.config} {dict(first.overrides)} and "
+                f"{row.config} {dict(row.overrides)}"
+            )
+    return [
+        Run(row, seed, place(workdir, row, seed))
+        for seed in range(seeds)
+        for row in shared.values()
+    ]
+
+
+def shard(runs: Sequence[Run], index: int, *, of: int) -> list[Run]:
+    """The runs of a shard: run j belongs to shard j % of.
+
+    Args:
+      runs: all of them, in the same order in every shard.
+      index: 0 to of - 1.
+      of: number of shards, at least 1.
+
+    Raises:
+      ValueError: if `index` is not one of them.
+    """
+    if not 0 <= index < of:
+        raise ValueError(
+            f"got shard {index}/{of}, expected i/n with i from 0 to n - 1, n >= 1"
+        )
+    return list(runs[index::of])
+
+
+def configs(
+    runs: Sequence[Run],
+    *,
+    preset: str,
+    root: str | None = None,
+    leaves: Mapping[str, str] | None = None,
+) -> list[ConfigDict]:
+    """The config of each run.
+
+    Args:
+      runs: of one preset.
+      preset: "demo", "full" or "paper".
+      root: the memes' folder; None leaves the built-in ones.
+      leaves: dotted leaf -> value as written on a command line; a run whose config
+        has no such leaf goes without.
+
+    Raises:
+      ValueError: if a leaf is the table's own, is in no run's config, or cannot have
+        that value.
+    """
+    leaves = leaves or {}
+    own = {*OWN} | (set() if preset == "demo" else {"data.image_size"})
+    if own & leaves.keys():
+        raise ValueError(
+            f"the table itself sets {sorted(own & leaves.keys())}: see --root and "
+            "--seeds, or run memejax.main"
+        )
+    made, unused = [], dict(leaves)
+    for run in runs:
+        config = load_config(f"{run.row.config}:{preset}")
+        values = dict(run.row.overrides) | {"seed": run.seed, "seeds": 1}
+        if root is not None:
+            values["data.root"] = root
+        for leaf, value in values.items():
+            if leaf not in _names(config):
+                raise ValueError(f"{run.row.config} has no leaf {leaf}")
+            _set(config, leaf, value)
+        for leaf, text in leaves.items():
+            if leaf in _names(config):
+                _set_text(config, leaf, text)
+                unused.pop(leaf, None)
+        made.append(config)
+    if unused and made:
+        leaf = min(unused)
+        names = sorted({name for config in made for name in _names(config)})
+        close = difflib.get_close_matches(leaf, names) or names
+        raise ValueError(
+            f"no run's config has the leaf {leaf}; expected one like {', '.join(close)}"
+        )
+    return made
+
+
+def check_folder(run: Run, config: ConfigDict) -> None:
+    """Whether what is in the run's folder is the run that is asked for.
+
+    Raises:
+      folder.OtherRunError: with the leaves that differ.
+    """
+    old = folder.read_json(run.folder / "config.json")
+    if old is None:
+        return
+    # As it reads once written: tuples are lists there.
+    before, now = map(_identity, (old, json.loads(json.dumps(config.to_dict()))))
+    different = [
+        f"  {name}: {before.get(name, '(absent)')} there, "
+        f"{now.get(name, '(absent)')} asked for"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    if different:
+        raise folder.OtherRunError(
+            f"{run.folder} holds a run of another config:\n"
+            + "\n".join(different)
+            + "\nchoose another --workdir, or remove that one"
+        )
+
+
+def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted leaf -> value of what decides what is computed."""
+    parts = {name: part for name, part in config.items() if name not in build.RUNTIME}
+    return folder.flatten(parts)
+
+
+def _names(config: ConfigDict) -> set[str]:
+    return set(folder.flatten(config.to_dict()))
+
+
+def _set(config: ConfigDict, leaf: str, value: Any) -> None:
+    """Sets a leaf.
+
+    Raises:
+      ValueError: if the leaf is of another type.
+    """
+    try:
+        config.update_from_flattened_dict({leaf: value})
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{config.name}: {leaf} cannot be {value!r}: {error}"
+        ) from error
+
+
+def _set_text(config: ConfigDict, leaf: str, text: str) -> None:
+    """Sets a leaf from text: a Python literal, where that fits, or else the text."""
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        value = text
+    try:
+        _set(config, leaf, value)
+    except ValueError:
+        # A folder may be called 2024.
+        if value == text:
+            raise
+        _set(config, leaf, text)

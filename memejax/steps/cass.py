@@ -1,0 +1,158 @@
+"""CASS: two arms of different architecture agree about the same example."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+
+from memejax import losses
+from memejax.steps.state import Averaging
+from memejax.steps.update import Metrics, Step, make_step, panel_of
+from memejax.views import Views
+
+
+@dataclasses.dataclass(frozen=True)
+class CassObjective:
+    """The multimodal CASS loss and what keeps it from collapsing.
+
+    As published everything but the cosine is off. Then a constant output is a
+    minimiser, and with trainable heads and identical inputs it is what training
+    finds.
+
+    Attributes:
+      standardize: outputs standardised over the batch before everything else, so
+        that the covariance term is one on correlations.
+      variance: weight of the variance term (VICReg's) of each arm.
+      covariance: weight of the covariance term of each arm.
+      stop_gradient: each arm's prediction follows the other's output held constant
+        (SimSiam), instead of gradients to both.
+    """
+
+    standardize: bool = False
+    variance: float = 0.0
+    covariance: float = 0.0
+    stop_gradient: bool = False
+
+
+def cass_loss(
+    outputs: Mapping[str, tuple[jax.Array, jax.Array]],
+    weight: jax.Array,
+    *,
+    objective: CassObjective,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Scalar: the objective over all pairs of arms, and its parts.
+
+    Args:
+      outputs: arm -> (output z, prediction of the other arm's), each [b, d].
+      weight: float32 [b]; 0 masks an example.
+      objective: which terms, and how heavy.
+      axis_name: device axis that the batch is split over, under pmap.
+
+    Returns:
+      The scalar loss, and `cass`, `variance`, `covariance` as they went into it.
+
+    Raises:
+      ValueError: unless there are exactly two arms.
+    """
+    if len(outputs) != 2:
+        raise ValueError(f"CASS compares two arms, got {sorted(outputs)}")
+    where = weight > 0
+
+    def prepared(z: jax.Array) -> jax.Array:
+        if objective.standardize:
+            return losses.standardize(z, where=where, axis_name=axis_name)
+        return z
+
+    a, b = sorted(outputs)
+    z = {arm: prepared(output) for arm, (output, _) in outputs.items()}
+    if objective.stop_gradient:
+        p = {arm: prepared(prediction) for arm, (_, prediction) in outputs.items()}
+        pair = 0.5 * (
+            losses.negative_cosine(p[a], z[b]) + losses.negative_cosine(p[b], z[a])
+        )
+    else:
+        pair = losses.cass(z[a], z[b])
+    parts = {"cass": losses.weighted_mean(pair, weight)}
+    total = parts["cass"]
+    if objective.variance or objective.covariance:
+        # On the prepared outputs: of raw ones the covariance goes to 0 by making
+        # them small, and standardising then makes one shared direction large again.
+        spreads = [
+            losses.variance_covariance(z[arm], where=where, axis_name=axis_name)
+            for arm in (a, b)
+        ]
+        parts["variance"] = spreads[0][0] + spreads[1][0]
+        parts["covariance"] = spreads[0][1] + spreads[1][1]
+        total = (
+            total
+            + objective.variance * parts["variance"]
+            + objective.covariance * parts["covariance"]
+        )
+    return total, parts
+
+
+def make_cass_step(
+    apply_fn: Callable[..., Any],
+    tx: optax.GradientTransformationExtraArgs,
+    *,
+    objective: CassObjective,
+    views: Callable[..., Views],
+    accumulate: int = 1,
+    panel_every: int = 1,
+    learning_rates: Callable[..., Metrics] | None = None,
+    averaging: Averaging | None = None,
+) -> Step:
+    """One update of CASS, of images alone or of images with text.
+
+    Args:
+      apply_fn: `(variables, views, train=, rngs=, mutable=) -> ({arm: (z, p)},
+        new variables)`.
+      tx: the optimizer; its update is given `value=loss`.
+      objective: the loss.
+      views: see `views.make_views`.
+      accumulate: parts that a batch is worked on in; statistics over the batch are
+        then over a part.
+      panel_every: the collapse panel is computed at every so many steps, and is NaN
+        at the others.
+      learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
+      averaging: keeps `State.average`; give it to `init_state` too.
+
+    Returns:
+      `step(state, batch) -> (state, metrics)`.
+    """
+
+    def loss_fn(params, batch_stats, batch, keys, _):
+        made = views(keys["views"], batch, train=True, step_key=keys["batch"])
+        outputs, new = apply_fn(
+            {"params": params, "batch_stats": batch_stats},
+            made,
+            train=True,
+            rngs={"dropout": keys["dropout"]},
+            mutable=["batch_stats"],
+        )
+        loss, parts = cass_loss(outputs, batch["weight"], objective=objective)
+        out = {name: z for name, (z, _) in outputs.items()}
+        return loss, (new.get("batch_stats", {}), parts, out)
+
+    def measure(state, outputs, batch):
+        return panel_of(outputs, batch["weight"], step=state.step, every=panel_every)
+
+    def finish(state, params, batch_stats, *_):
+        average = state.average
+        if averaging is not None:
+            average = averaging.update(average, params, step=state.step)
+        return state.replace(params=params, batch_stats=batch_stats, average=average)
+
+    return make_step(
+        loss_fn,
+        tx,
+        accumulate=accumulate,
+        learning_rates=learning_rates,
+        finish=finish,
+        measure=measure,
+    )
