@@ -51,7 +51,12 @@ def get_config(preset: str = "demo") -> ConfigDict:
             warmup_epochs=0,
         ),
         head=dict(
-            out=4096, hidden=2048, bottleneck=256, layers=3, norm_last_layer=True
+            out=4096,
+            hidden=2048,
+            bottleneck=256,
+            layers=3,
+            batch_norm=False,
+            norm_last_layer=True,
         ),
         augment=dict(
             global_size=config.data.image_size,
@@ -59,6 +64,8 @@ def get_config(preset: str = "demo") -> ConfigDict:
             local_size=96,
             local_scale=(0.05, 0.4),
             local_crops=8,
+            # In pixels of the crop.
+            blur_sigma=(0.1, 2.0),
         ),
         optimizer=dict(
             rule="adamw",
@@ -89,9 +96,14 @@ def demo(config: ConfigDict) -> None:
     section.batch = 64
     section.drop_path = 0.0
     section.freeze_last_layer = 0.5
-    section.head.update(out=256, hidden=256, bottleneck=64)
+    section.head.update(out=256, hidden=256, bottleneck=64, batch_norm=True)
+    # A blur of 2 pixels would leave nothing of a pattern in 48.
     section.augment.update(
-        global_size=48, local_size=24, local_crops=4, local_scale=(0.15, 0.5)
+        global_size=48,
+        local_size=24,
+        local_crops=4,
+        local_scale=(0.15, 0.5),
+        blur_sigma=(0.1, 0.5),
     )
     section.optimizer.update(
         warmup=30, weight_decay_end=0.04, clip_each=3.0, groups=groups(1e-3)

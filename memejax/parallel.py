@@ -7,6 +7,7 @@ puts in the reductions, so BatchNorm and the losses are over the global batch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,15 @@ def mesh(n_devices: int | None = None) -> Mesh:
     # Auto: under the default, Explicit, gathers and segment sums of sharded arrays
     # raise (jax 0.9 and later).
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+
+
+def keep_compiled(folder: str | os.PathLike[str]) -> None:
+    """Keeps compiled programs in a folder, for other seeds and for a resumed run.
+
+    A folder that was named before, by this or by JAX_COMPILATION_CACHE_DIR, stays.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -34,7 +34,17 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import build, dataset, evaluate, folder, logs, metrics, report, scores
+from memejax import (
+    build,
+    dataset,
+    evaluate,
+    folder,
+    logs,
+    metrics,
+    parallel,
+    report,
+    scores,
+)
 from memejax.checkpoint import Checkpoints
 from memejax.loop import BEST, Evaluation, Signals, loop
 
@@ -56,6 +66,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
         logs.say(f"This run is finished; its results, from {path}:")
         report.console(done)
         return done
+    parallel.keep_compiled(path / "compiled")
     mesh = build.mesh(config)
     data = dataset.load(config, path)
     logs.say(_about_data(data))

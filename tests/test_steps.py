@@ -1,8 +1,5 @@
 """Steps on a model small enough to work out: two linear arms."""
 
-import functools
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -285,80 +282,85 @@ def test_a_batch_must_split_evenly():
         parallel.mesh(99)
 
 
-def test_views_follow_the_example_not_its_place():
-    """An example's view depends on (key, index, draw), not on the batch around it."""
-    recipe = views.Recipe(
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
-        augment=functools.partial(
-            augment.random_view,
-            crop_scale=(0.5, 1.0),
-            flip=0.5,
-            vertical_flip=0.0,
-            brightness=0.4,
-            contrast=0.0,
-            saturation=0.0,
-            hue=0.0,
-            jitter_probability=1.0,
-            grayscale=0.0,
-            noise=0.1,
-        ),
-        token_dropout=0.5,
-    )
-    make = views.make_views({"a": recipe, "b": recipe})
-    data = batch()
-    one = make(KEY, data, train=True)
-    order = np.random.default_rng(0).permutation(B)
-    moved = make(KEY, {k: v[order] for k, v in data.items()}, train=True)
-    for name in ("image", "attention_mask"):
-        np.testing.assert_allclose(
-            one["a"][name][order], moved["a"][name], rtol=1e-5, atol=1e-6
-        )
-    # Arms of one stream see the same view, another draw gives another one.
-    np.testing.assert_array_equal(one["a"]["image"], one["b"]["image"])
-    again = make(KEY, dict(data, draw=data["draw"] + 1), train=True)
-    assert np.any(one["a"]["image"] != again["a"]["image"])
-    still = make(None, data, train=False)
-    np.testing.assert_allclose(
-        still["a"]["image"], (data["image"] / 255.0 - 0.5) / 0.25, rtol=1e-5, atol=1e-6
-    )
+HAND = {
+    # start 1, momentum 3/4: the parameters, then the average.
+    ("ema", 1): [
+        [0, 1, 0, 0, 0],
+        [0, 3 / 4, 1 / 4, 0, 0],
+        [0, 9 / 16, 3 / 16, 1 / 4, 0],
+        [0, 27 / 64, 9 / 64, 3 / 16, 1 / 4],
+    ],
+    # From the start it is an average with the parameters before the first update.
+    ("ema", 0): [
+        [3 / 4, 1 / 4, 0, 0, 0],
+        [9 / 16, 3 / 16, 1 / 4, 0, 0],
+        [27 / 64, 9 / 64, 3 / 16, 1 / 4, 0],
+        [81 / 256, 27 / 256, 9 / 64, 3 / 16, 1 / 4],
+    ],
+    # The mean of the models after the updates from the start on.
+    ("swa", 2): [
+        [0, 1, 0, 0, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, 0, 1, 0],
+        [0, 0, 0, 1 / 2, 1 / 2],
+    ],
+    ("swa", 0): [
+        [0, 1, 0, 0, 0],
+        [0, 1 / 2, 1 / 2, 0, 0],
+        [0, 1 / 3, 1 / 3, 1 / 3, 0],
+        [0, 1 / 4, 1 / 4, 1 / 4, 1 / 4],
+    ],
+}
 
 
-def test_independent_streams_see_different_views():
-    image = dict(
-        crop_scale=(1.0, 1.0),
-        flip=0.0,
-        vertical_flip=0.0,
-        brightness=0.5,
-        contrast=0.0,
-        saturation=0.0,
-        hue=0.0,
-        jitter_probability=1.0,
-        grayscale=0.0,
-        noise=0.0,
-    )
-    recipe = functools.partial(
-        views.Recipe, mean=(0.0,) * 3, std=(1.0,) * 3, image=image
-    )
-    made = views.make_views({"a": recipe(stream=0), "b": recipe(stream=1)})(
-        KEY, batch(), train=True
-    )
-    assert np.any(made["a"]["image"] != made["b"]["image"])
+@pytest.mark.parametrize(("kind", "start"), HAND)
+def test_averages_by_hand(kind, start):
+    """As shares of the parameters after 0 to 4 updates without an average."""
+    plain, state = cass_step()
+    plain, path = jax.jit(plain), [state.params]
+    for number in range(4):
+        state, _ = plain(state, batch(number))
+        path.append(state.params)
+
+    averaging = steps.Averaging(kind, momentum=0.75, start=start)
+    step, _ = cass_step(averaging=averaging)
+    tx = optax.with_extra_args_support(optax.sgd(0.1))
+    state = steps.init_state(variables(), tx, key=KEY, averaging=averaging)
+    step = jax.jit(step)
+    for number, shares in enumerate(HAND[kind, start]):
+        state, _ = step(state, batch(number))
+        for arm in "ab":
+            expected = sum(
+                share * np.asarray(params[arm], np.float64)
+                for share, params in zip(shares, path, strict=True)
+            )
+            np.testing.assert_allclose(
+                state.average[arm], expected, rtol=1e-5, atol=1e-6
+            )
+            # What is trained is not touched by its average.
+            np.testing.assert_allclose(
+                state.params[arm], path[number + 1][arm], rtol=1e-6, atol=1e-7
+            )
+    assert np.abs(state.average["a"] - state.params["a"]).max() > 1e-3
 
 
-def test_captions_are_left_out_a_batch_at_a_time():
-    recipe = views.Recipe(mean=(0.0,) * 3, std=(1.0,) * 3)
-    make = views.make_views({"a": recipe, "b": recipe}, caption_dropout=0.3)
-    data, left_out = batch(), 0
-    for number in range(200):
-        made = make(KEY, data, train=True, step_key=jax.random.key(number))
-        a, b = (np.asarray(made[arm]["attention_mask"]) for arm in "ab")
-        np.testing.assert_array_equal(a, b)
-        assert np.all(a[:, 0] == 1) and len(np.unique(a[:, 1:])) == 1
-        left_out += a[0, 1] == 0
-    assert abs(left_out / 200 - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 200)
-    kept = make(None, data, train=False)
-    np.testing.assert_array_equal(kept["a"]["attention_mask"], data["attention_mask"])
+def test_an_average_is_what_is_evaluated():
+    tx = optax.sgd(0.1)
+    plain = steps.init_state(variables(), tx, key=KEY)
+    averaging = steps.Averaging("swa")
+    kept = steps.init_state(variables(), tx, key=KEY, averaging=averaging)
+    kept = kept.replace(average=jax.tree.map(lambda x: x + 1, kept.average))
+    assert plain.average == {}
+    for state, params in ((plain, plain.params), (kept, kept.average)):
+        chosen = state.weights()
+        assert chosen.keys() == {"params", "batch_stats"}
+        assert chosen["params"] is params
+        assert chosen["batch_stats"] is state.batch_stats
+
+
+def test_an_unknown_average():
+    with pytest.raises(ValueError, match="'ema' or 'swa', got 'mean'"):
+        steps.Averaging("mean")
 
 
 def test_exactly_two_arms():

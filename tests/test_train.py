@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from support import ROOT, tiny
 
-from memejax import build, dataset, folder, logs, loop, metrics, train
+from memejax import build, dataset, evaluate, folder, logs, loop, metrics, train
 from memejax.checkpoint import Checkpoints
 
 
@@ -91,6 +92,24 @@ def test_metrics_lines(finished):
     assert train_lines[0]["clock"]["steps_per_second"] > 0
     dev = [line for line in lines if line["split"] == "dev_seen"]
     assert [line["step"] for line in dev] == [4, 8, 12]
+
+
+def test_any_checkpoint_can_be_evaluated(finished, tmp_path):
+    where = tmp_path / "copy"
+    shutil.copytree(finished[0], where)
+    results = evaluate.run(where)
+    for stage in ("pretrain", "finetune"):
+        probe = results["seeds"]["0"][f"probe-{stage}"]
+        assert probe["split"] == "test_unseen" and probe["classes"] == 2
+        assert set(probe["figures"]) == {stage, "untrained", "pixels"}
+        assert 0 <= probe["figures"][stage]["vit"]["knn"]["auroc"] <= 1
+        assert (where / f"0/probe-{stage}/attention.png").exists()
+        assert any((where / f"0/probe-{stage}").glob("events.out.tfevents.*"))
+    assert json.loads((where / "results.json").read_text()) == results
+    # The figures of the run itself stay as they were.
+    assert results["summary"] == finished[1]["summary"]
+    with pytest.raises(ValueError, match="holds no finished run"):
+        evaluate.run(tmp_path)
 
 
 def test_a_finished_run_prints_its_results(finished, capsys):

@@ -3,9 +3,10 @@
     python -m memejax.bench.loop [--steps N] [--pairs N] [--out FILE]
 
 Both sides run the demo's pretraining, as long as in the demo unless `--steps` says
-otherwise, on the demo's data, decoded already. The loop's side is everything that a run does around the step: the plan, the pipeline,
-transfers, metrics, progress, metrics.jsonl, TensorBoard, checkpoints. The bare side
-calls the compiled step on one batch that lies on the device, and waits at the end.
+otherwise, on the demo's data, decoded already. The loop's side is everything that a
+run does around the step: the plan, the pipeline, transfers, metrics, progress,
+metrics.jsonl, TensorBoard, checkpoints. The bare side calls the compiled step on one
+batch that lies on the device, and waits at the end.
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
+
+from memejax.models.layers import BatchNorm
 
 
 class Predictor(nn.Module):
@@ -49,6 +52,8 @@ class DinoHead(nn.Module):
       hidden: width of the hidden layers.
       bottleneck: width that the prototypes lie in.
       layers: linear layers before the norm, at least 1.
+      batch_norm: BatchNorm after each hidden layer. Not in the published ViT recipe;
+        with few examples and updates it is what keeps the outputs apart.
       norm_last_layer: keep every gain at 1 (steadier, published for ViT-B).
 
     References:
@@ -60,24 +65,30 @@ class DinoHead(nn.Module):
     hidden: int = 2048
     bottleneck: int = 256
     layers: int = 3
+    batch_norm: bool = False
     norm_last_layer: bool = True
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
+    def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
         """[b, d] -> logits [b, k] float32."""
         if self.out < 2 or self.layers < 1:
             raise ValueError(
                 f"got {self.out} prototypes and {self.layers} layers, expected at "
                 "least 2 and 1"
             )
-        init = nn.initializers.truncated_normal(0.02)
+        # PyTorch's trunc_normal_(std=0.02) cuts at -2 and 2: a normal one.
+        init = nn.initializers.normal(0.02)
         x = features
         for i in range(self.layers - 1):
             x = nn.Dense(self.hidden, kernel_init=init, name=f"layer{i}")(x)
+            if self.batch_norm:
+                x = BatchNorm(name=f"norm{i}")(x, train=train)
             x = nn.gelu(x, approximate=False)
         x = nn.Dense(self.bottleneck, kernel_init=init, name="bottleneck")(x)
-        # The network's inputs are never exactly 0 here; 1e-12 is the reference's.
-        x = x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+        # A crop of nothing may give features of exactly 0: no direction, no gradient.
+        squared = jnp.sum(x * x, axis=-1, keepdims=True)
+        there = squared > 1e-24
+        x = jnp.where(there, x * lax.rsqrt(jnp.where(there, squared, 1.0)), 0.0)
         kernel = self.param(
             "prototypes", nn.initializers.lecun_uniform(), (self.bottleneck, self.out)
         )

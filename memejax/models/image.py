@@ -56,7 +56,7 @@ class DinoArm(nn.Module):
 
     Attributes:
       image_encoder: `(images_bhwc, train=) -> [b, d]`, of any size of image.
-      head: `features [b, d] -> logits [b, k]`.
+      head: `(features [b, d], train=) -> logits [b, k]`.
     """
 
     image_encoder: nn.Module
@@ -81,5 +81,5 @@ class DinoArm(nn.Module):
             for x in crops
             if x.size
         ]
-        logits = self.head(jnp.concatenate(features))
+        logits = self.head(jnp.concatenate(features), train=train)
         return logits.reshape(-1, b, logits.shape[-1])

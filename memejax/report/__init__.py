@@ -2,8 +2,10 @@
 
 show.py     console and write: start here
 finished.py a finished run, read from its folder
-tables.py   results.json as tables of text, for the console and the page
-page.py     the page's sections; curves.py: those of training
+tables.py   results.json as tables of text, for the console and the page;
+            panel.py: those of the collapse panel, probed.py: of frozen features
+page.py     the page's sections; curves.py: those of training, representation.py: of
+            what was probed, with its pictures
 plots.py    pictures; markup.py: pieces of HTML
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,21 +15,43 @@ _TITLES = {
     "variance": "Variance term",
     "covariance": "Covariance term",
     "bce": "Cross-entropy by arm",
+    "dino": "DINO's loss by arm",
+    "cross_entropy": "DINO's loss by arm",
+    "teacher_entropy": "Entropy of the teacher",
+    "kl": "KL, student from teacher",
+    "momentum": "Momentum of the teacher",
+    "teacher_temperature": "Temperature of the teacher",
     "lr": "Learning rate",
     "auroc": "AUROC",
 }
 # What a line of metrics.jsonl holds that is no curve of the page.
 _NOT_DRAWN = ("step", "split", "clock", "grad_norm")
+# In their order; any other group stands where "" is.
+_FIRST = ("loss", "dino", "teacher_entropy", "kl", "prototypes", "")
+_LAST = ("momentum", "teacher_temperature", "lr")
+_LOG_K = "log_k"
 # Room for the threshold and for the healthy value.
-_HEIGHTS = {"std": (0.0, 1.1), "mean_cosine": (None, 1.05), "effective_rank": (0, None)}
+_HEIGHTS = {
+    "std": (0.0, 1.1),
+    "mean_cosine": (None, 1.05),
+    "effective_rank": (0, None),
+    "teacher_entropy": (0, None),
+    "kl": (0, None),
+    "prototypes": (0, None),
+}
 
 
 def figures(run: Finished, stage: str) -> list[str]:
     """HTML figures of a stage's metrics, every seed in each; [] without the stage."""
     logged = _logged(run, stage)
+    # No curve: the height of a line in others.
+    log_k = next((c.y[-1] for c in logged.pop(("train", _LOG_K), [])), None)
+    if any(group == "dino" for _, group in logged):
+        # The same loss, of the updates with a panel only.
+        logged.pop(("train", "cross_entropy"), None)
     last = max((c.x[-1] for curves in logged.values() for c in curves), default=1)
     return [
-        _plot(run, stage, group, curves, last)
+        _plot(run, stage, group, curves, last, log_k)
         for group, curves in sorted(logged.items(), key=_order)
     ]
 
@@ -44,8 +67,10 @@ def _logged(run: Finished, stage: str) -> dict[tuple[str, str], list[plots.Line]
                     continue
                 # "collapse/ARM/std" is of the group std, "bce/ARM" of bce.
                 group, _, arm = name.removeprefix("collapse/").partition("/")
-                if arm in tables.MEASURES:
+                if name.startswith("collapse/"):
                     group, arm = arm, group
+                if group == "mean_entropy":
+                    group, value = "prototypes", math.exp(value)
                 x, y = own.setdefault((line["split"], group, arm), ([], []))
                 x.append(line["step"])
                 y.append(value)
@@ -59,8 +84,8 @@ def _logged(run: Finished, stage: str) -> dict[tuple[str, str], list[plots.Line]
 def _order(item: tuple[tuple[str, str], Any]) -> tuple[bool, int, str]:
     """The loss, its parts, the panel, the learning rates; then the dev split."""
     (split, group), _ = item
-    first = ("loss", "", *tables.MEASURES, "lr")
-    place = first.index(group) if group in first else first.index("")
+    order = (*_FIRST, *tables.MEASURES, *_LAST)
+    place = order.index(group if group in order else "")
     return split != "train", place, group
 
 
@@ -70,11 +95,15 @@ def _plot(
     key: tuple[str, str],
     curves: Sequence[plots.Line],
     last: float,
+    log_k: float | None,
 ) -> str:
     """One group of metrics against the stage's updates."""
     split, group = key
-    measure, bounds, marks = tables.MEASURES.get(group), {}, []
+    measures = tables.MEASURES | {"prototypes": tables.PROTOTYPES}
+    measure, bounds, marks = measures.get(group), {}, []
     title = _TITLES.get(group, group)
+    if group in ("dino", "cross_entropy", "teacher_entropy") and log_k is not None:
+        bounds = {f"uniform: ln K = {log_k:.3f}": log_k}
     if measure:
         title = measure.name.capitalize()
         bounds = {f"collapsed {measure.collapsed}": measure.bound}

@@ -11,8 +11,8 @@ import numpy as np
 from memejax import folder as folders
 from memejax import logs, metrics
 from memejax.data import hateful_memes
-from memejax.scores import AVERAGE
 from memejax.report import tables
+from memejax.scores import AVERAGE
 
 
 class Finished:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
-from memejax.scores import AVERAGE
 from memejax.report import tables
+from memejax.scores import AVERAGE
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2933; --muted: #5c6773; --line: #dfe3e8;
@@ -45,6 +45,7 @@ tr.average > * { color: var(--accent); font-weight: 600 }
   grid-template-columns: repeat(auto-fill, minmax(13.5rem, 1fr)) }
 .large { grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)) }
 figure { margin: 0 } figure img { width: 100%; display: block }
+.whole { margin: 1rem 0 } .whole img { width: auto; max-width: 100% }
 figcaption b { color: var(--ink); font-weight: 600 }
 .confusion td, .confusion thead th { text-align: center }
 .confusion { margin-top: .75rem }
@@ -109,10 +110,19 @@ def _cells(tag: str, texts: Sequence[str], left: int, more: str = "") -> str:
     )
 
 
-def figure(picture: str, title: str, said: str) -> str:
-    """A plot; what it shows is said below it and to who cannot see it."""
+def figure(picture: str, title: str, said: str, *, whole: bool = False) -> str:
+    """A plot; what it shows is said below it and to who cannot see it.
+
+    Args:
+      picture: a data URI.
+      title: above what is said.
+      said: what it shows, in a sentence or two.
+      whole: a picture of many pixels in a line of its own.
+    """
+    kind = ' class="whole"' if whole else ""
     return (
-        f'<figure><img src="{escape(picture)}" alt="{escape(f"{title}. {said}")}">'
+        f"<figure{kind}>"
+        f'<img src="{escape(picture)}" alt="{escape(f"{title}. {said}")}">'
         f"<figcaption><b>{escape(title)}.</b> {escape(said)}</figcaption></figure>"
     )
 

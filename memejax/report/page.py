@@ -5,18 +5,22 @@ from __future__ import annotations
 import datetime
 import json
 import shlex
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
 from memejax import logs
-from memejax.scores import AVERAGE
-from memejax.report import curves, markup, plots, tables
+from memejax.report import curves, markup, plots, representation, tables
+from memejax.report.cells import count
 from memejax.report.finished import Finished
+from memejax.scores import AVERAGE
 
 _MOVED = (
     "No curves: the labelled data of this run are not where they were, or have changed."
 )
+_NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 
 
 def html(run: Finished) -> str:
@@ -27,6 +31,7 @@ def html(run: Finished) -> str:
         [
             *_head(run),
             *_results(run),
+            *representation.section(run),
             *_stage(run, "pretrain", "Pretraining"),
             *_stage(run, "finetune", "Fine-tuning"),
             *_data(run),
@@ -174,12 +179,15 @@ def _confusion(run: Finished, split: str) -> str:
 def _stage(run: Finished, stage: str, title: str) -> list[str]:
     """What a stage came to and logged: losses, panel, dev AUROC, learning rates."""
     figures = curves.figures(run, stage)
-    panel = tables.pretraining(run.results) if stage == "pretrain" else None
-    if not figures and panel is None:
+    panels = []
+    if stage == "pretrain":
+        panels = [tables.pretraining(run.results), tables.dino(run.results)]
+    shown = [markup.table(panel) for panel in panels if panel]
+    if not figures and not shown:
         return []
     return [
         f"<h2>{title}</h2>",
-        markup.table(panel) if panel else "",
+        *shown,
         markup.paragraph("One curve a seed.") if len(run.seeds) > 1 else "",
         markup.gallery(figures),
     ]
@@ -196,21 +204,41 @@ def _data(run: Finished) -> list[str]:
         f"{tables.number(best['accuracy'])}"
         for name, best in data.get("bayes", {}).items()
     }
-    sizes = data.get("sizes", {})
+    sizes, root = data.get("sizes", {}), data.get("root")
+    # Runs of before there was other data say no name.
+    name = data.get("name", "memes")
+    memes = name == "memes"
+    source = {"Memes": root or "built in"}
+    if not memes:
+        source = {"Data": f"{_NAMES.get(name, name)}, {root or 'built in'}"}
+    noun, words = "meme" if memes else "example", data.get("vocabulary")
+    chose = any("finetune" in stages for stages in results["seeds"].values())
     return [
         "<h2>Data</h2>",
         markup.facts(
             {
-                "Memes": data.get("root") or "built in",
-                **{f"Split {name}": f"{size} memes" for name, size in sizes.items()},
-                "Chose the checkpoint": results["dev"],
-                "Vocabulary": f"{data.get('vocabulary', '?')} tokens",
-                "Captions cut": data.get("truncated_captions"),
-                "Bad records left out": data.get("bad_records"),
+                **source,
+                "Classes": None if memes else _classes(results),
+                **{f"Split {name}": count(n, noun) for name, n in sizes.items()},
+                "Chose the checkpoint": results["dev"] if chose else None,
+                "Vocabulary": f"{words} tokens" if words else None,
+                "Captions cut": data.get("truncated_captions") if memes else None,
+                "Bad records left out": data.get("bad_records") if memes else None,
                 **{f"Best possible from {name}": text for name, text in bayes.items()},
             }
         ),
     ]
+
+
+def _classes(results: Mapping[str, Any]) -> int | None:
+    """How many classes the data has, None where the results do not say."""
+    probes = (
+        outcome["classes"]
+        for stages in results["seeds"].values()
+        for name, outcome in stages.items()
+        if name.startswith("probe-")
+    )
+    return results["data"].get("classes") or next(probes, None)
 
 
 def _rest(run: Finished) -> list[str]:

@@ -109,6 +109,10 @@ def lines(
         )
     if ylim is not None:
         axes.set_ylim(*ylim)
+        if ylim[1] is None:
+            # The room above was measured by the curves' own range, which may be tiny.
+            low, high = axes.get_ylim()
+            axes.set_ylim(top=high + 0.05 * (high - low))
     axes.set_xlabel("update")
     # Room for half a marker.
     axes.set_xlim(0, 1.02 * last)

@@ -28,12 +28,17 @@ def console(results: Mapping[str, Any]) -> None:
     """
     printer = Console(highlight=False)
     splits = list(tables.splits(results).values())
-    panel = tables.pretraining(results)
-    shown = [panel] if panel else []
     # The last thing printed is the first thing read: there, the test splits.
-    shown += splits[::-1] or [tables.stages(results)]
+    shown = [
+        tables.pretraining(results),
+        tables.dino(results),
+        None if splits else tables.stages(results),
+        *tables.representation(results).values(),
+        *splits[::-1],
+    ]
     for table in shown:
-        _print(printer, table)
+        if table is not None:
+            _print(printer, table)
     printer.print(_text(printer, tables.sentence(results)))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from memejax import logs, train
+from memejax import logs, parallel, train
 from memejax.report import paper_table
 from memejax.report.paper_table import PaperTable
 from memejax.reproduce import figures, runs
@@ -132,6 +132,8 @@ def perform(plan: Plan) -> PaperTable:
       loop.Interrupted: after SIGTERM or SIGINT, when the state is saved.
     """
     logs.say(plan.about)
+    # The seeds of a row, and rows that differ in their start only, are one program.
+    parallel.keep_compiled(plan.workdir / "compiled")
     written = write(plan)
     for run, config in plan.mine:
         # Asked now: it may have been finished since the plan was made.

@@ -81,10 +81,12 @@ def init_dino_state(
     """
     state = init_state(variables, tx, key=key)
     fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+    # A copy: a buffer that is in a state twice cannot be donated.
+    teacher, teacher_stats = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
     return DinoState(
         **fields,
-        teacher=state.params,
-        teacher_stats=state.batch_stats,
+        teacher=teacher,
+        teacher_stats=teacher_stats,
         center={arm: jnp.zeros(k, jnp.float32) for arm, k in prototypes.items()},
     )
 

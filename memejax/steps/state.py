@@ -53,7 +53,7 @@ class Averaging:
       start: updates before the average begins; until then it is the parameters.
 
     Raises:
-      ValueError: for an unknown kind.
+      ValueError: for an unknown kind, or a number out of its range.
 
     References:
       Izmailov et al., Averaging weights leads to wider optima, 1803.05407.
@@ -66,6 +66,11 @@ class Averaging:
     def __post_init__(self):
         if self.kind not in ("ema", "swa"):
             raise ValueError(f"averaging must be 'ema' or 'swa', got {self.kind!r}")
+        if not 0 <= self.momentum <= 1 or self.start < 0:
+            raise ValueError(
+                "averaging takes a momentum in [0, 1] and a start of at least 0, got "
+                f"{self.momentum} and {self.start}"
+            )
 
     def update(self, average: Tree, params: Tree, *, step: jax.Array) -> Tree:
         """The average after the update that ended `step` (from 0) with `params`."""
@@ -90,5 +95,8 @@ def init_state(
         batch_stats=variables.get("batch_stats", {}),
         opt_state=tx.init(variables["params"]),
         key=key,
-        average={} if averaging is None else variables["params"],
+        # A copy: a buffer cannot be donated twice.
+        average=(
+            {} if averaging is None else jax.tree.map(jnp.copy, variables["params"])
+        ),
     )

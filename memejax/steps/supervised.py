@@ -47,14 +47,15 @@ def make_supervised_step(
             rngs={"dropout": keys["dropout"]},
             mutable=["batch_stats"],
         )
-        known = batch["label"] >= 0
-        weight = batch["weight"] * known
         parts = {}
         for arm, logit in logits.items():
             each = losses.binary_cross_entropy(
-                logit, batch["label"], positive_weight=positive_weight, where=known
+                logit,
+                batch["label"],
+                positive_weight=positive_weight,
+                where=batch["label"] >= 0,
             )
-            parts[f"bce/{arm}"] = losses.weighted_mean(each, weight)
+            parts[f"bce/{arm}"] = losses.weighted_mean(each, batch["weight"])
         loss = sum(parts.values())
         return loss, (new.get("batch_stats", {}), parts, {})
 

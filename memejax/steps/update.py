@@ -47,6 +47,7 @@ def make_step(
     *,
     accumulate: int = 1,
     learning_rates: Callable[..., Metrics] | None = None,
+    prepare: Callable[[Batch], Batch] = lambda batch: batch,
     stats: Callable[[Any], Tree] = lambda state: state.batch_stats,
     finish: Callable[..., Any] = lambda state, params, stats, outputs, batch: (
         state.replace(params=params, batch_stats=stats)
@@ -63,6 +64,7 @@ def make_step(
       accumulate: parts that a batch is worked on in; statistics over the batch are
         then over a part.
       learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
+      prepare: what is done to a batch first, as giving weight 0 to what cannot count.
       stats: what of a state goes through `loss_fn` as running statistics.
       finish: `(state, params, stats, outputs, batch) -> state`, but for the step and
         the optimizer's state.
@@ -83,6 +85,7 @@ def make_step(
         def of_params(params, stats, batch, keys):
             return loss_fn(params, stats, batch, keys, state)
 
+        batch = prepare(batch)
         loss, (new_stats, parts, outputs), gradients = _gradients(
             of_params, state.params, stats(state), batch, keys, accumulate
         )
