@@ -66,6 +66,10 @@ def get_config(preset: str = "demo") -> ConfigDict:
             local_crops=8,
             # In pixels of the crop.
             blur_sigma=(0.1, 2.0),
+            grayscale=0.2,
+            jitter=(0.4, 0.4, 0.2, 0.1),
+            # Of the first global crop, the second, and the local ones.
+            solarize=(0.0, 0.2, 0.0),
         ),
         optimizer=dict(
             rule="adamw",
@@ -92,18 +96,25 @@ def groups(lr: float) -> dict:
 
 def demo(config: ConfigDict) -> None:
     section = config.pretrain
-    section.steps = 300
-    section.batch = 64
+    section.steps = 500
+    section.batch = 128
     section.drop_path = 0.0
     section.freeze_last_layer = 0.5
-    section.head.update(out=256, hidden=256, bottleneck=64, batch_norm=True)
-    # A blur of 2 pixels would leave nothing of a pattern in 48.
+    # Sharp, or the outputs fade to uniform before they agree on anything.
+    section.teacher.update(temperature=0.02, warmup_temperature=0.02)
+    section.head.update(out=1024, hidden=256, bottleneck=64, batch_norm=True)
     section.augment.update(
         global_size=48,
-        local_size=24,
-        local_crops=4,
-        local_scale=(0.15, 0.5),
+        global_scale=(0.6, 1.0),
+        local_size=32,
+        local_crops=2,
+        local_scale=(0.4, 0.8),
+        # A blur of 2 pixels would leave nothing of a pattern in 48.
         blur_sigma=(0.1, 0.5),
+        # Colours are the easier thing to agree on.
+        grayscale=0.8,
+        jitter=(0.4, 0.4, 0.4, 0.1),
+        solarize=(0.0, 0.0, 0.0),
     )
     section.optimizer.update(
         warmup=30, weight_decay_end=0.04, clip_each=3.0, groups=groups(1e-3)

@@ -15,7 +15,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memejax import augment, losses, metrics, optim, steps, views
+    from memejax import (
+        attention,
+        augment,
+        losses,
+        metrics,
+        optim,
+        probes,
+        steps,
+        views,
+    )
     from memejax.losses import (
         binary_cross_entropy,
         cass,
@@ -50,9 +59,19 @@ _EXPORTS = {
     "standardize": "memejax.losses",
     "variance_covariance": "memejax.losses",
 }
-_MODULES = ("augment", "losses", "metrics", "optim", "steps", "views")
+_MODULES = (
+    "attention",
+    "augment",
+    "losses",
+    "metrics",
+    "optim",
+    "probes",
+    "steps",
+    "views",
+)
 
 __all__ = [
+    "attention",
     "augment",
     "auroc",
     "binary_cross_entropy",
@@ -68,6 +87,7 @@ __all__ = [
     "negative_cosine",
     "optim",
     "paired_comparison",
+    "probes",
     "sigmoid_focal",
     "standardize",
     "steps",

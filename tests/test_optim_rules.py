@@ -239,3 +239,36 @@ def test_updates_need_parameters_where_they_decay():
     tx = optim.make_optimizer(params, **options(), rule="lars")
     with pytest.raises(ValueError, match="got no params"):
         tx.update(params, tx.init(params))
+
+
+def test_each_group_may_have_a_rule_of_its_own():
+    """Two optimizers, one an arm: the same as each over its own parameters."""
+    params = {"a": jnp.ones((2, 2)), "b": jnp.full((2, 2), 2.0)}
+    gradients = jax.tree.map(lambda x: 0.1 * x, params)
+    schedule = optim.schedule("constant", steps=3, warmup=0)
+
+    def after(params, groups, rule="adamw"):
+        tx = optim.make_optimizer(params, groups, schedule=schedule, rule=rule)
+        state = tx.init(params)
+        for _ in range(3):
+            mine = {name: gradients[name] for name in params}
+            updates, state = tx.update(mine, state, params, value=1.0)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    both = after(
+        params,
+        {
+            "a": optim.Group("a", lr=0.1, rule="sgd"),
+            "b": optim.Group("b", lr=0.01),
+        },
+    )
+    alone = {"a": optim.Group("a", lr=0.1)}, {"b": optim.Group("b", lr=0.01)}
+    sgd = after({"a": params["a"]}, alone[0], rule="sgd")
+    adamw = after({"b": params["b"]}, alone[1])
+    np.testing.assert_array_equal(both["a"], sgd["a"])
+    np.testing.assert_array_equal(both["b"], adamw["b"])
+    # Momentum 0.9 on a gradient of 0.1: 0.1 (1 + 1.9 + 2.71) times the rate.
+    np.testing.assert_allclose(both["a"], 1 - 0.1 * 0.561, rtol=1e-6)
+    with pytest.raises(ValueError, match="unknown rule 'rmsprop'"):
+        after(params, {"all": optim.Group(".*", lr=0.1, rule="rmsprop")})

@@ -44,6 +44,8 @@ class Group:
       decay_exempt: regular expression of whole paths that do not decay either.
       layer_decay: in (0, 1]; a leaf of layer l of an encoder of L layers learns at
         the rate times layer_decay^(L - l), see `layer_of`.
+      rule: the group's own update rule, so that each arm may have an optimizer of its
+        own; "" takes the optimizer's.
 
     Raises:
       ValueError: for a negative number, or a layer_decay outside (0, 1].
@@ -57,6 +59,7 @@ class Group:
     frozen_steps: int = 0
     decay_exempt: str = ""
     layer_decay: float = 1.0
+    rule: str = ""
 
     def __post_init__(self):
         for name in ("lr", "weight_decay", "clip", "clip_each", "frozen_steps"):

@@ -39,7 +39,7 @@ def make_optimizer(
         loss given as `tx.update(..., value=loss)` has not improved for more than
         `patience` updates (PyTorch's meaning of the word); None leaves it out.
       rule: "adamw", "adam" (no weight decay), "sgd" (PyTorch's, decay in the
-        gradient) or "lars".
+        gradient) or "lars", of every group that names none of its own.
       momentum: of sgd and lars, in [0, 1).
       weight_decay_schedule: step -> weight decay, in place of the constant of every
         group that has one; groups with weight_decay 0 stay without.
@@ -57,22 +57,23 @@ def make_optimizer(
     References:
       Those of the rules, in `rules.py`.
     """
-    if rule not in RULES:
-        raise ValueError(f"unknown rule {rule!r}: choose one of {', '.join(RULES)}")
     if not 0 <= momentum < 1:
         raise ValueError(f"got momentum {momentum}, expected one in [0, 1)")
     labels = label_parameters(params, groups)
     paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     by_group = {}
     for name, group in groups.items():
-        if rule == "adam" and group.weight_decay:
+        own = group.rule or rule
+        if own not in RULES:
+            raise ValueError(f"unknown rule {own!r}: choose one of {', '.join(RULES)}")
+        if own == "adam" and group.weight_decay:
             raise ValueError(
                 f"the rule adam has no weight decay, and group {name} asks for "
                 f"{group.weight_decay}: choose adamw"
             )
         by_group[name] = _recipe(
             group,
-            RULES[rule],
+            RULES[own],
             paths=paths,
             schedule=schedule,
             plateau=plateau,
