@@ -1,0 +1,21 @@
+"""From a config to objects, by closed dict literals: the only reader of its sections.
+
+`pretrain` and `finetune` give a `Stage`: what the loop needs, already made of
+callables and arrays. (`dataset.load` does the same for the section `data`.)
+"""
+
+from memejax.build.choices import RUNTIME as RUNTIME
+from memejax.build.choices import choose as choose
+from memejax.build.maps import image_maps as image_maps
+from memejax.build.modules import fusion_arms as fusion_arms
+from memejax.build.modules import image_arms as image_arms
+from memejax.build.optimizers import optimizer as optimizer
+from memejax.build.pretraining import PRETRAIN as PRETRAIN
+from memejax.build.pretraining import pretrain as pretrain
+from memejax.build.stages import Stage as Stage
+from memejax.build.stages import finetune as finetune
+from memejax.build.stages import mesh as mesh
+from memejax.build.stages import part_feeder as part_feeder
+from memejax.build.stages import scoring_feeder as scoring_feeder
+from memejax.build.variables import load_weights as load_weights
+from memejax.build.variables import transfer as transfer

@@ -1,0 +1,26 @@
+"""What names in a config stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+# Sections of a config that do not change what is computed: a run may be resumed with
+# other values of them. Every other leaf is part of the run's identity.
+RUNTIME = ("checkpoint", "log", "parallel", "pipeline")
+
+# Mean and standard deviation of the three channels, as checkpoints were trained with.
+NORMALIZATIONS = {
+    "imagenet": dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "half": dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def choose(options: Mapping[str, Any], name: str, what: str) -> Any:
+    """`options[name]`, or a ValueError that lists the options."""
+    if name not in options:
+        raise ValueError(f"unknown {what} {name!r}: choose one of {sorted(options)}")
+    return options[name]

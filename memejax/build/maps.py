@@ -1,0 +1,50 @@
+"""What an arm's image encoder looks at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from memejax import attention, augment
+from memejax.build.choices import NORMALIZATIONS, choose
+from memejax.build.modules import image_encoder
+from memejax.models import vit
+
+Tree = Any
+
+
+def image_maps(
+    config: ConfigDict, arm: str, variables: Tree, *, images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Title -> maps [n, h, w]: a ViT's attention a head, a CNN's Grad-CAM.
+
+    Args:
+      config: the run's.
+      arm: whose encoder.
+      variables: params and batch_stats of all arms.
+      images: uint8 [n, h, w, 3].
+    """
+    name = f"arms_{arm}"
+    own = {
+        collection: tree[name]["image_encoder"]
+        for collection, tree in variables.items()
+        if name in tree and "image_encoder" in tree[name]
+    }
+    if "params" not in own:
+        # A control without pictures.
+        return {}
+    encoder = image_encoder(config, arm)
+    normalization = choose(
+        NORMALIZATIONS, config.model.image[arm].normalization, "normalization"
+    )
+    pixels = augment.normalize(augment.to_float(images), **normalization)
+    if isinstance(encoder, vit.ViT):
+        maps_bnhw = np.asarray(
+            attention.vit_attention(encoder.apply, own, images_bhwc=pixels)
+        )
+        heads = {f"{arm} head {i}": maps_bnhw[:, i] for i in range(maps_bnhw.shape[1])}
+        return {f"{arm} attention": maps_bnhw.mean(axis=1), **heads}
+    cam = attention.resnet_grad_cam(encoder.apply, own, images_bhwc=pixels)
+    return {f"{arm} Grad-CAM": np.asarray(cam)}

@@ -1,0 +1,107 @@
+"""Models: from the section `model` to Linen modules."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from memejax.build.choices import DTYPES, choose
+from memejax.models import distilbert, fusion, heads, image, resnet, vit, words
+
+IMAGE_ENCODERS: dict[str, Callable[..., Any]] = {
+    "resnet": resnet.ResNet,
+    "vit": vit.ViT,
+    **{
+        n: functools.partial(resnet.ResNet, **size)
+        for n, size in resnet.RESNETS.items()
+    },
+    **{n: functools.partial(vit.ViT, **size) for n, size in vit.VITS.items()},
+}
+TEXT_ENCODERS: dict[str, Callable[..., Any]] = {
+    "transformer": distilbert.DistilBert,
+    "words": words.AveragedWords,
+    **{
+        n: functools.partial(distilbert.DistilBert, **size)
+        for n, size in distilbert.BERTS.items()
+    },
+}
+
+
+def arm_names(config: ConfigDict) -> tuple[str, ...]:
+    """The arms that a run uses, of those that `model.image` describes."""
+    names = tuple(config.arms)
+    if not names:
+        raise ValueError("arms is empty: name one or two of model.image")
+    for name in names:
+        choose(config.model.image, name, "arm")
+    return names
+
+
+def image_encoder(config: ConfigDict, arm: str) -> Any:
+    """An arm's image encoder."""
+    encoder = dict(config.model.image[arm])
+    del encoder["normalization"]
+    make = choose(IMAGE_ENCODERS, encoder.pop("name"), f"model.image.{arm}.name")
+    dtype = choose(DTYPES, config.model.dtype, "model.dtype")
+    module = make(dtype=dtype, **encoder)
+    if isinstance(module, vit.ViT):
+        if config.data.image_size % module.patch:
+            raise ValueError(
+                f"images of {config.data.image_size} pixels do not divide into the "
+                f"patches of {module.patch} of model.image.{arm}"
+            )
+        # The position table is for the pictures that come.
+        module = module.clone(grid=config.data.image_size // module.patch)
+    return module
+
+
+def fusion_arms(config: ConfigDict, vocabulary: int) -> fusion.Arms:
+    """The arms with text: what multimodal CASS pretrains, and what is fine-tuned."""
+    c = config.model
+    text_args = dict(c.text)
+    make_text = functools.partial(
+        choose(TEXT_ENCODERS, text_args.pop("name"), "model.text.name"),
+        vocab_size=vocabulary,
+        dtype=choose(DTYPES, c.dtype, "model.dtype"),
+        **text_args,
+    )
+    shared = make_text() if c.share_text else None
+    return fusion.Arms(
+        {
+            name: fusion.Arm(
+                image_encoder=image_encoder(config, name),
+                text_encoder=shared or make_text(),
+                **c.arm,
+            )
+            for name in arm_names(config)
+        }
+    )
+
+
+def image_arms(config: ConfigDict) -> fusion.Arms:
+    """The arms of images alone that CASS pretrains."""
+    return fusion.Arms(
+        {
+            name: image.ImageArm(image_encoder(config, name), **config.pretrain.head)
+            for name in arm_names(config)
+        }
+    )
+
+
+def dino_arms(config: ConfigDict, *, student: bool) -> fusion.Arms:
+    """DINO's student or teacher of each arm; only a student drops anything."""
+    arms = {}
+    for name in arm_names(config):
+        encoder = image_encoder(config, name)
+        if isinstance(encoder, vit.ViT):
+            encoder = (
+                encoder.clone(drop_path=config.pretrain.drop_path)
+                if student
+                else encoder.clone(drop_path=0.0, dropout=0.0)
+            )
+        head = heads.DinoHead(**config.pretrain.head)
+        arms[name] = image.DinoArm(encoder, head)
+    return fusion.Arms(arms)

@@ -1,0 +1,61 @@
+"""Optimizers: from a section `optimizer` to a transformation and its rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+from ml_collections import ConfigDict
+
+from memejax import optim
+
+Tree = Any
+
+# What a section says for all of its groups, each of which may say otherwise.
+SHARED = ("weight_decay", "clip", "clip_each", "layer_decay", "decay_exempt")
+
+
+def optimizer(
+    section: ConfigDict, params: Tree, *, total: int, frozen: int = 0
+) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any]]:
+    """The optimizer of a stage, and `(opt_state, step) -> {group: learning rate}`.
+
+    Args:
+      section: rule, schedule, groups and what they share.
+      params: what the groups must cover.
+      total: updates of the stage.
+      frozen: updates for which groups with `frozen` set stay as they are.
+
+    Raises:
+      ValueError: for an unknown rule or schedule, or groups that do not cover.
+    """
+    c = dict(section)
+    shared = {name: c.pop(name) for name in SHARED if name in c}
+    groups = {}
+    for name, group in c.pop("groups").items():
+        group = shared | dict(group)
+        if group.pop("frozen", False):
+            group["frozen_steps"] = frozen
+        groups[name] = optim.Group(**group)
+    name, plateau = c.pop("schedule"), c.pop("plateau", None)
+    if (name == "plateau") != (plateau is not None):
+        raise ValueError(
+            "the schedule 'plateau', and no other, needs the section "
+            f"optimizer.plateau; got schedule {name!r}"
+        )
+    rule, decay_end = c.pop("rule"), c.pop("weight_decay_end", None)
+    schedule = optim.schedule(name, steps=total, **c)
+    tx = optim.make_optimizer(
+        params,
+        groups,
+        schedule=schedule,
+        plateau=plateau and dict(plateau),
+        rule=rule,
+        weight_decay_schedule=(
+            None
+            if decay_end is None
+            else optim.cosine(shared["weight_decay"], decay_end, steps=total)
+        ),
+    )
+    return tx, optim.make_learning_rates(groups, schedule)

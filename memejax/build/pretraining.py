@@ -1,0 +1,199 @@
+"""Pretraining stages: one function a method, chosen by `pretrain.method`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from memejax import dataset, losses, optim, parallel, steps
+from memejax.build.choices import choose
+from memejax.build.modules import arm_names, dino_arms, fusion_arms, image_arms
+from memejax.build.optimizers import optimizer
+from memejax.build.stages import Stage, embedding, key_of, plan_of, stream
+from memejax.build.variables import init_variables, load_classifiers, load_weights
+from memejax.build.viewing import cass_views, crops, make_views, random_views
+
+# The collapse panel takes a singular value decomposition: not at every update.
+PANEL_EVERY = 10
+
+
+def pretrain(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -> Stage:
+    """Self-supervised training on the training split; labels are not used."""
+    make = choose(PRETRAIN, config.pretrain.method, "pretrain.method")
+    return make(config, data, seed=seed, mesh=mesh)
+
+
+def multimodal_cass(
+    config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh
+) -> Stage:
+    """CASS between two arms of image and text."""
+    if not data.vocabulary:
+        raise ValueError("multimodal_cass needs captions: data.name='memes' has them")
+    c = config.pretrain
+    views = make_views(
+        config,
+        random_views(config.augment),
+        independent=c.independent_views,
+        token_dropout=c.token_dropout,
+        # An arm of text alone would be left with nothing.
+        caption_dropout=(
+            0.0 if config.model.arm.modalities == "text" else c.caption_dropout
+        ),
+    )
+    arms = fusion_arms(config, data.vocabulary)
+    return _cass(config, data, arms, views=views, seed=seed, mesh=mesh)
+
+
+def cass(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -> Stage:
+    """CASS between two image encoders."""
+    c = config.pretrain
+    own = {"cass": cass_views, "random": random_views}
+    image = choose(own, c.augmentation, "pretrain.augmentation")
+    views = make_views(config, image(c.augment), independent=c.independent_views)
+    averaging = None
+    if c.average.kind != "none":
+        averaging = steps.Averaging(**c.average)
+    return _cass(
+        config,
+        data,
+        image_arms(config),
+        views=views,
+        seed=seed,
+        mesh=mesh,
+        averaging=averaging,
+    )
+
+
+def dino(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -> Stage:
+    """DINO of each arm, side by side."""
+    c = config.pretrain
+    _check_dino(config)
+    views = make_views(config, crops(c.augment), independent=True)
+    student = dino_arms(config, student=True)
+    teacher = dino_arms(config, student=False)
+    train, key = data.splits["train"], key_of(seed, 0)
+    variables = load_weights(
+        config, init_variables(student, train, views=views, key=key, method="project")
+    )
+    plan = plan_of(c, train, seed=2 * seed)
+    total, epoch = len(plan), max(1, len(train.ids) // c.batch)
+    tx, rates = optimizer(
+        c.optimizer,
+        variables["params"],
+        total=total,
+        frozen=round(c.freeze_last_layer * epoch),
+    )
+    step = steps.make_dino_step(
+        functools.partial(student.apply, method="project"),
+        tx,
+        teacher_fn=functools.partial(teacher.apply, method="project"),
+        objective=steps.DinoObjective(
+            momentum=optim.cosine(c.teacher.momentum, 1.0, steps=total),
+            teacher_temperature=optim.linear_then_constant(
+                c.teacher.warmup_temperature,
+                c.teacher.temperature,
+                steps_per_epoch=epoch,
+                epochs=c.teacher.warmup_epochs,
+            ),
+            student_temperature=c.student_temperature,
+            center_momentum=c.center_momentum,
+        ),
+        views=views,
+        accumulate=c.accumulate,
+        panel_every=PANEL_EVERY,
+        learning_rates=rates,
+    )
+    state = steps.init_dino_state(
+        variables,
+        tx,
+        key=jax.random.fold_in(key, 1),
+        prototypes={arm: c.head.out for arm in arm_names(config)},
+    )
+    return _stage(
+        config, train, teacher, views, plan, step, state, mesh, _is_dino_collapsed
+    )
+
+
+PRETRAIN: dict[str, Callable[..., Stage]] = {
+    "multimodal_cass": multimodal_cass,
+    "cass": cass,
+    "dino": dino,
+}
+
+
+def _cass(config, data, arms, *, views, seed, mesh, averaging=None) -> Stage:
+    """CASS of any two arms."""
+    c = config.pretrain
+    if len(arm_names(config)) != 2:
+        raise ValueError(f"CASS compares two arms, got arms={config.arms}")
+    train, key = data.splits["train"], key_of(seed, 0)
+    variables = load_weights(
+        config, init_variables(arms, train, views=views, key=key, method="project")
+    )
+    if c.method == "cass" and config.weights.heads:
+        variables = load_classifiers(config, variables)
+    plan = plan_of(c, train, seed=2 * seed)
+    tx, rates = optimizer(c.optimizer, variables["params"], total=len(plan))
+    step = steps.make_cass_step(
+        functools.partial(arms.apply, method="project"),
+        tx,
+        objective=steps.CassObjective(**c.objective),
+        views=views,
+        accumulate=c.accumulate,
+        panel_every=PANEL_EVERY,
+        learning_rates=rates,
+        averaging=averaging,
+    )
+    state = steps.init_state(
+        variables, tx, key=jax.random.fold_in(key, 1), averaging=averaging
+    )
+    return _stage(
+        config, train, arms, views, plan, step, state, mesh, losses.is_collapsed
+    )
+
+
+def _stage(config, train, arms, views, plan, step, state, mesh, is_collapsed) -> Stage:
+    return Stage(
+        state=parallel.put_state(mesh, state),
+        run_chunk=parallel.jit_step(step, mesh),
+        feeder=stream(config, train, plan, mesh),
+        embed=embedding(arms, views, mesh),
+        is_collapsed=is_collapsed,
+    )
+
+
+def _is_dino_collapsed(panel: dict[str, Any]) -> tuple[bool, str]:
+    """By the outputs' spread, and by what the teacher says."""
+    verdicts = (losses.is_collapsed(panel), losses.is_dino_collapsed(panel))
+    return any(yes for yes, _ in verdicts), ", ".join(why for _, why in verdicts if why)
+
+
+def _check_dino(config: ConfigDict) -> None:
+    """Raises ValueError where a number of the section is out of its range."""
+    c = config.pretrain
+    for name in ("global_size", "local_size"):
+        if not 1 <= c.augment[name] <= config.data.image_size:
+            raise ValueError(
+                f"pretrain.augment.{name} is {c.augment[name]}, and crops are cut from "
+                f"pictures of {config.data.image_size} pixels (data.image_size)"
+            )
+    for name, value in (
+        ("student_temperature", c.student_temperature),
+        ("teacher.temperature", c.teacher.temperature),
+        ("teacher.warmup_temperature", c.teacher.warmup_temperature),
+    ):
+        if value <= 0:
+            raise ValueError(f"pretrain.{name} must be above 0, got {value}")
+    for name, value in (
+        ("teacher.momentum", c.teacher.momentum),
+        ("center_momentum", c.center_momentum),
+    ):
+        if not 0 <= value <= 1:
+            raise ValueError(f"pretrain.{name} must be in [0, 1], got {value}")
+    if c.head.out < 2:
+        raise ValueError(f"pretrain.head.out, prototypes: at least 2, got {c.head.out}")

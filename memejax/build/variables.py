@@ -1,0 +1,139 @@
+"""Parameters before the first update: random, from checkpoints, from a stage before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from memejax import dataset, optim
+from memejax.weights import classifiers, huggingface
+
+Tree = Any
+
+
+def init_variables(
+    arms: Any,
+    split: dataset.Split,
+    *,
+    views: Callable[..., Any],
+    key: jax.Array,
+    method: str,
+) -> Tree:
+    """Random parameters and statistics for the shapes of a split's examples."""
+    two = np.arange(2) % len(split.ids)
+    batch = {name: column[two] for name, column in split.source.items()}
+    batch |= {"index": two, "draw": two}
+    # Runs once: compiling it takes longer than anything that optimising could save.
+    return jax.jit(
+        lambda key, batch: arms.init(
+            key, views(None, batch, train=False), train=False, method=method
+        ),
+        compiler_options={"xla_backend_optimization_level": 0},
+    )(key, batch)
+
+
+def load_weights(config: ConfigDict, variables: Tree) -> Tree:
+    """Puts the encoders' checkpoints named under `weights` in their places.
+
+    Raises:
+      ValueError: listing what is missing, unexpected or of another shape.
+    """
+    variables = jax.tree.map(lambda x: x, variables)
+    for arm in config.arms:
+        for part, path in (
+            ("image_encoder", config.weights.image[arm]),
+            ("text_encoder", config.weights.text),
+        ):
+            place = variables["params"].get(f"arms_{arm}", {})
+            if path is None or part not in place:
+                continue
+            table = place[part].get("positions") if part == "image_encoder" else None
+            # A ViT's checkpoint may be for pictures of another size.
+            grid = None if table is None else math.isqrt(len(table) - 1)
+            architecture, loaded = huggingface.load(path, grid=grid)
+            what = f"{path}, a {architecture.name},"
+            _replace(variables, loaded, (f"arms_{arm}", part), what)
+    return variables
+
+
+def _replace(variables: Tree, loaded: Tree, where: tuple[str, str], what: str) -> None:
+    """Exchanges a subtree of every collection, if the shapes are the same."""
+    arm, part = where
+    for collection, tree in loaded.items():
+        old = variables.get(collection, {}).get(arm, {}).get(part, {})
+        if not set(tree) & set(old):
+            raise ValueError(
+                f"{what} is of another architecture than {arm}/{part}: the model has "
+                f"{sorted(old)} there, the checkpoint {sorted(tree)}"
+            )
+        shapes = [jax.tree.map(np.shape, t) for t in (old, tree)]
+        if shapes[0] != shapes[1]:
+            flat = [
+                dict(jax.tree_util.tree_leaves_with_path(s, is_leaf=_is_shape))
+                for s in shapes
+            ]
+            wrong = [
+                f"  {optim.path_of(k)}: the model has {flat[0].get(k)}, "
+                f"the checkpoint {flat[1].get(k)}"
+                for k in sorted(flat[0].keys() | flat[1].keys(), key=str)
+                if flat[0].get(k) != flat[1].get(k)
+            ]
+            raise ValueError(f"{what} does not fit {arm}/{part}:\n" + "\n".join(wrong))
+        variables[collection][arm][part] = jax.tree.map(jnp.asarray, tree)
+
+
+def _is_shape(x: Any) -> bool:
+    return isinstance(x, tuple)
+
+
+def transfer(old: Tree, new: Tree) -> Tree:
+    """`new`, with every leaf that `old` has at the same path and of the same shape.
+
+    Raises:
+      ValueError: if no leaf is taken over.
+    """
+    known = {
+        optim.path_of(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(old)
+    }
+    taken = 0
+
+    def pick(path, leaf):
+        nonlocal taken
+        found = known.get(optim.path_of(path))
+        if found is None or found.shape != leaf.shape:
+            return leaf
+        taken += 1
+        # A copy: the old state may be given up.
+        return jnp.array(found)
+
+    merged = jax.tree_util.tree_map_with_path(pick, new)
+    if not taken:
+        raise ValueError("nothing of the pretrained state fits the model to fine-tune")
+    return merged
+
+
+def load_classifiers(config: ConfigDict, variables: Tree) -> Tree:
+    """Puts the checkpoints' classifiers in the place of the arms' image heads.
+
+    Their classes are the same in both arms, so that the arms' outputs mean the same
+    from the start.
+
+    Raises:
+      ValueError: if a head and its classifier differ in shape.
+    """
+    variables = jax.tree.map(lambda x: x, variables)
+    for arm in config.arms:
+        path = config.weights.image[arm]
+        place = variables["params"][f"arms_{arm}"]
+        if path is None or "head" not in place:
+            continue
+        loaded = {"params": classifiers.load_classifier(path)}
+        _replace(variables, loaded, (f"arms_{arm}", "head"), path)
+    return variables
