@@ -266,8 +266,7 @@ def test_a_dino_head_starts_small_with_gains_of_one():
     params = jax.jit(head.init)(KEY, jnp.ones((1, 32)))["params"]
     for name in ("layer0", "layer1", "bottleneck"):
         kernel = np.asarray(params[name]["kernel"])
-        # A normal of 0.02, cut off at two standard deviations.
-        assert 0.016 < kernel.std() < 0.02 and np.abs(kernel).max() <= 0.0401
+        assert 0.018 < kernel.std() < 0.022
         assert not np.any(params[name]["bias"])
     assert np.all(np.asarray(params["gain"]) == 1)
     assert params["prototypes"].shape == (16, 50)
@@ -278,3 +277,40 @@ def test_a_head_of_nothing_is_refused(sizes):
     head = heads.DinoHead(**sizes)
     with pytest.raises(ValueError, match="expected at least 2 and 1"):
         jax.eval_shape(head.init, KEY, jnp.ones((1, 4)))
+
+
+def test_features_of_zero_have_no_direction_and_no_gradient():
+    head, params = random_head(1, norm_last_layer=True)
+    params = jax.tree.map(jnp.float32, params)
+    params["bottleneck"]["bias"] = jnp.zeros(4)
+    x = jnp.zeros((2, 5)).at[1].set(1.0)
+
+    def total(params, x):
+        return (head.apply({"params": params}, x) ** 2).sum()
+
+    assert np.all(head.apply({"params": params}, x)[0] == 0)
+    gradients = jax.grad(total, (0, 1))(params, x)
+    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradients))
+    assert np.all(gradients[1][0] == 0) and np.any(gradients[1][1] != 0)
+
+
+def test_batch_norm_takes_away_what_a_batch_shares():
+    """Features that differ by a thousandth of what they share: told apart."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(100.0 + 0.1 * rng.normal(size=(16, 6)), jnp.float32)
+
+    def cosines(batch_norm):
+        head = heads.DinoHead(
+            out=K, hidden=8, bottleneck=8, layers=2, batch_norm=batch_norm
+        )
+        variables = jax.jit(head.init)(KEY, x)
+        logits, new = head.apply(variables, x, train=True, mutable=["batch_stats"])
+        units = logits / np.linalg.norm(logits, axis=1, keepdims=True)
+        return float((units @ units.T).mean()), new
+
+    alike, none = cosines(False)
+    apart, stats = cosines(True)
+    assert alike > 0.99 and apart < 0.9
+    assert not none.get("batch_stats") and np.any(
+        np.asarray(stats["batch_stats"]["norm0"]["mean"]) != 0
+    )

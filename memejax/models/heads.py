@@ -69,8 +69,8 @@ class DinoHead(nn.Module):
     norm_last_layer: bool = True
 
     @nn.compact
-    def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
-        """[b, d] -> logits [b, k] float32."""
+    def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
+        """[b, d] -> logits [b, k] float32; `train` is BatchNorm's."""
         if self.out < 2 or self.layers < 1:
             raise ValueError(
                 f"got {self.out} prototypes and {self.layers} layers, expected at "
