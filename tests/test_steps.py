@@ -367,3 +367,21 @@ def test_exactly_two_arms():
     z = jnp.ones((2, 3))
     with pytest.raises(ValueError, match="two arms, got"):
         steps.cass_loss({"a": (z, z)}, jnp.ones(2), objective=steps.CassObjective())
+
+
+def test_unknown_labels_do_not_weigh_on_parts():
+    """Two parts with different numbers of known labels: the update of one."""
+    tx = optax.with_extra_args_support(optax.sgd(0.1))
+    data = batch()
+    data["label"][[0, 2, 4]] = -1
+    results = []
+    for parts in (1, 2):
+        step = steps.make_supervised_step(
+            logits_apply, tx, views=PLAIN, accumulate=parts
+        )
+        state = steps.init_state(variables(out=1), tx, key=KEY)
+        results.append(jax.jit(step)(state, data))
+    (one, m1), (two, m2) = results
+    np.testing.assert_allclose(m1["loss"], m2["loss"], rtol=1e-6)
+    for arm in "ab":
+        np.testing.assert_allclose(one.params[arm], two.params[arm], rtol=1e-5)

@@ -59,4 +59,13 @@ def make_supervised_step(
         loss = sum(parts.values())
         return loss, (new.get("batch_stats", {}), parts, {})
 
-    return make_step(loss_fn, tx, accumulate=accumulate, learning_rates=learning_rates)
+    def only_labelled(batch):
+        return dict(batch, weight=batch["weight"] * (batch["label"] >= 0))
+
+    return make_step(
+        loss_fn,
+        tx,
+        accumulate=accumulate,
+        learning_rates=learning_rates,
+        prepare=only_labelled,
+    )
