@@ -118,7 +118,7 @@ def probe(
         classes=data.classes,
         k=c.k,
     )
-    return {
+    outcome = {
         "split": asked,
         "classes": data.classes,
         "examples": {name: len(known) for name, known in rows.items()},
@@ -134,10 +134,18 @@ def probe(
             arm: {k: float(v) for k, v in losses.collapse_panel(z[:2048]).items()}
             for arm, z in found[own][asked].items()
         },
-        "pictures": _draw(
-            config, splits[asked], trained, found[own][asked], rows[asked], where
-        ),
     }
+    drawn = _draw(config, splits[asked], trained, found[own][asked], rows[asked])
+    where.mkdir(parents=True, exist_ok=True)
+    for name, png in drawn.items():
+        (where / f"{name}.png").write_bytes(png)
+    scalars = folder.flatten({"figures": outcome["figures"], "panel": outcome["panel"]})
+    logs.publish(
+        where,
+        scalars={k.replace(".", "/"): v for k, v in scalars.items()},
+        pictures=drawn,
+    )
+    return outcome | {"pictures": sorted(drawn)}
 
 
 def _last_labelled(data: dataset.Data) -> str:
@@ -147,7 +155,10 @@ def _last_labelled(data: dataset.Data) -> str:
 
 def _pixels(splits, rows) -> dict[str, Embeddings]:
     """The pictures themselves as features; none where they would fill the memory."""
-    sizes = [len(rows[name]) * splits[name].source["image"][:1].size for name in splits]
+    sizes = [
+        len(rows[name]) * splits[name].source["image"][np.arange(1)].size
+        for name in splits
+    ]
     if sum(sizes) > MOST_PIXELS:
         return {name: {} for name in splits}
     return {
@@ -169,8 +180,8 @@ def _judge(train, test, *, labels, truth, classes, k, linear) -> dict[str, Any]:
     return judged
 
 
-def _draw(config, split, trained, embeddings, rows, where) -> list[str]:
-    """Writes the pictures, also for TensorBoard; their names."""
+def _draw(config, split, trained, embeddings, rows) -> dict[str, bytes]:
+    """Name -> PNG: what the network looks at, and a map of each arm's embeddings."""
     labels = split.labels[rows]
     drawn: dict[str, bytes] = {}
     some = rows[:PICTURES]
@@ -189,11 +200,7 @@ def _draw(config, split, trained, embeddings, rows, where) -> list[str]:
         drawn[f"map-{arm}"] = pictures.scatter(
             points, labels[index], title=f"{arm}: {split.name}, t-SNE"
         )
-    where.mkdir(parents=True, exist_ok=True)
-    for name, png in drawn.items():
-        (where / f"{name}.png").write_bytes(png)
-    logs.pictures(where, drawn)
-    return sorted(drawn)
+    return drawn
 
 
 def main() -> None:

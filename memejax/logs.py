@@ -132,14 +132,21 @@ class Logger:
         self._events.close()
 
 
-def pictures(folder: str | os.PathLike[str], drawn: Mapping[str, bytes]) -> None:
-    """Puts PNG pictures into a folder's TensorBoard events."""
+def publish(
+    folder: str | os.PathLike[str],
+    *,
+    scalars: Mapping[str, float],
+    pictures: Mapping[str, bytes],
+) -> None:
+    """Puts figures and PNG pictures that belong to no update into TensorBoard."""
     # Imported here: see Logger.
     from PIL import Image
     from tensorboardX import SummaryWriter
 
     with SummaryWriter(str(folder)) as events:
-        for name, png in drawn.items():
+        for name, value in scalars.items():
+            events.add_scalar(name, value, 0)
+        for name, png in pictures.items():
             image = Image.open(io.BytesIO(png)).convert("RGB")
             events.add_image(name, np.asarray(image), 0, dataformats="HWC")
 

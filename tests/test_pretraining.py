@@ -54,6 +54,7 @@ def test_pretraining_and_probe(tmp_path, name):
         assert set(probe["figures"][row]) == {"cnn", "vit"}
     for picture in probe["pictures"]:
         assert (tmp_path / f"0/probe-pretrain/{picture}.png").stat().st_size > 1000
+    assert any((tmp_path / "0/probe-pretrain").glob("events.out.tfevents.*"))
     # The verdict is that of the last panel.
     assert set(outcome["panel"]) >= {"cnn/std", "vit/effective_rank"}
     if name == "dino":
