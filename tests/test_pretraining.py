@@ -159,3 +159,13 @@ def test_pictures_cannot_be_fine_tuned(tmp_path):
     data = dataset.load(config, tmp_path)
     with pytest.raises(ValueError, match="fine-tuning is of memes"):
         build.finetune(config, data, seed=0, mesh=build.mesh(config))
+
+
+@pytest.mark.parametrize("arm", ["cnn", "vit"])
+def test_one_arm_alone_can_be_fine_tuned(tmp_path, arm):
+    config = load_config(str(ROOT / "configs/supervised.py"))
+    known = folder.flatten(config.to_dict())
+    leaves = {k: v for k, v in TINY.items() if k in known} | {"finetune.steps": 4}
+    config.update_from_flattened_dict(leaves | {"arms": (arm,)})
+    results = train.run(config, tmp_path)
+    assert set(results["summary"]["test_unseen"]) == {arm, "average", "constant"}

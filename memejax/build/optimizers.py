@@ -17,11 +17,19 @@ SHARED = ("weight_decay", "clip", "clip_each", "layer_decay", "decay_exempt")
 
 
 def optimizer(
-    section: ConfigDict, params: Tree, *, total: int, frozen: int = 0
+    config: ConfigDict,
+    section: ConfigDict,
+    *,
+    params: Tree,
+    total: int,
+    frozen: int = 0,
 ) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any]]:
     """The optimizer of a stage, and `(opt_state, step) -> {group: learning rate}`.
 
+    A group of an arm (`arms_<name>/...`) that the run does without is left out.
+
     Args:
+      config: the run's, for its arms.
       section: rule, schedule, groups and what they share.
       params: what the groups must cover.
       total: updates of the stage.
@@ -32,8 +40,11 @@ def optimizer(
     """
     c = dict(section)
     shared = {name: c.pop(name) for name in SHARED if name in c}
+    absent = set(config.model.image) - set(config.arms)
     groups = {}
     for name, group in c.pop("groups").items():
+        if any(group["pattern"].startswith(f"arms_{arm}/") for arm in absent):
+            continue
         group = shared | dict(group)
         if group.pop("frozen", False):
             group["frozen_steps"] = frozen

@@ -83,8 +83,9 @@ def dino(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -> St
     plan = plan_of(c, train, seed=2 * seed)
     total, epoch = len(plan), max(1, len(train.ids) // c.batch)
     tx, rates = optimizer(
+        config,
         c.optimizer,
-        variables["params"],
+        params=variables["params"],
         total=total,
         frozen=round(c.freeze_last_layer * epoch),
     )
@@ -138,7 +139,9 @@ def _cass(config, data, arms, *, views, seed, mesh, averaging=None) -> Stage:
     if c.method == "cass" and config.weights.heads:
         variables = load_classifiers(config, variables)
     plan = plan_of(c, train, seed=2 * seed)
-    tx, rates = optimizer(c.optimizer, variables["params"], total=len(plan))
+    tx, rates = optimizer(
+        config, c.optimizer, params=variables["params"], total=len(plan)
+    )
     step = steps.make_cass_step(
         functools.partial(arms.apply, method="project"),
         tx,

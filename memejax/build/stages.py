@@ -88,7 +88,9 @@ def finetune(
     if start is not None:
         variables = transfer(start, variables)
     plan = plan_of(c, train, seed=2 * seed + 1)
-    tx, rates = optimizer(c.optimizer, variables["params"], total=len(plan))
+    tx, rates = optimizer(
+        config, c.optimizer, params=variables["params"], total=len(plan)
+    )
     positives = float(np.mean(train.labels == 1))
     apply_fn = functools.partial(arms.apply, method="classify")
     step = steps.make_supervised_step(

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from memejax import dataset, optim
+from memejax.models import vit
 from memejax.weights import classifiers, huggingface
 
 Tree = Any
@@ -56,7 +57,11 @@ def load_weights(config: ConfigDict, variables: Tree) -> Tree:
             table = place[part].get("positions") if part == "image_encoder" else None
             # A ViT's checkpoint may be for pictures of another size.
             grid = None if table is None else math.isqrt(len(table) - 1)
-            architecture, loaded = huggingface.load(path, grid=grid)
+            architecture, loaded = huggingface.load(path)
+            if grid is not None and architecture.name == "vit":
+                loaded["params"]["positions"] = vit.interpolate_positions(
+                    jnp.asarray(loaded["params"]["positions"]), grid=grid
+                )
             what = f"{path}, a {architecture.name},"
             _replace(variables, loaded, (f"arms_{arm}", part), what)
     return variables
