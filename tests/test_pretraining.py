@@ -21,6 +21,8 @@ PICTURES = {
 SMALL = {
     "cass": {"pretrain.head.out": 16},
     "dino": {
+        # DINO trains each arm by itself: one says as much as two, in half the time.
+        "arms": ("vit",),
         "pretrain.head.out": 16,
         "pretrain.head.hidden": 16,
         "pretrain.head.bottleneck": 8,
@@ -50,15 +52,16 @@ def test_pretraining_and_probe(tmp_path, name):
     probe = results["seeds"]["0"]["probe-pretrain"]
     assert probe["classes"] == 4 and probe["examples"] == {"train": 64, "test": 32}
     assert set(probe["figures"]) == {"pretrain", "untrained", "pixels"}
+    arms = {"cnn", "vit"} if name == "cass" else {"vit"}
     for row in ("pretrain", "untrained"):
-        assert set(probe["figures"][row]) == {"cnn", "vit"}
+        assert set(probe["figures"][row]) == arms
     for picture in probe["pictures"]:
         assert (tmp_path / f"0/probe-pretrain/{picture}.png").stat().st_size > 1000
     assert any((tmp_path / "0/probe-pretrain").glob("events.out.tfevents.*"))
     # The verdict is that of the last panel.
-    assert set(outcome["panel"]) >= {"cnn/std", "vit/effective_rank"}
+    assert set(outcome["panel"]) >= {f"{arm}/effective_rank" for arm in arms}
     if name == "dino":
-        assert outcome["panel"]["cnn/log_k"] == pytest.approx(np.log(16))
+        assert outcome["panel"]["vit/log_k"] == pytest.approx(np.log(16))
 
 
 def test_an_embedding_is_an_example_s_own(tmp_path):
@@ -161,11 +164,10 @@ def test_pictures_cannot_be_fine_tuned(tmp_path):
         build.finetune(config, data, seed=0, mesh=build.mesh(config))
 
 
-@pytest.mark.parametrize("arm", ["cnn", "vit"])
-def test_one_arm_alone_can_be_fine_tuned(tmp_path, arm):
+def test_one_arm_alone_can_be_fine_tuned(tmp_path):
     config = load_config(str(ROOT / "configs/supervised.py"))
     known = folder.flatten(config.to_dict())
     leaves = {k: v for k, v in TINY.items() if k in known} | {"finetune.steps": 4}
-    config.update_from_flattened_dict(leaves | {"arms": (arm,)})
+    config.update_from_flattened_dict(leaves | {"arms": ("cnn",)})
     results = train.run(config, tmp_path)
-    assert set(results["summary"]["test_unseen"]) == {arm, "average", "constant"}
+    assert set(results["summary"]["test_unseen"]) == {"cnn", "average", "constant"}
