@@ -20,6 +20,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 # grain's worker processes read absl flags.
@@ -28,3 +29,20 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Scripts that made the golden files; they need torch.
 collect_ignore_glob = ["golden/*.py"]
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than cores: a test compiles on one core, or waits for a subprocess."""
+    return (os.cpu_count() or 1) + 1
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A run of the whole job that nothing disturbed: its folder and its results."""
+    # Imported here: not every worker needs it.
+    from support import tiny
+
+    from memejax import train
+
+    where = tmp_path_factory.mktemp("whole")
+    return where, train.run(tiny(), where)
