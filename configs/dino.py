@@ -64,6 +64,7 @@ def get_config(preset: str = "demo") -> ConfigDict:
             local_size=96,
             local_scale=(0.05, 0.4),
             local_crops=8,
+            flip=0.5,
             # In pixels of the crop.
             blur_sigma=(0.1, 2.0),
             grayscale=0.2,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         metrics,
         optim,
         probes,
+        significance,
         steps,
         views,
     )
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
         standardize,
         variance_covariance,
     )
-    from memejax.metrics import auroc, binary_report, paired_comparison
+    from memejax.metrics import auroc, binary_report
+    from memejax.significance import paired_comparison
 
 __version__ = "0.1.0"
 
@@ -54,7 +56,7 @@ _EXPORTS = {
     "is_collapsed": "memejax.losses",
     "is_dino_collapsed": "memejax.losses",
     "negative_cosine": "memejax.losses",
-    "paired_comparison": "memejax.metrics",
+    "paired_comparison": "memejax.significance",
     "sigmoid_focal": "memejax.losses",
     "standardize": "memejax.losses",
     "variance_covariance": "memejax.losses",
@@ -66,6 +68,7 @@ _MODULES = (
     "metrics",
     "optim",
     "probes",
+    "significance",
     "steps",
     "views",
 )
@@ -89,6 +92,7 @@ __all__ = [
     "paired_comparison",
     "probes",
     "sigmoid_focal",
+    "significance",
     "standardize",
     "steps",
     "variance_covariance",

@@ -2,14 +2,17 @@
 
 A feeder is an iterator over `(steps, chunk)`: how many steps the chunk holds, and
 the chunk, which `run_chunk(state, chunk)` consumes. `StreamFeeder` streams batches
-from grain, one a chunk.
+from grain, one a chunk. `ArrayFeeder` gives stretches of the plan beside data that
+lies on the devices already; the step gathers from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from memejax import parallel
@@ -22,8 +25,8 @@ class Feeder(Protocol):
 
     plan: Plan
 
-    def chunks(self, start: int) -> Iterator[tuple[int, Any]]:
-        """The chunks from step `start` of the plan on."""
+    def chunks(self, start: int, stop: int | None = None) -> Iterator[tuple[int, Any]]:
+        """The chunks of the plan's steps from `start` to before `stop` (the end)."""
         ...
 
     def with_plan(self, plan: Plan) -> Feeder:
@@ -58,11 +61,13 @@ class StreamFeeder:
         """The same source and devices, another plan."""
         return StreamFeeder(self._source, plan, mesh=self._mesh, **self._options)
 
-    def chunks(self, start: int = 0) -> Iterator[tuple[int, Any]]:
-        """Batches from step `start` on, each as (1, batch on the devices)."""
+    def chunks(
+        self, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        """Batches of the steps, each as (1, batch on the devices)."""
         waiting = None
         for batch in pipeline.stream(
-            self._source, self.plan, start=start, **self._options
+            self._source, self.plan, start=start, stop=stop, **self._options
         ):
             # The transfer of the next batch runs while the step works on this one.
             coming = parallel.put_batch(self._mesh, batch)
@@ -71,3 +76,61 @@ class StreamFeeder:
             waiting = coming
         if waiting is not None:
             yield 1, waiting
+
+
+class ArrayFeeder:
+    """Stretches of a plan over data on the devices, for all seeds at once."""
+
+    def __init__(
+        self,
+        columns: Mapping[str, Any],
+        plan: Plan,
+        *,
+        mesh: Mesh,
+        marks: Sequence[int],
+    ):
+        """Puts the data on the devices.
+
+        Args:
+          columns: name -> array [n, ...]; every device gets all of it.
+          plan: [steps, seeds, batch].
+          mesh: over which the seeds are split.
+          marks: no chunk goes past a multiple of any of these, so that the loop can
+            stop there.
+
+        Raises:
+          ValueError: if the plan has no axis of seeds, they cannot be split over the
+            mesh, or a mark is not positive.
+        """
+        if plan.index.ndim != 3:
+            raise ValueError(
+                f"expected a plan [steps, seeds, batch], got {plan.index.shape}"
+            )
+        if not marks or min(marks) < 1:
+            raise ValueError(f"marks must be at least 1, got {tuple(marks)}")
+        parallel.check_batch(mesh, plan.index.shape[1])
+        self.plan = plan
+        self._columns = jax.device_put(dict(columns), parallel.replicated(mesh))
+        self._mesh = mesh
+        self._marks = tuple(marks)
+
+    def with_plan(self, plan: Plan) -> ArrayFeeder:
+        """The same data and devices, another plan."""
+        return ArrayFeeder(self._columns, plan, mesh=self._mesh, marks=self._marks)
+
+    def chunks(
+        self, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        """Each chunk: `rows`, the plan's part as [seeds, steps, batch], and `data`."""
+        stop = len(self.plan) if stop is None else stop
+        while start < stop:
+            end = min(stop, *((start // mark + 1) * mark for mark in self._marks))
+            rows = {
+                name: np.moveaxis(array[start:end], 0, 1)
+                for name, array in self.plan.as_arrays().items()
+            }
+            yield (
+                end - start,
+                {"rows": parallel.put_batch(self._mesh, rows), "data": self._columns},
+            )
+            start = end

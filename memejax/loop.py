@@ -11,14 +11,14 @@ import math
 import pathlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from memejax import build, logs, metrics, scores
+from memejax import build, logs
 from memejax.checkpoint import Checkpoints
 from memejax.data import plans
 
@@ -35,18 +35,35 @@ class Interrupted(SystemExit):
 
 
 @dataclasses.dataclass(frozen=True)
+class Measured:
+    """What an evaluation found.
+
+    Attributes:
+      values: figures for the log.
+      rating: the one that chooses the best checkpoint; larger is better.
+      histograms: name -> values, for TensorBoard.
+      said: which figures the console shows; None shows all.
+    """
+
+    values: Mapping[str, float]
+    rating: float
+    histograms: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    said: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """How a stage is judged while it runs.
 
     Attributes:
-      score: state -> {arm: P(hateful) [n]}.
-      labels: int [n].
-      split: the split's name.
+      measure: state -> Measured.
+      split: name of what it is measured on.
+      rating: what the rating is called.
     """
 
-    score: Callable[[Any], dict[str, np.ndarray]]
-    labels: np.ndarray
+    measure: Callable[[Any], Measured]
     split: str
+    rating: str = BEST
 
 
 def loop(
@@ -70,7 +87,7 @@ def loop(
     saves = Checkpoints(
         where / "checkpoints",
         keep=config.checkpoint.keep,
-        best=BEST if evaluation else None,
+        best=evaluation.rating if evaluation else None,
     )
     state, feeder, step, memory = stage.state, stage.feeder, 0, _Memory()
     saved = saves.restore_latest(state)
@@ -80,12 +97,8 @@ def loop(
         memory = _Memory(**saved.position)
         logs.say(f"{where.name}: resumes after step {step}")
     total = len(feeder.plan)
-    logger = logs.Logger(
-        where,
-        title=where.name,
-        total=total,
-        start=step,
-    )
+    logger = logs.Logger(where, title=where.name, total=total, start=step)
+    course = _Course(feeder, stage.refresh, logger, where)
     teller = _Teller(
         logger,
         memory,
@@ -96,8 +109,12 @@ def loop(
     )
     began = time.perf_counter() - memory.seconds
     pending: tuple[int, Any] | None = None
+
+    def present() -> Any:
+        return state
+
     try:
-        for count, chunk in feeder.chunks(step) if not memory.ended else ():
+        for count, chunk in course.chunks(total if memory.ended else step, present):
             state, values = stage.run_chunk(state, chunk)
             step += count
             if pending is not None:
@@ -117,7 +134,7 @@ def loop(
             saves.save(
                 step,
                 state,
-                plan=feeder.plan.as_arrays(),
+                plan=course.feeder.plan.as_arrays(),
                 position=dataclasses.asdict(memory),
                 metrics=rating,
             )
@@ -131,7 +148,7 @@ def loop(
             if memory.ended:
                 logs.say(
                     f"{where.name}: ends after step {step}, no better "
-                    f"{BEST} in {memory.since_best} evaluations"
+                    f"{evaluation.rating} in {memory.since_best} evaluations"
                 )
                 break
         saves.wait()
@@ -146,6 +163,39 @@ def loop(
         "seconds": round(memory.seconds, 2),
         **teller.verdict(),
     }
+
+
+class _Course:
+    """The plan that a stage follows, drawn again where the stage says so."""
+
+    def __init__(self, feeder, refresh, logger, where):
+        self.feeder = feeder
+        self._refresh, self._logger, self._where = refresh, logger, where
+
+    def chunks(self, start: int, state: Callable[[], Any]) -> Iterator[tuple[int, Any]]:
+        """Chunks from a step on; nothing is read ahead past a new plan.
+
+        Args:
+          start: the first step.
+          state: gives the state that the chunks before led to.
+        """
+        total = len(self.feeder.plan)
+        again = self._refresh.steps if self._refresh else ()
+        while start < total:
+            if start in again:
+                self._draw(state(), start)
+            stop = min((step for step in again if step > start), default=total)
+            yield from self.feeder.chunks(start, stop)
+            start = stop
+
+    def _draw(self, state: Any, step: int) -> None:
+        new = self._refresh.draw(state, self.feeder.plan, step)
+        self.feeder = self.feeder.with_plan(new.plan)
+        self._logger.metrics(step, "curriculum", new.values)
+        if new.arrays:
+            folder = self._where / "refreshes"
+            folder.mkdir(exist_ok=True)
+            np.savez_compressed(folder / f"{step}.npz", **new.arrays)
 
 
 @dataclasses.dataclass
@@ -228,21 +278,18 @@ class _Teller:
 
 
 def _judge(evaluation, state, step, logger, memory) -> dict[str, float]:
-    """Scores the dev split, logs it, keeps count of the best."""
-    proba = evaluation.score(state)
-    values = {
-        f"{BEST}/{arm}": metrics.auroc(p, evaluation.labels) for arm, p in proba.items()
-    }
-    logger.metrics(step, evaluation.split, values)
-    for arm, p in proba.items():
-        logger.histogram(step, f"{evaluation.split}/scores/{arm}", p)
-    rating = values[f"{BEST}/{scores.AVERAGE}"]
-    better = memory.best is None or rating > memory.best
-    memory.best = rating if better else memory.best
+    """Measures, logs it, keeps count of the best."""
+    found = evaluation.measure(state)
+    logger.metrics(step, evaluation.split, found.values)
+    for name, values in found.histograms.items():
+        logger.histogram(step, f"{evaluation.split}/{name}", values)
+    better = memory.best is None or found.rating > memory.best
+    memory.best = found.rating if better else memory.best
     memory.since_best = 0 if better else memory.since_best + 1
-    shown = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+    said = tuple(found.values) if found.said is None else found.said
+    shown = "  ".join(f"{name} {found.values[name]:.4f}" for name in said)
     logs.say(f"  {evaluation.split} at step {step}: {shown}")
-    return {BEST: rating}
+    return {evaluation.rating: found.rating}
 
 
 class Signals:

@@ -23,12 +23,14 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     # Imported here, so that --help and a misspelt flag answer at once.
-    from memejax import folder, train
+    from memejax import folder, parallel, train
     from memejax.data import hateful_memes
 
     # jax and orbax narrate at INFO; what the user is to read is printed.
     logging.set_verbosity(logging.WARNING)
     config = _CONFIG.value
+    if "classify" in config.stages:
+        parallel.device_a_core()
     workdir = _WORKDIR.value or f"runs/{config.name}-{config.preset}"
     try:
         train.run(config, workdir)

@@ -1,4 +1,4 @@
-"""How good are the scores? Reports, intervals and tests of significance, on the host.
+"""How good are the scores? Reports and intervals, on the host.
 
 Labels are 0 or 1 (unknown ones, -1, must be left out before), scores are larger for
 1, and an example is called positive when its probability is *above* the threshold,
@@ -15,12 +15,8 @@ from typing import Any
 import clu.metrics
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 from sklearn.metrics import average_precision_score
 
-# Beyond this many pairs the 2^n flips of signs are sampled, not enumerated.
-MAX_EXACT_PAIRS = 20
-_SAMPLED_FLIPS = 100_000
 # Bootstrap replicates are made in blocks of about this many draws (16 MB a copy).
 _BLOCK = 2_000_000
 
@@ -200,64 +196,6 @@ def mean_std(values: ArrayLike) -> tuple[float, float]:
     return float(values.mean()), spread
 
 
-def paired_comparison(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> dict[str, Any]:
-    """Two methods over the same seeds: how far apart, and is it luck?
-
-    Of the differences d_i = a_i - b_i: the mean with its 95 % intervals, and the
-    two-sided sign-flip test, `p = #{s in {-1, 1}^n : |s . d| >= |sum d|} / 2^n`,
-    which assumes only that a and b are exchangeable within a seed. It is exact up to
-    20 pairs and sampled (100,000 flips) beyond. With n pairs p is at least
-    2^(1 - n): fewer than 6 pairs never reach 0.05.
-
-    Args:
-      a: one figure a seed, `[n]`, n at least 2.
-      b: the other method's, the same seeds in the same order.
-      seed: of the bootstrap and of sampled flips.
-
-    Returns:
-      n, mean_difference, sd (n - 1), low and high (BCa bootstrap, 9999 resamples),
-      t_low and t_high (Student's t, the safer one under 10 pairs), p_value, wins,
-      losses and ties, as floats and ints.
-
-    Raises:
-      ValueError: if the shapes differ, n < 2 or a figure is not finite.
-
-    References:
-      Efron, Better Bootstrap Confidence Intervals, JASA 82 (1987). Paired seeds with
-      both: arXiv 2511.19794.
-    """
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
-        raise ValueError(
-            f"got figures of shapes {a.shape} and {b.shape}, expected one figure a "
-            "seed for both, at least two seeds"
-        )
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError(f"got figures {a} and {b}, expected finite numbers")
-    difference = a - b
-    n, mean, sd = len(a), float(difference.mean()), float(difference.std(ddof=1))
-    low = high = mean
-    # Without spread BCa is 0 / 0; the interval is then the point.
-    if sd > 1e-12 * np.abs(difference).max():
-        low, high = stats.bootstrap(
-            (difference,), np.mean, method="BCa", rng=seed
-        ).confidence_interval
-    reach = float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
-    return {
-        "n": n,
-        "mean_difference": mean,
-        "sd": sd,
-        "low": float(low),
-        "high": float(high),
-        "t_low": mean - reach,
-        "t_high": mean + reach,
-        "p_value": _sign_flip(difference, seed),
-        "wins": int((difference > 0).sum()),
-        "losses": int((difference < 0).sum()),
-        "ties": int((difference == 0).sum()),
-    }
-
-
 def write_predictions(
     path: str | os.PathLike, ids: Sequence[Any], *, proba: ArrayLike
 ) -> None:
@@ -369,22 +307,3 @@ def _bootstrap_aurocs(
         counts = counts.reshape(rows, len(values), 2)
         areas.append(_area(counts[..., 0], counts[..., 1]))
     return np.concatenate(areas)
-
-
-def _sign_flip(difference: np.ndarray, seed: int) -> float:
-    """Two-sided p of the sum of differences under flips of their signs."""
-    n = len(difference)
-    # Sums that are equal on paper differ by rounding.
-    bar = abs(difference.sum()) - 1e-9 * np.abs(difference).sum()
-    if n <= MAX_EXACT_PAIRS:
-        sums = np.zeros(1)
-        for value in difference:
-            sums = np.concatenate([sums + value, sums - value])
-        return float((np.abs(sums) >= bar).mean())
-    rng = np.random.default_rng(seed)
-    hits = 0
-    for _ in range(10):
-        signs = rng.choice([-1.0, 1.0], (_SAMPLED_FLIPS // 10, n))
-        hits += int((np.abs(signs @ difference) >= bar).sum())
-    # The observed signs count as one of the flips: p is never 0.
-    return (hits + 1) / (_SAMPLED_FLIPS + 1)

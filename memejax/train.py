@@ -6,6 +6,8 @@
                   probe      what the pretrained features are worth, with pictures
                   finetune   the labels, from the pretrained arms or from scratch
                   evaluate   the best checkpoint on every split
+                or, of small pictures, all seeds at once
+                  classify   a classifier under a curriculum (classify.py)
     loop.py     the one loop: chunks in, state on, metrics out, checkpoints, signals
     dataset.py  config -> Data (splits as columns)
     build/      config -> Stage (state, compiled step, feeder)
@@ -36,6 +38,7 @@ from ml_collections import ConfigDict
 
 from memejax import (
     build,
+    classify,
     dataset,
     evaluate,
     folder,
@@ -46,7 +49,7 @@ from memejax import (
     scores,
 )
 from memejax.checkpoint import Checkpoints
-from memejax.loop import BEST, Evaluation, Signals, loop
+from memejax.loop import BEST, Evaluation, Measured, Signals, loop
 
 
 def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -64,9 +67,11 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     done = folder.read_json(path / "results.json")
     if done is not None:
         logs.say(f"This run is finished; its results, from {path}:")
-        report.console(done)
+        _show(done)
         return done
     parallel.keep_compiled(path / "compiled")
+    if tuple(config.stages) == ("classify",):
+        return _classify(config, path, started)
     mesh = build.mesh(config)
     data = dataset.load(config, path)
     logs.say(_about_data(data))
@@ -93,6 +98,34 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
         f"{results['peak_memory_gb']:.2f} GB; results and report in {path}"
     )
     return results
+
+
+def _classify(config: ConfigDict, path: pathlib.Path, started: float) -> dict[str, Any]:
+    """All seeds of a classifier of small pictures, and what results.json holds."""
+    data = classify.load(config)
+    logs.say(", ".join(f"{name} {value}" for name, value in data.facts.items()))
+    with Signals() as signals:
+        outcome = classify.run(config, data, path, signals=signals)
+    results = {
+        "config": config.name,
+        "preset": config.preset,
+        "data": dict(data.facts),
+        **outcome,
+        "seconds": round(time.perf_counter() - started, 2),
+        "peak_memory_gb": round(logs.peak_memory(), 3),
+    }
+    folder.write_json(path / "results.json", results)
+    _show(results)
+    logs.say(f"{logs.clock(results['seconds'])} in all; results in {path}")
+    return results
+
+
+def _show(results: dict[str, Any]) -> None:
+    """Results on the console."""
+    if "errors" in results:
+        classify.tell(results)
+    else:
+        report.console(results)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,8 +219,16 @@ def _finetune(
     dev = context.data.splits[context.data.dev]
     dev_feeder = build.scoring_feeder(context.config, dev, context.mesh)
 
-    def score_dev(state) -> dict[str, np.ndarray]:
-        return scores.probabilities(stage.predict, state.weights(), dev_feeder)
+    def measure(state) -> Measured:
+        proba = scores.probabilities(stage.predict, state.weights(), dev_feeder)
+        values = {
+            f"{BEST}/{arm}": metrics.auroc(p, dev.labels) for arm, p in proba.items()
+        }
+        return Measured(
+            values,
+            rating=values[f"{BEST}/{scores.AVERAGE}"],
+            histograms={f"scores/{arm}": p for arm, p in proba.items()},
+        )
 
     if outcome is None:
         _, outcome = loop(
@@ -195,7 +236,7 @@ def _finetune(
             context.config,
             where,
             context.signals,
-            Evaluation(score_dev, dev.labels, dev.name),
+            Evaluation(measure, dev.name),
         )
         folder.write_json(where / "outcome.json", outcome)
     if not score:

@@ -22,10 +22,12 @@ class Chunks:
     size: int
     given: list
 
-    def chunks(self, start):
-        for at in range(start, len(self.plan), self.size):
+    def chunks(self, start, stop=None):
+        stop = len(self.plan) if stop is None else stop
+        for at in range(start, stop, self.size):
             self.given.append(at)
-            rows = self.plan.index[at : at + self.size, 0].astype(np.float32)
+            end = min(at + self.size, stop)
+            rows = self.plan.index[at:end, 0].astype(np.float32)
             yield len(rows), jnp.asarray(rows)
 
     def with_plan(self, plan):
@@ -160,20 +162,14 @@ def test_a_run_that_recovers_is_not_collapsed(tmp_path, capsys):
 
 
 def scores(values):
-    """An evaluation whose AUROC goes through `values`, one an evaluation."""
+    """An evaluation whose AUROC goes through `values` / 10, one an evaluation."""
     remaining = iter(values)
-    labels = np.array([0] * 10 + [1] * 10)
 
-    def score(_):
-        # The first so many positives are above all negatives: AUROC = their share.
-        above = next(remaining)
-        return {
-            "average": np.r_[
-                np.full(10, 0.5), np.full(above, 0.9), np.full(10 - above, 0.1)
-            ]
-        }
+    def measure(_):
+        rating = next(remaining) / 10
+        return loop.Measured({"auroc/average": rating}, rating)
 
-    return loop.Evaluation(score, labels, "dev")
+    return loop.Evaluation(measure, "dev")
 
 
 def test_early_stop_keeps_the_best(tmp_path, capsys):
@@ -185,3 +181,56 @@ def test_early_stop_keeps_the_best(tmp_path, capsys):
     assert "no better auroc in 3 evaluations" in capsys.readouterr().out
     kept = {int(p.name) for p in (tmp_path / "checkpoints").iterdir()}
     assert 10 in kept and 25 in kept
+
+
+def refreshing(size, at=(6, 14)):
+    """A stage whose plan from some steps on is drawn from the sum until then."""
+
+    def draw(state, plan, step):
+        index = plan.index.copy()
+        index[step:] = (
+            int(state.params["sum"]) % 97 + np.arange(len(plan) - step)[:, None]
+        )
+        return build.Refreshed(
+            dataclasses.replace(plan, index=index),
+            {"first": float(index[step, 0])},
+            {"index": index},
+        )
+
+    return stage(size=size, refresh=build.Refresh(at, draw))
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_plan_is_drawn_again_from_the_state_of_then(tmp_path, size):
+    one = refreshing(size)
+    state, _ = run(one, tmp_path)
+    before = one.feeder.plan.index[:6, 0]
+    second = before.sum() % 97 + np.arange(8)
+    third = (before.sum() + second.sum()) % 97 + np.arange(6)
+    assert float(state.params["sum"]) == before.sum() + second.sum() + third.sum()
+    lines = logs.read_metrics(tmp_path / "metrics.jsonl")
+    drawn = [line for line in lines if line["split"] == "curriculum"]
+    assert [(line["step"], line["first"]) for line in drawn] == [
+        (6, second[0]),
+        (14, third[0]),
+    ]
+    with np.load(tmp_path / "refreshes/14.npz") as saved:
+        np.testing.assert_array_equal(saved["index"][14:, 0], third)
+
+
+@pytest.mark.parametrize("stop", [5, 6, 7, 13])
+def test_resuming_goes_on_with_the_plan_that_was_drawn(tmp_path, stop):
+    """Stopped before, at and after a refresh: the same end."""
+    whole, _ = run(refreshing(1), tmp_path / "whole")
+    signals = loop.Signals()
+
+    def measure(state):
+        signals.received = 15 if int(state.step) >= stop else 0
+        return loop.Measured({}, 0.0)
+
+    first = dataclasses.replace(refreshing(1), eval_every=1)
+    with pytest.raises(loop.Interrupted):
+        run(first, tmp_path / "cut", loop.Evaluation(measure, "dev"), signals=signals)
+    state, outcome = run(refreshing(1), tmp_path / "cut")
+    assert outcome["steps"] == 20
+    assert float(state.params["sum"]) == float(whole.params["sum"])

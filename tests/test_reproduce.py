@@ -195,9 +195,9 @@ def test_configs(runner):
 
 def test_the_demo_gives_every_row_the_same(runner):
     made = runs.configs(expand("table8", "demo"), preset="demo")
-    assert {(c.finetune.steps, c.finetune.batch) for c in made} == {(60, 128)}
+    assert {(c.finetune.steps, c.finetune.batch) for c in made} == {(80, 128)}
     pretrained = [c for c in made if "pretrain" in c]
-    assert {(c.pretrain.steps, c.pretrain.batch) for c in pretrained} == {(80, 128)}
+    assert {(c.pretrain.steps, c.pretrain.batch) for c in pretrained} == {(120, 128)}
     assert len(made) - len(pretrained) == 4
     assert {c.data.image_size for c in made} == {48}
 
@@ -258,7 +258,7 @@ def test_a_failed_run_names_itself(monkeypatch, runner, tmp_path):
 
 def test_another_config_in_the_way(runner, tmp_path):
     command.reproduce("table1", workdir=tmp_path, seeds=1)
-    with pytest.raises(folder.OtherRunError, match=r"finetune\.steps: 60 there, 9"):
+    with pytest.raises(folder.OtherRunError, match=r"finetune\.steps: 80 there, 9"):
         command.reproduce(
             "table1", workdir=tmp_path, seeds=2, leaves={"finetune.steps": "9"}
         )

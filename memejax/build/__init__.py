@@ -6,12 +6,17 @@ callables and arrays. (`dataset.load` does the same for the section `data`.)
 
 from memejax.build.choices import RUNTIME as RUNTIME
 from memejax.build.choices import choose as choose
+from memejax.build.classifiers import SCORES as SCORES
+from memejax.build.classifiers import Classifier as Classifier
+from memejax.build.classifiers import classifier as classifier
 from memejax.build.maps import image_maps as image_maps
 from memejax.build.modules import fusion_arms as fusion_arms
 from memejax.build.modules import image_arms as image_arms
 from memejax.build.optimizers import optimizer as optimizer
 from memejax.build.pretraining import PRETRAIN as PRETRAIN
 from memejax.build.pretraining import pretrain as pretrain
+from memejax.build.stages import Refresh as Refresh
+from memejax.build.stages import Refreshed as Refreshed
 from memejax.build.stages import Stage as Stage
 from memejax.build.stages import finetune as finetune
 from memejax.build.stages import mesh as mesh

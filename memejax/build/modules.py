@@ -40,6 +40,11 @@ def arm_names(config: ConfigDict) -> tuple[str, ...]:
     return names
 
 
+def absent_arms(config: ConfigDict) -> set[str]:
+    """The arms that `model.image` describes and a run does without."""
+    return set(config.model.image) - set(arm_names(config))
+
+
 def image_encoder(config: ConfigDict, arm: str) -> Any:
     """An arm's image encoder."""
     encoder = dict(config.model.image[arm])

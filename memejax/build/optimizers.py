@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import optax
@@ -17,30 +17,29 @@ SHARED = ("weight_decay", "clip", "clip_each", "layer_decay", "decay_exempt")
 
 
 def optimizer(
-    config: ConfigDict,
     section: ConfigDict,
     *,
     params: Tree,
     total: int,
     frozen: int = 0,
+    absent: Collection[str] = (),
 ) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any]]:
     """The optimizer of a stage, and `(opt_state, step) -> {group: learning rate}`.
 
     A group of an arm (`arms_<name>/...`) that the run does without is left out.
 
     Args:
-      config: the run's, for its arms.
       section: rule, schedule, groups and what they share.
       params: what the groups must cover.
       total: updates of the stage.
       frozen: updates for which groups with `frozen` set stay as they are.
+      absent: arms that the config describes and the run does without.
 
     Raises:
       ValueError: for an unknown rule or schedule, or groups that do not cover.
     """
     c = dict(section)
     shared = {name: c.pop(name) for name in SHARED if name in c}
-    absent = set(config.model.image) - set(config.arms)
     groups = {}
     for name, group in c.pop("groups").items():
         if any(group["pattern"].startswith(f"arms_{arm}/") for arm in absent):

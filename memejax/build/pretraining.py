@@ -12,7 +12,13 @@ from ml_collections import ConfigDict
 
 from memejax import dataset, losses, optim, parallel, steps
 from memejax.build.choices import choose
-from memejax.build.modules import arm_names, dino_arms, fusion_arms, image_arms
+from memejax.build.modules import (
+    absent_arms,
+    arm_names,
+    dino_arms,
+    fusion_arms,
+    image_arms,
+)
 from memejax.build.optimizers import optimizer
 from memejax.build.stages import Stage, embedding, key_of, plan_of, stream
 from memejax.build.variables import init_variables, load_classifiers, load_weights
@@ -83,10 +89,10 @@ def dino(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -> St
     plan = plan_of(c, train, seed=2 * seed)
     total, epoch = len(plan), max(1, len(train.ids) // c.batch)
     tx, rates = optimizer(
-        config,
         c.optimizer,
         params=variables["params"],
         total=total,
+        absent=absent_arms(config),
         frozen=round(c.freeze_last_layer * epoch),
     )
     step = steps.make_dino_step(
@@ -140,7 +146,10 @@ def _cass(config, data, arms, *, views, seed, mesh, averaging=None) -> Stage:
         variables = load_classifiers(config, variables)
     plan = plan_of(c, train, seed=2 * seed)
     tx, rates = optimizer(
-        config, c.optimizer, params=variables["params"], total=len(plan)
+        c.optimizer,
+        params=variables["params"],
+        total=len(plan),
+        absent=absent_arms(config),
     )
     step = steps.make_cass_step(
         functools.partial(arms.apply, method="project"),

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from memejax import dataset, feeders, losses, parallel, steps
-from memejax.build.modules import fusion_arms
+from memejax.build.modules import absent_arms, fusion_arms
 from memejax.build.optimizers import optimizer
 from memejax.build.variables import init_variables, load_weights, transfer
 from memejax.build.viewing import make_views, random_views
@@ -24,6 +24,35 @@ Tree = Any
 
 def _classifies_nothing(*_: Any) -> Any:
     raise ValueError("this stage has no classifier")
+
+
+@dataclasses.dataclass(frozen=True)
+class Refreshed:
+    """A plan drawn again, and what is to be known of it.
+
+    Attributes:
+      plan: the whole run's; its part from this step on is new.
+      values: figures for the log.
+      arrays: kept in the stage's folder, for the report.
+    """
+
+    plan: plans.Plan
+    values: Mapping[str, float]
+    arrays: Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Refresh:
+    """Where a stage's plan is drawn again from what the model knows by then.
+
+    Attributes:
+      steps: updates before which it is.
+      draw: `(state, plan, step) -> Refreshed`, a function of these alone: after an
+        interruption it is asked again.
+    """
+
+    steps: tuple[int, ...]
+    draw: Callable[[Any, plans.Plan, int], Refreshed]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +68,7 @@ class Stage:
         where nothing is classified.
       eval_every: updates between evaluations on the dev split; 0 never evaluates.
       patience: evaluations without a better AUROC before the stage ends; 0: all.
+      refresh: where the plan is drawn again; None where it never is.
       is_collapsed: an arm's panel -> whether it shows collapse, and why.
     """
 
@@ -49,6 +79,7 @@ class Stage:
     predict: Callable[..., Any] = _classifies_nothing
     eval_every: int = 0
     patience: int = 0
+    refresh: Refresh | None = None
     is_collapsed: Callable[..., tuple[bool, str]] = losses.is_collapsed
 
 
@@ -89,7 +120,10 @@ def finetune(
         variables = transfer(start, variables)
     plan = plan_of(c, train, seed=2 * seed + 1)
     tx, rates = optimizer(
-        config, c.optimizer, params=variables["params"], total=len(plan)
+        c.optimizer,
+        params=variables["params"],
+        total=len(plan),
+        absent=absent_arms(config),
     )
     positives = float(np.mean(train.labels == 1))
     apply_fn = functools.partial(arms.apply, method="classify")

@@ -52,16 +52,18 @@ def stream(
     plan: Plan,
     *,
     start: int = 0,
+    stop: int | None = None,
     threads: int = 2,
     workers: int = 0,
     prefetch: int = 2,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of the plan from step `start` on, in order.
+    """Batches of the plan's steps from `start` to before `stop`, in order.
 
     Args:
       source: columns; see the module's docstring.
       plan: the order.
       start: the first step to give.
+      stop: the step to end before; None gives the plan to its end.
       threads: reading threads (a process each, if `workers` is not 0).
       workers: worker processes; 0 reads in this process's threads. Decoding and
         resizing release the interpreter's lock, so threads serve local disks well;
@@ -73,17 +75,20 @@ def stream(
       An iterator over dicts of numpy arrays with leading axis `plan.batch`.
 
     Raises:
-      ValueError: if `start` lies outside of the plan, or a column is too short.
+      ValueError: if the steps lie outside of the plan, or a column is too short.
     """
-    if not 0 <= start <= len(plan):
-        raise ValueError(f"start must be in [0, {len(plan)}], got {start}")
+    stop = len(plan) if stop is None else stop
+    if not 0 <= start <= stop <= len(plan):
+        raise ValueError(
+            f"expected 0 <= start <= stop <= {len(plan)}, got {start} and {stop}"
+        )
     needed = int(plan.index.max()) + 1
     short = {name: len(c) for name, c in source.items() if len(c) < needed}
     if short:
         raise ValueError(f"the plan asks for {needed} examples, got columns of {short}")
     load = LoadBatch(source, plan)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
-    dataset = grain.MapDataset.range(start, len(plan)).map(load)
+    dataset = grain.MapDataset.range(start, stop).map(load)
     batches = dataset.to_iter_dataset(options)
     if workers:
         batches = batches.mp_prefetch(

@@ -7,13 +7,18 @@ everything that feeds a training step consumes one, so neither knows the other.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The order of a run: three arrays of shape [steps, batch].
+    """The order of a run: three arrays of one shape.
+
+    The shape is [steps, batch], or [steps, seeds, batch] where several seeds train
+    at once, each in an order of its own.
 
     Attributes:
       index: int32, the example's place in its source.
@@ -29,11 +34,11 @@ class Plan:
 
     def __post_init__(self):
         shapes = {self.index.shape, self.weight.shape, self.draw.shape}
-        if len(shapes) != 1 or self.index.ndim != 2:
+        if len(shapes) != 1 or self.index.ndim not in (2, 3):
             raise ValueError(
-                "a plan holds three arrays of one shape [steps, batch], got "
-                f"index {self.index.shape}, weight {self.weight.shape}, "
-                f"draw {self.draw.shape}"
+                "a plan holds three arrays of one shape, [steps, batch] or "
+                f"[steps, seeds, batch], got index {self.index.shape}, "
+                f"weight {self.weight.shape}, draw {self.draw.shape}"
             )
 
     def __len__(self) -> int:
@@ -41,11 +46,14 @@ class Plan:
 
     @property
     def batch(self) -> int:
-        """Examples a step."""
-        return self.index.shape[1]
+        """Examples a step (of one seed)."""
+        return self.index.shape[-1]
 
     def row(self, step: int) -> dict[str, np.ndarray]:
-        """The plan's part of the batch at `step`: index, weight, draw, each [batch]."""
+        """The plan's part of the batch at `step`: index, weight, draw.
+
+        Each [batch], or [seeds, batch].
+        """
         return {
             "index": self.index[step],
             "weight": self.weight[step],
@@ -76,18 +84,199 @@ def shuffled(n: int, *, batch: int, steps: int, seed: int) -> Plan:
       ValueError: if a size is not positive.
     """
     _check_positive(n=n, batch=batch, steps=steps)
-    total = steps * batch
-    epochs = -(-total // n)
-    orders = [
-        np.random.default_rng((seed, epoch)).permutation(n) for epoch in range(epochs)
-    ]
-    index = np.concatenate(orders)[:total].astype(np.int32)
-    draw = np.repeat(np.arange(epochs, dtype=np.int32), n)[:total]
+    return phased([np.arange(n)], batch=batch, steps=[steps], seed=seed)
+
+
+def phased(
+    pools: Sequence[np.ndarray], *, batch: int, steps: Sequence[int], seed: int
+) -> Plan:
+    """Phases, each of shuffled passes over a pool of its own.
+
+    Within a phase one pass flows into the next, and a batch may span two, so that
+    phase p sees each of its examples floor or ceil of `steps[p] * batch /
+    len(pools[p])` times. Phases do not flow into each other: the last pass of a phase
+    stops with its last step, and the next phase begins a new pass over its own pool.
+    Pass k of the run, counted through all phases, has its order from (seed, k).
+
+    Args:
+      pools: int [examples of the phase] each, places in the source, at least 0, none
+        twice in a pool.
+      batch: examples a step.
+      steps: steps of each phase, at least 0, not all 0.
+      seed: any non-negative int; the same arguments give the same plan.
+
+    Returns:
+      A plan of `sum(steps)` steps with weights 1; `shuffled` is the plan of the one
+      pool `arange(n)`.
+
+    Raises:
+      ValueError: if a size is wrong, a place is negative or stands twice in a pool,
+        or an empty pool has steps.
+    """
+    if len(pools) != len(steps):
+        raise ValueError(
+            f"got {len(pools)} pools and {len(steps)} numbers of steps, "
+            "expected one number a pool"
+        )
+    if any(count < 0 for count in steps):
+        raise ValueError(f"steps of a phase must be at least 0, got {list(steps)}")
+    _check_positive(batch=batch, steps=sum(steps))
+    pools = [_pool(pool, number) for number, pool in enumerate(pools)]
+    seen = np.zeros(1 + max(pool.max(initial=0) for pool in pools), np.int32)
+    index = np.empty(sum(steps) * batch, np.int32)
+    draw = np.empty_like(index)
+    filled = passes = 0
+    for number, (pool, count) in enumerate(zip(pools, steps, strict=True)):
+        if count and not len(pool):
+            raise ValueError(f"pool {number} is empty and has {count} steps")
+        stop = filled + count * batch
+        while filled < stop:
+            order = np.random.default_rng((seed, passes)).permutation(len(pool))
+            places = pool[order[: stop - filled]]
+            index[filled : filled + len(places)] = places
+            draw[filled : filled + len(places)] = seen[places]
+            # No place stands twice in a pass, so this counts each.
+            seen[places] += 1
+            filled += len(places)
+            passes += 1
+    shape = (sum(steps), batch)
     return Plan(
-        index=index.reshape(steps, batch),
-        weight=np.ones((steps, batch), np.float32),
-        draw=draw.reshape(steps, batch),
+        index=index.reshape(shape),
+        weight=np.ones(shape, np.float32),
+        draw=draw.reshape(shape),
     )
+
+
+def from_index(
+    index: ArrayLike,
+    *,
+    weight: ArrayLike | None = None,
+    before: ArrayLike | None = None,
+) -> Plan:
+    """The plan of examples that were drawn one by one, with or without replacement.
+
+    Args:
+      index: int [steps, batch], places in the source, at least 0.
+      weight: float [steps, batch]; 1 everywhere if None.
+      before: int [n], how many times the run drew each example before this plan; 0
+        each if None.
+
+    Returns:
+      A plan whose `draw` counts on from `before`, in the order of the run.
+
+    Raises:
+      ValueError: if a shape or dtype is wrong or a place is outside the source.
+    """
+    index = np.asarray(index)
+    if index.ndim != 2 or not np.issubdtype(index.dtype, np.integer):
+        raise ValueError(
+            f"got an index of shape {index.shape} and dtype {index.dtype}, expected "
+            "integers [steps, batch]"
+        )
+    _check_places(index, None if before is None else np.size(before))
+    flat = index.reshape(-1).astype(np.int32)
+    draw = _earlier(flat)
+    if before is not None:
+        draw += _counted(before, (np.size(before),))[flat]
+    if weight is None:
+        weight = np.ones(index.shape, np.float32)
+    return Plan(
+        index=flat.reshape(index.shape),
+        weight=np.asarray(weight, np.float32),
+        draw=draw.reshape(index.shape),
+    )
+
+
+def counts(
+    plan: Plan, n: int, *, before: ArrayLike | None = None, stop: int | None = None
+) -> np.ndarray:
+    """How many times each example has been drawn, once a plan is through.
+
+    Whatever its weight, what stands in the plan counts as drawn.
+
+    Args:
+      plan: [steps, batch], or [steps, seeds, batch].
+      n: examples in the source.
+      before: int [n], or [seeds, n], the counts before the plan; 0 each if None.
+      stop: count the steps before this one only, all if None.
+
+    Returns:
+      int32 [n], or [seeds, n]; what `from_index` takes as `before`.
+
+    Raises:
+      ValueError: if a shape is wrong or a place is outside the source.
+    """
+    _check_positive(n=n)
+    if stop is not None and not 0 <= stop <= len(plan):
+        raise ValueError(f"got stop {stop}, expected 0 to the {len(plan)} steps")
+    index = plan.index[:stop]
+    _check_places(index, n)
+    seeds = index.shape[1:-1]
+    rows = seeds[0] if seeds else 1
+    # Each seed counts in a stretch of its own.
+    flat = index.reshape(-1, rows, plan.batch) + n * np.arange(rows)[:, None]
+    drawn = np.bincount(flat.reshape(-1), minlength=rows * n).astype(np.int32)
+    drawn = drawn.reshape(*seeds, n)
+    return drawn if before is None else drawn + _counted(before, drawn.shape)
+
+
+def stacked(plans: Sequence[Plan]) -> Plan:
+    """One plan of several seeds, from a plan a seed.
+
+    Args:
+      plans: at least 1, all of one shape [steps, batch].
+
+    Returns:
+      A plan [steps, seeds, batch].
+
+    Raises:
+      ValueError: if there is no plan, or their shapes differ or are not
+        [steps, batch].
+    """
+    shapes = [plan.index.shape for plan in plans]
+    if len(set(shapes)) != 1 or len(shapes[0]) != 2:
+        raise ValueError(
+            f"got plans of shapes {shapes}, expected one shape [steps, batch]"
+        )
+    return Plan(
+        index=np.stack([plan.index for plan in plans], axis=1),
+        weight=np.stack([plan.weight for plan in plans], axis=1),
+        draw=np.stack([plan.draw for plan in plans], axis=1),
+    )
+
+
+def spliced(plan: Plan, part: Plan, *, start: int) -> Plan:
+    """A copy of a plan, the steps from `start` on replaced by another plan's.
+
+    The steps after the part stay as they are, their `draw` too: it counted what was
+    replaced.
+
+    Args:
+      plan: [steps, batch], or [steps, seeds, batch].
+      part: of the same seeds and batch, and no more steps than there are from start.
+      start: the first step that is replaced, at least 0.
+
+    Returns:
+      A new plan of `len(plan)` steps; neither argument changes.
+
+    Raises:
+      ValueError: if the shapes do not match or the part does not fit.
+    """
+    if part.index.shape[1:] != plan.index.shape[1:]:
+        raise ValueError(
+            f"got a part of shape {part.index.shape} for a plan of shape "
+            f"{plan.index.shape}, expected to differ in steps only"
+        )
+    stop = start + len(part)
+    if start < 0 or stop > len(plan):
+        raise ValueError(
+            f"got steps [{start}, {stop}) for a plan of {len(plan)} steps, expected "
+            "them inside of it"
+        )
+    new = {name: array.copy() for name, array in plan.as_arrays().items()}
+    for name, array in part.as_arrays().items():
+        new[name][start:stop] = array
+    return Plan(**new)
 
 
 def sequential(n: int, *, batch: int) -> Plan:
@@ -111,6 +300,55 @@ def sequential(n: int, *, batch: int) -> Plan:
         weight=(place < n).astype(np.float32).reshape(steps, batch),
         draw=np.zeros((steps, batch), np.int32),
     )
+
+
+def _earlier(flat: np.ndarray) -> np.ndarray:
+    """Of each element of an int array [k], how many before it equal it, int32 [k]."""
+    order = np.argsort(flat, kind="stable")
+    ordered = flat[order]
+    place = np.arange(len(flat), dtype=np.int32)
+    new = np.ones(len(flat), bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    # Where the run of equal elements began that each place is in.
+    began = np.maximum.accumulate(np.where(new, place, 0))
+    earlier = np.empty(len(flat), np.int32)
+    earlier[order] = place - began
+    return earlier
+
+
+def _pool(pool: np.ndarray, number: int) -> np.ndarray:
+    """The pool of a phase, checked, int32."""
+    pool = np.asarray(pool)
+    if not pool.size:
+        return np.zeros(0, np.int32)
+    if pool.ndim != 1 or not np.issubdtype(pool.dtype, np.integer):
+        raise ValueError(
+            f"got pool {number} of shape {pool.shape} and dtype {pool.dtype}, "
+            "expected integers [examples]"
+        )
+    _check_places(pool, None)
+    if len(np.unique(pool)) != len(pool):
+        raise ValueError(f"pool {number} holds a place twice")
+    return pool.astype(np.int32)
+
+
+def _counted(before: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    """Counts so far, checked, int32."""
+    before = np.asarray(before)
+    if before.shape != shape or not np.issubdtype(before.dtype, np.integer):
+        raise ValueError(
+            f"got counts before of shape {before.shape} and dtype {before.dtype}, "
+            f"expected integers {shape}"
+        )
+    return before.astype(np.int32)
+
+
+def _check_places(index: np.ndarray, n: int | None) -> None:
+    """Raises unless all places are in a source of n, or of any size if None."""
+    limit = 2**31 if n is None else n  # a place is an int32
+    low, high = index.min(initial=0), index.max(initial=0)
+    if low < 0 or high >= limit:
+        raise ValueError(f"got places {low} to {high}, expected 0 to below {limit}")
 
 
 def _check_positive(**sizes: int) -> None:

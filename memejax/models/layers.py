@@ -97,6 +97,26 @@ def check_images(images_bhwc: jax.Array) -> None:
         )
 
 
+def dropout(
+    key: jax.Array, x: jax.Array, *, rate: float, shared: bool = False
+) -> jax.Array:
+    """Dropout: each value is 0 with probability `rate`, else x / (1 - rate).
+
+    Args:
+        key: PRNG key.
+        x: `[b, ...]`.
+        rate: in [0, 1).
+        shared: whether the batch shares one mask, so that what becomes of an example
+            does not depend on the others beside it.
+
+    References:
+        Srivastava et al., Dropout, JMLR 15 (2014).
+    """
+    shape = (1, *x.shape[1:]) if shared else x.shape
+    kept = jax.random.bernoulli(key, 1.0 - rate, shape)
+    return jnp.where(jnp.broadcast_to(kept, x.shape), x / (1.0 - rate), 0.0)
+
+
 class Dense(nn.Module):
     """Affine map of the last axis: x W + b, float32 out.
 

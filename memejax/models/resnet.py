@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from memejax.models.layers import BatchNorm, Conv, Dtype, check_images
+from memejax.models.layers import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Dtype,
+    check_images,
+    dropout,
+)
 
 RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": dict(stage_sizes=(2, 2, 2, 2), bottleneck=False, width=64),
@@ -136,7 +143,8 @@ class ResNet(nn.Module):
         bottleneck: 1x1, 3x3, 1x1 blocks with four times the width out, or two 3x3.
         width: channels of the stem and of the first stage; doubles each stage.
         stem: "imagenet": 7x7 convolution of stride 2 and a 3x3 maximum of stride 2;
-            "patch4": 4x4 convolution of stride 4, for small pictures.
+            "patch4": 4x4 convolution of stride 4, for small pictures; "cifar": 3x3
+            convolution of stride 1, for 32 x 32 pixels.
         zero_init_residual: start every block as its shortcut, with the scale of its
             last BatchNorm at zero.
         dtype: dtype of products and of the activations kept between them.
@@ -175,7 +183,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def feature_maps(self, images_bhwc: jax.Array, *, train: bool) -> list[jax.Array]:
-        """Maps of all stages, of strides 4, 8, 16, ..., each `[b, h, w, d]` float32.
+        """Maps of all stages, each half of the one before, `[b, h, w, d]` float32.
 
         Args and errors are those of `__call__`.
         """
@@ -200,6 +208,7 @@ class ResNet(nn.Module):
         convs: dict[str, dict[str, Any]] = {
             "imagenet": dict(size=7, stride=2, padding=3),
             "patch4": dict(size=4, stride=4),
+            "cifar": dict(size=3, padding=1),
         }
         if self.stem not in convs:
             raise ValueError(f"got stem {self.stem!r}, expected one of {list(convs)}")
@@ -207,3 +216,54 @@ class ResNet(nn.Module):
         unit = ConvNorm(self.width, name="stem", **conv)
         x = nn.relu(unit(images_bhwc, train=train)).astype(self.dtype)
         return max_pool(x) if self.stem == "imagenet" else x
+
+
+class DropoutResNet(nn.Module):
+    """A ResNet for pictures of 32 x 32 pixels, dropout on its features, an affine map.
+
+    `trunk` is what comes before the dropout and `head` the rest. Rng: "dropout".
+
+    Parameters: `encoder`, a `ResNet`; `out`, a `Dense`.
+
+    Attributes:
+        classes: width of the output.
+        stage_sizes: of the encoder; (2, 2, 2, 2) is ResNet-18.
+        width: of the encoder.
+        dropout: rate, in [0, 1).
+        dtype: of the products.
+    """
+
+    classes: int
+    stage_sizes: Sequence[int] = (2, 2, 2, 2)
+    width: int = 64
+    dropout: float = 0.0
+    dtype: Dtype = jnp.float32
+
+    def setup(self) -> None:
+        """The layers."""
+        self.encoder = ResNet(
+            stage_sizes=self.stage_sizes,
+            bottleneck=False,
+            width=self.width,
+            stem="cifar",
+            dtype=self.dtype,
+        )
+        self.out = Dense(self.classes, dtype=self.dtype)
+
+    def trunk(self, images_bhwc: jax.Array, *, train: bool = False) -> jax.Array:
+        """Map `[b, h, w, c]` to `[b, d]`, without anything random."""
+        return self.encoder(images_bhwc, train=train)
+
+    def head(
+        self, features_bd: jax.Array, *, train: bool, shared_mask: bool = False
+    ) -> jax.Array:
+        """Map `[b, d]` to logits `[b, k]`, as `Perceptron.head` does."""
+        x = features_bd
+        if train and self.dropout:
+            key = self.make_rng("dropout")
+            x = dropout(key, x, rate=self.dropout, shared=shared_mask)
+        return self.out(x)
+
+    def __call__(self, images_bhwc: jax.Array, *, train: bool) -> jax.Array:
+        """Map `[b, h, w, c]` float to logits `[b, k]` float32."""
+        return self.head(self.trunk(images_bhwc, train=train), train=train)

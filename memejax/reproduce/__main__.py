@@ -3,11 +3,14 @@
     python -m memejax.reproduce table1|table2|table8 [--preset=demo|full|paper]
       [--workdir=runs/tables-demo] [--seeds=5] [--shard=i/n] [--root=FOLDER]
       [--set=LEAF=VALUE ...] [--table-only]
+    python -m memejax.reproduce curriculum --data=geoshapes|mnist|cifar10
+      [--only-primary] [--seeds=10] [...]
 
 Each row and seed is a run with a folder of its own, `<workdir>/<row>/seed<i>`. What is
 finished is not run again, what was interrupted resumes, and `<workdir>/<table>.md`,
 `.csv` and `.html` are written again after every run. Tables in one workdir share their
 runs: do not run two tables there at the same time, run table8, which has all of them.
+Of curricula each arm is a run of all seeds, and the files are study.md, .csv, .html.
 """
 
 from __future__ import annotations
@@ -30,13 +33,16 @@ def main(argv: list[str] | None = None) -> None:
     # jax and orbax narrate at INFO; grain's worker processes read absl's flags.
     logging.set_verbosity(logging.WARNING)
     flags.FLAGS.mark_as_parsed()
+    if options.table == "curriculum":
+        _study(options)
+        return
     # These errors speak to the user, who has no need of a traceback.
     try:
         plan = command.prepare(
             options.table,
             preset=options.preset,
             workdir=options.workdir,
-            seeds=options.seeds,
+            seeds=5 if options.seeds is None else options.seeds,
             shard=options.shard,
             root=options.root,
             leaves=dict(options.leaves),
@@ -57,16 +63,52 @@ def main(argv: list[str] | None = None) -> None:
         logs.say(f"{plan.workdir / plan.table}.{suffix}")
 
 
+def _study(options: argparse.Namespace) -> None:
+    """Runs a study of curricula."""
+    from memejax import folder, logs, parallel
+    from memejax.data import hateful_memes
+    from memejax.report.study import study_markdown
+    from memejax.reproduce.study.command import study
+
+    if options.shard != (0, 1):
+        sys.exit("error: --shard is for tables; the seeds of a study are one program")
+    parallel.device_a_core()
+    try:
+        made = study(
+            options.data,
+            preset=options.preset,
+            workdir=options.workdir,
+            seeds=10 if options.seeds is None else options.seeds,
+            root=options.root,
+            only_primary=options.only_primary,
+            leaves=dict(options.leaves),
+            table_only=options.table_only,
+        )
+    except (ValueError, hateful_memes.MissingDataError, folder.OtherRunError) as error:
+        sys.exit(f"error: {error}")
+    logs.say(f"\n{study_markdown(made)}")
+
+
 def _parser() -> argparse.ArgumentParser:
     # The tables' and presets' names are checked where they are known.
     parser = argparse.ArgumentParser(
         prog="python -m memejax.reproduce",
         description="The runs of a paper's table, and the table.",
     )
-    parser.add_argument("table", help="table1, table2 or table8")
+    parser.add_argument("table", help="table1, table2, table8 or curriculum")
+    parser.add_argument(
+        "--data", default="geoshapes", help="of curriculum: geoshapes, mnist or cifar10"
+    )
+    parser.add_argument(
+        "--only-primary",
+        action="store_true",
+        help="of curriculum: only the primary family of arms and its controls",
+    )
     parser.add_argument("--preset", default="demo", help="demo, full or paper")
     parser.add_argument("--workdir", help="default runs/tables-<preset>")
-    parser.add_argument("--seeds", type=int, default=5, help="of every row, from 0")
+    parser.add_argument(
+        "--seeds", type=int, help="of every row, from 0; default 5, of curriculum 10"
+    )
     parser.add_argument(
         "--shard",
         type=_shard,
@@ -74,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="I/N",
         help="run only the runs j with j %% N == I, I from 0 to N - 1",
     )
-    parser.add_argument("--root", help="folder of the memes; full and paper need it")
+    parser.add_argument("--root", help="folder of the data; full and paper need it")
     parser.add_argument(
         "--set",
         dest="leaves",

@@ -102,7 +102,7 @@ def prepare(
         configs = runs.configs(every, preset=preset, root=root, leaves=leaves)
         jobs = list(zip(every, configs, strict=True))
         for run, config in jobs:
-            runs.check_folder(run, config)
+            runs.check_folder(run.folder, config)
         jobs = [(run, config) for run, config in jobs if run in mine]
     lines = [
         f"{table}, preset {preset}: {len(every)} runs, "

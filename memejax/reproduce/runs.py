@@ -133,17 +133,17 @@ def configs(
         if root is not None:
             values["data.root"] = root
         for leaf, value in values.items():
-            if leaf not in _names(config):
+            if leaf not in leaves_of(config):
                 raise ValueError(f"{run.row.config} has no leaf {leaf}")
-            _set(config, leaf, value)
+            set_leaf(config, leaf, value)
         for leaf, text in leaves.items():
-            if leaf in _names(config):
-                _set_text(config, leaf, text)
+            if leaf in leaves_of(config):
+                set_text(config, leaf, text)
                 unused.pop(leaf, None)
         made.append(config)
     if unused and made:
         leaf = min(unused)
-        names = sorted({name for config in made for name in _names(config)})
+        names = sorted({name for config in made for name in leaves_of(config)})
         close = difflib.get_close_matches(leaf, names) or names
         raise ValueError(
             f"no run's config has the leaf {leaf}; expected one like {', '.join(close)}"
@@ -151,13 +151,13 @@ def configs(
     return made
 
 
-def check_folder(run: Run, config: ConfigDict) -> None:
-    """Whether what is in the run's folder is the run that is asked for.
+def check_folder(path: pathlib.Path, config: ConfigDict) -> None:
+    """Whether what is in a run's folder is the run that is asked for.
 
     Raises:
       folder.OtherRunError: with the leaves that differ.
     """
-    old = folder.read_json(run.folder / "config.json")
+    old = folder.read_json(path / "config.json")
     if old is None:
         return
     # As it reads once written: tuples are lists there.
@@ -170,7 +170,7 @@ def check_folder(run: Run, config: ConfigDict) -> None:
     ]
     if different:
         raise folder.OtherRunError(
-            f"{run.folder} holds a run of another config:\n"
+            f"{path} holds a run of another config:\n"
             + "\n".join(different)
             + "\nchoose another --workdir, or remove that one"
         )
@@ -182,11 +182,12 @@ def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return folder.flatten(parts)
 
 
-def _names(config: ConfigDict) -> set[str]:
+def leaves_of(config: ConfigDict) -> set[str]:
+    """The dotted names of a config's leaves."""
     return set(folder.flatten(config.to_dict()))
 
 
-def _set(config: ConfigDict, leaf: str, value: Any) -> None:
+def set_leaf(config: ConfigDict, leaf: str, value: Any) -> None:
     """Sets a leaf.
 
     Raises:
@@ -200,16 +201,16 @@ def _set(config: ConfigDict, leaf: str, value: Any) -> None:
         ) from error
 
 
-def _set_text(config: ConfigDict, leaf: str, text: str) -> None:
+def set_text(config: ConfigDict, leaf: str, text: str) -> None:
     """Sets a leaf from text: a Python literal, where that fits, or else the text."""
     try:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError):
         value = text
     try:
-        _set(config, leaf, value)
+        set_leaf(config, leaf, value)
     except ValueError:
         # A folder may be called 2024.
         if value == text:
             raise
-        _set(config, leaf, text)
+        set_leaf(config, leaf, text)

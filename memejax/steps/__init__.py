@@ -12,6 +12,8 @@ batch size or another number of devices draws the same views.
 from memejax.steps.cass import CassObjective as CassObjective
 from memejax.steps.cass import cass_loss as cass_loss
 from memejax.steps.cass import make_cass_step as make_cass_step
+from memejax.steps.classify import gather_steps as gather_steps
+from memejax.steps.classify import make_classify_step as make_classify_step
 from memejax.steps.dino import DinoObjective as DinoObjective
 from memejax.steps.dino import DinoState as DinoState
 from memejax.steps.dino import init_dino_state as init_dino_state

@@ -1,0 +1,186 @@
+"""Curricula: from the section `curriculum` to plans.
+
+A plan names rows of a source. Every function here is of one seed; several are stacked
+by `plans.stacked`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from memejax.build.choices import choose
+from memejax.curriculum import dynamic, tasks
+from memejax.data import plans
+
+KINDS = ("uniform", "replacement", "switch", "bac", "dsac")
+_ORDERS = {"easy": "easy_first", "hard": "hard_first", "random": "random"}
+# Of the keys of a seed, the one that draws.
+_DRAWS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What one seed draws from.
+
+    Attributes:
+      rows: int [m], rows of the source to train on.
+      labels: int [m], their classes.
+      easy: int [e], rows that "switch" begins with.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    easy: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
+
+
+def first_plan(
+    c: ConfigDict,
+    source: Source,
+    *,
+    batch: int,
+    steps: int,
+    seed: int,
+    uncertainty: np.ndarray | None = None,
+) -> plans.Plan:
+    """The plan of a whole run, as far as it is known before the first update.
+
+    Of "dsac" that is the warm-up; the rest has index and weight 0 until it is drawn.
+
+    Args:
+      c: the section.
+      source: what is drawn from.
+      batch: examples an update.
+      steps: updates.
+      seed: of the run.
+      uncertainty: float [m], of the baseline, which "bac" ranks by.
+
+    Raises:
+      ValueError: for an unknown kind, or a number out of its range.
+    """
+    rows, n = source.rows, len(source.rows)
+    size = dict(batch=batch, seed=2 * seed + 1)
+    match c.kind:
+        case "uniform":
+            return plans.phased([rows], steps=[steps], **size)
+        case "switch":
+            if not 0 <= c.switch <= steps or not len(source.easy):
+                raise ValueError(
+                    f"curriculum.switch={c.switch}: expected 0 to {steps}, and data "
+                    f"with easy examples (there are {len(source.easy)})"
+                )
+            pools = [source.easy, rows]
+            return plans.phased(pools, steps=[c.switch, steps - c.switch], **size)
+        case "bac":
+            if uncertainty is None:
+                raise ValueError("bac ranks by scores of a baseline, got none")
+            task = tasks.curriculum_tasks(
+                uncertainty,
+                c.tasks,
+                order=choose(_ORDERS, c.favour, "curriculum.favour"),
+                seed=seed,
+                labels=source.labels if c.balanced else None,
+            )
+            pools = [rows[pool] for pool in tasks.pools(task)]
+            updates = tasks.phase_updates(
+                steps, [len(pool) for pool in pools], reading=c.reading
+            )
+            return plans.phased(pools, steps=updates, **size)
+        case "replacement" | "dsac":
+            plan = _undrawn(steps, batch)
+            parts = dynamic.segments(steps, warm_up=c.warmup, every=c.refresh)
+            if c.kind == "dsac":
+                parts = parts[: 1 if c.warmup else 0]
+            for segment, (start, stop) in enumerate(parts):
+                draw = dynamic.uniform_draw(
+                    _key(seed), n, segment=segment, steps=stop - start, batch=batch
+                )
+                plan = _spliced(plan, source, draw, start)
+            return plan
+    raise ValueError(f"unknown curriculum.kind {c.kind!r}: choose one of {KINDS}")
+
+
+def refresh_steps(c: ConfigDict, *, steps: int) -> tuple[int, ...]:
+    """The updates before which a plan is drawn again; only "dsac" has any."""
+    if c.kind != "dsac":
+        return ()
+    if c.favour not in ("easy", "hard"):
+        raise ValueError(f"curriculum.favour={c.favour!r}: dsac takes easy or hard")
+    _ratio(c, steps)
+    starts = dynamic.refresh_starts(steps, warm_up=c.warmup, every=c.refresh)
+    return starts[1:] if c.warmup else starts
+
+
+def redrawn(
+    c: ConfigDict,
+    plan: plans.Plan,
+    source: Source,
+    *,
+    uncertainty: np.ndarray,
+    step: int,
+    seed: int,
+) -> tuple[plans.Plan, dynamic.Draw]:
+    """A plan with the segment from `step` on drawn by the scores of now."""
+    steps = len(plan)
+    parts = dynamic.segments(steps, warm_up=c.warmup, every=c.refresh)
+    segment = [start for start, _ in parts].index(step)
+    start, stop = parts[segment]
+    draw = dynamic.redraw(
+        _key(seed),
+        uncertainty,
+        segment=segment,
+        steps=stop - start,
+        batch=plan.batch,
+        favour=c.favour,
+        max_ratio=_ratio(c, steps)(step),
+        min_temperature=c.min_temperature,
+        winsorize=c.winsorize or None,
+        correction=c.correction,
+    )
+    return _spliced(plan, source, draw, start), draw
+
+
+def shares(draw: dynamic.Draw, labels: np.ndarray) -> dict[str, float]:
+    """A draw's figures for the log: its diagnostics and the classes' shares of p."""
+    of = np.bincount(labels, weights=draw.probs)
+    return {
+        **draw.diagnostics,
+        "class_share_min": float(of.min()),
+        "class_share_max": float(of.max()),
+    }
+
+
+def mean_figures(figures: list[Mapping[str, float]]) -> dict[str, float]:
+    """Figure -> its mean over seeds."""
+    return {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
+
+
+def _ratio(c: ConfigDict, steps: int):
+    end = c.ratio if c.ratio_end is None else c.ratio_end
+    return dynamic.ratio_schedule(c.ratio_schedule, start=c.ratio, end=end, steps=steps)
+
+
+def _key(seed: int) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), _DRAWS)
+
+
+def _undrawn(steps: int, batch: int) -> plans.Plan:
+    return plans.Plan(
+        index=np.zeros((steps, batch), np.int32),
+        weight=np.zeros((steps, batch), np.float32),
+        draw=np.zeros((steps, batch), np.int32),
+    )
+
+
+def _spliced(
+    plan: plans.Plan, source: Source, draw: dynamic.Draw, start: int
+) -> plans.Plan:
+    """The plan with a draw's places put in, as rows of the source."""
+    rows = np.asarray(source.rows, np.int32)
+    before = plans.counts(plan, int(rows.max()) + 1, stop=start)
+    part = plans.from_index(rows[draw.index], weight=draw.weight, before=before)
+    return plans.spliced(plan, part, start=start)

@@ -1,0 +1,16 @@
+"""The page of a study of curricula: many arms, each over the same seeds.
+
+arms.py      what goes in: an Arm, a Study; start here
+outcomes.py  what each arm came to beside the reference: differences, verdicts
+rows.py      the tables of text, as Markdown and CSV too
+page.py      the HTML page; charts.py and grids.py: its pictures
+canvas.py    an empty chart and a grid of pictures in the page's dress
+"""
+
+from memejax.report.study.arms import Arm as Arm
+from memejax.report.study.arms import Correlations as Correlations
+from memejax.report.study.arms import Study as Study
+from memejax.report.study.arms import Toy as Toy
+from memejax.report.study.page import study_html as study_html
+from memejax.report.study.rows import study_csv as study_csv
+from memejax.report.study.rows import study_markdown as study_markdown

@@ -1,0 +1,66 @@
+"""Examples with the lowest and the highest scores, a row an update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from memejax.report.plots import INK
+from memejax.report.study import canvas
+
+Pictures = Mapping[int, tuple[ArrayLike, ArrayLike]]
+# Inches: a picture's side, room for the rows' names, the heads, between the blocks.
+_CELL, _SIDE, _HEAD, _GAP = 0.5, 0.95, 0.3, 0.2
+
+
+def extremes(pictures: Pictures) -> str:
+    """Two blocks of pictures side by side: lowest scores, highest scores.
+
+    Args:
+      pictures: update -> (lowest, highest), uint8 `[k, h, w, 1 or 3]` each; at least
+        one update.
+
+    Returns:
+      A PNG in a data URI.
+
+    Raises:
+      ValueError: as `canvas.row`.
+    """
+    from matplotlib.figure import Figure
+
+    steps = sorted(pictures)
+    most = [max(len(np.asarray(pictures[s][side])) for s in steps) for side in (0, 1)]
+    width = _SIDE + _CELL * sum(most) + _GAP
+    height = _HEAD + _CELL * len(steps)
+    figure = Figure(figsize=(width, height), facecolor="white")
+    left = _SIDE
+    for side, head in enumerate(("lowest scores", "highest scores")):
+        for i, step in enumerate(steps):
+            line = canvas.row(pictures[step][side])
+            wide = _CELL * len(np.asarray(pictures[step][side])) - 0.04
+            bottom = _CELL * (len(steps) - 1 - i) + 0.02
+            # Cells are placed by hand: a layout engine takes a second a grid.
+            axes = figure.add_axes(
+                (left / width, bottom / height, wide / width, (_CELL - 0.04) / height)
+            )
+            axes.imshow(line, interpolation="nearest")
+            axes.set_anchor("W")
+            axes.axis("off")
+        figure.text(
+            left / width, 1 - 0.08 / height, head, fontsize=9, color=INK, va="top"
+        )
+        left += _CELL * most[side] + _GAP
+    for i, step in enumerate(steps):
+        middle = _CELL * (len(steps) - 0.5 - i)
+        figure.text(
+            (_SIDE - 0.08) / width,
+            middle / height,
+            f"{step:,}",
+            fontsize=8,
+            color=INK,
+            ha="right",
+            va="center",
+        )
+    return canvas.png(figure)

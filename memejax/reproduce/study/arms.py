@@ -1,0 +1,232 @@
+"""The arms of a study of curricula, and what each data set is run with.
+
+All arms of a study have the same updates, batch, learning rate and seeds but for
+"uniform-twice". The hyperparameters were chosen by the validation error of the arm
+"uniform" and then left alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+REFERENCE = "uniform"
+SCORES = ("aadt", "entropy", "bald")
+TITLES = {"aadt": "AADT", "entropy": "entropy", "bald": "BALD", "loss": "loss"}
+# The primary family, declared before anything was run: the thesis's two methods by its
+# three scores, in the direction of its text, at its example of two tasks and at a
+# ratio of 10; and where there are easy pictures, Bengio's switch at half of the run.
+PRIMARY_TASKS, PRIMARY_RATIO = 2, 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a data set is run with.
+
+    Attributes:
+      title: for a person.
+      overrides: dotted leaf of configs/curriculum.py -> value.
+      band: a difference of the error, as a fraction, that does not matter.
+      easy: whether there are pictures known to be easier.
+    """
+
+    title: str
+    overrides: Mapping[str, Any]
+    band: float
+    easy: bool = False
+
+
+def _training(updates: int, lr: float, **more: Any) -> dict[str, Any]:
+    """Leaves of a run of so many updates, evaluated and refreshed 16 times."""
+    every = updates // 16
+    return {
+        "train.steps": updates,
+        "train.eval_every": every,
+        "train.optimizer.groups.all.lr": lr,
+        "train.optimizer.schedule": "cosine",
+        "curriculum.warmup": every,
+        "curriculum.refresh": every,
+        "checkpoint.every": updates // 2,
+        "log.every": updates // 4,
+        **more,
+    }
+
+
+SETUPS = {
+    "geoshapes": Setup(
+        "GeoShapes, perceptron 1024-200-200-200-3",
+        _training(6400, 0.01),
+        band=0.01,
+        easy=True,
+    ),
+    "mnist": Setup(
+        "MNIST, 10,000 digits, perceptron 784-200-200-200-10",
+        _training(4000, 0.01, **{"data.train": 10_000}),
+        band=0.001,
+    ),
+    "cifar10": Setup(
+        "CIFAR-10, small convolutional network",
+        _training(
+            32_000,
+            0.01,
+            **{
+                "model.network": "convnet",
+                "model.convnet.stages": ((32, 32), (64, 64)),
+                "model.convnet.padding": (1, 0),
+                "model.convnet.dense": 512,
+                "train.batch": 64,
+            },
+        ),
+        band=0.005,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmSpec:
+    """One way to choose examples.
+
+    Attributes:
+      name: short and unique; its run's folder.
+      title: for a person.
+      group: one of `report.study.arms.GROUPS`.
+      overrides: dotted leaf -> value.
+      primary: whether it is of the primary family.
+      score: that orders or weighs the examples, None for none.
+      favour: "easy", "hard" or None.
+      ratio: the maximum ratio, inf for no control, None where there is none.
+    """
+
+    name: str
+    title: str
+    group: str
+    overrides: Mapping[str, Any]
+    primary: bool = False
+    score: str | None = None
+    favour: str | None = None
+    ratio: float | None = None
+
+
+def arms(data: str, *, steps: int, only_primary: bool = False) -> list[ArmSpec]:
+    """The arms of a study, the reference first.
+
+    Args:
+      data: one of `SETUPS`.
+      steps: updates of an arm.
+      only_primary: whether to leave out what is neither of the primary family nor a
+        control of it.
+
+    Raises:
+      ValueError: if there is no such data set.
+    """
+    if data not in SETUPS:
+        raise ValueError(f"unknown data {data!r}: choose one of {sorted(SETUPS)}")
+    made = [*_uniform(steps), *_pacing()]
+    made += _easy(steps) if SETUPS[data].easy else []
+    made += [*_bac(), *_dsac()]
+    if not only_primary:
+        return made
+    controls = (REFERENCE, "replacement", f"random-{PRIMARY_TASKS}")
+    return [arm for arm in made if arm.primary or arm.name in controls]
+
+
+def _uniform(steps: int) -> list[ArmSpec]:
+    return [
+        ArmSpec(REFERENCE, "shuffled passes", "uniform", {}),
+        ArmSpec(
+            "replacement",
+            "drawn with replacement",
+            "uniform",
+            {"curriculum.kind": "replacement"},
+        ),
+        ArmSpec(
+            "uniform-twice",
+            "shuffled passes, twice the updates (what BAC costs)",
+            "uniform",
+            {"train.steps": 2 * steps},
+        ),
+    ]
+
+
+def _pacing() -> list[ArmSpec]:
+    return [
+        ArmSpec(
+            f"random-{tasks}",
+            f"{tasks} tasks in random order (pacing alone)",
+            "baseline",
+            {
+                "curriculum.kind": "bac",
+                "curriculum.favour": "random",
+                "curriculum.tasks": tasks,
+            },
+        )
+        for tasks in (2, 5)
+    ]
+
+
+def _easy(steps: int) -> list[ArmSpec]:
+    switches = [
+        ArmSpec(
+            f"switch-{part}",
+            f"easy shapes until 1/{part} of the updates (Bengio et al.)",
+            "baseline",
+            {"curriculum.kind": "switch", "curriculum.switch": steps // part},
+            primary=part == 2,
+        )
+        for part in (16, 8, 4, 2)
+    ]
+    return [
+        ArmSpec("union", "easy and hard shapes", "baseline", {"data.pool": "union"}),
+        ArmSpec("basic", "easy shapes only", "baseline", {"data.pool": "basic"}),
+        *switches,
+    ]
+
+
+def _bac() -> list[ArmSpec]:
+    return [
+        ArmSpec(
+            f"bac-{score}-{favour}-{tasks}",
+            f"BAC, {TITLES[score]}, {favour} first, {tasks} tasks",
+            "bac",
+            {
+                "curriculum.kind": "bac",
+                "curriculum.score": score,
+                "curriculum.favour": favour,
+                "curriculum.tasks": tasks,
+            },
+            primary=score in SCORES and favour == "easy" and tasks == PRIMARY_TASKS,
+            score=score,
+            favour=favour,
+        )
+        for score in (*SCORES, "loss")
+        for favour in ("easy", "hard")
+        for tasks in (2, 5)
+    ]
+
+
+def _dsac() -> list[ArmSpec]:
+    return [
+        ArmSpec(
+            f"dsac-{score}-{favour}-{ratio:g}",
+            f"DSAC, {TITLES[score]}, {favour} favoured, "
+            + ("not controlled" if math.isinf(ratio) else f"ratio {ratio:g}"),
+            "dsac",
+            {
+                "curriculum.kind": "dsac",
+                "curriculum.score": score,
+                "curriculum.favour": favour,
+                "curriculum.ratio": ratio,
+                # Without a ratio to meet, the softmax of the scores as they are.
+                "curriculum.min_temperature": 1.0 if math.isinf(ratio) else 0.0,
+            },
+            primary=favour == "easy" and ratio == PRIMARY_RATIO,
+            score=score,
+            favour=favour,
+            ratio=ratio,
+        )
+        for score in SCORES
+        for favour in ("easy", "hard")
+        for ratio in (2.0, 10.0, 100.0, math.inf)
+    ]
