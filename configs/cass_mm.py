@@ -38,6 +38,8 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from memejax.config import load_config
+
 
 def get_config(preset: str = "demo") -> ConfigDict:
     presets = {"demo": demo, "full": full, "paper": paper}
@@ -63,6 +65,7 @@ def get_config(preset: str = "demo") -> ConfigDict:
         # At most so many of a split.
         examples=10_000,
     )
+    config.curriculum = curriculum()
     config.parallel = dict(devices=placeholder(int))
     return config
 
@@ -217,6 +220,15 @@ def groups(image: float, text: float, heads: float) -> dict[str, Any]:
         text=dict(pattern=".*/text_encoder/.*", lr=text),
         heads=dict(pattern=HEADS, lr=heads),
     )
+
+
+def curriculum() -> ConfigDict:
+    """In which order fine-tuning draws examples; see configs/curriculum.py."""
+    section = load_config("configs/curriculum.py").curriculum
+    section.warmup = section.refresh = 40
+    # No meme is known to be easy; scores of passes ask the arms.
+    del section.switch, section.passes
+    return section
 
 
 # Everything of an arm but its encoders.

@@ -32,6 +32,8 @@ from memejax.config import load_config
 
 def get_config(preset: str = "demo") -> ConfigDict:
     config = load_config(f"configs/cass_mm.py:{preset}").unlock()
+    # Curricula are for fine-tuning alone: configs/supervised.py, configs/cass_mm.py.
+    del config.curriculum
     config.name = "dino"
     config.pretrain = dict(
         method="dino",

@@ -10,9 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from memejax import feeders, metrics
+from memejax import curriculum, feeders, metrics
 
 Tree = Any
+# Name -> uncertainty [n], large where hard, of the arms' P(class) [arms, n, 2] and the
+# labels. The arms are a committee: those scores that take several passes ask whether
+# the arms disagree, the others look at their average.
+UNCERTAINTIES: dict[str, Callable[..., jax.Array]] = {
+    "aadt": lambda p, _: curriculum.aadt(p.mean(0)),
+    "aadt_squared": lambda p, _: curriculum.aadt(p.mean(0), squared=True),
+    "entropy": lambda p, _: curriculum.entropy(p.mean(0)),
+    "least_confidence": lambda p, _: curriculum.least_confidence(p.mean(0)),
+    "margin": lambda p, _: curriculum.margin(p.mean(0)),
+    "loss": lambda p, labels: curriculum.cross_entropy(jnp.log(p.mean(0)), labels),
+    "bald": lambda p, _: curriculum.bald(p),
+    "variance": lambda p, _: curriculum.predictive_variance(p),
+    "votes": lambda p, _: curriculum.vote_entropy(p),
+}
 # The mean of the arms' probabilities, reported beside each arm.
 AVERAGE = "average"
 
@@ -47,6 +61,35 @@ def probabilities(
     logits = dict(zip(arms, scores["logits"].T.astype(np.float64), strict=True))
     proba = {arm: special.expit(values) for arm, values in logits.items()}
     return proba | {AVERAGE: np.mean(list(proba.values()), axis=0)}
+
+
+def uncertainty(
+    score: str, proba: Mapping[str, np.ndarray], labels: np.ndarray
+) -> np.ndarray:
+    """How uncertain the arms are of each example.
+
+    Args:
+      score: one of `UNCERTAINTIES`.
+      proba: arm -> P(hateful) [n], with their average.
+      labels: int [n], 0 or 1.
+
+    Returns:
+      float32 [n], large where hard.
+
+    Raises:
+      ValueError: for an unknown score, or one of several arms where there is one.
+    """
+    if score not in UNCERTAINTIES:
+        raise ValueError(
+            f"unknown score {score!r}: choose one of {sorted(UNCERTAINTIES)}"
+        )
+    arms = [values for arm, values in proba.items() if arm != AVERAGE]
+    if len(arms) < 2 and score in ("bald", "variance", "votes"):
+        raise ValueError(f"{score} asks whether arms disagree: it needs two of them")
+    # Away from 0 and 1, whose logarithms no sampler can use.
+    positive = np.clip(np.stack(arms), 1e-7, 1 - 1e-7)
+    probs_mnc = jnp.asarray(np.stack([1 - positive, positive], -1), jnp.float32)
+    return np.asarray(UNCERTAINTIES[score](probs_mnc, jnp.asarray(labels)))
 
 
 def reports(

@@ -208,14 +208,30 @@ def _finetune(
     scored = folder.read_json(scored_in / "outcome.json")
     if outcome is not None and (scored is not None or not score):
         return {"finetune": outcome} | ({"evaluate": scored} if score else {})
+    start = pretrained and pretrained()
     stage = build.finetune(
         context.config,
         context.data,
         seed=context.seed,
         mesh=context.mesh,
-        start=pretrained and pretrained(),
+        start=start,
+        **_curriculum(context, start),
     )
-    del pretrained
+    del pretrained, start
+    if outcome is None:
+        _, outcome = loop(
+            stage, context.config, where, context.signals, _on_dev(context, stage)
+        )
+        folder.write_json(where / "outcome.json", outcome)
+    if not score:
+        return {"finetune": outcome}
+    scored = _evaluate(context, stage, where, scored_in)
+    folder.write_json(scored_in / "outcome.json", scored)
+    return {"finetune": outcome, "evaluate": scored}
+
+
+def _on_dev(context: _Context, stage: build.Stage) -> Evaluation:
+    """How a stage is judged: AUROCs of the arms and their average on the dev split."""
     dev = context.data.splits[context.data.dev]
     dev_feeder = build.scoring_feeder(context.config, dev, context.mesh)
 
@@ -230,20 +246,38 @@ def _finetune(
             histograms={f"scores/{arm}": p for arm, p in proba.items()},
         )
 
-    if outcome is None:
-        _, outcome = loop(
-            stage,
+    return Evaluation(measure, dev.name)
+
+
+def _curriculum(context: _Context, start: Any) -> dict[str, Any]:
+    """What fine-tuning is to know of its curriculum: section and baseline's scores.
+
+    The baseline that "bac" ranks by is the same fine-tuning in shuffled passes, in the
+    folder `baseline`.
+    """
+    if "curriculum" not in context.config:
+        return {}
+    section = context.config.curriculum
+    if section.kind != "bac":
+        return {"curriculum": section}
+    train = context.data.splits["train"]
+    if section.favour == "random":
+        return {"curriculum": section, "uncertainty": np.zeros(len(train.ids))}
+    where = context.folder / "baseline"
+    file = where / "uncertainty.npy"
+    if not file.exists():
+        stage = build.finetune(
             context.config,
-            where,
-            context.signals,
-            Evaluation(measure, dev.name),
+            context.data,
+            seed=context.seed,
+            mesh=context.mesh,
+            start=start,
         )
-        folder.write_json(where / "outcome.json", outcome)
-    if not score:
-        return {"finetune": outcome}
-    scored = _evaluate(context, stage, where, scored_in)
-    folder.write_json(scored_in / "outcome.json", scored)
-    return {"finetune": outcome, "evaluate": scored}
+        state, _ = loop(stage, context.config, where, context.signals)
+        feeder = build.scoring_feeder(context.config, train, context.mesh)
+        proba = scores.probabilities(stage.predict, state.weights(), feeder)
+        np.save(file, scores.uncertainty(section.score, proba, train.labels))
+    return {"curriculum": section, "uncertainty": np.load(file)}
 
 
 def _evaluate(

@@ -28,8 +28,8 @@ def p_value(index, probs):
 
 @pytest.mark.parametrize("method", INDEPENDENT)
 def test_independent_draws_follow_the_probabilities(method):
-    plan = draw_plan(KEY, PROBS, steps=40, batch=500, method=method)
-    assert plan.shape == (40, 500) and plan.dtype == np.int32
+    plan = draw_plan(KEY, PROBS, steps=60, batch=500, method=method)
+    assert plan.shape == (60, 500) and plan.dtype == np.int32
     assert p_value(plan, PROBS) > 1e-4
     # Two of the rarest in place of one, or 11 of a common one in place of 10, would
     # have been seen.
@@ -41,7 +41,7 @@ def test_independent_draws_follow_the_probabilities(method):
     pairs = plan[:, 0::2] * len(PROBS) + plan[:, 1::2]
     assert p_value(pairs, np.outer(PROBS, PROBS).ravel()) > 1e-4
     halves = [
-        np.bincount(half.ravel(), minlength=11) for half in (plan[:20], plan[20:])
+        np.bincount(half.ravel(), minlength=11) for half in (plan[:30], plan[30:])
     ]
     table = np.array(halves)[:, PROBS > 0]
     assert stats.chi2_contingency(table).pvalue > 1e-4
@@ -104,16 +104,19 @@ def test_a_key_gives_its_draws(method):
         assert np.array_equal(first, draw(KEY, PROBS, (2, 3), method=method))
 
 
-def test_categorical_is_traceable_and_its_blocks_change_nothing(monkeypatch):
-    probs = np.tile(PROBS, (3, 1)).astype(np.float32)
-    keys = jax.random.split(KEY, 3)
-    drawn = jax.jit(jax.vmap(lambda k, p: draw(k, p, (4, 5), method="categorical")))
-    got = drawn(keys, probs)
-    monkeypatch.setattr(draws, "CATEGORICAL_BLOCK", 3 * len(PROBS))
-    # Other shapes compile anew, with the smaller block.
-    for key, row in zip(keys, got, strict=True):
-        again = draw(key, PROBS, (20,), method="categorical")
-        assert np.array_equal(row.ravel(), again)
+@pytest.mark.parametrize("count, block", [(19, 1), (23, 4 * len(PROBS)), (20, 10**6)])
+def test_categorical_is_traceable_and_blocks_change_nothing(count, block, monkeypatch):
+    """Each draw has its own key, whatever is held at once."""
+    # Each count compiles anew, and so with its own block.
+    monkeypatch.setattr(draws, "CATEGORICAL_BLOCK", block)
+    probs = np.stack([PROBS, PROBS[::-1]]).astype(np.float32)
+    keys = jax.random.split(KEY, 2)
+    drawn = jax.jit(jax.vmap(lambda k, p: draw(k, p, count, method="categorical")))
+    for key, row, got in zip(keys, probs, drawn(keys, probs), strict=True):
+        one = functools.partial(jax.random.categorical, mode="high")
+        expected = jax.vmap(one, (0, None))(jax.random.split(key, count), jnp.log(row))
+        assert np.array_equal(got, expected)
+        assert np.array_equal(draw(key, row, count, method="categorical"), expected)
 
 
 def test_host_methods_refuse_traced_arguments():
@@ -156,18 +159,18 @@ class Uniforms:
         return taken.copy()
 
 
-@pytest.mark.parametrize("zeros", [1, 100])
-def test_the_ends_and_the_edges_of_the_uniforms(zeros):
-    """With the guide table, and for the longer array without it."""
+@pytest.mark.parametrize("zeros, times", [(1, 1), (100, 1), (100, 10)])
+def test_the_ends_and_the_edges_of_the_uniforms(zeros, times):
+    """With the guide table; for few draws without it; with more zeros than steps."""
     # Sums 0, .25, .25, .75, 1, 1: a uniform on an edge belongs to what follows.
     gap = [0.0] * zeros
     probs = np.array([*gap, 0.25, *gap, 0.5, 0.25, *gap])
     first, second, third = np.flatnonzero(probs)
     below = np.nextafter([0.25, 0.75, 1.0], 0)
-    uniforms = Uniforms([0.0, 0.25, 0.75, *below, 1.0])
-    got = draws._inverse_cdf(uniforms, probs, 7)  # type: ignore[arg-type]
+    uniforms = Uniforms([0.0, 0.25, 0.75, *below, 1.0] * times)
+    got = draws._inverse_cdf(uniforms, probs, 7 * times)  # type: ignore[arg-type]
     expected = [first, second, third, first, second, third, third]
-    assert np.array_equal(got, expected)
+    assert np.array_equal(got, expected * times)
 
 
 @pytest.mark.parametrize("count", [10**5, 10**6])

@@ -68,11 +68,12 @@ def first_plan(
         case "uniform":
             return plans.phased([rows], steps=[steps], **size)
         case "switch":
-            if not 0 <= c.switch <= steps or not len(source.easy):
+            if not len(source.easy):
                 raise ValueError(
-                    f"curriculum.switch={c.switch}: expected 0 to {steps}, and data "
-                    f"with easy examples (there are {len(source.easy)})"
+                    "curriculum.kind='switch': no example is known to be easy"
                 )
+            if not 0 <= c.switch <= steps:
+                raise ValueError(f"curriculum.switch={c.switch}: expected 0 to {steps}")
             pools = [source.easy, rows]
             return plans.phased(pools, steps=[c.switch, steps - c.switch], **size)
         case "bac":

@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import dataset, feeders, losses, parallel, steps
+from memejax import dataset, feeders, losses, parallel, scores, steps
+from memejax.build import curricula
 from memejax.build.modules import absent_arms, fusion_arms
 from memejax.build.optimizers import optimizer
 from memejax.build.variables import init_variables, load_weights, transfer
@@ -95,11 +96,15 @@ def finetune(
     seed: int,
     mesh: Mesh,
     start: Mapping[str, Tree] | None = None,
+    curriculum: ConfigDict | None = None,
+    uncertainty: np.ndarray | None = None,
 ) -> Stage:
     """Supervised training of every arm.
 
     From the variables `start` of a stage before, where they fit; else from
-    checkpoints, where the config names them; else from scratch.
+    checkpoints, where the config names them; else from scratch. Examples come as the
+    section `curriculum` says, in shuffled passes where there is none; "bac" ranks the
+    training examples by `uncertainty` [n].
     """
     c = config.finetune
     train = data.splits["train"]
@@ -119,6 +124,16 @@ def finetune(
     if start is not None:
         variables = transfer(start, variables)
     plan = plan_of(c, train, seed=2 * seed + 1)
+    source = curricula.Source(np.arange(len(train.ids)), train.labels)
+    if curriculum is not None:
+        plan = curricula.first_plan(
+            curriculum,
+            source,
+            batch=plan.batch,
+            steps=len(plan),
+            seed=seed,
+            uncertainty=uncertainty,
+        )
     tx, rates = optimizer(
         c.optimizer,
         params=variables["params"],
@@ -136,15 +151,42 @@ def finetune(
         learning_rates=rates,
     )
     state = steps.init_state(variables, tx, key=jax.random.fold_in(key, 1))
+    predict = parallel.jit_predict(steps.make_predict(apply_fn, views=views), mesh)
+    refresh = None
+    if curriculum is not None:
+        refresh = Refresh(
+            curricula.refresh_steps(curriculum, steps=len(plan)),
+            _redraw(config, curriculum, train, source, predict, seed, mesh),
+        )
     return Stage(
         state=parallel.put_state(mesh, state),
         run_chunk=parallel.jit_step(step, mesh),
         feeder=stream(config, train, plan, mesh),
         embed=embedding(arms, views, mesh),
-        predict=parallel.jit_predict(steps.make_predict(apply_fn, views=views), mesh),
+        predict=predict,
         eval_every=c.eval_every,
         patience=c.patience,
+        refresh=refresh,
     )
+
+
+def _redraw(config, curriculum, train, source, predict, seed, mesh):
+    """What draws a plan again by the scores of now."""
+    feeder = scoring_feeder(config, train, mesh)
+
+    def draw(state: Any, plan: plans.Plan, step: int) -> Refreshed:
+        proba = scores.probabilities(predict, state.weights(), feeder)
+        u = scores.uncertainty(curriculum.score, proba, train.labels)
+        new, drawn = curricula.redrawn(
+            curriculum, plan, source, uncertainty=u, step=step, seed=seed
+        )
+        return Refreshed(
+            new,
+            curricula.shares(drawn, train.labels),
+            {"uncertainty": u, "probs": drawn.probs, "rows": source.rows},
+        )
+
+    return draw
 
 
 def scoring_feeder(

@@ -95,15 +95,14 @@ def sampling_probs(
     gap = values - low if favour == "easy" else high - values
 
     meets = spread > floor * jnp.log(ratio)
-    # Neither form divides by 0 or meets infinity where the other is taken.
-    part = gap / jnp.where(meets, spread, 1.0)
-    # A power, as the rounding of ln R in exp(-ln R part) would cost the ratio 1e-6.
-    # XLA makes just that of a scalar to a power, hence a base for each example: the
-    # second condition always holds.
-    base = jnp.where(meets & (part <= 1), ratio, 1.0)
+    # Neither form divides by 0 or meets infinity where the other is taken. A power, as
+    # the rounding of ln R in exp(-ln R part) would cost the ratio 1e-6; and so would
+    # XLA's quotient by a scalar, by its reciprocal, which may miss 1 by 6e-8.
+    part = jnp.where(gap == spread, 1.0, gap / jnp.where(meets, spread, 1.0))
+    met = jnp.power(jnp.where(meets, ratio, 1.0), -part)
     floored = jnp.exp(-gap / jnp.where(floor > 0, floor, 1.0))
-    weights = jnp.where(meets, jnp.power(base, -part), floored)
-    weights = jnp.where(jnp.isnan(ratio), jnp.nan, weights)
+    legal = ~jnp.isnan(ratio) & jnp.isfinite(spread)
+    weights = jnp.where(legal, jnp.where(meets, met, floored), jnp.nan)
     weights = jnp.where(counted, weights, 0.0)
     total = jnp.where(jnp.any(counted), jnp.sum(weights), 1.0)
     return jnp.where(counted, weights / total, 0.0)

@@ -186,7 +186,7 @@ def _curves(study: Study, found: Mapping[str, Outcome]) -> list[str]:
         title += f", {score}" if score else ""
         said = (
             "Left the test error, right its difference to the reference seed by seed: "
-            "means over seeds with 95 % t intervals. The right axis fits the later half."
+            "means over seeds with 95 % t intervals. The right axis fits the last half."
         )
         if len(arms) > len(drawn):
             said += f" {len(drawn)} of {len(arms)} arms, primary ones first."

@@ -1,0 +1,86 @@
+"""Fine-tuning on memes from disk, in the order of a curriculum."""
+
+import numpy as np
+import pytest
+from support import tiny
+
+from memejax import build, dataset, logs, scores, train
+from memejax.checkpoint import Checkpoints
+
+SHORT = {
+    "stages": ("finetune",),
+    "finetune.steps": 6,
+    "finetune.eval_every": 6,
+    "checkpoint.every": 2,
+    "curriculum.warmup": 2,
+    "curriculum.refresh": 2,
+}
+
+
+def saved_plan(where, config, **more):
+    """The plan of the last checkpoint of fine-tuning."""
+    stage = build.finetune(
+        config, dataset.load(config, where), seed=0, mesh=build.mesh(config), **more
+    )
+    with Checkpoints(where / "0/finetune/checkpoints", keep=2) as saves:
+        return saves.restore(stage.state, step=saves.latest).plan["index"]
+
+
+def test_dsac_draws_memes_by_the_scores_of_then(tmp_path):
+    config = tiny(
+        **SHORT
+        | {
+            "curriculum.kind": "dsac",
+            "curriculum.score": "bald",
+            "curriculum.ratio": 8.0,
+        }
+    )
+    train.run(config, tmp_path)
+    lines = logs.read_metrics(tmp_path / "0/finetune/metrics.jsonl")
+    drawn = [line for line in lines if line["split"] == "curriculum"]
+    assert [line["step"] for line in drawn] == [2, 4]
+    np.testing.assert_allclose([line["achieved_ratio"] for line in drawn], 8, rtol=1e-4)
+    index = saved_plan(tmp_path, config, curriculum=config.curriculum)
+    assert index.shape == (6, 16) and index.max() < 64
+    for step in (2, 4):
+        with np.load(tmp_path / f"0/finetune/refreshes/{step}.npz") as saved:
+            u, probs = saved["uncertainty"], saved["probs"]
+        assert u.shape == (64,) and u.std() > 0
+        # Easy is favoured: the likelier, the less the arms disagree.
+        assert (np.diff(probs[np.argsort(u, kind="stable")]) <= 1e-9).all()
+
+
+def test_bac_ranks_memes_by_a_baseline_of_its_own(tmp_path):
+    config = tiny(
+        **SHORT
+        | {
+            "curriculum.kind": "bac",
+            "curriculum.score": "loss",
+            "curriculum.favour": "hard",
+        }
+    )
+    train.run(config, tmp_path)
+    u = np.load(tmp_path / "0/baseline/uncertainty.npy")
+    index = saved_plan(tmp_path, config, curriculum=config.curriculum, uncertainty=u)
+    # The first phase is the harder half: 3 updates of 16 of its 32 memes.
+    first = np.unique(index[:3])
+    assert len(first) == 32 and u[first].min() >= np.sort(u)[31] - 1e-6
+    assert len(np.unique(index[3:])) > 32
+
+
+def test_uncertainty_of_a_committee_by_hand():
+    proba = {"a": np.array([0.5, 1.0, 0.9]), "b": np.array([0.5, 0.0, 0.9])}
+    proba[scores.AVERAGE] = np.mean(list(proba.values()), axis=0)
+    labels = np.array([1, 1, 0])
+    entropy = scores.uncertainty("entropy", proba, labels)
+    h = -(0.9 * np.log(0.9) + 0.1 * np.log(0.1))
+    np.testing.assert_allclose(entropy, [np.log(2), np.log(2), h], rtol=1e-4)
+    # Both are undecided about the first; about the second they disagree.
+    bald = scores.uncertainty("bald", proba, labels)
+    np.testing.assert_allclose(bald, [0, np.log(2), 0], atol=1e-4)
+    loss = scores.uncertainty("loss", proba, labels)
+    np.testing.assert_allclose(loss, -np.log([0.5, 0.5, 0.1]), rtol=1e-4)
+    with pytest.raises(ValueError, match="it needs two of them"):
+        scores.uncertainty("bald", {"a": proba["a"]}, labels)
+    with pytest.raises(ValueError, match="unknown score 'luck'"):
+        scores.uncertainty("luck", proba, labels)
