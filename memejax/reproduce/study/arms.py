@@ -57,7 +57,7 @@ def _training(updates: int, lr: float, **more: Any) -> dict[str, Any]:
 SETUPS = {
     "geoshapes": Setup(
         "GeoShapes, perceptron 1024-200-200-200-3",
-        _training(6400, 0.01),
+        _training(6400, 0.012),
         band=0.01,
         easy=True,
     ),
