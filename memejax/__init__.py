@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from memejax import (
         attention,
         augment,
+        curriculum,
         losses,
         metrics,
         optim,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         steps,
         views,
     )
+    from memejax.curriculum import sampling_probs
     from memejax.losses import (
         binary_cross_entropy,
         cass,
@@ -57,6 +59,7 @@ _EXPORTS = {
     "is_dino_collapsed": "memejax.losses",
     "negative_cosine": "memejax.losses",
     "paired_comparison": "memejax.significance",
+    "sampling_probs": "memejax.curriculum",
     "sigmoid_focal": "memejax.losses",
     "standardize": "memejax.losses",
     "variance_covariance": "memejax.losses",
@@ -64,6 +67,7 @@ _EXPORTS = {
 _MODULES = (
     "attention",
     "augment",
+    "curriculum",
     "losses",
     "metrics",
     "optim",
@@ -81,6 +85,7 @@ __all__ = [
     "binary_report",
     "cass",
     "collapse_panel",
+    "curriculum",
     "dino",
     "dino_panel",
     "is_collapsed",
@@ -91,6 +96,7 @@ __all__ = [
     "optim",
     "paired_comparison",
     "probes",
+    "sampling_probs",
     "sigmoid_focal",
     "significance",
     "standardize",

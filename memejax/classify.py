@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from memejax import build, folder, labelled, logs, metrics
 from memejax.labelled import LabelledData
 from memejax.loop import Evaluation, Measured, Signals, loop
+from memejax.report import study
 
 RATING = "accuracy"
 
@@ -39,8 +40,8 @@ def run(
       the last update, as results.json holds them.
 
     Raises:
-      labelled_data errors: as `labelled.load` and `build.classifier` raise them.
-      ValueError: if config.baseline is not a finished run of the same seeds and rows.
+      ValueError: as `build.classifier` does; if config.baseline is not the folder of a
+        finished run of the same seeds and rows.
     """
     done = folder.read_json(where / "train" / "outcome.json")
     if done is not None:
@@ -57,6 +58,33 @@ def run(
 def load(config: ConfigDict) -> LabelledData:
     """The data of all seeds."""
     return labelled.load(config, _seeds(config))
+
+
+def write_page(config: ConfigDict, where: pathlib.Path) -> None:
+    """Writes report.html of a finished run: its learning curves and its draws."""
+    c = config.curriculum
+    own = {"uniform": "uniform", "replacement": "uniform", "switch": "baseline"}
+    arm = study.read_arm(
+        where,
+        name=c.kind,
+        title=c.kind if c.kind in own else f"{c.kind}, {c.score}, {c.favour}",
+        group=own[c.kind] if c.kind in own else c.kind,
+        probabilities=True,
+    )
+    if arm is None:
+        raise ValueError(f"{where} holds no finished run")
+    results = folder.read_json(where / "results.json")
+    page = study.Study(
+        title=f"{config.name} on {config.data.name}",
+        preset=config.preset,
+        size=f"{config.seeds} seeds, {config.train.steps:,} updates of "
+        f"{config.train.batch} examples",
+        data=results["data"],
+        arms=[arm],
+        reference=arm.name,
+        band=0.01,
+    )
+    (where / "report.html").write_text(study.study_html(page), "utf-8")
 
 
 def tell(results: dict[str, Any]) -> None:

@@ -46,21 +46,45 @@ def probabilities(
     Returns:
       Arm -> float64 [n], in the split's order.
     """
-    collected, waiting, arms = metrics.Scores.empty(), metrics.Scores.empty(), []
-    for _, batch in feeder.chunks(0):
+    arms: list[str] = []
+
+    def logits(variables: Tree, batch: Mapping[str, jax.Array]) -> jax.Array:
         outputs = predict(variables, batch)
-        arms = list(outputs)
+        arms[:] = outputs
+        return jnp.stack(list(outputs.values()), axis=-1)
+
+    columns = score_dataset(logits, variables, feeder).T.astype(np.float64)
+    proba = {
+        arm: special.expit(column) for arm, column in zip(arms, columns, strict=True)
+    }
+    return proba | {AVERAGE: np.mean(list(proba.values()), axis=0)}
+
+
+def score_dataset(
+    score: Callable[[Tree, Mapping[str, jax.Array]], jax.Array],
+    variables: Tree,
+    feeder: feeders.Feeder,
+) -> np.ndarray:
+    """A score of every example of a split, a batch at a time, on all devices.
+
+    Args:
+      score: `(variables, batch) -> values [b, ...]`, compiled: of a batch as it is,
+        without augmentation. `curriculum` has scores of probabilities.
+      variables: params and batch_stats.
+      feeder: one pass over the split; weight 0 marks padding.
+
+    Returns:
+      [n, ...], in the order of the source.
+    """
+    collected, waiting = metrics.Scores.empty(), metrics.Scores.empty()
+    for _, batch in feeder.chunks(0):
+        values = score(variables, batch)
         # One batch late: the device works on this one while the last is fetched.
         collected = collected.merge(waiting)
         waiting = metrics.Scores.from_model_output(
-            logits=jnp.stack(list(outputs.values()), axis=-1),
-            weight=batch["weight"],
-            index=batch["index"],
+            logits=values, weight=batch["weight"], index=batch["index"]
         )
-    scores = metrics.by_index(collected.merge(waiting).compute())
-    logits = dict(zip(arms, scores["logits"].T.astype(np.float64), strict=True))
-    proba = {arm: special.expit(values) for arm, values in logits.items()}
-    return proba | {AVERAGE: np.mean(list(proba.values()), axis=0)}
+    return metrics.by_index(collected.merge(waiting).compute())["logits"]
 
 
 def uncertainty(

@@ -115,8 +115,9 @@ def _classify(config: ConfigDict, path: pathlib.Path, started: float) -> dict[st
         "peak_memory_gb": round(logs.peak_memory(), 3),
     }
     folder.write_json(path / "results.json", results)
+    classify.write_page(config, path)
     _show(results)
-    logs.say(f"{logs.clock(results['seconds'])} in all; results in {path}")
+    logs.say(f"{logs.clock(results['seconds'])} in all; results and report in {path}")
     return results
 
 

@@ -2,6 +2,7 @@
 
 arms.py      what goes in: an Arm, a Study; start here
 outcomes.py  what each arm came to beside the reference: differences, verdicts
+read.py      a finished run's folder -> an Arm
 rows.py      the tables of text, as Markdown and CSV too
 page.py      the HTML page; charts.py and grids.py: its pictures
 canvas.py    an empty chart and a grid of pictures in the page's dress
@@ -12,5 +13,7 @@ from memejax.report.study.arms import Correlations as Correlations
 from memejax.report.study.arms import Study as Study
 from memejax.report.study.arms import Toy as Toy
 from memejax.report.study.page import study_html as study_html
+from memejax.report.study.read import read_arm as read_arm
+from memejax.report.study.read import read_draws as read_draws
 from memejax.report.study.rows import study_csv as study_csv
 from memejax.report.study.rows import study_markdown as study_markdown

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
-from memejax import folder, labelled, logs, metrics
+from memejax import folder, labelled, metrics
 from memejax.curriculum import toy
 from memejax.labelled import LabelledData
 from memejax.report import study as pages
-from memejax.report.study import arms as parts
 from memejax.reproduce.study.arms import REFERENCE, SETUPS, ArmSpec
 
 # Scores that the correlations are of; the loss is one more.
@@ -75,68 +74,25 @@ def collect(
     )
 
 
-def _arm(spec: ArmSpec, where: pathlib.Path, pictures: bool) -> parts.Arm | None:
-    """A finished arm, None for any other."""
-    results = folder.read_json(where / "results.json")
-    if results is None:
-        return None
-    curves = folder.read_json(where / "curves.json")
-    steps = sorted(map(int, curves))
-    errors = {
-        part: np.array([curves[str(step)][part] for step in steps]).T
-        for part in ("validation", "test")
-    }
-    return parts.Arm(
+def _arm(spec: ArmSpec, where: pathlib.Path, pictures: bool) -> pages.Arm | None:
+    return pages.read_arm(
+        where,
         name=spec.name,
         title=spec.title,
         group=spec.group,
+        probabilities=pictures and spec.group == "dsac",
         primary=spec.primary,
-        updates=results["steps"],
-        seconds=results["seconds"],
-        steps=np.array(steps),
-        validation_error=errors["validation"],
-        test_error=errors["test"],
-        diagnostics=_diagnostics(where),
-        refreshes=_refreshes(where) if pictures and spec.group == "dsac" else (),
         score=spec.score,
         favour=spec.favour,
         ratio=spec.ratio,
     )
 
 
-def _diagnostics(where: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    lines = [
-        line
-        for line in logs.read_metrics(where / "train" / "metrics.jsonl")
-        if line["split"] == "curriculum"
-    ]
-    steps = np.array([line["step"] for line in lines])
-    return {
-        name: (steps, np.array([line[name] for line in lines]))
-        for name in parts.DIAGNOSTICS
-        if lines and name in lines[0]
-    }
-
-
-def _saved(where: pathlib.Path) -> list[tuple[int, Mapping[str, np.ndarray]]]:
-    """(update, arrays) of every drawn plan, in order."""
-    files = sorted(where.glob("train/refreshes/*.npz"), key=lambda f: int(f.stem))
-    found = []
-    for file in files:
-        with np.load(file) as saved:
-            found.append((int(file.stem), dict(saved)))
-    return found
-
-
-def _refreshes(where: pathlib.Path) -> list[tuple[int, np.ndarray]]:
-    return [(step, saved["probs"]) for step, saved in _saved(where)]
-
-
 def _pictures(workdir: pathlib.Path, data: LabelledData):
     """(arm, update) -> pictures of the lowest and of the highest scores."""
     found = {}
     for arm in SHOWN:
-        drawn = _saved(workdir / arm)
+        drawn = pages.read_draws(workdir / arm)
         # The first, the middle and the last time.
         for step, saved in (drawn[:1] + drawn[len(drawn) // 2 :][:1] + drawn[-1:])[:3]:
             # Stable, so that the same pictures are shown of equal scores.

@@ -1,0 +1,290 @@
+"""Small networks under curricula: seed-updates/s beside PyTorch, and what draws cost.
+
+    python -m memejax.bench.curriculum [--pairs N] [--steps N] [--out FILE]
+
+Four parts, each in a process of its own, because how a CPU's cores are used is fixed
+when the first array is made:
+
+    one    one seed, beside a plain PyTorch loop of the same network, batch, optimizer
+           and updates on the same cores, at the better of its thread counts
+    ten    ten seeds in one program, a core a device, beside the same PyTorch loop
+    dsac   ten seeds whose plan is drawn again by entropy once an epoch, beside the
+           same seeds drawing with replacement
+    draws  a plan of 1e6 indices out of 1e6, beside numpy's Generator.choice(p=) and
+           torch.multinomial; and out of 2e7, whether anything is drawn that cannot be
+
+Both sides train a perceptron 1024-200-200-200-3 on 10,000 GeoShapes; both gather a
+batch from memory. Without torch only what needs none of it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from memejax import build, classify, curriculum, loop, parallel
+from memejax.bench import pairs
+from memejax.config import load_config
+
+PARTS = ("one", "ten", "dsac", "draws")
+BATCH, EPOCH, LR = 32, 312, 0.01
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4 * EPOCH)
+    parser.add_argument("--part", choices=PARTS, help="one of them, in this process")
+    parser.add_argument("--out", default=None)
+    options = parser.parse_args()
+    if options.part is not None:
+        figures = _part(options.part, options.pairs, options.steps)
+        pairs.write(f"curriculum: {options.part}", figures, options.out)
+        return
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for part in PARTS:
+            file = pathlib.Path(folder) / f"{part}.json"
+            command = [sys.executable, "-m", "memejax.bench.curriculum"]
+            command += [f"--part={part}", f"--pairs={options.pairs}"]
+            command += [f"--steps={options.steps}", f"--out={file}"]
+            subprocess.run(command, check=True)
+            figures[part] = json.loads(file.read_text("utf-8"))
+            for shared in ("machine", "environment", "benchmark"):
+                del figures[part][shared]
+    pairs.write("curriculum", figures, options.out)
+
+
+def _part(part: str, count: int, steps: int) -> dict[str, Any]:
+    if part == "draws":
+        return _draws(count)
+    if part != "one":
+        parallel.device_a_core()
+    if part == "dsac":
+        return _dsac(count, steps)
+    seeds = 1 if part == "one" else 10
+    ours = _ours(seeds, steps)
+    if importlib.util.find_spec("torch") is None:
+        ours()
+        return {"unit": "seed-updates/s", "ours": [ours() for _ in range(count)]}
+    peer, threads = _best_threads(steps)
+    return {
+        "unit": "seed-updates/s",
+        "ours is": f"{seeds} seeds in one program",
+        "peer is": f"a PyTorch loop of one seed, {threads} threads",
+        "steps": steps,
+        "batch": BATCH,
+        **pairs.in_turn(ours, peer, pairs=count),
+    }
+
+
+def _config(seeds: int, steps: int, kind: str):
+    config = load_config("configs/curriculum.py")
+    config.update_from_flattened_dict(
+        {
+            "seeds": seeds,
+            "train.steps": steps,
+            "train.batch": BATCH,
+            "train.eval_every": EPOCH,
+            "train.optimizer.groups.all.lr": LR,
+            "curriculum.kind": kind,
+            "curriculum.warmup": EPOCH,
+            "curriculum.refresh": EPOCH,
+            "checkpoint.every": steps,
+            "log.every": EPOCH,
+        }
+    )
+    return config
+
+
+def _ours(seeds: int, steps: int) -> Callable[[], float]:
+    """Seed-updates/s of a run's updates, plans and transfers included."""
+    config = _config(seeds, steps, "uniform")
+    stage = build.classifier(config, classify.load(config), seeds=range(seeds)).stage
+    mesh = parallel.devices_for_seeds(seeds)
+    # The first state is given up when it is trained.
+    start = jax.device_get(_untyped(stage.state))
+
+    def run() -> float:
+        state = _typed(parallel.put_batch(mesh, start))
+        began = time.perf_counter()
+        for _, chunk in stage.feeder.chunks(0):
+            state, values = stage.run_chunk(state, chunk)
+        jax.block_until_ready((state, values))
+        return seeds * steps / (time.perf_counter() - began)
+
+    return run
+
+
+def _untyped(state: Any) -> Any:
+    return state.replace(key=jax.random.key_data(state.key))
+
+
+def _typed(state: Any) -> Any:
+    return state.replace(key=jax.random.wrap_key_data(state.key))
+
+
+def _best_threads(steps: int) -> tuple[Callable[[], float], int]:
+    """The peer at the number of threads at which it is fastest, and that number."""
+    import torch
+
+    speeds = {}
+    for threads in range(1, (os.cpu_count() or 1) + 1):
+        torch.set_num_threads(threads)
+        run = _torch(steps // 4)
+        run()
+        speeds[threads] = run()
+    best = max(speeds, key=lambda threads: speeds[threads])
+    torch.set_num_threads(best)
+    return _torch(steps), best
+
+
+def _torch(steps: int) -> Callable[[], float]:
+    """Updates/s of a plain loop over the same pictures."""
+    import torch
+    from torch import nn
+
+    config = _config(1, steps, "uniform")
+    data = classify.load(config)
+    rows = data.train[0]
+    pixels = torch.from_numpy(data.images[rows].reshape(len(rows), -1)).float() / 255
+    pixels = (pixels - pixels.mean()) / pixels.std()
+    labels = torch.from_numpy(data.labels[rows].astype(np.int64))
+
+    def run() -> float:
+        layers: list[nn.Module] = []
+        for width in (pixels.shape[1], 200, 200):
+            layers += [nn.Linear(width, 200), nn.ReLU()]
+        net = nn.Sequential(*layers, nn.Dropout(0.2), nn.Linear(200, 3))
+        tx = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.9)
+        began = time.perf_counter()
+        order = torch.empty(0, dtype=torch.int64)
+        for _ in range(steps):
+            if len(order) < BATCH:
+                order = torch.cat([order, torch.randperm(len(labels))])
+            index, order = order[:BATCH], order[BATCH:]
+            loss = nn.functional.cross_entropy(net(pixels[index]), labels[index])
+            tx.zero_grad()
+            loss.backward()
+            tx.step()
+        return steps / (time.perf_counter() - began)
+
+    return run
+
+
+def _dsac(count: int, steps: int) -> dict[str, Any]:
+    """Runs through the whole loop, without evaluations, drawn by scores and not."""
+    numbers = iter(range(10**6))
+
+    def runner(kind: str, folder: pathlib.Path) -> Callable[[], float]:
+        config = _config(10, steps, kind)
+        config.train.eval_every = steps
+        data = classify.load(config)
+        made = build.classifier(config, data, seeds=range(10))
+        mesh = parallel.devices_for_seeds(10)
+        start = jax.device_get(_untyped(made.stage.state))
+
+        def run() -> float:
+            state = _typed(parallel.put_batch(mesh, start))
+            where = folder / f"{kind}{next(numbers)}"
+            began = time.perf_counter()
+            loop.loop(
+                dataclasses.replace(made.stage, state=state),
+                config,
+                where,
+                signals,
+            )
+            return 10 * steps / (time.perf_counter() - began)
+
+        return run
+
+    with tempfile.TemporaryDirectory() as where, loop.Signals() as signals:
+        folder = pathlib.Path(where)
+        figures = pairs.in_turn(
+            runner("dsac", folder), runner("replacement", folder), pairs=count
+        )
+    return {
+        "unit": "seed-updates/s",
+        "ours is": "drawn again by entropy every epoch",
+        "peer is": "drawn with replacement, uniformly",
+        "steps": steps,
+        **figures,
+        "times as long": 1 / figures["ratio"],
+    }
+
+
+def _draws(count: int) -> dict[str, Any]:
+    """Plans of 1e6 out of 1e6, and the zero-probability case at 2e7."""
+    n = 1_000_000
+    u = np.random.default_rng(0).gamma(2.0, size=n).astype(np.float32)
+    probs = curriculum.sampling_probs(
+        u, favour="hard", max_ratio=100.0, min_temperature=0.0
+    )
+    wide = np.asarray(probs, np.float64)
+    wide /= wide.sum()
+    keys = iter(range(10**6))
+
+    def ours() -> float:
+        key = jax.random.key(next(keys))
+        began = time.perf_counter()
+        curriculum.draw_plan(key, probs, steps=n // 50, batch=50)
+        return n / (time.perf_counter() - began)
+
+    def with_numpy() -> float:
+        rng = np.random.default_rng(next(keys))
+        began = time.perf_counter()
+        rng.choice(n, size=n, p=wide)
+        return n / (time.perf_counter() - began)
+
+    peers: dict[str, Callable[[], float]] = {"numpy": with_numpy}
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        weights = torch.from_numpy(np.array(probs))
+
+        def with_torch() -> float:
+            began = time.perf_counter()
+            torch.multinomial(weights, n, replacement=True)
+            return n / (time.perf_counter() - began)
+
+        peers["torch"] = with_torch
+    figures: dict[str, Any] = {
+        name: pairs.in_turn(ours, peer, pairs=count) for name, peer in peers.items()
+    }
+    return {"unit": "draws/s", "n": n, **figures, "n = 2e7": _right_at(20_000_000)}
+
+
+def _right_at(n: int) -> dict[str, Any]:
+    """Draws out of n of which every other has probability zero."""
+    probs = np.zeros(n, np.float64)
+    probs[1::2] = 1.0
+    probs /= probs.sum()
+    drawn = curriculum.draw_plan(jax.random.key(0), probs, steps=20_000, batch=50)
+    # Odd places are uniform: in tenths of them chi-square has 9 degrees of freedom.
+    tenths = np.bincount(drawn.reshape(-1).astype(np.int64) * 10 // n, minlength=10)
+    expected = drawn.size / 10
+    return {
+        "drawn": int(drawn.size),
+        "of probability zero": int((drawn % 2 == 0).sum()),
+        "chi-square over tenths, 9 degrees": float(
+            ((tenths - expected) ** 2 / expected).sum()
+        ),
+    }
+
+
+if __name__ == "__main__":
+    main()
