@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from memejax.data import arrays, geoshapes
+from memejax.data import arrays, geoshapes, prepared
 
 # Streams of random numbers of a run's seed, beside those of its plan.
 _SPLIT, _NOISE = 11, 12
@@ -55,7 +55,8 @@ def load(config: ConfigDict, seeds: range) -> LabelledData:
 
     - "geoshapes": built in; `data.train` training pictures of each kind, of which
       `data.pool` names those to train on. The pictures are the same for every seed.
-    - "mnist", "cifar10": read from the folder `data.root`. Every seed holds
+    - "mnist", "cifar10": read from the folder `data.root`, which holds the original
+      files or what TFDS prepared. Every seed holds
       `data.validation` pictures of its own out, and trains on `data.train` of the rest
       (all of them where it is None).
 
@@ -121,7 +122,8 @@ def _files(read: Callable[[Any], dict[str, arrays.Labelled]], name: str):
     def load(c: ConfigDict, seeds: range) -> LabelledData:
         if c.root is None:
             raise ValueError(f"{name} needs data.root, the folder of its files")
-        parts = read(c.root)
+        of_tfds = prepared.find(c.name, c.root) is not None
+        parts = prepared.prepared(c.name, c.root) if of_tfds else read(c.root)
         n, tested = len(parts["train"]), len(parts["test"])
         m = n - c.validation if c.train is None else c.train
         t = c.test or tested

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from memejax.curriculum import sampling
-from memejax.curriculum.sampling import (
+from memejax.curriculum import (
     achieved_ratio,
     class_shares,
     effective_sample_size,
+    sampling,
     sampling_probs,
     temperature,
     temperature_search,

@@ -6,7 +6,8 @@
 
     scores.py     of probabilities; passes.py of several passes with dropout;
                   gradients.py expected gradient length; toy.py what they see
-    sampling.py   scores -> probabilities; draws.py probabilities -> indices
+    sampling.py   scores -> probabilities; draws.py probabilities -> indices;
+                  diagnostics.py what they do
     tasks.py      BAC: scores -> ranks -> tasks -> pools and updates
     dynamic.py    DSAC: segments of a run, each drawn by the scores of now
 
@@ -14,6 +15,12 @@ References:
   McWilliam, Automatic curriculum learning for deep models using active learning, 2018.
 """
 
+from memejax.curriculum.diagnostics import achieved_ratio as achieved_ratio
+from memejax.curriculum.diagnostics import class_shares as class_shares
+from memejax.curriculum.diagnostics import (
+    effective_sample_size as effective_sample_size,
+)
+from memejax.curriculum.diagnostics import unique_fraction as unique_fraction
 from memejax.curriculum.draws import draw as draw
 from memejax.curriculum.draws import draw_plan as draw_plan
 from memejax.curriculum.draws import importance_weights as importance_weights
@@ -33,13 +40,9 @@ from memejax.curriculum.passes import bald as bald
 from memejax.curriculum.passes import mc_dropout as mc_dropout
 from memejax.curriculum.passes import predictive_variance as predictive_variance
 from memejax.curriculum.passes import vote_entropy as vote_entropy
-from memejax.curriculum.sampling import achieved_ratio as achieved_ratio
-from memejax.curriculum.sampling import class_shares as class_shares
-from memejax.curriculum.sampling import effective_sample_size as effective_sample_size
 from memejax.curriculum.sampling import sampling_probs as sampling_probs
 from memejax.curriculum.sampling import temperature as temperature
 from memejax.curriculum.sampling import temperature_search as temperature_search
-from memejax.curriculum.sampling import unique_fraction as unique_fraction
 from memejax.curriculum.scores import aadt as aadt
 from memejax.curriculum.scores import cross_entropy as cross_entropy
 from memejax.curriculum.scores import entropy as entropy

@@ -181,7 +181,8 @@ def importance_weights(
                 "drawn"
             )
     candidates = jnp.sum(values > 0, dtype=jnp.float32)
-    return jnp.power(1.0 / (candidates * values[drawn]), jnp.asarray(power))
+    # In this order, so that equal probabilities have weights of exactly 1.
+    return jnp.power((1.0 / candidates) / values[drawn], jnp.asarray(power))
 
 
 @functools.partial(jax.jit, static_argnames="count")

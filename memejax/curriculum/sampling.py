@@ -1,4 +1,4 @@
-"""Sampling probabilities of a bounded ratio from uncertainties, and their measures."""
+"""Sampling probabilities of a bounded ratio from uncertainties."""
 
 import math
 from typing import Literal
@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
+
+from memejax.curriculum.checks import extent, mask, vector
 
 # Of a finite ratio: beyond it the smallest probability leaves float32's range.
 MAX_RATIO = 1e30
@@ -89,7 +91,7 @@ def sampling_probs(
     ratio, floor = _ratio_and_floor(max_ratio, min_temperature)
     if winsorize is not None:
         values = _winsorized(values, counted, winsorize)
-    low, high = _extent(values, counted)
+    low, high = extent(values, counted)
     spread = high - low
     values = jnp.where(counted, values, low)
     gap = values - low if favour == "easy" else high - values
@@ -140,7 +142,7 @@ def temperature(
     >>> print(f"{temperature(u, max_ratio=10.0, min_temperature=0.0):.4f}")
     1.7372
     """
-    low, high = _extent(*_uncertainties(u, where))
+    low, high = extent(*_uncertainties(u, where))
     ratio, floor = _ratio_and_floor(max_ratio, min_temperature)
     spread = high - low
     tau = jnp.maximum(floor, spread / jnp.log(ratio))
@@ -202,132 +204,11 @@ def temperature_search(
     )
 
 
-def effective_sample_size(
-    probs: ArrayLike, *, share: bool = False, where: ArrayLike | None = None
-) -> jax.Array:
-    """How many equally likely examples are as diverse as these, a scalar.
-
-        (sum p)^2 / sum p^2
-
-    Args:
-      probs: float `[n]`, at least 0, with a positive sum.
-      share: divide by the number of examples that count.
-      where: bool `[n]`: the examples that count.
-
-    Returns:
-      float32 scalar in [1, n], or in [1 / n, 1] as a share.
-
-    Raises:
-      ValueError: if probs is not `[n]` or where has another shape.
-
-    >>> print(effective_sample_size(jnp.array([0.5, 0.5, 0.0, 0.0])))
-    2.0
-    """
-    counted = _mask(where, probs)
-    values = jnp.where(counted, _vector("probs", probs), 0.0)
-    # Squares of probabilities near 1e-20 would vanish.
-    values = values / jnp.max(values)
-    size = jnp.sum(values) ** 2 / jnp.sum(values**2)
-    return size / jnp.sum(counted, dtype=jnp.float32) if share else size
-
-
-def achieved_ratio(probs: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-    """The largest probability over the smallest, a scalar.
-
-    Args:
-      probs: float `[n]`, at least 0.
-      where: bool `[n]`: the examples that count; without it, those of a probability
-        above 0.
-
-    Returns:
-      float32 scalar, at least 1; inf if an example of where has probability 0.
-
-    Raises:
-      ValueError: if probs is not `[n]` or where has another shape.
-
-    >>> print(achieved_ratio(jnp.array([0.75, 0.25, 0.0])))
-    3.0
-    """
-    values = _vector("probs", probs)
-    low, high = _extent(values, values > 0 if where is None else _mask(where, probs))
-    return high / low
-
-
-def unique_fraction(index: ArrayLike, n: int) -> float:
-    """The share of n examples that were drawn at least once; on the host.
-
-    Args:
-      index: int array of any shape, in [0, n).
-      n: number of examples, at least 1.
-
-    Returns:
-      The number of distinct indices over n.
-
-    Raises:
-      ValueError: if n is below 1 or an index is not in [0, n).
-
-    >>> unique_fraction(np.array([[0, 3], [3, 3]]), 4)
-    0.5
-    """
-    drawn = np.asarray(index)
-    if n < 1 or (drawn.size and not 0 <= drawn.min() <= drawn.max() < n):
-        raise ValueError(f"got an index out of range for n {n}, expected [0, n)")
-    return int(np.count_nonzero(np.bincount(drawn.ravel(), minlength=n))) / n
-
-
-def class_shares(probs: ArrayLike, labels: ArrayLike, *, n_classes: int) -> jax.Array:
-    """The probability of drawing each class: the sum of its examples'.
-
-    Args:
-      probs: float `[n]`, of sum 1.
-      labels: int `[n]` in [0, n_classes), or -1: unknown, counted in no class.
-      n_classes: number of classes.
-
-    Returns:
-      float32 `[n_classes]`.
-
-    Raises:
-      ValueError: if a shape or a concrete label is not as above.
-
-    >>> print(class_shares(jnp.array([0.5, 0.25, 0.25]), [1, 0, 1], n_classes=3))
-    [0.25 0.75 0.  ]
-    """
-    values = _vector("probs", probs)
-    if np.shape(labels) != values.shape:
-        raise ValueError(f"got labels {np.shape(labels)}, expected {values.shape}")
-    if not isinstance(labels, Tracer):
-        low, high = np.min(np.asarray(labels)), np.max(np.asarray(labels))
-        if not -1 <= low <= high < n_classes:
-            raise ValueError(
-                f"got labels from {low} to {high}, expected them in [-1, {n_classes})"
-            )
-    # One sum a class: a scatter adds one by one, which float32 feels at 1e6 examples.
-    classes, among = jnp.arange(n_classes), jnp.asarray(labels)
-    return jax.vmap(lambda c: jnp.sum(jnp.where(among == c, values, 0.0)))(classes)
-
-
-def _vector(name: str, values: ArrayLike) -> jax.Array:
-    """As a float32 `[n]`, or ValueError."""
-    vector = jnp.asarray(values, jnp.float32)
-    if vector.ndim != 1 or not vector.size:
-        raise ValueError(f"got {name} of shape {vector.shape}, expected [n], n >= 1")
-    return vector
-
-
-def _mask(where: ArrayLike | None, values: ArrayLike) -> jax.Array:
-    """As bool of the shape of values, or ValueError."""
-    shape = np.shape(values)
-    counted = jnp.ones(shape, bool) if where is None else jnp.asarray(where, bool)
-    if counted.shape != shape:
-        raise ValueError(f"got where of shape {counted.shape}, expected {shape}")
-    return counted
-
-
 def _uncertainties(
     u: ArrayLike, where: ArrayLike | None
 ) -> tuple[jax.Array, jax.Array]:
     """Float32 u, 0 where masked, and the mask; concrete values are checked."""
-    values, counted = _vector("u", u), _mask(where, u)
+    values, counted = vector("u", u), mask(where, u)
     if not isinstance(where, Tracer):
         # In numpy: inside a traced program jax traces even what is concrete.
         kept = np.ones(values.shape, bool) if where is None else np.asarray(where, bool)
@@ -370,12 +251,6 @@ def _ratio_and_floor(
     floor = jnp.asarray(min_temperature, jnp.float32)
     legal = (ratio >= 1) & (floor >= 0) & ((ratio < jnp.inf) | (floor > 0))
     return jnp.where(legal, ratio, jnp.nan), floor
-
-
-def _extent(values: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The smallest and the largest of the values that count."""
-    low = jnp.min(values, where=counted, initial=jnp.inf)
-    return low, jnp.max(values, where=counted, initial=-jnp.inf)
 
 
 def _winsorized(values: jax.Array, counted: jax.Array, share: float) -> jax.Array:

@@ -12,7 +12,6 @@ batch size or another number of devices draws the same views.
 from memejax.steps.cass import CassObjective as CassObjective
 from memejax.steps.cass import cass_loss as cass_loss
 from memejax.steps.cass import make_cass_step as make_cass_step
-from memejax.steps.classify import gather_steps as gather_steps
 from memejax.steps.classify import make_classify_step as make_classify_step
 from memejax.steps.dino import DinoObjective as DinoObjective
 from memejax.steps.dino import DinoState as DinoState
@@ -22,5 +21,6 @@ from memejax.steps.state import Averaging as Averaging
 from memejax.steps.state import State as State
 from memejax.steps.state import init_state as init_state
 from memejax.steps.supervised import make_supervised_step as make_supervised_step
+from memejax.steps.update import gather_steps as gather_steps
 from memejax.steps.update import make_predict as make_predict
 from memejax.steps.update import scan_steps as scan_steps

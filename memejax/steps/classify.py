@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
 
 from memejax import losses
-from memejax.steps.update import Batch, Metrics, Step, make_step
-
-Tree = Any
+from memejax.steps.update import Metrics, Step, make_step
 
 
 def make_classify_step(
@@ -48,24 +46,3 @@ def make_classify_step(
         return loss, (new.get("batch_stats", {}), {}, {})
 
     return make_step(loss_fn, tx, learning_rates=learning_rates)
-
-
-def gather_steps(step: Step) -> Callable[..., Any]:
-    """Many updates in one call, each on the rows of the data that a plan names.
-
-    Args:
-      step: `(state, batch) -> (state, metrics)`.
-
-    Returns:
-      `(state, rows, data) -> (state, metrics [n])`: `rows` holds `index`, `weight`
-      and `draw`, each `[n, b]`, and `data` arrays whose leading axis `index` counts.
-    """
-
-    def run(state: Any, rows: Batch, data: Mapping[str, jax.Array]):
-        def one(state: Any, row: Batch):
-            batch = {name: column[row["index"]] for name, column in data.items()}
-            return step(state, batch | dict(row))
-
-        return jax.lax.scan(one, state, dict(rows))
-
-    return run

@@ -41,6 +41,27 @@ def scan_steps(step: Step) -> Step:
     return run
 
 
+def gather_steps(step: Step) -> Callable[..., Any]:
+    """Many updates in one call, each on the rows of the data that a plan names.
+
+    Args:
+      step: `(state, batch) -> (state, metrics)`.
+
+    Returns:
+      `(state, rows, data) -> (state, metrics [n])`: `rows` holds `index`, `weight`
+      and `draw`, each `[n, b]`, and `data` arrays whose leading axis `index` counts.
+    """
+
+    def run(state: Any, rows: Batch, data: Mapping[str, jax.Array]):
+        def one(state: Any, row: Batch):
+            batch = {name: column[row["index"]] for name, column in data.items()}
+            return step(state, batch | dict(row))
+
+        return jax.lax.scan(one, state, dict(rows))
+
+    return run
+
+
 def make_step(
     loss_fn: Callable[..., Any],
     tx: optax.GradientTransformationExtraArgs,
