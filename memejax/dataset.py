@@ -17,7 +17,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from memejax.data import arrays, hateful_memes, pipeline, synthetic_memes, text
+from memejax.data import (
+    arrays,
+    hateful_memes,
+    pipeline,
+    prepared,
+    synthetic_memes,
+    text,
+)
 from memejax.data.pictures import pictures
 
 
@@ -72,7 +79,8 @@ def load(config: ConfigDict, workdir: pathlib.Path) -> Data:
       any others.
     - "pictures": built-in pictures; the class is the pattern shown. Of
       `data.synthetic` it takes train, test and concepts.
-    - "mnist", "cifar10": read from the folder `data.root`.
+    - "mnist", "cifar10": read from the folder `data.root`, original files or what TFDS
+      prepared.
 
     All but the memes have the splits "train" and "test"; "test" chooses the
     checkpoint, whatever `data.dev`. Their pictures are brought to `data.image_size`
@@ -206,11 +214,11 @@ def _pictures(config: ConfigDict, workdir: pathlib.Path) -> Data:
 
 
 def _mnist(config: ConfigDict, workdir: pathlib.Path) -> Data:
-    return _labelled(arrays.mnist(_root(config)), config, classes=10)
+    return _labelled(prepared.read("mnist", _root(config)), config, classes=10)
 
 
 def _cifar10(config: ConfigDict, workdir: pathlib.Path) -> Data:
-    return _labelled(arrays.cifar10(_root(config)), config, classes=10)
+    return _labelled(prepared.read("cifar10", _root(config)), config, classes=10)
 
 
 def _root(config: ConfigDict) -> str:

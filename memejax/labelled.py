@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from memejax.data import arrays, geoshapes, prepared
+from memejax.data import geoshapes, prepared
 
 # Streams of random numbers of a run's seed, beside those of its plan.
 _SPLIT, _NOISE = 11, 12
@@ -116,14 +116,13 @@ def _geoshapes(c: ConfigDict, seeds: range) -> LabelledData:
     )
 
 
-def _files(read: Callable[[Any], dict[str, arrays.Labelled]], name: str):
+def _files(name: str) -> Callable[[ConfigDict, range], LabelledData]:
     """The loader of a data set with a training and a test part."""
 
     def load(c: ConfigDict, seeds: range) -> LabelledData:
         if c.root is None:
             raise ValueError(f"{name} needs data.root, the folder of its files")
-        of_tfds = prepared.find(c.name, c.root) is not None
-        parts = prepared.prepared(c.name, c.root) if of_tfds else read(c.root)
+        parts = prepared.read(c.name, c.root)
         n, tested = len(parts["train"]), len(parts["test"])
         m = n - c.validation if c.train is None else c.train
         t = c.test or tested
@@ -156,8 +155,8 @@ def _files(read: Callable[[Any], dict[str, arrays.Labelled]], name: str):
 
 LOADERS: dict[str, Callable[[ConfigDict, range], LabelledData]] = {
     "geoshapes": _geoshapes,
-    "mnist": _files(arrays.mnist, "MNIST"),
-    "cifar10": _files(arrays.cifar10, "CIFAR-10"),
+    "mnist": _files("MNIST"),
+    "cifar10": _files("CIFAR-10"),
 }
 
 

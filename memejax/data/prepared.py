@@ -15,8 +15,31 @@ import pathlib
 
 import numpy as np
 
+from memejax.data import arrays
 from memejax.data.arrays import Labelled
 from memejax.data.hateful_memes import MissingDataError
+
+# What TFDS calls a data set -> what reads its original files.
+ORIGINAL = {"mnist": arrays.mnist, "cifar10": arrays.cifar10}
+
+
+def read(name: str, folder: str | os.PathLike[str]) -> dict[str, Labelled]:
+    """Reads MNIST or CIFAR-10, prepared by TFDS or in its original files.
+
+    Args:
+      name: one of ORIGINAL.
+      folder: as `find` takes it, or of the original files as their reader takes it.
+
+    Returns:
+      "train" and "test".
+
+    Raises:
+      hateful_memes.MissingDataError: naming what was looked for.
+      ValueError: naming the file whose contents are others.
+    """
+    if find(name, folder) is not None:
+        return prepared(name, folder)
+    return ORIGINAL[name](folder)
 
 
 def find(name: str, folder: str | os.PathLike[str]) -> pathlib.Path | None:
