@@ -5,7 +5,8 @@ The stage "classify" of a run (`train.run`). Its folder gets
     baseline/     the uniform run that "bac" ranks by, unless config.baseline names one
     train/        metrics.jsonl, checkpoints, refreshes/<update>.npz (drawn plans)
     curves.json   errors of every seed at every evaluation
-    scores.npz    every score of every training row at the end [seeds, m]
+    scores.npz    of a uniform run: every score of every training row at the end
+                  [seeds, m]
 """
 
 from __future__ import annotations
@@ -135,10 +136,10 @@ def _train(config, data, where, signals, baseline) -> dict[str, Any]:
         signals,
         Evaluation(measure, "held out", RATING),
     )
-    logs.say("scores of every training picture")
-    scores = made.uncertainty(state, tuple(build.SCORES))
-    where.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(where / "scores.npz", rows=data.train, **scores)
+    if config.curriculum.kind == "uniform":
+        logs.say("scores of every training picture")
+        scores = made.uncertainty(state, tuple(build.SCORES))
+        np.savez_compressed(where / "scores.npz", rows=data.train, **scores)
     result = {
         "steps": outcome["steps"],
         "seconds": outcome["seconds"],

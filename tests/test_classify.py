@@ -100,6 +100,13 @@ def test_errors_and_scores_are_those_of_the_network_alone(uniform):
         entropy = -(np.exp(log_p) * log_p).sum(1)[data.train[seed]]
         with np.load(where / "scores.npz") as saved:
             np.testing.assert_allclose(saved["entropy"][seed], entropy, rtol=2e-4)
+            # The gradient of the last layer for label c is (p - e_c) times (h, 1).
+            p, rows = np.exp(log_p), data.train[seed]
+            away = np.sqrt(((p[:, None] - np.eye(3)) ** 2).sum(2))
+            length = (p * away).sum(1) * np.sqrt((h**2).sum(1) + 1)
+            np.testing.assert_allclose(
+                saved["gradient_length"][seed], length[rows], rtol=2e-3
+            )
 
 
 def test_a_seed_does_not_depend_on_the_others(uniform, tmp_path):

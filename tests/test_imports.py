@@ -38,7 +38,7 @@ MAY = {
     "config": set(),
     "probes": {"metrics"},
     "attention": set(),
-    "scores": {"feeders", "metrics"},
+    "scores": {"feeders", "metrics", "curriculum"},
     "build": ALL
     - {"train", "classify", "main", "loop", "report", "evaluate", "reproduce"},
     "report": ALL - {"train", "classify", "main", "loop", "evaluate", "reproduce"},

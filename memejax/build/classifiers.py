@@ -39,6 +39,7 @@ class Outputs:
     """What a network says of some pictures; each figure is computed where asked for."""
 
     def __init__(self, module: Any, variables: Tree, inputs: jax.Array, labels, passes):
+        self._module, self._variables = module, variables
         self._apply = functools.partial(module.apply, variables)
         self._inputs, self.labels, self._passes = inputs, labels, passes
 
@@ -76,6 +77,24 @@ class Outputs:
             passes=count,
         )
 
+    @functools.cached_property
+    def gradient_length(self) -> jax.Array:
+        """Expected length of the last layer's gradient, [m]."""
+
+        def loss(out: Tree, features: Any, label: jax.Array) -> jax.Array:
+            params = {**self._variables["params"], "out": out}
+            logits = self._module.apply(
+                {**self._variables, "params": params},
+                jax.tree.map(lambda x: x[None], features),
+                train=False,
+                method="head",
+            )
+            return -jax.nn.log_softmax(logits[0])[label]
+
+        return curriculum.expected_gradient_length(
+            loss, self._variables["params"]["out"], self.trunk, probs=self.probs
+        )
+
 
 # Name -> uncertainty of Outputs, [m], large where hard.
 SCORES: dict[str, Callable[[Outputs], jax.Array]] = {
@@ -88,6 +107,7 @@ SCORES: dict[str, Callable[[Outputs], jax.Array]] = {
     "least_confidence": lambda o: curriculum.least_confidence(o.probs),
     "margin": lambda o: curriculum.margin(o.probs),
     "loss": lambda o: curriculum.cross_entropy(o.log_probs, o.labels),
+    "gradient_length": lambda o: o.gradient_length,
 }
 
 

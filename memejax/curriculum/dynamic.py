@@ -21,13 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from memejax.curriculum.draws import Method, draw_plan, importance_weights
-from memejax.curriculum.sampling import (
+from memejax.curriculum.diagnostics import (
     achieved_ratio,
     effective_sample_size,
-    sampling_probs,
     unique_fraction,
 )
+from memejax.curriculum.draws import Method, draw_plan, importance_weights
+from memejax.curriculum.sampling import sampling_probs
 
 # Folded into the run's key before the segment is. Far from 0, 1, 2, ..., which steps
 # fold into the same key.

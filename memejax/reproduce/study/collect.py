@@ -17,7 +17,16 @@ from memejax.report import study as pages
 from memejax.reproduce.study.arms import REFERENCE, SETUPS, ArmSpec
 
 # Scores that the correlations are of; the loss is one more.
-COMPARED = ("aadt", "entropy", "bald", "margin", "least_confidence", "loss")
+COMPARED = (
+    "aadt",
+    "entropy",
+    "bald",
+    "margin",
+    "least_confidence",
+    "variance",
+    "gradient_length",
+    "loss",
+)
 # Arms whose easiest and hardest pictures are shown, so many of each.
 SHOWN, PICTURES = ("dsac-aadt-easy-10", "dsac-entropy-easy-10", "dsac-bald-easy-10"), 12
 
