@@ -158,10 +158,11 @@ def to_html(table: PaperTable) -> str:
     rows = []
     for line in table.lines:
         first, *cells = _cells(line)
-        shown = [markup.escape(cell) for cell in cells]
+        # An interval goes under its mean, or the table is wider than the page.
+        shown = [markup.escape(cell).replace(" [", "<br>[") for cell in cells]
         if line.pages:
             place = HEAD.index("seeds") - 1
-            shown[place] += f" ({_links(line.pages)})"
+            shown[place] += f"<br>{_links(line.pages)}"
         if line.collapsed:
             place = HEAD.index("collapsed") - 1
             shown[place] = f'<b class="warn">{shown[place]}</b>'
@@ -174,6 +175,8 @@ def to_html(table: PaperTable) -> str:
     return markup.document(
         table.caption,
         [
+            # Ten columns: smaller, and on a wider page than text wants.
+            "<style>main { max-width: 80rem } table { font-size: .85rem }</style>",
             markup.paragraph(f"preset {table.preset}", kind="preset"),
             f"<h1>{markup.escape(table.title)}</h1>",
             markup.paragraph(f"{done} of {asked} seeds are in.", kind="lead"),
