@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from memejax import build, dataset, folder, logs, losses, metrics, probes, report
 from memejax.checkpoint import Checkpoints
 from memejax.report import pictures
+from memejax.scores import score_dataset as score_dataset
 
 Tree = Any
 Embeddings = dict[str, np.ndarray]
