@@ -68,13 +68,13 @@ def _study(options: argparse.Namespace) -> None:
     from memejax import folder, logs, parallel
     from memejax.data import hateful_memes
     from memejax.report.study import study_markdown
-    from memejax.reproduce.study.command import study
+    from memejax.reproduce.study import command
 
     if options.shard != (0, 1):
         sys.exit("error: --shard is for tables; the seeds of a study are one program")
     parallel.device_a_core()
     try:
-        made = study(
+        plan = command.prepare(
             options.data,
             preset=options.preset,
             workdir=options.workdir,
@@ -84,9 +84,15 @@ def _study(options: argparse.Namespace) -> None:
             leaves=dict(options.leaves),
             table_only=options.table_only,
         )
-    except (ValueError, hateful_memes.MissingDataError, folder.OtherRunError) as error:
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    try:
+        made = command.perform(plan)
+    except (hateful_memes.MissingDataError, folder.OtherRunError) as error:
         sys.exit(f"error: {error}")
     logs.say(f"\n{study_markdown(made)}")
+    for suffix in ("md", "csv", "html"):
+        logs.say(f"{plan.where}/study.{suffix}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -30,12 +30,14 @@ class Setup:
       overrides: dotted leaf of configs/curriculum.py -> value.
       band: a difference of the error, as a fraction, that does not matter.
       easy: whether there are pictures known to be easier.
+      files: whether it is read from files.
     """
 
     title: str
     overrides: Mapping[str, Any]
     band: float
     easy: bool = False
+    files: bool = True
 
 
 def _training(updates: int, lr: float, **more: Any) -> dict[str, Any]:
@@ -60,6 +62,7 @@ SETUPS = {
         _training(6400, 0.012),
         band=0.01,
         easy=True,
+        files=False,
     ),
     "mnist": Setup(
         "MNIST, 10,000 digits, perceptron 784-200-200-200-10",

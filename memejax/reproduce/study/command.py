@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -21,7 +23,36 @@ CONFIG = "configs/curriculum.py"
 OWN = ("name", "preset", "seed", "seeds", "data.name", "data.root", "baseline")
 
 
-def study(
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be done, checked.
+
+    Attributes:
+      data: one of `arms.SETUPS`.
+      where: folder of the arms' folders and of the study's files.
+      base: config of the reference.
+      specs: every arm, the reference first.
+      todo: those to run, their folders and configs.
+      about: for a person.
+    """
+
+    data: str
+    where: pathlib.Path
+    base: ConfigDict
+    specs: Sequence[ArmSpec]
+    todo: Sequence[tuple[ArmSpec, pathlib.Path, ConfigDict]]
+    about: str
+
+
+def study(data: str, **options: Any) -> pages.Study:
+    """Runs what a study still needs, and writes it as Markdown, CSV and HTML.
+
+    The same as `perform(prepare(data, **options))`, and raises what they do.
+    """
+    return perform(prepare(data, **options))
+
+
+def prepare(
     data: str,
     *,
     preset: str = "demo",
@@ -31,12 +62,8 @@ def study(
     only_primary: bool = False,
     leaves: Mapping[str, str] | None = None,
     table_only: bool = False,
-) -> pages.Study:
-    """Runs what a study still needs, and writes it as Markdown, CSV and HTML.
-
-    An arm is a run in a folder of its own, all seeds at once. What is finished is not
-    run again, what was interrupted resumes; the tables are written again after every
-    arm, the page at the end.
+) -> Plan:
+    """The arms of a study, and whether they can be run as asked.
 
     Args:
       data: one of `arms.SETUPS`.
@@ -49,24 +76,40 @@ def study(
       table_only: whether to run nothing.
 
     Raises:
-      ValueError: if an argument is not as above.
+      ValueError: if an argument is not as above; if nothing is to be run and the
+        reference is not finished.
       folder.OtherRunError: if an arm's folder holds a run of another config.
-      loop.Interrupted: after SIGTERM or SIGINT, when the state is saved.
     """
+    base = base_config(data, preset=preset, seeds=seeds, root=root, leaves=leaves or {})
     where = pathlib.Path(workdir or f"runs/curriculum-{data}-{preset}")
-    base = _base(data, preset, seeds, root, leaves or {})
     specs = arms(data, steps=base.train.steps, only_primary=only_primary)
-    made = [(spec, where / spec.name, _config(base, spec, where)) for spec in specs]
+    made = [(spec, where / spec.name, arm_config(base, spec, where)) for spec in specs]
     for _, path, config in made:
         runs.check_folder(path, config)
     todo = [m for m in made if not (m[1] / "results.json").exists()]
-    logs.say(
+    if table_only and not (where / REFERENCE / "results.json").exists():
+        raise ValueError(f"{where}: the arm {REFERENCE} is not finished: no table yet")
+    about = (
         f"curricula on {data}, preset {preset}: {len(made)} arms of {seeds} seeds, "
         f"{len(made) - len(todo)} finished"
     )
+    return Plan(data, where, base, specs, [] if table_only else todo, about)
+
+
+def perform(plan: Plan) -> pages.Study:
+    """Runs what is not finished, one arm after another, and writes the study's files.
+
+    An arm is a run in a folder of its own, all seeds at once; an interrupted one
+    resumes when this is called again. The tables are written after every arm, the page
+    at the end.
+
+    Raises:
+      loop.Interrupted: after SIGTERM or SIGINT, when the state is saved.
+    """
+    logs.say(plan.about)
     # The arms of a network are nearly one program.
-    parallel.keep_compiled(where / "compiled")
-    for spec, path, config in () if table_only else todo:
+    parallel.keep_compiled(plan.where / "compiled")
+    for spec, path, config in plan.todo:
         logs.say(f"\n{spec.name}: {spec.title}")
         try:
             train.run(config, path)
@@ -75,36 +118,39 @@ def study(
             raise
         # The next arm has functions of its own: what was compiled is of no more use.
         jax.clear_caches()
-        write(specs, where, data=data, config=base, page=False)
-    return write(specs, where, data=data, config=base, page=True)
+        write(plan, page=False)
+    return write(plan, page=True)
 
 
-def write(
-    specs: Sequence[ArmSpec],
-    where: pathlib.Path,
-    *,
-    data: str,
-    config: ConfigDict,
-    page: bool,
-) -> pages.Study:
+def write(plan: Plan, *, page: bool) -> pages.Study:
     """Writes study.md and study.csv from what is finished, and study.html if asked."""
-    found = collect(specs, where, data=data, config=config, pictures=page)
+    found = collect(
+        plan.specs, plan.where, data=plan.data, config=plan.base, pictures=page
+    )
     texts = {"md": pages.study_markdown(found), "csv": pages.study_csv(found)}
     if page:
         texts["html"] = pages.study_html(found)
     for suffix, text in texts.items():
-        part = where / f"study.{suffix}.part"
+        part = plan.where / f"study.{suffix}.part"
         part.write_text(text, "utf-8")
-        part.replace(where / f"study.{suffix}")
+        part.replace(plan.where / f"study.{suffix}")
     return found
 
 
-def _base(
-    data: str, preset: str, seeds: int, root: str | None, leaves: Mapping[str, str]
+def base_config(
+    data: str,
+    *,
+    preset: str = "demo",
+    seeds: int = 10,
+    root: str | None = None,
+    leaves: Mapping[str, str],
 ) -> ConfigDict:
-    """The config of the reference."""
+    """The config of the reference; arguments and errors are those of `prepare`."""
     if data not in SETUPS:
         raise ValueError(f"unknown data {data!r}: choose one of {sorted(SETUPS)}")
+    if SETUPS[data].files != (root is not None):
+        needs = "needs --root=FOLDER" if SETUPS[data].files else "takes no --root"
+        raise ValueError(f"{data} {needs}, the folder of its files")
     if set(OWN) & leaves.keys():
         raise ValueError(f"the study itself sets {sorted(set(OWN) & leaves.keys())}")
     config = load_config(f"{CONFIG}:{preset}")
@@ -122,8 +168,8 @@ def _base(
     return config
 
 
-def _config(base: ConfigDict, spec: ArmSpec, where: pathlib.Path) -> ConfigDict:
-    """The config of an arm."""
+def arm_config(base: ConfigDict, spec: ArmSpec, where: pathlib.Path) -> ConfigDict:
+    """The config of an arm, from that of the reference."""
     config = base.copy_and_resolve_references()
     for leaf, value in spec.overrides.items():
         runs.set_leaf(config, leaf, value)

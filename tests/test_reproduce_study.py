@@ -1,0 +1,105 @@
+"""The command of a study: what it runs, skips, refuses and writes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from memejax import folder, train
+from memejax.reproduce import __main__ as program
+from memejax.reproduce.study import arms, command
+
+TINY = {
+    "data.train": "64",
+    "data.validation": "30",
+    "data.test": "30",
+    "model.perceptron.hidden": "(8,)",
+    "train.steps": "8",
+    "train.batch": "8",
+    "train.eval_every": "4",
+    "curriculum.warmup": "2",
+    "curriculum.refresh": "3",
+    "curriculum.passes": "2",
+    "checkpoint.every": "8",
+    "log.every": "8",
+}
+
+
+@pytest.mark.parametrize("data", sorted(arms.SETUPS))
+def test_arms_are_distinct_and_the_family_is_the_declared_one(data):
+    every = arms.arms(data, steps=160)
+    assert every[0].name == arms.REFERENCE
+    assert len({arm.name for arm in every}) == len(every)
+    assert len({json.dumps(dict(arm.overrides)) for arm in every}) == len(every)
+    family = {arm.name for arm in every if arm.primary}
+    expected = {f"bac-{s}-easy-2" for s in ("aadt", "entropy", "bald")}
+    expected |= {f"dsac-{s}-easy-10" for s in ("aadt", "entropy", "bald")}
+    assert family == expected | ({"switch-2"} if data == "geoshapes" else set())
+    few = {arm.name for arm in arms.arms(data, steps=160, only_primary=True)}
+    assert few == family | {"uniform", "replacement", "random-2"}
+
+
+def test_every_arm_has_a_config_of_the_same_updates(tmp_path):
+    base = command.base_config("geoshapes", seeds=3, leaves=TINY)
+    for arm in arms.arms("geoshapes", steps=8):
+        config = command.arm_config(base, arm, tmp_path)
+        assert config.train.steps == (16 if arm.name == "uniform-twice" else 8)
+        assert config.seeds == 3 and config.train.batch == 8
+        ranked = arm.name.startswith("bac")
+        assert (config.baseline == str(tmp_path / "uniform")) == ranked
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """A study of three arms."""
+    every = arms.arms
+
+    def chosen(data, **options):
+        names = ("uniform", "bac-entropy-easy-2", "dsac-entropy-easy-10")
+        return [arm for arm in every(data, **options) if arm.name in names]
+
+    monkeypatch.setattr(command, "arms", chosen)
+
+
+def test_a_study_runs_what_is_missing_and_writes_its_files(tmp_path, few, monkeypatch):
+    options = dict(seeds=2, workdir=tmp_path, leaves=TINY)
+    with pytest.raises(ValueError, match="the arm uniform is not finished"):
+        command.study("geoshapes", table_only=True, **options)
+    made = command.study("geoshapes", **options)
+    assert [arm.finished for arm in made.arms] == [True] * 3
+    for arm in made.arms:
+        results = folder.read_json(tmp_path / arm.name / "results.json")
+        np.testing.assert_array_equal(arm.test_error[:, -1], results["errors"]["test"])
+        assert (tmp_path / arm.name / "report.html").exists()
+    page = (tmp_path / "study.html").read_text()
+    assert "DSAC, entropy, easy favoured, ratio 10" in page and "data:image" in page
+    assert (tmp_path / "study.csv").exists()
+    assert "BAC, entropy" in (tmp_path / "study.md").read_text()
+
+    def run(*_):
+        raise AssertionError("a finished arm was run again")
+
+    monkeypatch.setattr(train, "run", run)
+    command.study("geoshapes", **options)
+    with pytest.raises(folder.OtherRunError, match=r"train\.steps: 8 there, 16 asked"):
+        command.study("geoshapes", **options | {"leaves": TINY | {"train.steps": "16"}})
+    # One arm less: it still counts as declared, and has no verdict.
+    (tmp_path / "bac-entropy-easy-2" / "results.json").unlink()
+    part = command.study("geoshapes", table_only=True, **options)
+    assert [arm.finished for arm in part.arms] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["curriculum", "--data=letters"], "unknown data 'letters'"),
+        (["curriculum", "--set", "train.stepz=3"], "no leaf train.stepz"),
+        (["curriculum", "--set", "seeds=3"], "sets \\['seeds'\\]"),
+        (["curriculum", "--shard=0/2"], "--shard is for tables"),
+        (["curriculum", "--root=x"], "geoshapes takes no --root"),
+        (["curriculum", "--data=mnist"], "mnist needs --root=FOLDER"),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path, argv, message):
+    with pytest.raises(SystemExit, match=message):
+        program.main([*argv, f"--workdir={tmp_path}"])
