@@ -117,6 +117,10 @@ def dropout(
     return jnp.where(jnp.broadcast_to(kept, x.shape), x / (1.0 - rate), 0.0)
 
 
+# Channels in up to which a CPU convolves by a product; at 64 the library is faster.
+FEW_CHANNELS = 32
+
+
 class Dense(nn.Module):
     """Affine map of the last axis: x W + b, float32 out.
 
@@ -181,14 +185,68 @@ class Conv(nn.Module):
         else:
             # Both factors in `dtype`: the transpose of a convolution does not take
             # a result of another dtype. The libraries accumulate in float32.
-            out = lax.conv_general_dilated(
-                x_bhwd.astype(self.dtype),
-                kernel.astype(self.dtype),
-                window_strides=(stride, stride),
-                padding=((self.padding, self.padding),) * 2,
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            x, kernel = x_bhwd.astype(self.dtype), kernel.astype(self.dtype)
+            ways = dict(stride=stride, padding=self.padding)
+            library = functools.partial(convolve, **ways)
+            product = functools.partial(convolve_by_product, **ways)
+            few = x.shape[-1] <= FEW_CHANNELS and stride == 1
+            out = (
+                lax.platform_dependent(x, kernel, cpu=product, default=library)
+                if few and self.dtype == jnp.float32
+                else library(x, kernel)
             )
         return out.astype(self.dtype)
+
+
+def convolve(
+    x_bhwi: jax.Array, kernel: jax.Array, *, stride: int, padding: int
+) -> jax.Array:
+    """The convolution of the backend's library.
+
+    Args:
+        x_bhwi: `[b, h, w, in]`.
+        kernel: `[size, size, in, out]` of the same dtype.
+        stride: in both directions.
+        padding: zeros on each side.
+
+    Returns:
+        `[b, h', w', out]`.
+    """
+    return lax.conv_general_dilated(
+        x_bhwi,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((padding, padding),) * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def convolve_by_product(
+    x_bhwi: jax.Array, kernel: jax.Array, *, stride: int, padding: int
+) -> jax.Array:
+    """The same convolution as one matrix product over the windows.
+
+    With few channels in, a CPU has its gradients sooner than the library's (a step of
+    the network for MNIST takes 0.7 of the time); with many, windows are too large.
+
+    Args and result are those of `convolve`.
+    """
+    size, _, _, out = kernel.shape
+    edge = (padding, padding, 0)
+    x = lax.pad(x_bhwi, jnp.zeros((), x_bhwi.dtype), ((0, 0, 0), edge, edge, (0, 0, 0)))
+    h, w = ((n - size) // stride + 1 for n in x.shape[1:3])
+    windows = jnp.concatenate(
+        [
+            x[:, i : i + (h - 1) * stride + 1 : stride][
+                :, :, j : j + (w - 1) * stride + 1 : stride
+            ]
+            for i in range(size)
+            for j in range(size)
+        ],
+        axis=-1,
+    )
+    rows = windows.reshape(-1, windows.shape[-1]) @ kernel.reshape(-1, out)
+    return rows.reshape(*windows.shape[:3], out)
 
 
 def extract_patches(images_bhwd: jax.Array, size: int) -> jax.Array:
