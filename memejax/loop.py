@@ -145,7 +145,7 @@ def loop(
                     "the same command goes on from here"
                 )
                 raise Interrupted(128 + signals.received)
-            if memory.ended:
+            if memory.ended and evaluation:
                 logs.say(
                     f"{where.name}: ends after step {step}, no better "
                     f"{evaluation.rating} in {memory.since_best} evaluations"

@@ -154,10 +154,17 @@ def test_two_seeds_and_their_summary(tmp_path):
     assert rows[0] != rows[1]
 
 
-@pytest.mark.parametrize("modalities", ["image", "text"])
-def test_controls_run(tmp_path, modalities):
+@pytest.mark.parametrize(
+    ("modalities", "first"), [("image", ("pretrain",)), ("text", ())]
+)
+def test_controls_run(tmp_path, modalities, first):
     config = tiny(
-        **{"model.arm.modalities": modalities, "pretrain.steps": 2, "finetune.steps": 2}
+        stages=(*first, "finetune", "evaluate"),
+        **{
+            "model.arm.modalities": modalities,
+            "pretrain.steps": 2,
+            "finetune.steps": 2,
+        },
     )
     results = train.run(config, tmp_path)
     # Every picture and every caption stands once with each label.

@@ -7,7 +7,7 @@ by `plans.stacked`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -155,7 +155,7 @@ def shares(draw: dynamic.Draw, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def mean_figures(figures: list[Mapping[str, float]]) -> dict[str, float]:
+def mean_figures(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Figure -> its mean over seeds."""
     return {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
 

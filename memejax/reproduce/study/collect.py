@@ -82,7 +82,7 @@ def _arm(
     spec: ArmSpec, where: pathlib.Path, config: ConfigDict, pictures: bool
 ) -> pages.Arm:
     """An arm; an unfinished one without errors, so that it still counts as declared."""
-    about = dict(
+    about: dict[str, Any] = dict(
         name=spec.name,
         title=spec.title,
         group=spec.group,
@@ -132,7 +132,8 @@ def _correlations(where: pathlib.Path, data: LabelledData) -> pages.Correlations
     for i, rows in enumerate(data.train):
         columns = [scores[name][i] for name in COMPARED]
         columns += [values[rows] for values in data.difficulty.values()]
-        matrices.append(stats.spearmanr(np.stack(columns, axis=1)).statistic)
+        # Spearman's is Pearson's of the ranks.
+        matrices.append(np.corrcoef([stats.rankdata(column) for column in columns]))
     return pages.Correlations(names, np.mean(matrices, axis=0))
 
 
