@@ -57,7 +57,9 @@ class Page(html.parser.HTMLParser):
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
-        if tag != "meta":
+        if tag == "br":
+            self.handle_data(" ")
+        elif tag != "meta":
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -123,7 +125,7 @@ def test_html_page():
     ]
     assert page.rows[0] == list(HEAD)
     assert page.rows[1][3] == "0.6123 ± 0.0125 [0.590, 0.635]"
-    assert page.rows[1][7:9] == ["3/5 (0, 4)", "2/3"]
+    assert page.rows[1][7:9] == ["3/5 0, 4", "2/3"]
     assert '<b class="warn">2/3</b>' in to_html(TABLE)
     assert page.rows[3][0] == "GCN" and len(page.rows) == 4
     assert "3 of 5 seeds are in." in page.words
