@@ -4,6 +4,7 @@ demo (default)
   command   python -m memejax.main --config=configs/curriculum.py
               --config.curriculum.kind=dsac                  or bac, uniform, ...
   hardware  2 CPU cores, a minute, nothing downloaded
+  score     README.md has those of the study of all arms
   is        ten seeds of a perceptron on GeoShapes. All arms against each other, with
             statistics: python -m memejax.reproduce curriculum --data=geoshapes
             MNIST: --config.data.name=mnist --config.data.root=FOLDER
