@@ -70,11 +70,11 @@ def demo() -> ConfigDict:
                 eval_every=300,
                 optimizer=dict(
                     rule="sgd",
-                    schedule="constant",
+                    schedule="cosine",
                     warmup=0,
                     weight_decay=0.0,
                     clip=0.0,
-                    groups=dict(all=dict(pattern=".*", lr=0.01)),
+                    groups=dict(all=dict(pattern=".*", lr=0.012)),
                 ),
             ),
             curriculum=curriculum(warmup=300, refresh=300),
