@@ -59,7 +59,7 @@ def demo() -> ConfigDict:
                 perceptron=dict(hidden=(200, 200, 200), dropout=0.2, activation="relu"),
                 # Keras's network for MNIST; in CONVNETS there is one for CIFAR-10.
                 convnet=dict(
-                    stages=((32, 64),), padding=0, dense=128, dropout=(0.25, 0.5)
+                    stages=((32, 64),), padding=(0, 0), dense=128, dropout=(0.25, 0.5)
                 ),
                 resnet=dict(stage_sizes=(2, 2, 2, 2), width=64, dropout=0.2),
             ),

@@ -48,11 +48,8 @@ def run(
     if done is not None:
         return done
     baseline = None
-    if config.curriculum.kind == "bac" and config.curriculum.favour != "random":
+    if build.needs_baseline(config.curriculum):
         baseline = _baseline(config, data, where, signals)
-    elif config.curriculum.kind == "bac":
-        # Random tasks need no scores.
-        baseline = {config.curriculum.score: np.zeros(data.train.shape)}
     return _train(config, data, where, signals, baseline)
 
 

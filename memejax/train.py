@@ -259,11 +259,9 @@ def _curriculum(context: _Context, start: Any) -> dict[str, Any]:
     if "curriculum" not in context.config:
         return {}
     section = context.config.curriculum
-    if section.kind != "bac":
+    if not build.needs_baseline(section):
         return {"curriculum": section}
     train = context.data.splits["train"]
-    if section.favour == "random":
-        return {"curriculum": section, "uncertainty": np.zeros(len(train.ids))}
     where = context.folder / "baseline"
     file = where / "uncertainty.npy"
     if not file.exists():

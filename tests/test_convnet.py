@@ -48,7 +48,7 @@ def test_a_convolution_by_product_is_the_librarys(padding, channels):
 
 def test_a_small_convnet_by_numpy():
     """Windows, bias, relu, maximum and dense layers written out."""
-    module = convnet.ConvNet(3, stages=((2,),), padding=1, dense=4)
+    module = convnet.ConvNet(3, stages=((2,),), padding=(1, 1), dense=4)
     x = np.random.default_rng(0).normal(size=(2, 5, 4, 1)).astype(np.float32)
     variables = module.init(jax.random.key(0), x, train=False)
     params = jax.tree.map(lambda p: np.asarray(p) + 0.1, variables["params"])

@@ -69,7 +69,7 @@ def digits():
 def test_pictures_and_labels_come_back(tmp_path, digits):
     where = prepare(tmp_path / "mnist/3.0.1", *digits)
     for folder in (tmp_path, where):
-        splits = prepared.prepared("mnist", folder)
+        splits = prepared.read("mnist", folder)
         assert set(splits) == {"train", "test"}
         np.testing.assert_array_equal(splits["test"].images, digits[0])
         np.testing.assert_array_equal(splits["train"].labels, digits[1])

@@ -39,9 +39,11 @@ def test_arms_are_distinct_and_the_family_is_the_declared_one(data):
     assert few == family | {"uniform", "replacement", "random-2"}
 
 
-def test_every_arm_has_a_config_of_the_same_updates(tmp_path):
-    base = command.base_config("geoshapes", seeds=3, leaves=TINY)
-    for arm in arms.arms("geoshapes", steps=8):
+@pytest.mark.parametrize("data", sorted(arms.SETUPS))
+def test_every_arm_has_a_config_of_the_same_updates(tmp_path, data):
+    root = str(tmp_path) if arms.SETUPS[data].files else None
+    base = command.base_config(data, seeds=3, root=root, leaves=TINY)
+    for arm in arms.arms(data, steps=8):
         config = command.arm_config(base, arm, tmp_path)
         assert config.train.steps == (16 if arm.name == "uniform-twice" else 8)
         assert config.seeds == 3 and config.train.batch == 8

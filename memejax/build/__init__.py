@@ -9,6 +9,7 @@ from memejax.build.choices import choose as choose
 from memejax.build.classifiers import SCORES as SCORES
 from memejax.build.classifiers import Classifier as Classifier
 from memejax.build.classifiers import classifier as classifier
+from memejax.build.curricula import needs_baseline as needs_baseline
 from memejax.build.maps import image_maps as image_maps
 from memejax.build.modules import fusion_arms as fusion_arms
 from memejax.build.modules import image_arms as image_arms

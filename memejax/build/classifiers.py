@@ -156,7 +156,12 @@ def classifier(
         parallel.jit_seeds, mesh=mesh, vectorize=config.parallel.vectorize
     )
     run = across(steps.gather_steps(step), donate=True)
-    asked = _Asked(module, inputs, data, mesh, across, c.passes)
+    # Once, for training and for asking.
+    columns = jax.device_put(
+        {"image": data.images, "label": data.labels, "truth": data.truth},
+        parallel.replicated(mesh),
+    )
+    asked = _Asked(module, inputs, data, columns, mesh, across, c.passes)
     sources = [
         curricula.Source(rows, data.labels[rows], data.easy) for rows in data.train
     ]
@@ -175,7 +180,7 @@ def classifier(
     )
     again = curricula.refresh_steps(c, steps=config.train.steps)
     marks = (config.train.eval_every, config.checkpoint.every, config.log.every)
-    columns = {"image": data.images, "label": data.labels}
+    trained_on = {name: columns[name] for name in ("image", "label")}
 
     def run_chunk(state, chunk):
         state, values = run(state, chunk["rows"], chunk["data"])
@@ -187,7 +192,7 @@ def classifier(
     stage = Stage(
         state=parallel.put_batch(mesh, state),
         run_chunk=run_chunk,
-        feeder=feeders.ArrayFeeder(columns, plan, mesh=mesh, marks=marks),
+        feeder=feeders.ArrayFeeder(trained_on, plan, mesh=mesh, marks=marks),
         embed=lambda *_: {},
         eval_every=config.train.eval_every,
         refresh=Refresh(again, _redraw(c, sources, seeds, uncertainty)),
@@ -238,11 +243,10 @@ def _learner(config, module, inputs, images, seeds):
 class _Asked:
     """What all seeds' networks say of rows of the data, a chunk of rows at a time."""
 
-    def __init__(self, module, inputs, data, mesh, across, passes):
+    def __init__(self, module, inputs, data, columns, mesh, across, passes):
         self._module, self._inputs, self._data, self._mesh = module, inputs, data, mesh
         self._across, self._passes = across, passes
-        columns = {"image": data.images, "label": data.labels, "truth": data.truth}
-        self._columns = jax.device_put(columns, parallel.replicated(mesh))
+        self._columns = columns
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def errors(self, state: Any) -> dict[str, np.ndarray]:

@@ -77,6 +77,8 @@ def first_plan(
             pools = [source.easy, rows]
             return plans.phased(pools, steps=[c.switch, steps - c.switch], **size)
         case "bac":
+            if not needs_baseline(c):
+                uncertainty = np.zeros(n)
             if uncertainty is None:
                 raise ValueError("bac ranks by scores of a baseline, got none")
             task = tasks.curriculum_tasks(
@@ -103,6 +105,11 @@ def first_plan(
                 plan = _spliced(plan, source, draw, start)
             return plan
     raise ValueError(f"unknown curriculum.kind {c.kind!r}: choose one of {KINDS}")
+
+
+def needs_baseline(c: ConfigDict) -> bool:
+    """Whether the first plan ranks by a baseline's scores; a random order does not."""
+    return c.kind == "bac" and c.favour != "random"
 
 
 def refresh_steps(c: ConfigDict, *, steps: int) -> tuple[int, ...]:

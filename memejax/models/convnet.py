@@ -22,7 +22,7 @@ from memejax.models.layers import (
 
 CONVNETS: dict[str, dict[str, Any]] = {
     # 1,199,882 parameters with 10 classes on 28 x 28 x 1; 99.25 % on MNIST.
-    "convnet_mnist": dict(stages=((32, 64),), padding=0, dense=128),
+    "convnet_mnist": dict(stages=((32, 64),), padding=(0, 0), dense=128),
     # 1,250,858 parameters with 10 classes on 32 x 32 x 3; 79 % on CIFAR-10.
     "convnet_cifar10": dict(stages=((32, 32), (64, 64)), padding=(1, 0), dense=512),
 }
@@ -52,15 +52,14 @@ class ConvNet(nn.Module):
 
     classes: int
     stages: Sequence[Sequence[int]] = ((32, 64),)
-    padding: int | Sequence[int] = 0
+    padding: Sequence[int] = (0, 0)
     dense: int = 128
     dropout: Sequence[float] = (0.25, 0.5)
     dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
         """The layers."""
-        padding = self.padding
-        first, other = (padding, padding) if isinstance(padding, int) else padding
+        first, other = self.padding
         self.convolutions = [
             [
                 BiasedConv(width, padding=other if j else first, dtype=self.dtype)

@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from memejax.models.convnet import CONVNETS
+
 REFERENCE = "uniform"
 SCORES = ("aadt", "entropy", "bald")
 TITLES = {"aadt": "AADT", "entropy": "entropy", "bald": "BALD", "loss": "loss"}
@@ -76,10 +78,11 @@ SETUPS = {
             0.01,
             **{
                 "model.network": "convnet",
-                "model.convnet.stages": ((32, 32), (64, 64)),
-                "model.convnet.padding": (1, 0),
-                "model.convnet.dense": 512,
                 "train.batch": 64,
+                **{
+                    f"model.convnet.{name}": value
+                    for name, value in CONVNETS["convnet_cifar10"].items()
+                },
             },
         ),
         band=0.005,

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from memejax import logs, parallel, train
+from memejax import build, logs, parallel, train
 from memejax.config import load_config
 from memejax.report import study as pages
 from memejax.reproduce import runs
@@ -173,6 +173,6 @@ def arm_config(base: ConfigDict, spec: ArmSpec, where: pathlib.Path) -> ConfigDi
     config = base.copy_and_resolve_references()
     for leaf, value in spec.overrides.items():
         runs.set_leaf(config, leaf, value)
-    if config.curriculum.kind == "bac" and config.curriculum.favour != "random":
+    if build.needs_baseline(config.curriculum):
         config.baseline = str(where / REFERENCE)
     return config
