@@ -267,6 +267,7 @@ def data(*, image_size: int, text_length: int) -> ConfigDict:
 def model(*, dtype: str, cnn, vit, text, arm) -> dict[str, Any]:
     figure_2 = dict(
         modalities="both",
+        text_pooling="cls",
         fusion="concat",
         image_width=512,
         embed=300,

@@ -170,3 +170,31 @@ def test_unknown_choices():
     for change in ({"fusion": "gate"}, {"modalities": "sound"}):
         with pytest.raises(ValueError, match="must be one of"):
             init(arm(**change))
+
+
+def test_mean_pooling_leaves_padding_out():
+    tokens = RNG.normal(size=(3, 4, 5)).astype(np.float32)
+    mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+    padded = np.where(mask[:, :, None] == 1, tokens, np.nan)
+    pooled = jax.jit(lambda x, m: fusion.pool_tokens(x, m, pooling="mean"))(
+        padded, mask
+    )
+    expected = [tokens[0, :3].astype(np.float64).mean(0), tokens[1, 0], np.zeros(5)]
+    np.testing.assert_allclose(pooled, expected, rtol=1e-6, atol=1e-6)
+    first = fusion.pool_tokens(tokens, mask, pooling="cls")
+    np.testing.assert_array_equal(first, tokens[:, 0])
+
+    def loss(x):
+        return fusion.pool_tokens(x, mask, pooling="mean").sum()
+
+    gradient = jax.grad(loss)(jnp.asarray(padded))
+    np.testing.assert_allclose(gradient[0, :, 0], [1 / 3, 1 / 3, 1 / 3, 0], rtol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+def test_pooling_errors():
+    one = jnp.ones((2, 1, 5))
+    with pytest.raises(ValueError, match="needs an encoder"):
+        fusion.pool_tokens(one, jnp.ones((2, 4)), pooling="mean")
+    with pytest.raises(ValueError, match="text_pooling must be one of"):
+        fusion.pool_tokens(one, jnp.ones((2, 1)), pooling="max")

@@ -2,13 +2,14 @@
 
 An arm reads an image and its caption:
 
-    u = W_l [CLS](caption)              language adder,   [b, embed]
+    u = W_l pool(caption)               language adder,   [b, embed]
     v = W_v (W_i encoder(image))        vision adder,     [b, embed]
     f = relu(W_f fuse(u, v))            fused features,   [b, fused]
     z = W_o f                           what CASS reads,  [b, out]
     y = w_c f                           the classifier's logit, [b]
 
-`fuse` is concatenation (as published), sum or product. `Arms` holds one arm of each
+`fuse` is concatenation (as published), sum or product; `pool` takes the [CLS] token (as
+published) or the mean over a caption's tokens. `Arms` holds one arm of each
 architecture, with a text encoder each or one for both.
 
 Shape suffixes: b batch, h height, w width, c channels, t tokens, d features.
@@ -27,6 +28,42 @@ from memejax.models import heads
 
 FUSIONS = ("concat", "sum", "product")
 MODALITIES = ("both", "image", "text")
+POOLINGS = ("cls", "mean")
+
+
+def pool_tokens(
+    tokens_btd: jax.Array, attention_mask_bt: jax.Array, *, pooling: str
+) -> jax.Array:
+    """One vector a caption: its first token, or the mean over its tokens.
+
+    Args:
+      tokens_btd: `[b, t, d]`, a text encoder's outputs.
+      attention_mask_bt: `[b, t]`, 1 for a token and 0 for padding; "mean" reads it.
+      pooling: "cls" or "mean".
+
+    Returns:
+      `[b, d]`; zeros for "mean" over no token.
+
+    Raises:
+      ValueError: for another pooling, or "mean" where the encoder gives other than a
+        token for each of the mask's.
+
+    References:
+      Reimers and Gurevych 2019, arXiv:1908.10084, section 3 (mean over tokens).
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"text_pooling must be one of {POOLINGS}, got {pooling!r}")
+    if pooling == "cls":
+        return tokens_btd[:, 0]
+    if tokens_btd.shape[:2] != attention_mask_bt.shape:
+        raise ValueError(
+            f"got outputs {list(tokens_btd.shape)} for tokens "
+            f"{list(attention_mask_bt.shape)}: text_pooling='mean' needs an encoder "
+            "that gives one for each, choose 'cls'"
+        )
+    counted = (attention_mask_bt != 0)[:, :, None]
+    total = jnp.where(counted, tokens_btd, 0).sum(axis=1)
+    return total / jnp.maximum(counted.sum(axis=1), 1)
 
 
 class Arm(nn.Module):
@@ -36,6 +73,7 @@ class Arm(nn.Module):
       image_encoder: `(images_bhwc, train=) -> [b, d]`.
       text_encoder: `(input_ids, attention_mask, train=) -> tokens_btd`.
       modalities: "both", or the one of "image" and "text" that a control keeps.
+      text_pooling: "cls" or "mean", of the text encoder's outputs.
       fusion: "concat", "sum" or "product" of the two embeddings.
       image_width: width between the image encoder and its adder; 0 leaves that layer
         out.
@@ -53,6 +91,7 @@ class Arm(nn.Module):
     image_encoder: nn.Module
     text_encoder: nn.Module
     modalities: str = "both"
+    text_pooling: str = "cls"
     fusion: str = "concat"
     image_width: int = 512
     embed: int = 300
@@ -96,7 +135,8 @@ class Arm(nn.Module):
     ) -> jax.Array:
         """Tokens -> u, [b, embed]."""
         tokens_btd = self.text_encoder(input_ids, attention_mask, train=train)
-        embedding = self.language_adder(tokens_btd[:, 0])
+        caption = pool_tokens(tokens_btd, attention_mask, pooling=self.text_pooling)
+        embedding = self.language_adder(caption)
         return self.language_norm(embedding) if self.normalize else embedding
 
     def features(self, inputs: Mapping[str, jax.Array], *, train: bool) -> jax.Array:
