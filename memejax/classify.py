@@ -61,12 +61,21 @@ def load(config: ConfigDict) -> LabelledData:
 def write_page(config: ConfigDict, where: pathlib.Path) -> None:
     """Writes report.html of a finished run: its learning curves and its draws."""
     c = config.curriculum
-    own = {"uniform": "uniform", "replacement": "uniform", "switch": "baseline"}
+    titles = {
+        "uniform": "shuffled passes",
+        "replacement": "uniform draws",
+        "switch": "a switch from easy to all pictures",
+        "bac": "BAC, random order"
+        if c.favour == "random"
+        else f"BAC, {study.score_title(c.score)}, {c.favour} first",
+        "dsac": f"DSAC, {study.score_title(c.score)}, {c.favour} favoured",
+    }
+    groups = {"uniform": "uniform", "replacement": "uniform", "switch": "baseline"}
     arm = study.read_arm(
         where,
         name=c.kind,
-        title=c.kind if c.kind in own else f"{c.kind}, {c.score}, {c.favour}",
-        group=own[c.kind] if c.kind in own else c.kind,
+        title=titles[c.kind],
+        group=groups[c.kind] if c.kind in groups else c.kind,
         probabilities=True,
     )
     if arm is None:

@@ -29,7 +29,8 @@ def main(argv: Sequence[str]) -> None:
     # jax and orbax narrate at INFO; what the user is to read is printed.
     logging.set_verbosity(logging.WARNING)
     config = _CONFIG.value
-    if "classify" in config.stages:
+    if "classify" in config.stages and config.seeds > 1:
+        # A device to each core, for seeds side by side; one seed has all cores.
         parallel.device_a_core()
     workdir = _WORKDIR.value or f"runs/{config.name}-{config.preset}"
     try:

@@ -319,8 +319,8 @@ def test_pictures_of_the_page():
 
 def test_what_a_study_lacks_is_left_out():
     alone = [arm("uniform", group="uniform")]
-    page = Page(study_html(small(arms=alone)))
-    assert page.heads == ["All arms"] and not page.images
+    page = Page(study_html(small(arms=[*alone, arm("twice", group="uniform")])))
+    assert page.heads == ["All arms", "Learning curves"]
     assert "No arm was declared beforehand" in page.text
     assert "###" in study_markdown(small(arms=alone))
     late = [arm("uniform", group="uniform", finished=False), *small().arms[1:]]
@@ -501,3 +501,15 @@ def test_charts_are_of_what_goes_in():
     assert charts.learning_curves([higher], reference=reference) != first
     with_zero = dataclasses.replace(lower, refreshes=[(0, [0.5, 0.5, 0.0])])
     assert charts.fan(with_zero) != charts.fan(lower)
+
+
+def test_a_study_of_one_arm_compares_nothing():
+    alone = small(arms=[arm("uniform", group="uniform", title="shuffled passes")])
+    page = study_html(alone)
+    assert "Learning curve" in page and page.count("<img") == 1
+    for said in ("Compared with", "declared beforehand", "difference", "reference"):
+        assert said not in page.split("</style>")[1]
+    # Its picture is of its own errors.
+    other = small(arms=[arm("uniform", 0.08, group="uniform", title="shuffled passes")])
+    assert study_html(other).count("<img") == 1
+    assert charts.learning_curve(alone.arms[0]) != charts.learning_curve(other.arms[0])

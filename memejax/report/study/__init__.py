@@ -12,6 +12,7 @@ from memejax.report.study.arms import Arm as Arm
 from memejax.report.study.arms import Correlations as Correlations
 from memejax.report.study.arms import Study as Study
 from memejax.report.study.arms import Toy as Toy
+from memejax.report.study.arms import score_title as score_title
 from memejax.report.study.page import study_html as study_html
 from memejax.report.study.read import read_arm as read_arm
 from memejax.report.study.read import read_draws as read_draws

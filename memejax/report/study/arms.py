@@ -20,6 +20,8 @@ GROUPS = {
     "bac": "bootstrapped active curricula (BAC)",
     "dsac": "dynamic sampled active curricula (DSAC)",
 }
+# Scores that have a name for a person; another is its own.
+SCORES = {"aadt": "AADT", "aadt_squared": "squared AADT", "bald": "BALD"}
 # Names of diagnostics: of what a stretch of updates was sampled from.
 DIAGNOSTICS = (
     "ess_share",
@@ -29,6 +31,11 @@ DIAGNOSTICS = (
     "class_share_max",
 )
 FAVOURS = ("easy", "hard")
+
+
+def score_title(score: str) -> str:
+    """A score's name for a person."""
+    return SCORES[score] if score in SCORES else score
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -244,6 +251,11 @@ class Study:
         unknown = sorted({name for name, _ in self.pictures} - set(names))
         if unknown:
             raise ValueError(f"got pictures of arms {unknown}, expected of {names}")
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one arm only."""
+        return len(self.arms) == 1
 
     @property
     def compared_with(self) -> Arm:

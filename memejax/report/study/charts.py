@@ -10,7 +10,7 @@ import numpy as np
 
 from memejax.report.plots import INK, MUTED
 from memejax.report.study import canvas
-from memejax.report.study.arms import Arm, Correlations, Toy
+from memejax.report.study.arms import Arm, Correlations, Toy, score_title
 from memejax.report.study.outcomes import differences, interval
 
 # Means over a curve that differ by more than this factor are read on a log axis.
@@ -79,6 +79,29 @@ def learning_curves(arms: Sequence[Arm], *, reference: Arm) -> str:
     return canvas.svg(figure)
 
 
+def learning_curve(arm: Arm) -> str:
+    """Validation and test error of one arm against updates.
+
+    Args:
+      arm: with errors.
+
+    Returns:
+      A data URI.
+    """
+    figure, (axes,) = canvas.charts((7.4, 3.3))
+    steps = np.asarray(arm.steps)
+    for name, errors, colour in (
+        ("test", arm.test_error, INK),
+        ("validation", arm.validation_error, canvas.HUES[0]),
+    ):
+        percent = 100 * np.asarray(errors, float)
+        _band(axes, steps, percent, label=name, color=colour, lw=1.4)
+    axes.set_ylabel("error, %")
+    canvas.updates(axes, 1.02 * int(steps[-1]))
+    figure.legend(loc="outside right upper", **canvas.LEGEND)
+    return canvas.svg(figure)
+
+
 def by_ratio(arms: Sequence[Arm], *, reference: Arm) -> str:
     """The last test error against the maximum ratio: a panel a score.
 
@@ -107,7 +130,7 @@ def by_ratio(arms: Sequence[Arm], *, reference: Arm) -> str:
             beside = 0.12 * (i - (len(favours) - 1) / 2)
             line = [arm for arm in own if arm.favour == favour]
             _favoured(axes, line, place=place, beside=beside)
-        axes.set_title(canvas.text(score), fontsize=8.5)
+        axes.set_title(canvas.text(score_title(score or "")), fontsize=8.5)
         axes.set_xticks(range(len(ratios)), [_ratio(ratio) for ratio in ratios])
         axes.set_xlim(-0.4, len(ratios) - 0.6)
         axes.set_xlabel("maximum ratio")
@@ -209,7 +232,7 @@ def heat_map(correlations: Correlations) -> str:
             fontsize=7.5,
             color="white" if abs(value) > 0.65 else INK,
         )
-    shown = [canvas.text(name) for name in names]
+    shown = [canvas.text(score_title(name)) for name in names]
     axes.set_xticks(range(len(names)), shown, rotation=40, ha="right")
     axes.set_yticks(range(len(names)), shown)
     axes.tick_params(length=0)

@@ -11,7 +11,7 @@ from memejax import logs
 from memejax.report import markup
 from memejax.report.cells import count
 from memejax.report.study import charts, grids, rows
-from memejax.report.study.arms import GROUPS, Arm, Study
+from memejax.report.study.arms import GROUPS, Arm, Study, score_title
 from memejax.report.study.outcomes import (
     Outcome,
     budget,
@@ -35,6 +35,8 @@ summary { margin: .75rem 0 } .pairs { grid-template-columns:
 def study_html(study: Study) -> str:
     """The whole page, one file that needs no network; what a study lacks is left out.
 
+    Of a study of one arm, which is compared with nothing, the page is that arm's.
+
     Args:
       study: the study.
 
@@ -47,7 +49,7 @@ def study_html(study: Study) -> str:
         [
             *_head(study, found),
             *_primary(study, found),
-            *_everything(study, found),
+            *(_alone(study) if study.alone else _everything(study, found)),
             *_curves(study, found),
             *_ratios(study),
             *_sampling(study, found),
@@ -80,6 +82,8 @@ def sentence(study: Study, found: Mapping[str, Outcome]) -> str:
         f"{count(study.compared_with.seeds, 'seed')}."
     ]
     family = [outcome for outcome in found.values() if outcome.arm.primary]
+    if study.alone:
+        return parts[0]
     if not family:
         return " ".join([*parts, "No arm was declared beforehand as a primary one."])
     parts.append(f"Of {count(family, 'arm')} declared beforehand, {_tally(family)}.")
@@ -123,6 +127,13 @@ def _head(study: Study, found: Mapping[str, Outcome]) -> list[str]:
     """What was run, on what, and what came out."""
     reference = study.compared_with
     missing = [arm.title for arm in study.arms if not arm.finished]
+    compared = {
+        "Compared with": reference.title,
+        "Arms": f"{len(study.arms)}, {sum(a.primary for a in study.arms)} of "
+        "them primary (declared beforehand)",
+        "A difference that does not matter": f"{100 * study.band:.4g} points "
+        "of test error",
+    }
     return [
         markup.paragraph(f"preset {study.preset}", kind="preset"),
         f"<h1>{markup.escape(study.title)}</h1>",
@@ -135,13 +146,9 @@ def _head(study: Study, found: Mapping[str, Outcome]) -> list[str]:
             {
                 "Size": study.size,
                 **study.data,
-                "Compared with": reference.title,
-                "Arms": f"{len(study.arms)}, {sum(a.primary for a in study.arms)} of "
-                "them primary (declared beforehand)",
+                **({} if study.alone else compared),
                 "Seeds": reference.seeds,
                 "Updates": f"{reference.updates:,} a seed",
-                "A difference that does not matter": f"{100 * study.band:.4g} points "
-                "of test error",
                 "Duration": logs.clock(sum(arm.seconds for arm in study.arms)),
             }
         ),
@@ -166,6 +173,17 @@ def _primary(study: Study, found: Mapping[str, Outcome]) -> list[str]:
     ]
 
 
+def _alone(study: Study) -> list[str]:
+    """The learning curve of an arm without others."""
+    picture = charts.learning_curve(study.compared_with)
+    said = "Means over seeds with 95 % t intervals."
+    title = study.compared_with.title
+    return [
+        "<h2>Learning curve</h2>",
+        markup.figure(picture, title[0].upper() + title[1:], said, whole=True),
+    ]
+
+
 def _everything(study: Study, found: Mapping[str, Outcome]) -> list[str]:
     return ["<h2>All arms</h2>", markup.table(rows.everything(study, found))]
 
@@ -183,7 +201,7 @@ def _curves(study: Study, found: Mapping[str, Outcome]) -> list[str]:
         chosen = sorted(arms, key=lambda arm: not arm.primary)[:_CURVES]
         drawn = [arm for arm in arms if arm in chosen]
         title = GROUPS[group][0].upper() + GROUPS[group][1:]
-        title += f", {score}" if score else ""
+        title += f", {score_title(score)}" if score else ""
         said = (
             "Left the test error, right its difference to the reference seed by seed: "
             "means over seeds with 95 % t intervals. The right axis fits the last half."
@@ -264,8 +282,8 @@ def _pictures(study: Study) -> list[str]:
         markup.figure(
             grids.extremes(of[arm.name]),
             arm.title,
-            f"Examples with the lowest and the highest {arm.score or 'score'}, a row "
-            "an update (first seed).",
+            "Examples with the lowest and the highest "
+            f"{score_title(arm.score or 'score')}, a row an update (first seed).",
             whole=True,
         )
         for arm in study.arms

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from memejax.models.convnet import CONVNETS
+from memejax.report.study.arms import score_title
 
 REFERENCE = "uniform"
 SCORES = ("aadt", "entropy", "bald")
-TITLES = {"aadt": "AADT", "entropy": "entropy", "bald": "BALD", "loss": "loss"}
 # The primary family, declared before anything was run: the thesis's two methods by its
 # three scores, in the direction of its text, at its example of two tasks and at a
 # ratio of 10; and where there are easy pictures, Bengio's switch at half of the run.
@@ -194,7 +194,7 @@ def _bac() -> list[ArmSpec]:
     return [
         ArmSpec(
             f"bac-{score}-{favour}-{tasks}",
-            f"BAC, {TITLES[score]}, {favour} first, {tasks} tasks",
+            f"BAC, {score_title(score)}, {favour} first, {tasks} tasks",
             "bac",
             {
                 "curriculum.kind": "bac",
@@ -216,7 +216,7 @@ def _dsac() -> list[ArmSpec]:
     return [
         ArmSpec(
             f"dsac-{score}-{favour}-{ratio:g}",
-            f"DSAC, {TITLES[score]}, {favour} favoured, "
+            f"DSAC, {score_title(score)}, {favour} favoured, "
             + ("not controlled" if math.isinf(ratio) else f"ratio {ratio:g}"),
             "dsac",
             {
