@@ -10,8 +10,8 @@ demo (default)
 
 full
   command   python -m memejax.main --config=configs/cass.py:full
-              --config.data.root=FOLDER --config.data.tokenizer=DISTILBERT
-              --config.weights.image.cnn=RESNET50 --config.weights.image.vit=VIT_B16_384
+              --config.data.root=FOLDER --config.weights.image_cnn=RESNET50
+              --config.weights.image_vit=VIT_B16_384
               --config.weights.text=DISTILBERT
   hardware  one GPU of 80 GB or several; not run by us yet, so without a score
   is        both arms start from ImageNet classifiers, whose logits are aligned; outputs
@@ -42,6 +42,8 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.name = "cass"
     # Whether the checkpoints' classifiers become the arms' heads.
     config.weights.heads = preset != "demo"
+    # Whether a head of other classes than its checkpoint's starts at random instead.
+    config.weights.allow_new_head = False
     section = config.pretrain
     del section.token_dropout, section.caption_dropout
     section.method = "cass"

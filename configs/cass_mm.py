@@ -9,8 +9,8 @@ demo (default)
 
 full
   command   python -m memejax.main --config=configs/cass_mm.py:full
-              --config.data.root=FOLDER --config.data.tokenizer=DISTILBERT
-              --config.weights.image.cnn=RESNET50 --config.weights.image.vit=VIT_B16_384
+              --config.data.root=FOLDER --config.weights.image_cnn=RESNET50
+              --config.weights.image_vit=VIT_B16_384
               --config.weights.text=DISTILBERT
   hardware  one GPU of 80 GB or several; not run by us yet, so without a score
   is        the corrected recipe at the paper's scale: heads trained, views of their
@@ -53,8 +53,11 @@ def get_config(preset: str = "demo") -> ConfigDict:
     config.stages = ("pretrain", "finetune", "evaluate")
     # Of the image encoders below; one alone can be fine-tuned, CASS needs two.
     config.arms = ("cnn", "vit")
+    # Checkpoints to start from: folders, files or names on the hub. An encoder then
+    # has the checkpoint's sizes.
     config.weights = dict(
-        image=dict(cnn=placeholder(str), vit=placeholder(str)),
+        image_cnn=placeholder(str),
+        image_vit=placeholder(str),
         text=placeholder(str),
     )
     # What `python -m memejax.evaluate` (or a stage "probe") looks at.
@@ -78,7 +81,7 @@ def demo() -> ConfigDict:
         dtype="float32",
         cnn=dict(
             name="resnet",
-            normalization="imagenet",
+            normalization="checkpoint",
             stage_sizes=(1, 1, 1),
             bottleneck=False,
             width=32,
@@ -86,7 +89,7 @@ def demo() -> ConfigDict:
         ),
         vit=dict(
             name="vit",
-            normalization="imagenet",
+            normalization="checkpoint",
             hidden=96,
             layers=4,
             heads=4,
@@ -140,8 +143,8 @@ def full() -> ConfigDict:
     config.data = data(image_size=384, text_length=64)
     config.model = model(
         dtype="bfloat16",
-        cnn=dict(name="resnet50", normalization="imagenet"),
-        vit=dict(name="vit_base", normalization="half"),
+        cnn=dict(name="resnet50", normalization="checkpoint"),
+        vit=dict(name="vit_base", normalization="checkpoint"),
         text=dict(name="distilbert"),
         arm=dict(normalize=True),
     )
@@ -248,8 +251,9 @@ def data(*, image_size: int, text_length: int) -> ConfigDict:
             image_size=image_size,
             resize="square",
             text_length=text_length,
+            # By default that of weights.text.
             tokenizer=placeholder(str),
-            # Of a tokenizer trained on the captions, where none is named.
+            # Of a tokenizer trained on the captions, where there is none.
             vocabulary=8000,
             synthetic=dict(
                 train=8000,
@@ -276,6 +280,8 @@ def model(*, dtype: str, cnn, vit, text, arm) -> dict[str, Any]:
         normalize=False,
         predictor=0,
     )
+    # normalization "imagenet", "half" (to [-1, 1]), or "checkpoint": that of
+    # weights.image_<arm>, ImageNet's without one.
     return dict(
         dtype=dtype,
         share_text=False,

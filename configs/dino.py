@@ -10,8 +10,8 @@ demo (default)
 
 full
   command   python -m memejax.main --config=configs/dino.py:full
-              --config.data.root=FOLDER --config.data.tokenizer=DISTILBERT
-              --config.weights.image.cnn=RESNET50 --config.weights.image.vit=VIT_B16
+              --config.data.root=FOLDER --config.weights.image_cnn=RESNET50
+              --config.weights.image_vit=VIT_B16
               --config.weights.text=DISTILBERT
   hardware  one GPU of 80 GB or several; not run by us yet, so without a score
   is        for thousands of pictures instead of a million: fewer prototypes, a quick

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
         attention,
         augment,
         curriculum,
+        graphs,
         losses,
         metrics,
         optim,
+        predict,
         probes,
         significance,
         steps,
         views,
+        weights,
     )
     from memejax.curriculum import sampling_probs
     from memejax.losses import (
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
         variance_covariance,
     )
     from memejax.metrics import auroc, binary_report
+    from memejax.predict import load_predictor
     from memejax.significance import paired_comparison
 
 __version__ = "0.1.0"
@@ -57,6 +61,7 @@ _EXPORTS = {
     "dino_panel": "memejax.losses",
     "is_collapsed": "memejax.losses",
     "is_dino_collapsed": "memejax.losses",
+    "load_predictor": "memejax.predict",
     "negative_cosine": "memejax.losses",
     "paired_comparison": "memejax.significance",
     "sampling_probs": "memejax.curriculum",
@@ -68,13 +73,16 @@ _MODULES = (
     "attention",
     "augment",
     "curriculum",
+    "graphs",
     "losses",
     "metrics",
     "optim",
+    "predict",
     "probes",
     "significance",
     "steps",
     "views",
+    "weights",
 )
 
 __all__ = [
@@ -88,13 +96,16 @@ __all__ = [
     "curriculum",
     "dino",
     "dino_panel",
+    "graphs",
     "is_collapsed",
     "is_dino_collapsed",
+    "load_predictor",
     "losses",
     "metrics",
     "negative_cosine",
     "optim",
     "paired_comparison",
+    "predict",
     "probes",
     "sampling_probs",
     "sigmoid_focal",
@@ -103,6 +114,7 @@ __all__ = [
     "steps",
     "variance_covariance",
     "views",
+    "weights",
 ]
 
 

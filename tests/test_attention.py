@@ -19,29 +19,30 @@ from memejax.attention import (
 )
 from memejax.models.resnet import ResNet
 from memejax.models.vit import ViT
-from memejax.weights.huggingface import resnet_variables, vit_variables
+from memejax.weights.convert import to_variables
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def load(name, model, convert):
+def load(name, model, form):
     """A tiny encoder with random weights of the reference's, and its pictures."""
     with np.load(GOLDEN / f"{name}.npz") as file:
         case = dict(file)
     sizes = json.loads(str(case["sizes"]))
     sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
     tensors = {k[7:]: v for k, v in case.items() if k.startswith("tensor/")}
-    return case, sizes, model(**sizes), convert(tensors, sizes=sizes)
+    variables, _ = to_variables(tensors, form=form, sizes=sizes)
+    return case, sizes, model(**sizes), variables
 
 
 @pytest.fixture(scope="module")
 def vit():
-    return load("vit", ViT, vit_variables)
+    return load("vit", ViT, "huggingface vit")
 
 
 @pytest.fixture(scope="module")
 def resnet():
-    return load("resnet_bottleneck", ResNet, resnet_variables)
+    return load("resnet_bottleneck", ResNet, "huggingface resnet")
 
 
 @partial(jax.jit, static_argnames=("model", "layer", "renormalize"))

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import ROOT, tiny
-from test_weights import golden, save
 
 from memejax import build, dataset, folder, optim
 from memejax.config import find_config, load_config
@@ -107,40 +106,3 @@ def test_fine_tuning_starts_from_the_pretrained_arms(tmp_path):
         )
     ]
     assert any(different)
-
-
-def test_encoders_start_from_checkpoints(tmp_path):
-    """A DistilBERT in both arms and a ViT at another picture size than its own."""
-    text, image = tmp_path / "text", tmp_path / "image"
-    for folder_, name in ((text, "distilbert"), (image, "vit")):
-        folder_.mkdir()
-        save(folder_, name)
-    config = tiny(
-        **{
-            "weights.text": str(text),
-            "weights.image.vit": str(image),
-            "model.text.hidden": 24,
-            "model.text.layers": 2,
-            "model.text.heads": 3,
-            "model.text.mlp": 40,
-            "model.image.vit.hidden": 24,
-            "model.image.vit.layers": 2,
-            "model.image.vit.heads": 3,
-            "model.image.vit.mlp": 40,
-            "model.image.vit.patch": 4,
-            "data.text_length": 12,
-        }
-    )
-    config.model.text.unlock()
-    config.model.text.max_length = 12
-    data = dataset.load(config, tmp_path)
-    data = dataset.Data(data.splits, data.dev, 50, data.facts)
-    params = build.pretrain(config, data, seed=0, mesh=build.mesh(config)).state.params
-    tensors, _ = golden("distilbert")
-    words = next(v for k, v in tensors.items() if k.endswith("word_embeddings.weight"))
-    for arm in ("arms_cnn", "arms_vit"):
-        np.testing.assert_array_equal(params[arm]["text_encoder"]["words"], words)
-    assert params["arms_vit"]["image_encoder"]["positions"].shape == (37, 24)
-    wrong = tiny(**{"weights.text": str(text)})
-    with pytest.raises(ValueError, match="does not fit arms_cnn/text_encoder"):
-        build.pretrain(wrong, data, seed=0, mesh=build.mesh(wrong))

@@ -15,6 +15,8 @@ ALL = {
     for p in ROOT.rglob("*.py")
     if p.name != "__init__.py"
 }
+# What is made of a finished run.
+ENDS = {"predict", "export"}
 # Part of memejax -> parts that it may import, itself aside.
 MAY = {
     "losses": set(),
@@ -39,13 +41,29 @@ MAY = {
     "probes": {"metrics"},
     "attention": set(),
     "scores": {"feeders", "metrics", "curriculum"},
+    "graphs": {"data"},
     "build": ALL
-    - {"train", "classify", "main", "loop", "report", "evaluate", "reproduce"},
-    "report": ALL - {"train", "classify", "main", "loop", "evaluate", "reproduce"},
-    "evaluate": ALL - {"train", "classify", "main", "loop", "reproduce"},
-    "loop": ALL - {"train", "classify", "main", "evaluate", "reproduce"},
-    "classify": ALL - {"train", "main", "reproduce"},
-    "train": ALL - {"main", "reproduce"},
+    - {"train", "classify", "main", "loop", "report", "evaluate", "reproduce"}
+    - ENDS,
+    "predict": ALL
+    - {
+        "train",
+        "classify",
+        "main",
+        "loop",
+        "report",
+        "evaluate",
+        "reproduce",
+        "export",
+    },
+    "report": ALL
+    - {"train", "classify", "main", "loop", "evaluate", "reproduce"}
+    - ENDS,
+    "evaluate": ALL - {"train", "classify", "main", "loop", "reproduce"} - ENDS,
+    "loop": ALL - {"train", "classify", "main", "evaluate", "reproduce"} - ENDS,
+    "classify": ALL - {"train", "main", "reproduce"} - ENDS,
+    "train": ALL - {"main", "reproduce"} - ENDS,
+    "export": ALL - {"train", "classify", "main", "loop", "evaluate", "reproduce"},
     "reproduce": ALL - {"main"},
     "main": ALL,
     "bench": ALL,
@@ -62,6 +80,7 @@ NEVER = {
     "attention": {"flax", "ml_collections", "optax"},
     "steps": {"ml_collections", "grain"},
     "parallel": {"flax", "optax", "ml_collections"},
+    "graphs": {"flax", "optax", "ml_collections"},
     "metrics": {"ml_collections", "flax"},
     "significance": {"ml_collections", "flax", "jax"},
     "optim": {"ml_collections", "flax"},

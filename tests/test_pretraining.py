@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from support import ROOT, TINY
-from test_weights import save
+from weights_support import save
 
 from memejax import build, dataset, folder, losses, train
 from memejax.config import load_config
@@ -151,10 +151,9 @@ def test_a_checkpoint_of_another_architecture(tmp_path):
     (tmp_path / "checkpoint").mkdir()
     save(tmp_path / "checkpoint", "resnet")
     config = small("cass")
-    config.weights.image.vit = str(tmp_path / "checkpoint")
-    data = dataset.load(config, tmp_path)
-    with pytest.raises(ValueError, match="a resnet, is of another architecture"):
-        build.pretrain(config, data, seed=0, mesh=build.mesh(config))
+    config.weights.image_vit = str(tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match=r"is a resnet .*expected vit"):
+        train.run(config, tmp_path / "run")
 
 
 def test_pictures_cannot_be_fine_tuned(tmp_path):

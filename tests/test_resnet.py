@@ -10,7 +10,7 @@ import pytest
 
 from memejax.models.layers import BatchNorm, Conv, contract
 from memejax.models.resnet import RESNETS, ResNet, max_pool
-from memejax.weights.huggingface import resnet_variables
+from memejax.weights.convert import to_variables
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -40,6 +40,10 @@ def golden(request):
     sizes["stage_sizes"] = tuple(sizes["stage_sizes"])
     tensors = {k[7:]: v for k, v in case.items() if k.startswith("tensor/")}
     return case, sizes, tensors
+
+
+def converted(tensors, sizes):
+    return to_variables(tensors, form="huggingface resnet", sizes=sizes)[0]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -80,7 +84,7 @@ def test_entries_have_the_known_number_of_parameters():
 
 def test_evaluation_agrees_with_the_reference(golden):
     case, sizes, tensors = golden
-    model, variables = ResNet(**sizes), resnet_variables(tensors, sizes=sizes)
+    model, variables = ResNet(**sizes), converted(tensors, sizes)
     pooled = apply(variables, case["images"], model=model)
     assert relative(pooled, case["pooled"]) < 1e-5
     maps = jax.jit(partial(model.apply, train=False, method=model.feature_maps))(
@@ -92,14 +96,14 @@ def test_evaluation_agrees_with_the_reference(golden):
 
 def test_training_agrees_with_the_reference_and_updates_the_statistics(golden):
     case, sizes, tensors = golden
-    variables = resnet_variables(tensors, sizes=sizes)
+    variables = converted(tensors, sizes)
     out, updates = jax.jit(
         partial(ResNet(**sizes).apply, train=True, mutable=["batch_stats"])
     )(variables, case["images"])
     assert relative(out, case["train"]) < 1e-5
 
     after = {k[6:]: v for k, v in case.items() if k.startswith("after/")}
-    expected = resnet_variables(tensors | after, sizes=sizes)["batch_stats"]
+    expected = converted(tensors | after, sizes)["batch_stats"]
     before = variables["batch_stats"]
     for got, want, old in zip(
         *map(jax.tree.leaves, (updates["batch_stats"], expected, before)), strict=True

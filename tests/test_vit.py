@@ -10,7 +10,7 @@ import pytest
 
 from memejax.models.layers import MASKED, Attention, LayerNorm, gelu
 from memejax.models.vit import VITS, Block, ViT, cubic_matrix, interpolate_positions
-from memejax.weights.huggingface import vit_variables
+from memejax.weights.convert import to_variables
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = dict(hidden=16, layers=2, heads=2, mlp=32, patch=4, grid=3)
@@ -42,7 +42,8 @@ def golden():
         case = dict(file)
     sizes = json.loads(str(case["sizes"]))
     tensors = {k[7:]: v for k, v in case.items() if k.startswith("tensor/")}
-    return case, sizes, vit_variables(tensors, sizes=sizes)
+    variables, _ = to_variables(tensors, form="huggingface vit", sizes=sizes)
+    return case, sizes, variables
 
 
 @partial(jax.jit, static_argnums=0)

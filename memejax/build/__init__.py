@@ -14,6 +14,7 @@ from memejax.build.maps import image_maps as image_maps
 from memejax.build.modules import fusion_arms as fusion_arms
 from memejax.build.modules import image_arms as image_arms
 from memejax.build.optimizers import optimizer as optimizer
+from memejax.build.pretrained import adopt as adopt
 from memejax.build.pretraining import PRETRAIN as PRETRAIN
 from memejax.build.pretraining import pretrain as pretrain
 from memejax.build.stages import Refresh as Refresh

@@ -16,6 +16,8 @@ NORMALIZATIONS = {
     "imagenet": dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     "half": dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
 }
+# Where no checkpoint tells its own.
+NORMALIZATIONS["checkpoint"] = NORMALIZATIONS["imagenet"]
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 

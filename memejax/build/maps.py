@@ -8,8 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from memejax import attention, augment
-from memejax.build.choices import NORMALIZATIONS, choose
-from memejax.build.modules import image_encoder
+from memejax.build.modules import image_encoder, normalization
 from memejax.models import vit
 
 Tree = Any
@@ -36,10 +35,7 @@ def image_maps(
         # A control without pictures.
         return {}
     encoder = image_encoder(config, arm)
-    normalization = choose(
-        NORMALIZATIONS, config.model.image[arm].normalization, "normalization"
-    )
-    pixels = augment.normalize(augment.to_float(images), **normalization)
+    pixels = augment.normalize(augment.to_float(images), **normalization(config, arm))
     if isinstance(encoder, vit.ViT):
         maps_bnhw = np.asarray(
             attention.vit_attention(encoder.apply, own, images_bhwc=pixels)

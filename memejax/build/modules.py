@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from memejax.build.choices import DTYPES, choose
+from memejax.build.choices import DTYPES, NORMALIZATIONS, choose
 from memejax.models import distilbert, fusion, heads, image, resnet, vit, words
 
 IMAGE_ENCODERS: dict[str, Callable[..., Any]] = {
@@ -45,6 +45,22 @@ def absent_arms(config: ConfigDict) -> set[str]:
     return set(config.model.image) - set(arm_names(config))
 
 
+def image_family(config: ConfigDict, arm: str) -> str:
+    """What an arm's image encoder is: "resnet" or "vit"."""
+    name = config.model.image[arm].name
+    make = choose(IMAGE_ENCODERS, name, f"model.image.{arm}.name")
+    made = make.func if isinstance(make, functools.partial) else make
+    return {resnet.ResNet: "resnet", vit.ViT: "vit"}[made]
+
+
+def normalization(config: ConfigDict, arm: str) -> dict[str, tuple[float, ...]]:
+    """Mean and standard deviation of the pictures that an arm sees, a channel."""
+    found = config.model.image[arm].normalization
+    if not isinstance(found, str):
+        return {name: tuple(values) for name, values in found.items()}
+    return choose(NORMALIZATIONS, found, f"model.image.{arm}.normalization")
+
+
 def image_encoder(config: ConfigDict, arm: str) -> Any:
     """An arm's image encoder."""
     encoder = dict(config.model.image[arm])
@@ -66,13 +82,17 @@ def image_encoder(config: ConfigDict, arm: str) -> Any:
 def fusion_arms(config: ConfigDict, vocabulary: int) -> fusion.Arms:
     """The arms with text: what multimodal CASS pretrains, and what is fine-tuned."""
     c = config.model
-    text_args = dict(c.text)
+    text_args = dict(vocab_size=vocabulary) | dict(c.text)
     make_text = functools.partial(
         choose(TEXT_ENCODERS, text_args.pop("name"), "model.text.name"),
-        vocab_size=vocabulary,
         dtype=choose(DTYPES, c.dtype, "model.dtype"),
         **text_args,
     )
+    if text_args["vocab_size"] < vocabulary:
+        raise ValueError(
+            f"the tokenizer has {vocabulary} entries, the text encoder of weights.text "
+            f"{text_args['vocab_size']}: data.tokenizer must be that checkpoint's"
+        )
     shared = make_text() if c.share_text else None
     return fusion.Arms(
         {

@@ -12,8 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from memejax import dataset, optim
-from memejax.models import vit
-from memejax.weights import classifiers, huggingface
+from memejax.weights import checkpoint as checkpoints
 
 Tree = Any
 
@@ -48,7 +47,7 @@ def load_weights(config: ConfigDict, variables: Tree) -> Tree:
     variables = jax.tree.map(lambda x: x, variables)
     for arm in config.arms:
         for part, path in (
-            ("image_encoder", config.weights.image[arm]),
+            ("image_encoder", config.weights[f"image_{arm}"]),
             ("text_encoder", config.weights.text),
         ):
             place = variables["params"].get(f"arms_{arm}", {})
@@ -57,13 +56,9 @@ def load_weights(config: ConfigDict, variables: Tree) -> Tree:
             table = place[part].get("positions") if part == "image_encoder" else None
             # A ViT's checkpoint may be for pictures of another size.
             grid = None if table is None else math.isqrt(len(table) - 1)
-            architecture, loaded = huggingface.load(path)
-            if grid is not None and architecture.name == "vit":
-                loaded["params"]["positions"] = vit.interpolate_positions(
-                    jnp.asarray(loaded["params"]["positions"]), grid=grid
-                )
-            what = f"{path}, a {architecture.name},"
-            _replace(variables, loaded, (f"arms_{arm}", part), what)
+            loaded = checkpoints.load(path, grid=grid)
+            what = f"{path}, a {loaded.architecture.name},"
+            _replace(variables, loaded.variables, (f"arms_{arm}", part), what)
     return variables
 
 
@@ -89,7 +84,14 @@ def _replace(variables: Tree, loaded: Tree, where: tuple[str, str], what: str) -
                 for k in sorted(flat[0].keys() | flat[1].keys(), key=str)
                 if flat[0].get(k) != flat[1].get(k)
             ]
-            raise ValueError(f"{what} does not fit {arm}/{part}:\n" + "\n".join(wrong))
+            hint = (
+                "\nweights.allow_new_head=True starts it at random"
+                if part == "head"
+                else ""
+            )
+            raise ValueError(
+                f"{what} does not fit {arm}/{part}:\n" + "\n".join(wrong) + hint
+            )
         variables[collection][arm][part] = jax.tree.map(jnp.asarray, tree)
 
 
@@ -128,17 +130,28 @@ def load_classifiers(config: ConfigDict, variables: Tree) -> Tree:
     """Puts the checkpoints' classifiers in the place of the arms' image heads.
 
     Their classes are the same in both arms, so that the arms' outputs mean the same
-    from the start.
+    from the start. With `weights.allow_new_head` a head of another size stays as it is.
 
     Raises:
-      ValueError: if a head and its classifier differ in shape.
+      ValueError: if a checkpoint has no classifier; if a head and its classifier differ
+        in shape.
     """
     variables = jax.tree.map(lambda x: x, variables)
     for arm in config.arms:
-        path = config.weights.image[arm]
+        path = config.weights[f"image_{arm}"]
         place = variables["params"][f"arms_{arm}"]
         if path is None or "head" not in place:
             continue
-        loaded = {"params": classifiers.load_classifier(path)}
-        _replace(variables, loaded, (f"arms_{arm}", "head"), path)
+        classifier = checkpoints.load(path).classifier
+        if classifier is None:
+            raise ValueError(
+                f"{path} has no classifier: set weights.heads=False, or take a "
+                "checkpoint for image classification"
+            )
+        same = jax.tree.map(np.shape, classifier) == jax.tree.map(
+            np.shape, dict(place["head"])
+        )
+        if same or not config.weights.allow_new_head:
+            where = (f"arms_{arm}", "head")
+            _replace(variables, {"params": classifier}, where, str(path))
     return variables

@@ -9,8 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from memejax import augment, views
-from memejax.build.choices import NORMALIZATIONS, choose
-from memejax.build.modules import arm_names
+from memejax.build.modules import arm_names, normalization
 
 
 def random_views(section: ConfigDict) -> Callable[..., Any]:
@@ -58,11 +57,7 @@ def make_views(
     """
     recipes = {
         name: views.Recipe(
-            **choose(
-                NORMALIZATIONS,
-                config.model.image[name].normalization,
-                f"model.image.{name}.normalization",
-            ),
+            **normalization(config, name),
             augment=image,
             token_dropout=token_dropout,
             stream=i if independent else 0,

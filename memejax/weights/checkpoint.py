@@ -1,0 +1,229 @@
+"""A checkpoint of another library as a whole: opened, loaded, saved.
+
+    loaded = load("facebook/dino-vits16", grid=6)
+    ViT(**loaded.architecture.sizes).apply(loaded.variables, images, train=False)
+
+A name is a file, a folder, or a repository on the hub (memejax/weights/files.py).
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from memejax.models.vit import interpolate_positions
+from memejax.weights import files
+from memejax.weights.configs import (
+    Architecture,
+    Preprocessing,
+    read_json,
+    read_preprocessing,
+    write_config,
+    write_preprocessing,
+)
+from memejax.weights.convert import (
+    Classifier,
+    Tensors,
+    Variables,
+    classes_of,
+    to_tensors,
+    to_variables,
+)
+from memejax.weights.forms import default_preprocessing, recognise
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint is, before its values are looked at.
+
+    Attributes:
+        source: its files.
+        form: library and architecture, a key of FORMS.
+        architecture: name, and the attributes of our module.
+        tensors: raw arrays by the file's names.
+        classes: of its linear classifier, or None.
+        preprocessing: how it wants its images, None for captions.
+        tokenizer: folder that holds tokenizer.json or vocab.txt, or None.
+    """
+
+    source: files.Source
+    form: str
+    architecture: Architecture
+    tensors: Tensors
+    classes: int | None
+    preprocessing: Preprocessing | None
+    tokenizer: Path | None
+
+
+class Loaded(NamedTuple):
+    """A checkpoint in our terms.
+
+    Attributes:
+        form: library and architecture, a key of FORMS.
+        architecture: name, and the attributes of our module.
+        variables: of that module, numpy float32.
+        classifier: `{"kernel": [d, classes], "bias": [classes]}`, or None.
+        preprocessing: how it wants its images, None for captions.
+        tokenizer: folder that holds tokenizer.json or vocab.txt, or None.
+    """
+
+    form: str
+    architecture: Architecture
+    variables: Variables
+    classifier: Classifier | None
+    preprocessing: Preprocessing | None
+    tokenizer: Path | None
+
+
+def open_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
+    """Find a checkpoint and tell what it is; of its values, nothing is read.
+
+    Args:
+        name: a file, a folder, or a name on the hub.
+
+    Returns:
+        What it is.
+
+    Raises:
+        ValueError: if nothing usable is there, or its architecture is not one of ours.
+    """
+    source = files.find(name)
+    tensors = files.read(source)
+    config = read_json(source.config) if source.config is not None else None
+    with _told_of(source):
+        shapes = {key: tensor.shape for key, tensor in tensors.items()}
+        form, architecture = recognise(shapes, config)
+        classes = classes_of(shapes, form=form)
+        preprocessing = default_preprocessing(
+            form, architecture, file=source.weights[0].name
+        )
+        if preprocessing is not None and source.folder is not None:
+            preprocessing = read_preprocessing(source.folder) or preprocessing
+    folder = source.folder
+    tokens = ("tokenizer.json", "vocab.txt")
+    if folder is not None and not any((folder / f).is_file() for f in tokens):
+        folder = None
+    return Checkpoint(
+        source, form, architecture, tensors, classes, preprocessing, folder
+    )
+
+
+def load(name: str | os.PathLike[str], *, grid: int | None = None) -> Loaded:
+    """Read a checkpoint: its encoder and, where there is one, its classifier.
+
+    Args:
+        name: a file, a folder, or a name on the hub.
+        grid: side in patches to which a ViT's table of positions is resized, for
+            pictures of another size; None keeps the checkpoint's.
+
+    Returns:
+        Variables of our module and what belongs to them; the leaves are views on the
+        files' memory maps where nothing had to be computed.
+
+    Raises:
+        ValueError: if nothing usable is there, its architecture is not one of ours, a
+            tensor is missing, unexpected, misshapen or not finite, or a grid is given
+            for what is no ViT.
+    """
+    checkpoint = open_checkpoint(name)
+    form, architecture = checkpoint.form, checkpoint.architecture
+    preprocessing = checkpoint.preprocessing
+    with _told_of(checkpoint.source):
+        if grid is not None and architecture.name != "vit":
+            raise ValueError(
+                f"got a grid for a {architecture.name!r}, expected it for a 'vit'"
+            )
+        files.check_finite(checkpoint.tensors)
+        variables, classifier = to_variables(
+            checkpoint.tensors, form=form, sizes=architecture.sizes
+        )
+        if grid is not None:
+            params = variables["params"]
+            table = interpolate_positions(params["positions"], grid=grid)
+            params["positions"] = np.asarray(table)
+            sizes = {**architecture.sizes, "grid": grid}
+            architecture = Architecture("vit", sizes)
+            if preprocessing is not None:
+                preprocessing = preprocessing._replace(size=grid * sizes["patch"])
+    return Loaded(
+        form,
+        architecture,
+        variables,
+        classifier,
+        preprocessing,
+        checkpoint.tokenizer,
+    )
+
+
+def save(
+    folder: str | os.PathLike[str],
+    architecture: Architecture,
+    variables: Mapping[str, Any],
+    *,
+    classifier: Mapping[str, Any] | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> None:
+    """Write a folder that Hugging Face's PyTorch classes load, and `load` too.
+
+    config.json, model.safetensors and, if `preprocessing` is given,
+    preprocessor_config.json. All is written beside the folder and renamed, so that it
+    is there whole or not at all.
+
+    Args:
+        folder: where to; it may exist if it is empty.
+        architecture: name, and attributes of our module.
+        variables: of that module.
+        classifier: `{"kernel": [d, classes], "bias": [classes]}`, or None.
+        preprocessing: how images were prepared.
+
+    Raises:
+        ValueError: if the folder holds anything, for a variant that Hugging Face's
+            model lacks, or variables that do not fit the module.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"got {folder}, which is there, expected a new or empty folder"
+        )
+    classes = None if classifier is None else len(np.asarray(classifier["bias"]))
+    config = write_config(architecture, classes=classes)
+    tensors = to_tensors(
+        variables,
+        form=f"huggingface {architecture.name}",
+        sizes=architecture.sizes,
+        classifier=classifier,
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # In a folder of its own, which is made for the owner alone; this one is not.
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        new = beside / folder.name
+        new.mkdir()
+        _write_json(new / "config.json", config)
+        # transformers asks for the framework whose layout the tensors have.
+        save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
+        if preprocessing is not None:
+            content = write_preprocessing(preprocessing)
+            _write_json(new / "preprocessor_config.json", content)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+@contextmanager
+def _told_of(source: files.Source) -> Iterator[None]:
+    """Errors begin with the file that they are about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{source.weights[0]}: {error}") from error

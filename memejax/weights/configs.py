@@ -1,0 +1,325 @@
+"""The JSON files beside a checkpoint's tensors: architecture and image preprocessing.
+
+config.json is Hugging Face's, which also says how timm prepares its images, and
+preprocessor_config.json is Hugging Face's for images.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from memejax.models.distilbert import DistilBert
+from memejax.models.resnet import ResNet
+from memejax.models.vit import ViT
+
+Config = Mapping[str, Any]
+
+
+class Architecture(NamedTuple):
+    """What a checkpoint holds: `name`, a model_type, and our module's attributes.
+
+    The module is ResNet for "resnet", ViT for "vit" and DistilBert for "distilbert"
+    and "bert".
+    """
+
+    name: str
+    sizes: dict[str, Any]
+
+
+class Preprocessing(NamedTuple):
+    """How images are made ready: (pixel / 255 - mean) / std.
+
+    Attributes:
+        mean: of the red, green and blue channel, in [0, 1].
+        std: of the same, above 0.
+        size: side in pixels of the square picture that the model takes.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+
+MODULES: dict[str, Any] = {
+    "resnet": ResNet,
+    "vit": ViT,
+    "distilbert": DistilBert,
+    "bert": DistilBert,
+}
+
+_BERT: dict[str, tuple[str, Any]] = dict(
+    vocab_size=("vocab_size", 30522),
+    max_length=("max_position_embeddings", 512),
+)
+_TRANSFORMER: dict[str, tuple[str, Any]] = dict(
+    hidden=("hidden_size", 768),
+    layers=("num_hidden_layers", 12),
+    heads=("num_attention_heads", 12),
+    mlp=("intermediate_size", 3072),
+    eps=("layer_norm_eps", 1e-12),
+)
+
+# Our attribute: their key in config.json, and its value where the file lacks it.
+SIZES: dict[str, dict[str, tuple[str, Any]]] = {
+    "resnet": dict(
+        stage_sizes=("depths", (3, 4, 6, 3)),
+        width=("embedding_size", 64),
+        bottleneck=("layer_type", "bottleneck"),
+    ),
+    "vit": dict(
+        **_TRANSFORMER,
+        patch=("patch_size", 16),
+        grid=("image_size", 224),
+        qkv_bias=("qkv_bias", True),
+    ),
+    "distilbert": dict(
+        **_BERT,
+        hidden=("dim", 768),
+        layers=("n_layers", 6),
+        heads=("n_heads", 12),
+        mlp=("hidden_dim", 3072),
+    ),
+    "bert": dict(**_BERT, **_TRANSFORMER),
+}
+
+# What a config.json must say where it says anything.
+FIXED: dict[str, dict[str, Any]] = {
+    "resnet": dict(
+        hidden_act="relu",
+        num_channels=3,
+        downsample_in_first_stage=False,
+        downsample_in_bottleneck=False,
+    ),
+    "vit": dict(hidden_act="gelu", num_channels=3),
+    "distilbert": dict(activation="gelu"),
+    "bert": dict(
+        hidden_act="gelu", position_embedding_type="absolute", is_decoder=False
+    ),
+}
+# Hugging Face's classes, without and with a linear classifier.
+CLASSES: dict[str, tuple[str, ...]] = {
+    "resnet": ("ResNetModel", "ResNetForImageClassification"),
+    "vit": ("ViTModel", "ViTForImageClassification"),
+    "distilbert": ("DistilBertModel",),
+    "bert": ("BertModel",),
+}
+
+
+def read_config(config: Config) -> Architecture:
+    """Architecture and sizes from the content of a config.json.
+
+    Args:
+        config: that content.
+
+    Returns:
+        The architecture, with the attributes of our module.
+
+    Raises:
+        ValueError: for an unknown model_type, or a variant that our modules lack.
+    """
+    name = config["model_type"] if "model_type" in config else None
+    if name not in SIZES:
+        raise ValueError(f"got model_type {name!r}, expected one of {list(SIZES)}")
+    fixed = dict(FIXED[name])
+    sizes = {
+        ours: config[theirs] if theirs in config else default
+        for ours, (theirs, default) in SIZES[name].items()
+    }
+    if name == "resnet":
+        if sizes["bottleneck"] not in ("basic", "bottleneck"):
+            raise ValueError(
+                f"got layer_type {sizes['bottleneck']!r} in config.json, expected "
+                "'basic' or 'bottleneck'"
+            )
+        sizes["bottleneck"] = sizes["bottleneck"] == "bottleneck"
+        sizes["stage_sizes"] = tuple(sizes["stage_sizes"])
+        fixed["hidden_sizes"] = _hidden_sizes(sizes)
+    if name == "vit":
+        sizes["grid"] = _side(sizes["grid"], "image_size") // _side(
+            sizes["patch"], "patch_size"
+        )
+    for key, value in fixed.items():
+        if key in config and config[key] != value:
+            raise ValueError(
+                f"got {key} {config[key]!r} in config.json, expected {value!r}"
+            )
+    return Architecture(name, sizes)
+
+
+def write_config(
+    architecture: Architecture, *, classes: int | None = None
+) -> dict[str, Any]:
+    """Content of a config.json that transformers' PyTorch classes load.
+
+    A ViT and a BERT are written without pooler: `ViTModel.from_pretrained(folder,
+    add_pooling_layer=False)` loads them without a warning.
+
+    Args:
+        architecture: name, and attributes of our module; what is left out has the
+            module's default.
+        classes: classes of a linear classifier on top, or None for the encoder alone.
+
+    Returns:
+        The content, ready for JSON.
+
+    Raises:
+        ValueError: for an unknown name, or naming the attributes and values for which
+            Hugging Face's model has no counterpart.
+    """
+    name = architecture.name
+    if name not in SIZES:
+        raise ValueError(f"got architecture {name!r}, expected one of {list(SIZES)}")
+    if classes is not None and len(CLASSES[name]) == 1:
+        raise ValueError(f"got {classes} classes, which a {name!r} is written without")
+    fields: dict[str, Any] = {
+        f.name: f.default for f in dataclasses.fields(MODULES[name])
+    }
+    unknown = [
+        f"{key} {value!r}"
+        for key, value in architecture.sizes.items()
+        if key not in SIZES[name] and (key not in fields or value != fields[key])
+    ]
+    if unknown:
+        raise ValueError(
+            f"got {', '.join(unknown)}, which Hugging Face's {CLASSES[name][0]} lacks"
+        )
+    sizes = {key: fields[key] for key in SIZES[name]} | architecture.sizes
+    written = {theirs: sizes[ours] for ours, (theirs, _) in SIZES[name].items()}
+    if name == "resnet":
+        written["depths"] = list(sizes["stage_sizes"])
+        written["layer_type"] = "bottleneck" if sizes["bottleneck"] else "basic"
+        written["hidden_sizes"] = _hidden_sizes(sizes)
+    if name == "vit":
+        written["image_size"] = sizes["grid"] * sizes["patch"]
+    if name == "bert":
+        written["type_vocab_size"] = 2
+    labels = [f"LABEL_{i}" for i in range(classes or 0)]
+    named = dict(
+        id2label={str(i): label for i, label in enumerate(labels)},
+        label2id={label: i for i, label in enumerate(labels)},
+    )
+    return {
+        "model_type": name,
+        "architectures": [CLASSES[name][classes is not None]],
+        "dtype": "float32",
+        **written,
+        **FIXED[name],
+        **(named if labels else {}),
+    }
+
+
+def read_preprocessing(where: str | Path | Config) -> Preprocessing | None:
+    """How images are prepared for a checkpoint, where its files tell.
+
+    Args:
+        where: a folder that may hold preprocessor_config.json and config.json; or the
+            content of either: Hugging Face's keys (`image_mean`, `size`, ...) or
+            timm's `pretrained_cfg`.
+
+    Returns:
+        Mean, standard deviation and size; None if nothing of it is told.
+
+    Raises:
+        ValueError: for pictures that are not square and of three channels, or a scale
+            of pixels other than 1 / 255.
+    """
+    if isinstance(where, str | Path):
+        for name in ("preprocessor_config.json", "config.json"):
+            path = Path(where) / name
+            found = read_preprocessing(read_json(path)) if path.is_file() else None
+            if found is not None:
+                return found
+        return None
+    if "pretrained_cfg" in where:
+        timm = where["pretrained_cfg"]
+        channels, height, width = timm["input_size"]
+        return _preprocessing(timm["mean"], timm["std"], (channels, height, width))
+    if "image_mean" not in where:
+        return None
+    scale = where["rescale_factor"] if "rescale_factor" in where else 1 / 255
+    if abs(scale * 255 - 1) > 1e-3 or not where.get("do_rescale", True):
+        raise ValueError(f"got rescale_factor {scale}, expected pixels times 1 / 255")
+    mean, std = where["image_mean"], where["image_std"]
+    if not where.get("do_normalize", True):
+        mean, std = (0.0,) * len(mean), (1.0,) * len(std)
+    crop = "crop_size" in where and where.get("do_center_crop", False)
+    key = "crop_size" if crop else "size"
+    # Both of Hugging Face's processors take 224 where the file says nothing.
+    size = where[key] if key in where else 224
+    if isinstance(size, Mapping):
+        edges = [size[e] for e in ("height", "width", "shortest_edge") if e in size]
+        if not edges:
+            raise ValueError(f"got {key} {dict(size)}, expected height and width")
+        return _preprocessing(mean, std, (3, edges[0], edges[-1]))
+    return _preprocessing(mean, std, (3, size, size))
+
+
+def write_preprocessing(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Content of a preprocessor_config.json for Hugging Face's image processors.
+
+    Args:
+        preprocessing: mean, standard deviation and size.
+
+    Returns:
+        The content, ready for JSON: a bilinear resize to the square, and the map.
+    """
+    return {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": preprocessing.size, "width": preprocessing.size},
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
+    }
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ValueError: if it is not JSON, or no object.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected an object")
+    return content
+
+
+def _hidden_sizes(sizes: Mapping[str, Any]) -> list[int]:
+    first = sizes["width"] * (4 if sizes["bottleneck"] else 1)
+    return [first * 2**i for i in range(len(sizes["stage_sizes"]))]
+
+
+def _side(value: Any, key: str) -> int:
+    """One side of a square, which some files give twice."""
+    sides = {value} if isinstance(value, int) else set(value)
+    if len(sides) != 1:
+        raise ValueError(f"got {key} {value}, expected one side of a square")
+    return sides.pop()
+
+
+def _preprocessing(mean: Any, std: Any, size: tuple[int, ...]) -> Preprocessing:
+    if len(mean) != 3 or len(std) != 3 or size[0] != 3 or size[1] != size[2]:
+        raise ValueError(
+            f"got pictures of channels, height and width {list(size)}, mean {mean} and "
+            f"standard deviation {std}, expected squares of three channels"
+        )
+    return Preprocessing(tuple(mean), tuple(std), size[1])

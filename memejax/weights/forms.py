@@ -1,0 +1,253 @@
+"""What a checkpoint is: its form and sizes, told from config.json or from its names."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from memejax.weights.configs import (
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Architecture,
+    Preprocessing,
+    read_config,
+)
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+Config = Mapping[str, Any]
+
+TAKEN = (
+    "a ResNet (v1.5) of Hugging Face, torchvision, timm or DINO; a plain ViT with a "
+    "CLS token of Hugging Face, timm, DINO or the original .npz; a DistilBERT or BERT "
+    "of Hugging Face"
+)
+
+# A pattern that one of the names has, and what such a checkpoint is. The first wins.
+LOOKALIKES: tuple[tuple[str, str], ...] = (
+    (r"dist_token$|distillation_token$", "a distilled DeiT, with two class tokens"),
+    (r"reg(ister)?_tokens?$", "a ViT with register tokens"),
+    (r"relative_position_bias_table$", "a Swin Transformer or BEiT"),
+    (r"stages\..*(conv_dw|dwconv|depthwise)|\.block\.\d+\.weight$", "a ConvNeXt"),
+    (r"\.(ls\d\.gamma|gamma_\d|lambda1)$", "a ViT with LayerScale"),
+    (r"^(transformer\.)?h\.\d+\.attn\.c_attn\.", "a GPT-2"),
+    (r"^roberta\.", "a RoBERTa"),
+    (r"^(visual|vision_model|text_model)\.|^norm_pre\.", "a CLIP"),
+    (r"^attn_pool\.", "a ViT whose features are pooled by attention"),
+    (r"^fc_norm\.", "a ViT whose features are the mean of the patches"),
+    (r"^patch_embed\.backbone\.|^conv_root/", "a hybrid of ResNet and ViT"),
+    (r"^encoder\.layers\.encoder_layer_\d+\.", "a ViT of torchvision"),
+    (r"mlp_tokens\.|^MixerBlock_", "an MLP-Mixer"),
+    (r"^layer\d+\.\d+\.se\.", "a ResNet with channel attention (SE, ECA)"),
+    (r"^conv1\.0\.weight$|\.downsample\.2\.", "a ResNet-D, with another stem"),
+    (r"^(conv_stem\.|features\.)", "an EfficientNet, MobileNet, DenseNet or VGG"),
+)
+# The same, of `architecture` in timm's config.json: what tensors do not show.
+UNSEEN: tuple[tuple[str, str], ...] = (
+    (r"resnet(aa|blur)", "a ResNet with smoothed strides"),
+)
+# Hugging Face's names by one of them, whose sizes are in config.json only.
+HUGGINGFACE: tuple[tuple[str, str], ...] = (
+    (r"embedder\.embedder\.convolution\.", "ResNet"),
+    (r"embeddings\.patch_embeddings\.projection\.", "ViT"),
+    (r"transformer\.layer\.0\.attention\.q_lin\.", "DistilBERT"),
+    (r"encoder\.layer\.0\.attention\.self\.query\.", "BERT"),
+)
+# Heads of the published widths that are not made of heads of 64.
+HEADS = {1280: 16, 1408: 16, 1664: 16}
+
+
+class Recogniser(NamedTuple):
+    """A form's tell-tale tensor, and its sizes off the shapes."""
+
+    form: str
+    sign: str
+    read: Callable[[Shapes, Config], Architecture]
+
+
+def recognise(shapes: Shapes, config: Config | None) -> tuple[str, Architecture]:
+    """Form and architecture of a checkpoint.
+
+    A config.json of Hugging Face's rules. Otherwise names tell the form and shapes
+    the sizes. The number of heads is in a ViT's .npz; in PyTorch's it is
+    `model_args.num_heads` of timm's config.json, or hidden / 64 (16 in the ViT-H, g
+    and G). LayerNorm's eps is 1e-6 in these.
+
+    Args:
+        shapes: of all tensors, by name.
+        config: content of config.json, or None.
+
+    Returns:
+        A key of FORMS, and the architecture.
+
+    Raises:
+        ValueError: for another architecture or a variant that our modules lack, with
+            what it looks like and what is taken.
+    """
+    config = config or {}
+    if "model_type" in config:
+        architecture = read_config(config)
+        return f"huggingface {architecture.name}", architecture
+    looks = _first(LOOKALIKES, shapes)
+    if looks is None and "architecture" in config:
+        looks = _first(UNSEEN, [str(config["architecture"])])
+    if looks is not None:
+        raise _another(looks)
+    for form, sign, read in RECOGNISERS:
+        if sign in shapes:
+            return form, read(shapes, config)
+    looks = _first(HUGGINGFACE, shapes)
+    if looks is not None:
+        raise ValueError(
+            f"looks like a {looks} of Hugging Face without its config.json, where its "
+            "number of heads is: put it beside the file"
+        )
+    some = ", ".join(f"{n} {list(s)}" for n, s in list(shapes.items())[:5])
+    raise ValueError(
+        f"got {len(shapes)} tensors of an unknown architecture ({some}, ...), expected "
+        f"{TAKEN}"
+    )
+
+
+def default_preprocessing(
+    form: str, architecture: Architecture, *, file: str
+) -> Preprocessing | None:
+    """How images are prepared where a checkpoint's files do not tell.
+
+    ResNets: ImageNet's mean and standard deviation. ViTs: 0.5 and 0.5, as Google's and
+    timm's; DINO's and DeiT's, which have the names of timm's and ImageNet's mean, are
+    told apart only if the file's name contains "dino" or "deit".
+
+    Args:
+        form: a key of FORMS.
+        architecture: its architecture.
+        file: name of the file of weights.
+
+    Returns:
+        Mean, standard deviation and size; None for an encoder of captions.
+    """
+    if architecture.name == "resnet":
+        return Preprocessing(IMAGENET_MEAN, IMAGENET_STD, 224)
+    if architecture.name != "vit":
+        return None
+    size = architecture.sizes["grid"] * architecture.sizes["patch"]
+    if form == "torch vit" and re.search("dino|deit", file.lower()):
+        return Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size)
+    return Preprocessing(HALF, HALF, size)
+
+
+def _torch_resnet(shapes: Shapes, config: Config) -> Architecture:
+    del config
+    if "bn1.running_mean" not in shapes:
+        raise _another("a ResNet without the statistics of BatchNorm (GroupNorm?)")
+    stem = _shape(shapes, "conv1.weight", 4)
+    first = _shape(shapes, "layer1.0.conv1.weight", 4)
+    width = stem[0]
+    if stem != (width, 3, 7, 7):
+        raise _another(f"a ResNet with a stem {list(stem)}, not [{width}, 3, 7, 7]")
+    bottleneck = "layer1.0.conv3.weight" in shapes
+    middle = _shape(shapes, "layer1.0.conv2.weight", 4)
+    if middle[1] != middle[0]:
+        raise _another(f"a ResNeXt, with {middle[0] // middle[1]} groups of channels")
+    if first[0] != width:
+        raise _another(f"a Wide ResNet, with {first[0]} channels inside, not {width}")
+    stages = range(_count(shapes, r"layer(\d+)\.", first=1))
+    sizes = dict(
+        stage_sizes=tuple(_count(shapes, rf"layer{i + 1}\.(\d+)\.") for i in stages),
+        width=width,
+        bottleneck=bottleneck,
+    )
+    return Architecture("resnet", sizes)
+
+
+def _torch_vit(shapes: Shapes, config: Config) -> Architecture:
+    if "cls_token" not in shapes:
+        raise _another("a ViT without a CLS token")
+    hidden, _, *patch = _shape(shapes, "patch_embed.proj.weight", 4)
+    args = config["model_args"] if "model_args" in config else {}
+    heads = HEADS.get(hidden, hidden // 64)
+    if "num_heads" in args:
+        heads = args["num_heads"]
+    elif heads == 0 or hidden % heads or (hidden % 64 and hidden not in HEADS):
+        raise ValueError(
+            f"got a ViT of width {hidden}, expected a multiple of 64 where "
+            "config.json does not tell model_args.num_heads"
+        )
+    return _vit(
+        hidden=hidden,
+        layers=_count(shapes, r"blocks\.(\d+)\."),
+        heads=heads,
+        mlp=_shape(shapes, "blocks.0.mlp.fc1.weight", 2)[0],
+        patch=patch,
+        table=_shape(shapes, "pos_embed", 3),
+        qkv_bias="blocks.0.attn.qkv.bias" in shapes,
+    )
+
+
+def _vit_npz(shapes: Shapes, config: Config) -> Architecture:
+    del config
+    if "cls" not in shapes:
+        raise _another("a ViT without a CLS token")
+    block = "Transformer/encoderblock_0"
+    *patch, _, hidden = _shape(shapes, "embedding/kernel", 4)
+    query = _shape(shapes, f"{block}/MultiHeadDotProductAttention_1/query/kernel", 3)
+    return _vit(
+        hidden=hidden,
+        layers=_count(shapes, r"Transformer/encoderblock_(\d+)/"),
+        heads=query[1],
+        mlp=_shape(shapes, f"{block}/MlpBlock_3/Dense_0/kernel", 2)[1],
+        patch=patch,
+        table=_shape(shapes, "Transformer/posembed_input/pos_embedding", 3),
+        qkv_bias=True,
+    )
+
+
+# A further form goes here, and its names into memejax/weights/names.py.
+RECOGNISERS: tuple[Recogniser, ...] = (
+    Recogniser("torch resnet", "layer1.0.conv1.weight", _torch_resnet),
+    Recogniser("torch vit", "blocks.0.attn.qkv.weight", _torch_vit),
+    Recogniser("vit npz", "Transformer/encoderblock_0/LayerNorm_0/scale", _vit_npz),
+)
+
+
+def _vit(*, patch: list[int], table: Shape, **sizes: Any) -> Architecture:
+    """A ViT with the sides of its patch and the shape of its table of positions."""
+    side = math.isqrt(max(table[1] - 1, 0))
+    if side == 0 or table[1] != 1 + side**2:
+        raise _another(
+            f"a ViT with positions {list(table)}, not [1, 1 + s * s, {sizes['hidden']}]"
+        )
+    if len(set(patch)) != 1:
+        raise _another(f"a ViT with patches of {patch}, which are not square")
+    return Architecture("vit", dict(**sizes, patch=patch[0], grid=side, eps=1e-6))
+
+
+def _another(what: str) -> ValueError:
+    return ValueError(f"looks like {what}; expected {TAKEN}")
+
+
+def _first(table: Iterable[tuple[str, str]], names: Iterable[str]) -> str | None:
+    names = list(names)
+    found = (what for p, what in table if any(re.search(p, name) for name in names))
+    return next(found, None)
+
+
+def _shape(shapes: Shapes, name: str, axes: int) -> Shape:
+    if name not in shapes or len(shapes[name]) != axes:
+        got = list(shapes[name]) if name in shapes else "nothing"
+        raise ValueError(
+            f"got {got} for {name} among {len(shapes)} tensors, expected {axes} axes"
+        )
+    return shapes[name]
+
+
+def _count(shapes: Shapes, pattern: str, *, first: int = 0) -> int:
+    """How many numbers there are behind a name; all from `first` on must be there."""
+    numbers = {int(found[1]) for name in shapes if (found := re.match(pattern, name))}
+    if numbers != set(range(first, first + len(numbers))):
+        raise ValueError(
+            f"got numbers {sorted(numbers)} in the place of {pattern}, expected all "
+            f"from {first} on"
+        )
+    return len(numbers)

@@ -1,0 +1,229 @@
+"""Names of tensors in the checkpoints of other libraries, beside ours. Only data.
+
+A form is one library's way to write down one architecture. Its rules make their name
+out of our path (`block0.attention.query.kernel`); they are substitutions, applied in
+order. What a file may hold beside the encoder and its classifier is named as an
+extra: poolers, counters, heads of pretraining, mask tokens.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+Replacement = str | Callable[[re.Match[str]], str]
+Rules = tuple[tuple[str, Replacement], ...]
+
+
+class Form(NamedTuple):
+    """How a library writes down an architecture.
+
+    Attributes:
+        architecture: "resnet", "vit", "distilbert" or "bert".
+        rules: our path to their name.
+        extras: what is ignored, as a pattern of the start of their name.
+        prefix: what may stand before all of their names.
+        spellings: other names of theirs to those that `rules` make.
+        classifier: the linear classifier's name, where the form has one.
+        fused: whether queries, keys and values lie stacked in one tensor.
+        leading: axes of length 1 that their tensor has in front of our leaf.
+        flax: whether kernels are laid out as ours, with the heads an axis of their
+            own; otherwise as PyTorch's.
+    """
+
+    architecture: str
+    rules: Rules
+    extras: str
+    prefix: str = ""
+    spellings: Rules = ()
+    classifier: str | None = None
+    fused: bool = False
+    leading: Mapping[str, int] = {}
+    flax: bool = False
+
+
+# Order in which they are stacked in a fused tensor.
+QUERY_KEY_VALUE = ("query", "key", "value")
+TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
+# A layer between the features and the classifier, which then is not linear in them.
+BETWEEN = r"pre_logits\b"
+
+_TORCH_LEAVES: Rules = (
+    (r"\b(kernel|scale)$", "weight"),
+    (r"\b(mean|var)$", r"running_\1"),
+)
+_VIT_LEADING = {"cls": 2, "positions": 1}
+
+
+def _one_more(template: str) -> Callable[[re.Match[str]], str]:
+    """Replacement whose first number is one more than ours."""
+    return lambda match: template.format(int(match[1]) + 1, *match.groups()[1:])
+
+
+HUGGINGFACE_RESNET = Form(
+    architecture="resnet",
+    prefix="resnet.",
+    rules=(
+        (r"^stem\.", "embedder.embedder."),
+        (r"^stage(\d+)_block(\d+)\.", r"encoder.stages.\1.layers.\2."),
+        (r"\.layer(\d+)\.", r".layer.\1."),
+        (r"\bconv\.", "convolution."),
+        (r"\bnorm\.", "normalization."),
+        *_TORCH_LEAVES,
+    ),
+    extras=r".*\.num_batches_tracked$",
+    classifier="classifier.1",
+)
+HUGGINGFACE_VIT = Form(
+    architecture="vit",
+    prefix="vit.",
+    rules=(
+        (r"^cls$", "embeddings.cls_token"),
+        (r"^positions$", "embeddings.position_embeddings"),
+        (r"^patch\.", "embeddings.patch_embeddings.projection."),
+        (r"^norm\.", "layernorm."),
+        (r"^block(\d+)\.", r"encoder.layer.\1."),
+        (r"\.norm1\.", ".layernorm_before."),
+        (r"\.norm2\.", ".layernorm_after."),
+        (r"\.attention\.(query|key|value)\.", r".attention.attention.\1."),
+        (r"\.attention\.out\.", ".attention.output.dense."),
+        (r"\.mlp\.up\.", ".intermediate.dense."),
+        (r"\.mlp\.down\.", ".output.dense."),
+        *_TORCH_LEAVES,
+    ),
+    # A pooler, the decoder of masked images, their mask token.
+    extras=r"pooler\.|decoder\.|embeddings\.mask_token$",
+    # transformers 5 in memory.
+    spellings=(
+        (r"^layers\.", "encoder.layer."),
+        (r"\.attention\.q_proj\.", ".attention.attention.query."),
+        (r"\.attention\.k_proj\.", ".attention.attention.key."),
+        (r"\.attention\.v_proj\.", ".attention.attention.value."),
+        (r"\.attention\.o_proj\.", ".attention.output.dense."),
+        (r"\.mlp\.fc1\.", ".intermediate.dense."),
+        (r"\.mlp\.fc2\.", ".output.dense."),
+    ),
+    classifier="classifier",
+    leading=_VIT_LEADING,
+)
+HUGGINGFACE_DISTILBERT = Form(
+    architecture="distilbert",
+    prefix="distilbert.",
+    rules=(
+        (r"^(word|position)s$", r"embeddings.\1_embeddings.weight"),
+        (r"^norm\.", "embeddings.LayerNorm."),
+        (r"^block(\d+)\.", r"transformer.layer.\1."),
+        (r"\.norm1\.", ".sa_layer_norm."),
+        (r"\.norm2\.", ".output_layer_norm."),
+        (r"\.attention\.(q|k|v|out)\w*\.", r".attention.\1_lin."),
+        (r"\.mlp\.up\.", ".ffn.lin1."),
+        (r"\.mlp\.down\.", ".ffn.lin2."),
+        *_TORCH_LEAVES,
+    ),
+    # Heads of masked words, of classes (behind a layer of their own) and of answers.
+    extras=r"vocab_(transform|layer_norm|projector)\.|(pre_)?classifier\."
+    r"|qa_outputs\.|embeddings\.position_ids$",
+)
+HUGGINGFACE_BERT = Form(
+    architecture="bert",
+    prefix="bert.",
+    rules=(
+        (r"^(word|position)s$", r"embeddings.\1_embeddings.weight"),
+        (r"^norm\.", "embeddings.LayerNorm."),
+        (r"^block(\d+)\.", r"encoder.layer.\1."),
+        (r"\.norm1\.", ".attention.output.LayerNorm."),
+        (r"\.norm2\.", ".output.LayerNorm."),
+        (r"\.attention\.(query|key|value)\.", r".attention.self.\1."),
+        (r"\.attention\.out\.", ".attention.output.dense."),
+        (r"\.mlp\.up\.", ".intermediate.dense."),
+        (r"\.mlp\.down\.", ".output.dense."),
+        *_TORCH_LEAVES,
+    ),
+    # The pooler, and heads behind it or of masked words and of answers.
+    extras=r"pooler\.|cls\.|classifier\.|qa_outputs\.|embeddings\.position_ids$",
+    # TensorFlow's, which the file of bert-base-uncased still has.
+    spellings=(
+        (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+        (r"LayerNorm\.beta$", "LayerNorm.bias"),
+    ),
+)
+TORCH_RESNET = Form(
+    architecture="resnet",
+    rules=(
+        (r"^stem\.conv\.", "conv1."),
+        (r"^stem\.norm\.", "bn1."),
+        (r"^stage(\d+)_block(\d+)\.", _one_more("layer{}.{}.")),
+        (r"\.layer(\d+)\.conv\.", _one_more(".conv{}.")),
+        (r"\.layer(\d+)\.norm\.", _one_more(".bn{}.")),
+        (r"\.shortcut\.conv\.", ".downsample.0."),
+        (r"\.shortcut\.norm\.", ".downsample.1."),
+        *_TORCH_LEAVES,
+    ),
+    extras=r".*\bnum_batches_tracked$",
+    classifier="fc",
+)
+TORCH_VIT = Form(
+    architecture="vit",
+    rules=(
+        (r"^cls$", "cls_token"),
+        (r"^positions$", "pos_embed"),
+        (r"^patch\.", "patch_embed.proj."),
+        (r"^block(\d+)\.", r"blocks.\1."),
+        (r"\.attention\.(query|key|value)\.", ".attn.qkv."),
+        (r"\.attention\.out\.", ".attn.proj."),
+        (r"\.mlp\.up\.", ".mlp.fc1."),
+        (r"\.mlp\.down\.", ".mlp.fc2."),
+        *_TORCH_LEAVES,
+    ),
+    # The layer before the classifier of 21,843 classes; the mask token of masked
+    # images.
+    extras=r"pre_logits\.|mask_token$",
+    classifier="head",
+    fused=True,
+    leading=_VIT_LEADING,
+)
+# The release's own code approximates gelu by a tanh; ours is exact, as timm's and
+# Hugging Face's, which load the same files.
+VIT_NPZ = Form(
+    architecture="vit",
+    rules=(
+        (r"^positions$", "Transformer.posembed_input.pos_embedding"),
+        (r"^patch\.", "embedding."),
+        (r"^norm\.", "Transformer.encoder_norm."),
+        (r"^block(\d+)\.", r"Transformer.encoderblock_\1."),
+        (r"\.norm1\.", ".LayerNorm_0."),
+        (r"\.norm2\.", ".LayerNorm_2."),
+        (r"\.attention\.", ".MultiHeadDotProductAttention_1."),
+        (r"\.mlp\.up\.", ".MlpBlock_3.Dense_0."),
+        (r"\.mlp\.down\.", ".MlpBlock_3.Dense_1."),
+        (r"\.", "/"),
+    ),
+    extras=r"pre_logits/",
+    classifier="head",
+    leading=_VIT_LEADING,
+    flax=True,
+)
+
+FORMS: dict[str, Form] = {
+    "huggingface resnet": HUGGINGFACE_RESNET,
+    "huggingface vit": HUGGINGFACE_VIT,
+    "huggingface distilbert": HUGGINGFACE_DISTILBERT,
+    "huggingface bert": HUGGINGFACE_BERT,
+    "torch resnet": TORCH_RESNET,
+    "torch vit": TORCH_VIT,
+    "vit npz": VIT_NPZ,
+}
+
+
+def rewrite(name: str, rules: Rules) -> str:
+    """Apply substitutions to a name, in order.
+
+    Args:
+        name: path or name.
+        rules: pattern and replacement each.
+
+    Returns:
+        The new name.
+    """
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
