@@ -1,0 +1,58 @@
+"""The command line of `python -m memejax.export`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from absl import logging
+
+from memejax import logs
+from memejax.export.folder import export
+from memejax.export.program import PRECISIONS
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Exports what the arguments name."""
+    options = _parser().parse_args(argv)
+    # orbax narrates at INFO; what the user is to read is printed.
+    logging.set_verbosity(logging.WARNING)
+    # These errors speak to the user, who has no need of a traceback.
+    try:
+        parts = export(
+            options.workdir,
+            options.to,
+            seed=options.seed,
+            precision=options.precision,
+            overwrite=options.overwrite,
+        )
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    for part in parts:
+        logs.say(f"{part.path:<24} {part.what}")
+    logs.say(f"all in {options.to}; start with its README.md")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m memejax.export",
+        description="Writes a finished run as a folder that other libraries load.",
+    )
+    parser.add_argument("--workdir", required=True, help="the run's folder")
+    parser.add_argument("--to", required=True, help="the folder to write")
+    parser.add_argument("--seed", type=int, default=0, help="which of the run's seeds")
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=PRECISIONS,
+        help="of the predictor's products (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an export that is there"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

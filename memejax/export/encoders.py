@@ -1,0 +1,187 @@
+"""Each arm's encoders as folders of Hugging Face's, where it has their class."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+from ml_collections import ConfigDict
+from safetensors.numpy import save_file
+
+import memejax
+from memejax import build, folder
+from memejax.build.modules import normalization
+from memejax.models import distilbert, resnet, vit
+from memejax.report.loading import Part
+from memejax.weights import checkpoint
+from memejax.weights.configs import (
+    Architecture,
+    Preprocessing,
+    write_preprocessing,
+)
+
+Tree = Any
+IMAGE, TEXT = PARTS = ("image_encoder", "text_encoder")
+# Attributes that size a module, by what the architecture is called.
+_SIZES = {
+    "resnet": ("stage_sizes", "bottleneck", "width"),
+    "vit": (
+        "hidden",
+        "layers",
+        "heads",
+        "mlp",
+        "patch",
+        "grid",
+        "eps",
+        "qkv_bias",
+    ),
+    "distilbert": ("vocab_size", "hidden", "layers", "heads", "mlp", "max_length"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """One encoder of one arm.
+
+    Attributes:
+      arm: whose.
+      part: "image_encoder" or "text_encoder".
+      module: what computes it.
+      variables: its own params and batch_stats.
+      preprocessing: of pictures; None for captions.
+    """
+
+    arm: str
+    part: str
+    module: nn.Module
+    variables: Mapping[str, Tree]
+    preprocessing: Preprocessing | None
+
+    @property
+    def path(self) -> str:
+        """Its folder in an export."""
+        return f"{self.arm}/{self.part}"
+
+
+def split(
+    config: ConfigDict, variables: Mapping[str, Tree], *, vocabulary: int
+) -> tuple[list[Encoder], dict[str, np.ndarray]]:
+    """A run's variables as encoders and all else.
+
+    Args:
+      config: the run's.
+      variables: params and batch_stats of all arms.
+      vocabulary: number of tokens.
+
+    Returns:
+      The encoders that the arms use, and the other leaves by their paths,
+      "params/arms_cnn/fusion_layer/kernel". A text encoder that arms share stands
+      under each of them.
+    """
+    modules = build.fusion_arms(config, vocabulary).arms
+    params = variables["params"]
+    holders = {
+        part: [name for name in config.arms if part in params.get(f"arms_{name}", {})]
+        for part in PARTS
+    }
+    found = []
+    for arm in config.arms:
+        for part in PARTS:
+            if not holders[part]:
+                # A control that does not look at pictures, or at captions.
+                continue
+            # The first arm holds what all arms share.
+            holder = arm if arm in holders[part] else holders[part][0]
+            own = {
+                collection: tree[f"arms_{holder}"][part]
+                for collection, tree in variables.items()
+                if part in tree.get(f"arms_{holder}", {})
+            }
+            module = getattr(modules[arm], part)
+            how = preprocessing(config, arm) if part == IMAGE else None
+            found.append(Encoder(arm, part, module, own, how))
+    leaves = traverse_util.flatten_dict(dict(variables), sep="/")
+    rest = {k: np.asarray(v) for k, v in leaves.items() if k.split("/")[2] not in PARTS}
+    return found, rest
+
+
+def preprocessing(config: ConfigDict, arm: str) -> Preprocessing:
+    """What an arm's image encoder is given of a picture."""
+    return Preprocessing(**normalization(config, arm), size=config.data.image_size)
+
+
+def architecture(module: nn.Module) -> Architecture | None:
+    """What transformers can compute in the module's place, None if nothing."""
+    if isinstance(module, resnet.ResNet) and module.stem == "imagenet":
+        name = "resnet"
+    elif isinstance(module, vit.ViT):
+        name = "vit"
+    # Theirs has this eps and no other.
+    elif isinstance(module, distilbert.DistilBert) and module.eps == 1e-12:
+        name = "distilbert"
+    else:
+        return None
+    sizes = {key: getattr(module, key) for key in _SIZES[name]}
+    if name == "resnet":
+        # A config's JSON knows lists only.
+        sizes["stage_sizes"] = tuple(sizes["stage_sizes"])
+    return Architecture(name, sizes)
+
+
+def write_encoder(where: pathlib.Path, encoder: Encoder) -> Part:
+    """Writes an encoder's folder: Hugging Face's, or with our own names.
+
+    Args:
+      where: the folder of the export.
+      encoder: which one.
+
+    Returns:
+      What the card and the console say of it.
+    """
+    target = where / encoder.path
+    theirs = architecture(encoder.module)
+    if theirs is not None:
+        checkpoint.save(
+            target, theirs, encoder.variables, preprocessing=encoder.preprocessing
+        )
+        return Part(encoder.path, f"{theirs.name}, for transformers", kind=theirs.name)
+    target.mkdir(parents=True)
+    leaves = traverse_util.flatten_dict(dict(encoder.variables), sep="/")
+    save_file(
+        {name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()},
+        target / "model.safetensors",
+    )
+    kind = type(encoder.module)
+    made = {
+        "module": kind.__module__,
+        "class": kind.__name__,
+        "attributes": _attributes(encoder.module),
+        "version": memejax.__version__,
+    }
+    folder.write_json(
+        target / "config.json",
+        {"model_type": "memejax", "architectures": [kind.__name__], "memejax": made},
+    )
+    if encoder.preprocessing is not None:
+        folder.write_json(
+            target / "preprocessor_config.json",
+            write_preprocessing(encoder.preprocessing),
+        )
+    what = f"{kind.__name__} of memejax, which transformers has no class for"
+    return Part(encoder.path, what, kind="memejax")
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """The numbers, names and lists of them that make the module again."""
+    values = {
+        field.name: getattr(module, field.name)
+        for field in dataclasses.fields(module)
+        if field.name not in ("parent", "name")
+    }
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    return {k: v for k, v in values.items() if isinstance(v, int | float | str | list)}

@@ -1,0 +1,141 @@
+"""The command line of `python -m memejax.predict`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+from memejax import logs, metrics
+from memejax.data import images
+from memejax.data.hateful_memes import Meme
+from memejax.predict import memes as asked
+from memejax.predict.predictor import Predictor, load_predictor
+from memejax.scores import AVERAGE
+
+# Pictures decoded at once, 80 MB at 224 pixels.
+CHUNK = 512
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Predicts what the arguments name."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.image is None and options.text is not None:
+        parser.error("--text goes with --image")
+    if options.input is None and options.captions is not None:
+        parser.error("--captions goes with --input")
+    if (options.input is None) != (options.output is None):
+        parser.error("--input and --output go together")
+    # orbax narrates at INFO; what the user is to read is printed.
+    logging.set_verbosity(logging.WARNING)
+    # These errors speak to the user, who has no need of a traceback.
+    try:
+        predictor = load_predictor(options.workdir, seed=options.seed, arm=options.arm)
+        memes = _memes(options, predictor.modalities != "image")
+        proba = predict_memes(predictor, memes)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    if options.input is None:
+        decision = "hateful" if proba[0] > 0.5 else "not hateful"
+        logs.say(f"P(hateful) {proba[0]:.4f}")
+        logs.say(f"{decision} at 0.5{_at_dev(predictor, proba)}")
+        return
+    # Whole or not at all.
+    part = pathlib.Path(f"{options.output}.part")
+    metrics.write_predictions(part, [meme.id for meme in memes], proba=proba)
+    part.replace(options.output)
+    logs.say(
+        f"{int((proba > 0.5).sum())} of {len(memes)} hateful at 0.5"
+        f"{_at_dev(predictor, proba)}; probabilities in {options.output}"
+    )
+
+
+def predict_memes(predictor: Predictor, memes: Sequence[Meme]) -> np.ndarray:
+    """P(hateful) of memes on disk, a part at a time.
+
+    Args:
+      predictor: of a finished run.
+      memes: n of them.
+
+    Returns:
+      float64 [n].
+
+    Raises:
+      BadRecordsError: naming every picture that cannot be read; none is predicted
+        then.
+    """
+    paths = [meme.image for meme in memes]
+    errors = images.check_all(paths, max_pixels=predictor.max_pixels)
+    asked.refuse_unreadable(memes, errors)
+    proba = []
+    for start in range(0, len(memes), CHUNK):
+        part = memes[start : start + CHUNK]
+        pictures, wrong = predictor.read([meme.image for meme in part])
+        asked.refuse_unreadable(part, wrong)
+        proba.append(predictor.predict(pictures, [meme.text for meme in part]))
+    return np.concatenate(proba)
+
+
+def _memes(options: argparse.Namespace, captions: bool) -> list[Meme]:
+    """What is asked about."""
+    if options.image is not None:
+        if options.text is None and captions:
+            raise ValueError(
+                f'{options.image} has no caption: give --text, "" if it has no words'
+            )
+        path, name = os.path.abspath(options.image), os.path.basename(options.image)
+        return [Meme(name, path, options.text or "", -1, "", name, 0)]
+    if os.path.isdir(options.input):
+        return asked.from_folder(
+            options.input, captions_file=options.captions, captions=captions
+        )
+    if options.captions is not None:
+        raise ValueError(
+            f"--captions goes with a folder of pictures; {options.input} is none"
+        )
+    return asked.from_jsonl(options.input, captions=captions)
+
+
+def _at_dev(predictor: Predictor, proba: np.ndarray) -> str:
+    """What the threshold chosen on the dev split says."""
+    if predictor.threshold is None:
+        return ""
+    above = proba > predictor.threshold
+    said = f"{int(above.sum())} of them"
+    if len(proba) == 1:
+        said = "hateful" if above[0] else "not hateful"
+    return f", {said} at the dev split's threshold of {predictor.threshold:.4f}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m memejax.predict",
+        description="P(hateful) of a meme, or of many, by a finished run.",
+    )
+    parser.add_argument("--workdir", required=True, help="the run's folder")
+    parser.add_argument("--seed", type=int, default=0, help="which of its seeds")
+    parser.add_argument(
+        "--arm", default=AVERAGE, help="one arm alone (default: %(default)s)"
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--image", help="a picture")
+    what.add_argument(
+        "--input", help='a file with {"img", "text"} a line, or a folder of pictures'
+    )
+    parser.add_argument("--text", help="the picture's caption")
+    parser.add_argument(
+        "--captions",
+        help=f"file of a folder's captions (default: its {asked.CAPTIONS})",
+    )
+    parser.add_argument("--output", help="a CSV file to write: id,proba,label")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

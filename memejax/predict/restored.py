@@ -1,0 +1,148 @@
+"""What a finished run learned, from its folder alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from orbax.checkpoint import v1 as ocp
+from tokenizers import Tokenizer
+
+from memejax import folder
+from memejax.data import text
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What a seed of a finished run learned.
+
+    Attributes:
+      folder: the run's.
+      seed: which one.
+      config: the run's.
+      results: what its results.json holds.
+      variables: params and batch_stats as numpy arrays, those that gave the test
+        scores.
+      tokenizer: the run's.
+    """
+
+    folder: pathlib.Path
+    seed: int
+    config: ConfigDict
+    results: Mapping[str, Any]
+    variables: Mapping[str, Tree]
+    tokenizer: Tokenizer
+
+    @property
+    def outcomes(self) -> Mapping[str, Any]:
+        """What results.json says of this seed, a stage."""
+        return self.results["seeds"][str(self.seed)]
+
+    def threshold(self, arm: str) -> float | None:
+        """The arm's threshold, chosen on the dev split; None if that had no labels."""
+        # Every split's report is at the dev split's threshold.
+        reports = self.outcomes["evaluate"]["splits"]
+        return next((float(rows[arm]["threshold"]) for rows in reports.values()), None)
+
+
+def restore(workdir: str | os.PathLike[str], *, seed: int = 0) -> Restored:
+    """Reads the fine-tuned variables that gave a run's test scores.
+
+    No data set, accelerator or optimizer is needed: of the checkpoint only what a
+    prediction uses is read.
+
+    Args:
+      workdir: the run's folder.
+      seed: which of its seeds.
+
+    Raises:
+      ValueError: if the folder holds no finished run that was fine-tuned and
+        evaluated, or not this seed, saying what is there and what to do.
+    """
+    where = pathlib.Path(workdir).absolute()
+    config, results = _finished(where)
+    outcomes = results["seeds"].get(str(seed))
+    if outcomes is None:
+        raise ValueError(
+            f"{where} has the seeds {', '.join(results['seeds'])}, asked for {seed}"
+        )
+    if "evaluate" not in outcomes:
+        raise ValueError(
+            f"the run in {where} ran the stages {', '.join(outcomes)}: predictions "
+            "need one with finetune and evaluate in its stages"
+        )
+    step = outcomes["evaluate"]["checkpoint"]
+    saved = where / str(seed) / "finetune" / "checkpoints" / str(step)
+    if not saved.is_dir():
+        raise ValueError(f"{saved}, which gave the run's test scores, is not there")
+    return Restored(
+        folder=where,
+        seed=seed,
+        config=ConfigDict(config),
+        results=results,
+        variables=_variables(saved),
+        tokenizer=text.load_tokenizer(os.fspath(where / "tokenizer")),
+    )
+
+
+def _finished(where: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """config.json and results.json of a run of memes."""
+    if not where.is_dir():
+        raise ValueError(f"no folder {where}, expected a finished run's")
+    config, results = (
+        folder.read_json(where / f"{name}.json") for name in ("config", "results")
+    )
+    there = ", ".join(sorted(entry.name for entry in where.iterdir())) or "nothing"
+    if config is None:
+        inner = sorted(path.parent.name for path in where.glob("*/config.json"))
+        hint = f"; did you mean its folder {' or '.join(inner)}?" if inner else ""
+        raise ValueError(
+            f"no run in {where}: there is no config.json, there is {there}{hint}"
+        )
+    if results is None:
+        raise ValueError(
+            f"the run in {where} is not finished: there is no results.json, there is "
+            f"{there}; start its command again with the same --workdir, it resumes"
+        )
+    if "seeds" not in results:
+        raise ValueError(
+            f"the run in {where} is a {config['name']!r}, which trains no classifier "
+            "of memes; predictions need one that fine-tunes"
+        )
+    return config, results
+
+
+def _variables(saved: pathlib.Path) -> dict[str, Tree]:
+    """The variables that a checkpoint evaluates with, as numpy arrays."""
+    found = ocp.checkpointables_metadata(saved).metadata
+    state = found["state"] if found else None
+    if not state or not state.get("params"):
+        raise ValueError(f"{saved} is no checkpoint of a run, or is damaged")
+    # An average of the parameters, where one was kept, is what was evaluated.
+    source = "average" if state.get("average") else "params"
+    like = {
+        name: jax.tree.map(
+            _empty if name in (source, "batch_stats") else _left_out, tree
+        )
+        for name, tree in state.items()
+    }
+    loaded = ocp.load_checkpointables(saved, {"state": like})["state"]
+    return {"params": loaded[source], "batch_stats": loaded.get("batch_stats") or {}}
+
+
+def _empty(leaf: Any) -> np.ndarray:
+    """What asks orbax for a leaf as a numpy array."""
+    return np.empty(leaf.shape, leaf.dtype)
+
+
+def _left_out(_: Any) -> Any:
+    """What asks orbax to leave a leaf on disk."""
+    return ocp.PLACEHOLDER

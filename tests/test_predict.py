@@ -1,0 +1,267 @@
+"""What a finished run says of new memes, from its folder alone."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memejax import metrics, predict, steps
+from memejax.checkpoint import Checkpoints
+from memejax.data.hateful_memes import BadRecordsError, read_jsonl
+from memejax.predict import __main__ as command
+from memejax.predict import memes as asked
+
+SPLIT = "dev_seen"
+
+
+def scored(run, arm=""):
+    """Ids and probabilities that the run wrote itself."""
+    path = run / "0" / "evaluate" / "predictions" / f"{SPLIT}{arm}.csv"
+    return metrics.read_predictions(path)[:2]
+
+
+def close(got, expected):
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def run(finished, tmp_path_factory):
+    """The finished run without its data."""
+    copy = tmp_path_factory.mktemp("predict") / "run"
+    shutil.copytree(
+        finished[0], copy, ignore=shutil.ignore_patterns("memes", "pretrain", "cache")
+    )
+    return copy
+
+
+@pytest.fixture(scope="module")
+def memes(finished):
+    root = finished[0] / "memes"
+    return read_jsonl(str(root / f"{SPLIT}.jsonl"), root=str(root), split=SPLIT)[0]
+
+
+@pytest.fixture(scope="module")
+def predictor(run):
+    # Seven batches of 2 and one of 1 are 15: the last is filled up.
+    return dataclasses.replace(predict.load_predictor(run), batch=2)
+
+
+@pytest.fixture(scope="module")
+def pictures(predictor, memes):
+    decoded, errors = predictor.read([meme.image for meme in memes])
+    assert errors == {}
+    return decoded
+
+
+def test_agrees_with_the_run(run, predictor, pictures, memes):
+    captions = [meme.text for meme in memes]
+    ids, expected = scored(run)
+    assert ids == [meme.id for meme in memes]
+    close(predictor.predict(pictures[:15], captions[:15]), expected[:15])
+    alone = predict.load_predictor(run, arm="vit")
+    of_arm = scored(run, ".vit")[1]
+    close(alone.predict(pictures[:2], captions[:2]), of_arm[:2])
+    assert np.abs(of_arm - expected)[:2].max() > 1e-3
+    report = json.loads((run / "results.json").read_text())["seeds"]["0"]["evaluate"]
+    for arm, one in (("average", predictor), ("vit", alone)):
+        assert one.threshold == report["splits"][SPLIT][arm]["threshold"]
+
+
+@settings(deadline=None, derandomize=True, max_examples=20)
+@given(order=st.permutations(range(16)), n=st.integers(0, 16))
+def test_each_meme_by_itself(run, predictor, pictures, memes, order, n):
+    rows = order[:n]
+    got = predictor.predict(pictures[rows], [memes[i].text for i in rows])
+    assert got.shape == (n,)
+    close(got, scored(run)[1][rows])
+
+
+def test_wrong_pictures(predictor, pictures):
+    for wrong in (pictures, pictures[:2].astype(np.float32), pictures[:2, 1:]):
+        with pytest.raises(ValueError, match=r"expected uint8 \(2, 24, 24, 3\)"):
+            predictor.predict(wrong, ["a", "b"])
+
+
+def test_averaged_parameters_are_what_is_read(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    restored = predict.restore(run)
+    step = restored.outcomes["evaluate"]["checkpoint"]
+    params = jax.tree.map(jnp.asarray, restored.variables["params"])
+    state = steps.State(
+        step=jnp.int32(step),
+        params=params,
+        batch_stats=jax.tree.map(jnp.asarray, restored.variables["batch_stats"]),
+        opt_state={"m": params},
+        key=jax.random.key(0),
+        average=jax.tree.map(jnp.zeros_like, params),
+    )
+    shutil.rmtree(copy / "0" / "finetune" / "checkpoints")
+    with Checkpoints(copy / "0" / "finetune" / "checkpoints", keep=1) as saves:
+        saves.save(step, state, plan={"index": np.zeros(1)}, position={})
+    found = predict.restore(copy).variables
+    assert all(not leaf.any() for leaf in jax.tree.leaves(found["params"]))
+    assert jax.tree.structure(found) == jax.tree.structure(dict(restored.variables))
+    assert found["batch_stats"]["arms_cnn"]["image_encoder"]["stem"]["norm"][
+        "var"
+    ].any()
+
+
+def test_command_on_a_file(run, memes, finished, tmp_path, capsys):
+    root = finished[0] / "memes"
+    lines = [
+        {"img": str(pathlib.Path(meme.image)), "text": meme.text, "id": int(meme.id)}
+        for meme in memes[:2]
+    ]
+    # A byte order mark, a blank line, labels that are no labels, paths of both kinds.
+    lines[1] |= {"label": "?", "img": f"{root.name}/img/{lines[1]['img'][-9:]}"}
+    (tmp_path / root.name).symlink_to(root)
+    file = tmp_path / "asked.jsonl"
+    text = "\ufeff" + "\n\n".join(json.dumps(line) for line in lines)
+    file.write_text(text, "utf-8")
+    out = tmp_path / "scores.csv"
+    command.main([f"--workdir={run}", f"--input={file}", f"--output={out}"])
+    ids, proba, labels = metrics.read_predictions(out)
+    assert ids == [meme.id for meme in memes[:2]]
+    expected = scored(run)[1][:2]
+    close(proba, expected)
+    np.testing.assert_array_equal(labels, expected > 0.5)
+    said = capsys.readouterr().out
+    assert f"{(expected > 0.5).sum()} of 2 hateful at 0.5" in said
+    assert [p.name for p in tmp_path.glob("*.part")] == []
+
+
+def test_command_on_one_meme_and_on_a_folder(
+    run, predictor, memes, tmp_path, capsys, monkeypatch
+):
+    # The one that is compiled already; the test above loads its own.
+    monkeypatch.setattr(command, "load_predictor", lambda *_, **__: predictor)
+    expected = scored(run)[1]
+    where = [f"--workdir={run}", "--seed=0"]
+    command.main([*where, f"--image={memes[3].image}", f"--text={memes[3].text}"])
+    said = capsys.readouterr().out
+    assert f"P(hateful) {expected[3]:.4f}" in said
+    assert ("not hateful at 0.5" in said) == (expected[3] <= 0.5)
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for place in (2, 1):
+        shutil.copy(memes[place].image, folder / f"{place}.PNG")
+    captions = "".join(
+        json.dumps({"img": f"{i}.PNG", "text": memes[i].text}) + "\n" for i in (2, 1)
+    )
+    out = tmp_path / "out.csv"
+    rest = [f"--input={folder}", f"--output={out}"]
+    with pytest.raises(SystemExit, match=r"1\.PNG: has no caption(.|\n)*2\.PNG"):
+        command.main([*where, *rest])
+    (folder / asked.CAPTIONS).write_text(captions)
+    command.main([*where, *rest])
+    assert metrics.read_predictions(out)[0] == ["1.PNG", "2.PNG"]
+    close(metrics.read_predictions(out)[1], expected[1:3])
+    # The same captions from elsewhere, one path of them absolute.
+    words = tmp_path / "words.jsonl"
+    words.write_text(captions.replace('"2.PNG', f'"{folder}/2.PNG'))
+    (folder / asked.CAPTIONS).unlink()
+    found = asked.from_folder(folder, captions_file=words, captions=True)
+    assert [meme.text for meme in found] == [memes[1].text, memes[2].text]
+
+
+def test_command_refuses(run, predictor, memes, tmp_path, monkeypatch):
+    where = [f"--workdir={run}"]
+    with pytest.raises(SystemExit, match="unknown arm 'rnn': expected one of average"):
+        command.main([*where, f"--image={memes[0].image}", "--text=", "--arm=rnn"])
+    monkeypatch.setattr(command, "load_predictor", lambda *_, **__: predictor)
+    with pytest.raises(SystemExit, match="has no caption: give --text"):
+        command.main([*where, f"--image={memes[0].image}"])
+    gone = dataclasses.replace(memes[0], image=f"{tmp_path}/nothing.png")
+    with pytest.raises(
+        BadRecordsError, match=r"dev_seen\.jsonl:1: .*nothing\.png is mis"
+    ):
+        command.predict_memes(predictor, [gone])
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    lines = [
+        {"img": memes[0].image, "text": "fine"},
+        {"img": "bad.png", "text": "x", "id": 7},
+    ]
+    file = tmp_path / "in.jsonl"
+    file.write_text("\n".join(json.dumps(line) for line in lines))
+    out = tmp_path / "out.csv"
+    with pytest.raises(SystemExit, match=r"in\.jsonl:2: image .*bad\.png is not an"):
+        command.main([*where, f"--input={file}", f"--output={out}"])
+    assert not out.exists()
+    for usage in (["--input=a"], ["--image=a", "--captions=b"], ["--text=a"], []):
+        with pytest.raises(SystemExit) as stopped:
+            command.main([*where, *usage])
+        assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "expected a JSON object"),
+        ('{"text": "a"}', "img is None"),
+        ('{"img": 3, "text": "a"}', "img is 3"),
+        ('{"img": "a.png"}', "a.png has no caption"),
+        ('{"img": "a.png", "text": 3}', "text is 3"),
+        ('{"img": "a.png", "text": "\\ud800"}', "half a surrogate pair"),
+        ('"\xff"', "UTF-8"),
+    ],
+)
+def test_bad_lines(tmp_path, line, reason):
+    file = tmp_path / "memes.jsonl"
+    good = '{"img": "b.png", "text": ""}'
+    file.write_bytes(f"{good}\n\n{line}\n".encode("latin-1"))
+    with pytest.raises(BadRecordsError, match=rf"memes\.jsonl:3: .*{reason}"):
+        asked.from_jsonl(file, captions=True)
+
+
+def test_captions_that_nothing_reads(tmp_path):
+    file = tmp_path / "memes.jsonl"
+    file.write_text('{"img": "a.png", "id": null}')
+    (meme,) = asked.from_jsonl(file, captions=False)
+    assert (meme.id, meme.text, meme.label) == ("a.png", "", -1)
+    (tmp_path / "a.png").touch()
+    (meme,) = asked.from_folder(tmp_path, captions=False)
+    assert meme.image == str(tmp_path / "a.png")
+    file.write_text("\n")
+    with pytest.raises(ValueError, match="holds no memes"):
+        asked.from_jsonl(file, captions=False)
+    with pytest.raises(ValueError, match="no file"):
+        asked.from_jsonl(tmp_path / "other", captions=False)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(ValueError, match="no pictures"):
+        asked.from_folder(tmp_path, captions=False)
+
+
+def test_no_finished_run(run, tmp_path):
+    def refuses(match, seed=0):
+        with pytest.raises(ValueError, match=match):
+            predict.restore(tmp_path / "run", seed=seed)
+
+    refuses("no folder")
+    (tmp_path / "run" / "inner").mkdir(parents=True)
+    config = (run / "config.json").read_text()
+    (tmp_path / "run" / "inner" / "config.json").write_text(config)
+    refuses("no config.json, there is inner; did you mean its folder inner")
+    (tmp_path / "run" / "config.json").write_text(config)
+    refuses("not finished: there is no results.json(.|\n)*it resumes")
+    results = json.loads((run / "results.json").read_text())
+
+    def write(value):
+        (tmp_path / "run" / "results.json").write_text(json.dumps(value))
+
+    write({"errors": 0})
+    refuses("trains no classifier of memes")
+    write(results)
+    refuses("has the seeds 0, asked for 3", seed=3)
+    refuses("which gave the run's test scores, is not there")
+    write(results | {"seeds": {"0": {"pretrain": {}}}})
+    refuses("ran the stages pretrain: predictions need")
