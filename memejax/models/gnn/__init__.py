@@ -1,0 +1,32 @@
+"""Graph networks: Linen modules that map a `jraph.GraphsTuple` to one.
+
+A layer reads nodes `[N, d]` and replaces them; edges, globals and counts stay. Graphs
+need no padding to be read. Where `jraph.pad_with_graphs` or `memejax.graphs` padded
+them, padding edges join padding nodes only, so that padding changes nothing: mask the
+last graphs of what comes out.
+
+    segments.py    what the edges of a node, or the nodes of a graph, have in common
+    gcn.py, sage.py, gat.py, rgcn.py   the layers, by PyTorch Geometric's definitions
+    readout.py     nodes to a vector a graph
+    encoder.py     nodes of several kinds to one width
+    classifier.py  layers, readout and logit; `GNNS` has the published ones
+    controls.py    the same nodes without edges
+"""
+
+from memejax.models.gnn.classifier import GNNS as GNNS
+from memejax.models.gnn.classifier import GraphClassifier as GraphClassifier
+from memejax.models.gnn.classifier import MemeGraphNet as MemeGraphNet
+from memejax.models.gnn.controls import MLP as MLP
+from memejax.models.gnn.controls import DeepSets as DeepSets
+from memejax.models.gnn.encoder import NodeEncoder as NodeEncoder
+from memejax.models.gnn.encoder import Projection as Projection
+from memejax.models.gnn.gat import GAT as GAT
+from memejax.models.gnn.gat import GATv2 as GATv2
+from memejax.models.gnn.gcn import GCN as GCN
+from memejax.models.gnn.readout import AttentionPool as AttentionPool
+from memejax.models.gnn.readout import mean_nodes as mean_nodes
+from memejax.models.gnn.readout import node_at as node_at
+from memejax.models.gnn.rgcn import RGCN as RGCN
+from memejax.models.gnn.sage import GraphSAGE as GraphSAGE
+from memejax.models.gnn.segments import edge_features as edge_features
+from memejax.models.gnn.segments import segment_softmax as segment_softmax

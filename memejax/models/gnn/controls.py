@@ -1,0 +1,62 @@
+"""What a graph network is compared with: the same nodes without any edge.
+
+Both map a graph with nodes `[N, d]` to logits `[G]`, as `GraphClassifier` does.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import jraph
+
+from memejax.models.gnn.readout import mean_nodes, node_at
+from memejax.models.gnn.segments import check_nodes
+from memejax.models.heads import Classifier
+from memejax.models.layers import Dense
+
+
+class MLP(nn.Module):
+    """One hidden layer over the image's and the text's node: [x_0, x_1].
+
+    Parameters: `hidden`, a `Dense`, and `classifier/logit`.
+
+    Attributes:
+        hidden: width of the hidden layer.
+        dropout: before the logit, in [0, 1).
+    """
+
+    hidden: int = 128
+    dropout: float = 0.5
+
+    @nn.compact
+    def __call__(self, graph: jraph.GraphsTuple, *, train: bool) -> jax.Array:
+        """Map nodes `[N, d]` to logits `[G]`; rng "dropout"."""
+        pair = jnp.concatenate([node_at(graph, 0), node_at(graph, 1)], axis=-1)
+        features = nn.relu(Dense(self.hidden, name="hidden")(pair))
+        return Classifier(self.dropout, name="classifier")(features, train=train)
+
+
+class DeepSets(nn.Module):
+    """A map of every node, their mean, a map of that: all nodes, in no order.
+
+    y = w . relu(W_2 mean_i relu(W_1 x_i))
+
+    Parameters: `node`, `graph`, each a `Dense`, and `classifier/logit`.
+
+    Attributes:
+        hidden: width of both maps.
+        dropout: before the logit, in [0, 1).
+
+    References:
+        Zaheer et al., Deep sets, 1703.06114, theorem 2, with a mean for the sum.
+    """
+
+    hidden: int = 128
+    dropout: float = 0.5
+
+    @nn.compact
+    def __call__(self, graph: jraph.GraphsTuple, *, train: bool) -> jax.Array:
+        """Map nodes `[N, d]` to logits `[G]`; rng "dropout"."""
+        nodes = nn.relu(Dense(self.hidden, name="node")(check_nodes(graph)))
+        pooled = mean_nodes(graph._replace(nodes=nodes))
+        features = nn.relu(Dense(self.hidden, name="graph")(pooled))
+        return Classifier(self.dropout, name="classifier")(features, train=train)

@@ -1,0 +1,78 @@
+"""GraphSAGE: a node's own features beside what its neighbours have together."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import jraph
+
+from memejax.models.gnn.segments import check_nodes
+from memejax.models.layers import Dense
+
+AGGREGATES = ("mean", "max")
+# PyTorch's default for a linear layer: uniform within 1 / sqrt(in).
+_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class GraphSAGE(nn.Module):
+    """An affine map of the neighbours' mean or maximum, and one of the node.
+
+        out_i = W_n aggregate_{j -> i} x_j + b + W_r x_i
+
+    over the edges j -> i as they are: no self loop is added, and a node without
+    edges aggregates to 0. Axes: N nodes, `d` features.
+
+    Parameters: `neighbours/kernel`, `root/kernel` `[in, features]`, `bias`
+    `[features]` (SAGEConv's `lin_l.weight`, `lin_r.weight`, `lin_l.bias`).
+
+    Attributes:
+        features: width of the output.
+        aggregate: "mean" or "max".
+
+    References:
+        Hamilton et al., Inductive representation learning on large graphs,
+        1706.02216, algorithm 1.
+
+    >>> graph = jraph.GraphsTuple(
+    ...     nodes=jnp.array([[1.0], [3.0], [10.0]]), edges=None, globals=None,
+    ...     senders=jnp.array([0, 1]), receivers=jnp.array([2, 2]),
+    ...     n_node=jnp.array([3]), n_edge=jnp.array([2]))
+    >>> one = {"kernel": jnp.ones((1, 1))}
+    >>> params = {"neighbours": one, "root": one, "bias": jnp.zeros(1)}
+    >>> print(GraphSAGE(1).apply({"params": params}, graph).nodes[:, 0])
+    [ 1.  3. 12.]
+    """
+
+    features: int
+    aggregate: str = "mean"
+
+    @nn.compact
+    def __call__(
+        self, graph: jraph.GraphsTuple, *, train: bool = False
+    ) -> jraph.GraphsTuple:
+        """Map nodes `[N, d]` to `[N, features]`; all else stays.
+
+        Raises:
+            ValueError: if the graph has no such nodes, or the aggregate is unknown.
+        """
+        del train  # Nothing here differs.
+        if self.aggregate not in AGGREGATES:
+            raise ValueError(
+                f"aggregate must be one of {AGGREGATES}, got {self.aggregate!r}"
+            )
+        x = check_nodes(graph)
+        n = len(x)
+        senders, receivers = graph.senders, graph.receivers
+        neighbours = Dense(
+            self.features, use_bias=False, kernel_init=_INIT, name="neighbours"
+        )
+        if self.aggregate == "max":
+            # 0, not the -inf of an empty maximum, at a node without edges.
+            most = jraph.segment_max_or_constant(x[senders], receivers, n)
+            out = neighbours(most)
+        else:
+            # Mapped first: the mean is then over features, which are mostly fewer.
+            total = jraph.segment_sum(neighbours(x)[senders], receivers, n)
+            count = jraph.segment_sum(jnp.ones(len(receivers)), receivers, n)
+            out = total / jnp.maximum(count, 1.0)[:, None]
+        root = Dense(self.features, use_bias=False, kernel_init=_INIT, name="root")
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return graph._replace(nodes=out + bias[None] + root(x))
