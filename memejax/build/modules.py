@@ -82,7 +82,7 @@ def image_encoder(config: ConfigDict, arm: str) -> Any:
 def fusion_arms(config: ConfigDict, vocabulary: int) -> fusion.Arms:
     """The arms with text: what multimodal CASS pretrains, and what is fine-tuned."""
     c = config.model
-    text_args = dict(vocab_size=vocabulary) | dict(c.text)
+    text_args: dict[str, Any] = {"vocab_size": vocabulary, **c.text}
     make_text = functools.partial(
         choose(TEXT_ENCODERS, text_args.pop("name"), "model.text.name"),
         dtype=choose(DTYPES, c.dtype, "model.dtype"),

@@ -16,6 +16,7 @@ import numpy as np
 from flax import traverse_util
 
 from memejax.models.distilbert import DistilBert
+from memejax.models.resnet import ResNet
 from memejax.models.vit import ViT
 from memejax.weights.configs import MODULES
 from memejax.weights.names import (
@@ -202,8 +203,17 @@ def _places(form: Form, sizes: Mapping[str, Any]) -> tuple[list[Place], int]:
 def _shapes(model: Any) -> tuple[tuple[tuple[TreePath, Shape], ...], int]:
     """Paths and shapes of a module's variables, and its features; cheap to ask again.
 
-    Nothing is computed, but tracing a network takes a while.
+    Nothing is computed, but tracing takes longer than reading a file: of blocks that
+    are alike (all of a transformer, all but the first of a ResNet's stage), one is
+    traced.
     """
+    if isinstance(model, ResNet):
+        blocks = {f"stage{i}_block": n for i, n in enumerate(model.stage_sizes)}
+        traced = 2
+        few = model.clone(stage_sizes=tuple(min(n, 2) for n in model.stage_sizes))
+    else:
+        blocks, traced = {"block": model.layers}, 1
+        few = model.clone(layers=min(model.layers, 1))
     if isinstance(model, DistilBert):
         inputs = [jax.ShapeDtypeStruct((1, 1), jnp.int32)] * 2
     else:
@@ -211,11 +221,19 @@ def _shapes(model: Any) -> tuple[tuple[tuple[TreePath, Shape], ...], int]:
         inputs = [jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)]
 
     def init(*inputs):
-        return model.init_with_output(jax.random.key(0), *inputs, train=False)
+        return few.init_with_output(jax.random.key(0), *inputs, train=False)
 
     out, tree = jax.eval_shape(init, *inputs)
-    flat = traverse_util.flatten_dict(tree)
-    return tuple((path, leaf.shape) for path, leaf in flat.items()), out.shape[-1]
+    found: list[tuple[TreePath, Shape]] = []
+    for path, leaf in traverse_util.flatten_dict(tree).items():
+        found.append((path, leaf.shape))
+        block = re.fullmatch(r"(.*block)(\d+)", path[1])
+        if block and int(block[2]) == traced - 1:
+            found += [
+                ((path[0], f"{block[1]}{i}", *path[2:]), leaf.shape)
+                for i in range(traced, blocks[block[1]])
+            ]
+    return tuple(found), out.shape[-1]
 
 
 def _place(path: TreePath, ours: Shape, form: Form, sizes: Mapping[str, Any]) -> Place:
