@@ -248,6 +248,7 @@ def data(*, image_size: int, text_length: int) -> ConfigDict:
             validation=0.2,
             on_bad_record="error",
             max_pixels=50_000_000,
+            # 0: the size that the checkpoints of weights.image_* were trained at.
             image_size=image_size,
             resize="square",
             text_length=text_length,

@@ -63,7 +63,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     """
     started = time.perf_counter()
     logs.say(_about_run(config))
-    config = build.adopt(config)
+    config = build.adopt(config, logs.say)
     path = folder.claim(workdir, config.to_dict(), build.RUNTIME)
     done = folder.read_json(path / "results.json")
     if done is not None:

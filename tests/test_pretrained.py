@@ -57,7 +57,13 @@ def test_encoders_start_from_checkpoints(tmp_path):
             "data.text_length": 12,
         }
     )
-    config = build.adopt(given)
+    said = []
+    config = build.adopt(given, said.append)
+    assert [line.split(",")[0] for line in said] == [
+        "weights.image_vit: huggingface vit",
+        "weights.text: huggingface bert",
+    ]
+    assert said[0].endswith(f"from {image}; trained at 12 pixels")
     assert given.data.tokenizer is None and given.model.text.hidden == 16
     assert config.data.tokenizer == str(written)
     assert (config.model.text.hidden, config.model.text.max_length) == (24, 12)
@@ -114,6 +120,19 @@ def test_a_checkpoint_of_another_kind_is_told(tmp_path):
             build.adopt(tiny(**{leaf: str(tmp_path)}))
     config = tiny()
     assert build.adopt(config) is config
+
+
+def test_pictures_may_have_the_size_of_the_checkpoint(tmp_path):
+    save(tmp_path, "vit")
+    zero = {"data.image_size": 0, "arms": ("vit",)}
+    config = tiny(**zero, **{"weights.image_vit": str(tmp_path)})
+    assert build.adopt(config).data.image_size == 12
+    with pytest.raises(ValueError, match="and none is named"):
+        build.adopt(tiny(**zero))
+    preprocessing = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": None}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessing))
+    with pytest.raises(ValueError, match="which say .*None.*: set it"):
+        build.adopt(config)
 
 
 def save_classifier(folder, arm, *, classes=CLASSES):

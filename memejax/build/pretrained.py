@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,28 +17,39 @@ KEPT = ("normalization", "dropout", "drop_path")
 TEXT_FAMILIES = ("distilbert", "bert")
 
 
-def adopt(config: ConfigDict) -> ConfigDict:
+def adopt(
+    config: ConfigDict, say: Callable[[str], None] = lambda line: None
+) -> ConfigDict:
     """The config with what the checkpoints under `weights` bring.
 
     An encoder that starts from a checkpoint has the checkpoint's sizes, whatever the
     section says of them; where its `normalization` is "checkpoint" it has the
-    checkpoint's mean and standard deviation; captions are cut up by the text
-    checkpoint's tokenizer unless `data.tokenizer` names another. Only the files'
-    headers are read.
+    checkpoint's mean and standard deviation; where `data.image_size` is 0 pictures have
+    the checkpoints' size; captions are cut up by the text checkpoint's tokenizer unless
+    `data.tokenizer` names another. Only the files' headers are read.
 
     Args:
       config: a run's.
+      say: is told a line a checkpoint.
 
     Returns:
       A copy; the config itself where no checkpoint is named.
 
     Raises:
       ValueError: if a checkpoint is not there, is not known, or is of another kind of
-        encoder than the arm's.
+        encoder than the arm's; if `data.image_size` is 0 and the checkpoints tell no
+        size, or two.
     """
-    if "weights" not in config or not _named(config):
+    if "weights" not in config:
+        return config
+    if not _named(config):
+        if not config.data.image_size:
+            raise ValueError(
+                "data.image_size=0 takes that of weights.image_*, and none is named"
+            )
         return config
     config = copy.deepcopy(config).unlock()
+    pixels = {}
     for arm in arm_names(config):
         name = config.weights[f"image_{arm}"]
         if name is None:
@@ -50,6 +62,10 @@ def adopt(config: ConfigDict) -> ConfigDict:
             mean, std, _ = found.preprocessing
             section["normalization"] = dict(mean=mean, std=std)
         config.model.image[arm] = section
+        pixels[arm] = found.preprocessing and found.preprocessing.size
+        say(_line(found, f"image_{arm}", name))
+    if not config.data.image_size:
+        config.data.image_size = _one_size(pixels)
     name = config.weights.text
     if name is not None:
         found = checkpoints.open_checkpoint(name)
@@ -57,7 +73,28 @@ def adopt(config: ConfigDict) -> ConfigDict:
         config.model.text = _section(config.model.text, "transformer", found)
         if config.data.tokenizer is None and found.tokenizer is not None:
             config.data.tokenizer = str(found.tokenizer)
+        say(_line(found, "text", name))
     return config.lock()
+
+
+def _one_size(pixels: dict[str, int | None]) -> int:
+    """The side that all checkpoints agree about."""
+    told = {size for size in pixels.values() if size}
+    if len(told) != 1:
+        raise ValueError(
+            "data.image_size=0 takes that of weights.image_*, which say "
+            f"{pixels or 'nothing'}: set it"
+        )
+    return told.pop()
+
+
+def _line(found: Checkpoint, leaf: str, name: str) -> str:
+    """What a checkpoint is, for the console."""
+    count = sum(tensor.size for tensor in found.tensors.values())
+    line = f"weights.{leaf}: {found.form}, {count / 1e6:.1f} M parameters, from {name}"
+    if found.preprocessing is not None and found.preprocessing.size:
+        line += f"; trained at {found.preprocessing.size} pixels"
+    return line
 
 
 def _named(config: ConfigDict) -> bool:
