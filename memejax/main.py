@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     # Imported here, so that --help and a misspelt flag answer at once.
-    from memejax import folder, parallel, train
+    from memejax import build, folder, parallel, train
     from memejax.data import hateful_memes
 
     # jax and orbax narrate at INFO; what the user is to read is printed.
@@ -35,7 +35,11 @@ def main(argv: Sequence[str]) -> None:
     workdir = _WORKDIR.value or f"runs/{config.name}-{config.preset}"
     try:
         train.run(config, workdir)
-    except (hateful_memes.BadRecordsError, folder.OtherRunError) as error:
+    except (
+        hateful_memes.BadRecordsError,
+        folder.OtherRunError,
+        build.CheckpointError,
+    ) as error:
         # These speak to the user, who has no need of a traceback.
         sys.exit(f"error: {error}")
 

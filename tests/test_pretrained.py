@@ -1,6 +1,7 @@
 """Runs that start from checkpoints: what comes with them, and where it goes."""
 
 import json
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from support import ROOT, TINY, tiny
 from tokenizers import Tokenizer
 from weights_support import golden, save
 
-from memejax import build, dataset
+from memejax import build, dataset, train
 from memejax.build import modules, variables
 from memejax.config import load_config
 from memejax.data import text
@@ -116,7 +117,7 @@ def test_a_checkpoint_of_another_kind_is_told(tmp_path):
         ("weights.text", "expected distilbert or bert"),
         ("weights.image_cnn", "expected resnet"),
     ):
-        with pytest.raises(ValueError, match=f"{leaf}=.* is a vit .*{expected}"):
+        with pytest.raises(ValueError, match=f"^{leaf}=.* is a vit .*{expected}"):
             build.adopt(tiny(**{leaf: str(tmp_path)}))
     config = tiny()
     assert build.adopt(config) is config
@@ -227,3 +228,47 @@ def test_the_reference_cuts_captions_up_the_same_way(tmp_path):
     assert tokenizer.encode("Bad Égo").tokens == [
         "[CLS]", "b", "##a", "##d", "e", "##g", "##o", "[SEP]",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("cut", "expected .* bytes"),
+        ("nan", "embeddings.word_embeddings.weight"),
+        ("pickle", "run code|without torch|torch"),
+        ("hub", "hf download"),
+    ],
+)
+def test_a_run_from_a_bad_checkpoint_ends_at_once(damage, said, tmp_path, monkeypatch):
+    """Before any data is made, and with nothing of the file run."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    name = tmp_path / "text"
+    name.mkdir()
+    tensors, _ = save_with_tokenizer(name, "bert")
+    file = name / "model.safetensors"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif damage == "nan":
+        key = next(k for k in tensors if k.endswith("word_embeddings.weight"))
+        tensors[key] = np.full_like(tensors[key], np.nan)
+        save_file(tensors, file)
+    elif damage == "pickle":
+        file.unlink()
+        (name / "pytorch_model.bin").write_bytes(pickle.dumps(Malicious(tmp_path)))
+    else:
+        name = "nobody/has-this"
+    config = tiny(**{"weights.text": str(name), "data.text_length": 12})
+    with pytest.raises(build.CheckpointError, match=f"^weights.text={name}: .*{said}"):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "executed").exists()
+
+
+class Malicious:
+    """Unpickling it makes a file."""
+
+    def __init__(self, folder):
+        self.file = str(folder / "executed")
+
+    def __reduce__(self):
+        return open, (self.file, "w")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -15,6 +16,19 @@ from memejax.weights.checkpoint import Checkpoint
 # Leaves of an encoder's section that do not describe its parameters.
 KEPT = ("normalization", "dropout", "drop_path")
 TEXT_FAMILIES = ("distilbert", "bert")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that a run cannot start from, and why."""
+
+
+@contextlib.contextmanager
+def told_of(leaf: str, name: str) -> Iterator[None]:
+    """Errors about a checkpoint begin with the leaf that named it."""
+    try:
+        yield
+    except ValueError as error:
+        raise CheckpointError(f"{leaf}={name}: {error}") from error
 
 
 def adopt(
@@ -36,8 +50,9 @@ def adopt(
       A copy; the config itself where no checkpoint is named.
 
     Raises:
-      ValueError: if a checkpoint is not there, is not known, or is of another kind of
-        encoder than the arm's; if `data.image_size` is 0 and the checkpoints tell no
+      CheckpointError: if a checkpoint is not there, is not known, or is of another kind
+        of encoder than the arm's.
+      ValueError: if `data.image_size` is 0 and the checkpoints tell no
         size, or two.
     """
     if "weights" not in config:
@@ -54,9 +69,8 @@ def adopt(
         name = config.weights[f"image_{arm}"]
         if name is None:
             continue
-        found = checkpoints.open_checkpoint(name)
         family = image_family(config, arm)
-        _check(found, (family,), f"weights.image_{arm}", name)
+        found = _opened(f"weights.image_{arm}", name, (family,))
         section = _section(config.model.image[arm], family, found)
         if section["normalization"] == "checkpoint" and found.preprocessing is not None:
             mean, std, _ = found.preprocessing
@@ -68,8 +82,7 @@ def adopt(
         config.data.image_size = _one_size(pixels)
     name = config.weights.text
     if name is not None:
-        found = checkpoints.open_checkpoint(name)
-        _check(found, TEXT_FAMILIES, "weights.text", name)
+        found = _opened("weights.text", name, TEXT_FAMILIES)
         config.model.text = _section(config.model.text, "transformer", found)
         if config.data.tokenizer is None and found.tokenizer is not None:
             config.data.tokenizer = str(found.tokenizer)
@@ -110,10 +123,14 @@ def _section(section: ConfigDict, name: str, found: Checkpoint) -> dict[str, Any
     return {"name": name, **kept, **found.architecture.sizes}
 
 
-def _check(found: Checkpoint, families: tuple[str, ...], leaf: str, name: str) -> None:
-    if found.architecture.name not in families:
-        raise ValueError(
-            f"{leaf}={name!r} is a {found.architecture.name} ({found.form}), expected "
-            f"{' or '.join(families)}: `python -m memejax.weights.inspect {name}` "
-            "tells what it is for"
-        )
+def _opened(leaf: str, name: str, families: tuple[str, ...]) -> Checkpoint:
+    """A checkpoint of one of these kinds."""
+    with told_of(leaf, name):
+        found = checkpoints.open_checkpoint(name)
+        if found.architecture.name not in families:
+            raise ValueError(
+                f"it is a {found.architecture.name} ({found.form}), expected "
+                f"{' or '.join(families)}: `python -m memejax.weights.inspect {name}` "
+                "tells what it is for"
+            )
+    return found

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from memejax import dataset, optim
+from memejax.build.pretrained import told_of
 from memejax.weights import checkpoint as checkpoints
 
 Tree = Any
@@ -42,21 +43,24 @@ def load_weights(config: ConfigDict, variables: Tree) -> Tree:
     """Puts the encoders' checkpoints named under `weights` in their places.
 
     Raises:
+      CheckpointError: if a file cannot be read, or holds what is not finite.
       ValueError: listing what is missing, unexpected or of another shape.
     """
     variables = jax.tree.map(lambda x: x, variables)
     for arm in config.arms:
-        for part, path in (
-            ("image_encoder", config.weights[f"image_{arm}"]),
-            ("text_encoder", config.weights.text),
+        for part, leaf in (
+            ("image_encoder", f"image_{arm}"),
+            ("text_encoder", "text"),
         ):
+            path = config.weights[leaf]
             place = variables["params"].get(f"arms_{arm}", {})
             if path is None or part not in place:
                 continue
             table = place[part].get("positions") if part == "image_encoder" else None
             # A ViT's checkpoint may be for pictures of another size.
             grid = None if table is None else math.isqrt(len(table) - 1)
-            loaded = checkpoints.load(path, grid=grid)
+            with told_of(f"weights.{leaf}", path):
+                loaded = checkpoints.load(path, grid=grid)
             what = f"{path}, a {loaded.architecture.name},"
             _replace(variables, loaded.variables, (f"arms_{arm}", part), what)
     return variables
@@ -146,7 +150,8 @@ def load_classifiers(config: ConfigDict, variables: Tree) -> Tree:
         place = variables["params"][f"arms_{arm}"]
         if path is None or "head" not in place:
             continue
-        classifier = checkpoints.load(path).classifier
+        with told_of(f"weights.image_{arm}", path):
+            classifier = checkpoints.load(path).classifier
         if classifier is None:
             raise ValueError(
                 f"{path} has no classifier: set weights.heads=False, or take a "
