@@ -55,7 +55,8 @@ def adopt(
       ValueError: if `data.image_size` is 0 and the checkpoints tell no
         size, or two.
     """
-    if "weights" not in config:
+    if "weights" not in config or "arms" not in config:
+        # Nothing starts from checkpoints here.
         return config
     if not _named(config):
         if not config.data.image_size:
