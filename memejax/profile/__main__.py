@@ -1,0 +1,73 @@
+"""The command line: `python -m memejax.profile --config=configs/cass_mm.py`.
+
+    python -m memejax.profile --config=FILE.py[:PRESET] [--config.LEAF=VALUE ...]
+      [--stage=pretrain|finetune|graph|classify] [--steps=5] [--out=DIR]
+
+Builds the stage as a run does, compiles its step, and traces the first call and a
+window of warm ones. DIR (default `runs/profile-<config>-<preset>-<stage>`) gets the
+traces for TensorBoard, and without any plugin profile.md, profile.csv, profile.json:
+time, FLOPs and bytes of every operation and module.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from memejax.config import find_config
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "the experiment, FILE.py or FILE.py:PRESET"
+)
+_STAGE = flags.DEFINE_string(
+    "stage", None, "pretrain, finetune, graph or classify; default: the config's first"
+)
+_STEPS = flags.DEFINE_integer("steps", 5, "warm steps in the traced window")
+_OUT = flags.DEFINE_string(
+    "out", None, "folder; default runs/profile-<config>-<preset>[-<stage>]"
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Profiles what the flags name."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    # Imported here, so that --help and a misspelt flag answer at once.
+    from memejax import parallel
+    from memejax.data import hateful_memes
+    from memejax.profile import command
+
+    # jax narrates at INFO; what the user is to read is printed.
+    logging.set_verbosity(logging.WARNING)
+    config = _CONFIG.value
+    if "classify" in config.stages and config.seeds > 1:
+        # As a run has it: a device to each core, for seeds side by side.
+        parallel.device_a_core()
+    parts = ["profile", config.name, config.preset, _STAGE.value]
+    out = _OUT.value or f"runs/{'-'.join(part for part in parts if part)}"
+    try:
+        command.run(config, out, stage=_STAGE.value, steps=_STEPS.value)
+    except (hateful_memes.BadRecordsError, ValueError) as error:
+        # These speak to the user, who has no need of a traceback.
+        sys.exit(f"error: {error}")
+
+
+def _argument(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    if flag.lstrip("-") != "config" or not equals:
+        return argument
+    file, preset = find_config(value)
+    return f"{flag}={file}" + ("" if preset is None else f":{preset}")
+
+
+def run() -> None:
+    """Entry point."""
+    flags.mark_flag_as_required("config")
+    app.run(main, argv=[_argument(argument) for argument in sys.argv])
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,213 @@
+"""A profile as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from memejax.profile import table
+from memejax.profile.runner import Profile, Window
+
+TOTAL = "total"
+# Rows of a table for reading; the CSV file has all.
+MOST = 40
+_COLUMNS = (
+    "calls",
+    "kernels",
+    "ms",
+    "time",
+    "GFLOP",
+    "FLOPs",
+    "GFLOP/s",
+    "of peak",
+    "MB",
+)
+_ABOUT = """\
+All figures are of one step. `calls`, `GFLOP` and `MB` (what the operations read and
+write) are counted in the program as written, `kernels` and `ms` measured in the
+compiled one; columns `time` and `FLOPs` are shares and add up to 100 %. A kernel that
+holds several operations stands, with all its time, in the row of its convolution or
+product if it has one; operations without a time were done inside other kernels.
+
+Time is summed over threads (CPU), streams (GPU) and devices, where operations may run
+side by side: a share is one of this sum, not of the clock. `GFLOP/s` is the rate while
+a product ran, on all devices together, `of peak` its share of the peak above. The time
+of the row "not attributed" belongs to no operation of the step.
+"""
+
+
+def write(
+    profile: Profile, folder: str | os.PathLike[str], *, title: str, facts: Mapping
+) -> list[pathlib.Path]:
+    """Writes profile.md, profile.csv and profile.json.
+
+    Args:
+      profile: of `measure`.
+      folder: gets the files.
+      title: of the page.
+      facts: name -> JSON, said before the tables.
+
+    Returns:
+      The files.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"profile.{suffix}" for suffix in ("md", "csv", "json")]
+    files[0].write_text(to_markdown(profile, title=title, facts=facts), "utf-8")
+    with files[1].open("w", newline="", encoding="utf-8") as file:
+        _write_csv(profile, file)
+    content = to_json(profile) | {"facts": dict(facts)}
+    files[2].write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    return files
+
+
+def to_markdown(profile: Profile, *, title: str, facts: Mapping[str, Any]) -> str:
+    """The tables for a person: by class (warm and cold), operation and module."""
+    said = {**facts, **_facts(profile)}
+    warm, cold = profile.warm, profile.cold
+    sections = [
+        (f"By class, warm ({warm.steps} steps)", table.by_class, warm),
+        ("By class, cold (the first call)", table.by_class, cold),
+        ("By operation, warm", table.by_operation, warm),
+        ("By module, warm", table.by_module, warm),
+    ]
+    facts_said = "\n".join(f"- {name}: {value}" for name, value in said.items())
+    parts = [f"# {title}\n", f"{facts_said}\n", _ABOUT]
+    for heading, grouped, window in sections:
+        rows = grouped(window.rows)
+        if grouped is table.by_class:
+            rows += table.group(rows, lambda _: ("", "", TOTAL))
+        parts += [f"## {heading}\n", _markdown(profile, window, rows[:MOST])]
+        if len(rows) > MOST:
+            parts.append(f"{len(rows) - MOST} shorter rows are in profile.csv.\n")
+    return "\n".join(parts)
+
+
+def to_json(profile: Profile) -> dict[str, Any]:
+    """Everything, as JSON; times in seconds, all figures a step's."""
+    counted = profile.counted
+
+    def of(window: Window) -> dict[str, Any]:
+        classes = table.by_class(window.rows)
+        return {
+            "steps": window.steps,
+            "seconds": window.seconds,
+            "idle": window.idle,
+            "by_class": [_figures(profile, window, r) for r in classes],
+            "operations": [_figures(profile, window, r) for r in window.rows],
+        }
+
+    return {
+        "flops": counted.flops / profile.steps,
+        "loops_counted_once": list(counted.loops),
+        "uncounted": dict(counted.uncounted),
+        "trace_seconds": profile.trace_seconds,
+        "compile_seconds": profile.compile_seconds,
+        "seconds": profile.seconds,
+        "wait": profile.wait,
+        "peak": profile.peak,
+        "peak_dtype": profile.dtype,
+        "devices": profile.devices,
+        "memory": profile.memory,
+        "cold": of(profile.cold),
+        "warm": of(profile.warm),
+    }
+
+
+def _facts(profile: Profile) -> dict[str, str]:
+    flops = profile.counted.flops / profile.steps
+    rate = flops / profile.seconds
+    said = {
+        "tracing and lowering": f"{profile.trace_seconds:.2f} s",
+        "compiling": f"{profile.compile_seconds:.2f} s",
+        "first call (cold)": f"{profile.cold.seconds * 1e3:.1f} ms a step",
+        "warm": f"{profile.seconds * 1e3:.1f} ms a step, of which "
+        f"{profile.wait * 1e3:.1f} ms wait for data; "
+        f"{profile.warm.seconds * 1e3:.1f} ms in the profiler",
+        "no operation ran": f"{profile.warm.idle:.1%} of the traced time (warm), "
+        f"{profile.cold.idle:.1%} (cold)",
+        "FLOPs": f"{flops / 1e9:.3f} G a step, {rate / 1e9:.1f} GFLOP/s, "
+        f"{rate / profile.peak:.1%} of the peak",
+        "peak": f"{profile.peak / 1e9:.1f} GFLOP/s, measured: a large "
+        f"{profile.dtype} product on {profile.devices} device(s)",
+        "memory": ", ".join(
+            f"{k} {v / 1e6:.1f} MB" for k, v in profile.memory.items() if v
+        ),
+    }
+    if profile.counted.loops:
+        places = ", ".join(profile.counted.loops)
+        said["while loops, their bodies counted once"] = places
+    if profile.counted.uncounted:
+        said["operations without a count"] = ", ".join(
+            f"{name} ({calls})" for name, calls in profile.counted.uncounted.items()
+        )
+    return said
+
+
+def _figures(profile: Profile, window: Window, row: table.Row) -> dict[str, Any]:
+    """A row with its shares and its rate; None where there is nothing to divide by."""
+    time = sum(r.seconds for r in window.rows)
+    flops = sum(r.flops for r in window.rows)
+    rate = None
+    # Elementwise arithmetic is done in other rows' kernels too: its rate means nothing.
+    whole = row.kind in ("", "convolution", "matmul", TOTAL)
+    if whole and row.seconds and row.flops:
+        rate = row.flops / row.seconds * profile.devices
+    return dataclasses.asdict(row) | {
+        "share_of_time": row.seconds / time if time else None,
+        "share_of_flops": row.flops / flops if flops else None,
+        "flops_per_second": rate,
+        "share_of_peak": None if rate is None else rate / profile.peak,
+    }
+
+
+def _markdown(profile: Profile, window: Window, rows: Sequence[table.Row]) -> str:
+    names = [
+        n for n in ("module", "primitive", "kind") if any(getattr(r, n) for r in rows)
+    ]
+    head = ["class" if name == "kind" else name for name in names]
+    lines = [[*head, *_COLUMNS], [*["---"] * len(names), *["---:"] * len(_COLUMNS)]]
+    for row in rows:
+        f = _figures(profile, window, row)
+        moved = row.bytes_in + row.bytes_out
+        lines.append(
+            [
+                *(getattr(row, name) for name in names),
+                f"{row.calls:,.0f}",
+                f"{row.kernels:,.0f}",
+                f"{row.seconds * 1e3:.3f}",
+                _percent(f["share_of_time"]),
+                f"{row.flops / 1e9:.4f}",
+                _percent(f["share_of_flops"]),
+                _giga(f["flops_per_second"]),
+                _percent(f["share_of_peak"]),
+                f"{moved / 1e6:,.1f}",
+            ]
+        )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def _giga(rate: float | None) -> str:
+    return "-" if rate is None else f"{rate / 1e9:,.1f}"
+
+
+def _write_csv(profile: Profile, file: Any) -> None:
+    """Every primitive of every module, cold and warm."""
+    windows = {"warm": profile.warm, "cold": profile.cold}
+    rows = [
+        {"window": name} | _figures(profile, window, row)
+        for name, window in windows.items()
+        for row in window.rows
+    ]
+    writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)

@@ -1,0 +1,265 @@
+"""Profiles a step: counts it, compiles it, and traces it cold and warm.
+
+Cold is the first call of the compiled step, compilation apart: memory is touched for
+the first time and libraries choose their algorithms. What one call of an unready
+program takes says little of a run; warm is what a run is made of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from memejax.profile import flops, hlo, scopes, table, trace
+
+# Side of the product that the peak is measured with: large enough to be at its
+# fastest, and done in a fraction of a second.
+_SIDE = {"cpu": 1024}
+_LARGE_SIDE = 8192
+_TRIES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """What a traced stretch shows; all figures of rows are a step's.
+
+    Attributes:
+      rows: every primitive of every module.
+      steps: traced.
+      seconds: by the host's clock, a step.
+      idle: share of the window in which no operation ran on any thread or stream.
+    """
+
+    rows: Sequence[table.Row]
+    steps: int
+    seconds: float
+    idle: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """A profiled step.
+
+    Attributes:
+      counted: of one call.
+      steps: steps that one call does.
+      trace_seconds: of tracing and lowering.
+      compile_seconds: of compiling, without any cache.
+      cold: the first call.
+      warm: the steps traced after the warm-up.
+      seconds: a warm step without the profiler, by the host's clock.
+      wait: part of it in which the host waited for data.
+      peak: measured FLOP/s of a large product on all devices together.
+      dtype: of that product's factors.
+      devices: that the step runs on.
+      memory: name -> bytes.
+    """
+
+    counted: flops.Counted
+    steps: int
+    trace_seconds: float
+    compile_seconds: float
+    cold: Window
+    warm: Window
+    seconds: float
+    wait: float
+    peak: float
+    dtype: str
+    devices: int
+    memory: dict[str, int]
+
+
+def measure(
+    step: Callable[..., Any],
+    state: Any,
+    *,
+    chunks: Iterable[tuple[int, Any]],
+    folder: str | os.PathLike[str],
+    steps: int = 5,
+    warmup: int = 2,
+    dtype: str = "float32",
+) -> Profile:
+    """Profiles `step(state, chunk) -> (state, metrics)`.
+
+    Args:
+      step: compiled by `jax.jit` and not called with these shapes before, so that its
+        operations know their modules; or a function to compile.
+      state: given up to a step that is compiled so.
+      chunks: (steps in it, chunk), all of the same shapes; 1 + warmup + 2 * steps are
+        taken.
+      folder: gets the traces, `cold/plugins/...` and `warm/plugins/...`.
+      steps: calls in the window.
+      warmup: calls between the cold one and the window.
+      dtype: of the product that the peak is measured with.
+
+    Returns:
+      Profile.
+
+    Raises:
+      ValueError: for a number of calls less than 1 (warmup: 0), or too few chunks.
+    """
+    if steps < 1 or warmup < 0:
+        raise ValueError(f"got steps={steps}, warmup={warmup}, expected >= 1 and >= 0")
+    folder, source, devices = pathlib.Path(folder), iter(chunks), _devices(state)
+    many, first = _next(source)
+    began = time.perf_counter()
+    with scopes.marked():
+        traced = (step if hasattr(step, "trace") else jax.jit(step)).trace(state, first)
+        lowered = traced.lower()
+    ready = time.perf_counter()
+    compiled = _compile(lowered)
+    compiling = time.perf_counter() - ready
+    counted = flops.count_jaxpr(traced.jaxpr, platform=_platform(devices[0]))
+    runner = _Runner(compiled, counted, many, state, source)
+    cold = runner.traced(folder / "cold", [first])
+    runner.timed(warmup)
+    seconds, wait = runner.timed(steps)
+    warm = runner.traced(folder / "warm", None, calls=steps)
+    return Profile(
+        counted=counted,
+        steps=many,
+        trace_seconds=ready - began,
+        compile_seconds=compiling,
+        cold=cold,
+        warm=warm,
+        seconds=seconds,
+        wait=wait,
+        peak=peak(devices, dtype=dtype),
+        dtype=dtype,
+        devices=len(devices),
+        memory=_memory(compiled, devices),
+    )
+
+
+def peak(devices: Sequence[Any], *, dtype: str) -> float:
+    """FLOP/s of a large matrix product, the best of five, on all devices at once.
+
+    In the precision that `dtype` has by default (TF32 for float32 on some GPUs), with
+    a float32 result, as the layers here multiply.
+
+    Args:
+      devices: of one kind.
+      dtype: "float32", "bfloat16", ...
+    """
+    side = _SIDE.get(devices[0].platform, _LARGE_SIDE)
+
+    @jax.jit
+    def product(x: jax.Array) -> jax.Array:
+        return jnp.matmul(x, x, preferred_element_type=jnp.float32)
+
+    factors = [jax.device_put(jnp.ones((side, side), dtype), d) for d in devices]
+    jax.block_until_ready([product(x) for x in factors])
+    times = []
+    for _ in range(_TRIES):
+        began = time.perf_counter()
+        jax.block_until_ready([product(x) for x in factors])
+        times.append(time.perf_counter() - began)
+    return len(devices) * 2 * side**3 / min(times)
+
+
+class _Runner:
+    """Calls the compiled step, its state going from call to call."""
+
+    def __init__(self, compiled, counted, many, state, source):
+        self._compiled, self._counted, self._many = compiled, counted, many
+        self._state, self._source = state, source
+        text = compiled.as_text()
+        self._program, self._operations = hlo.program_name(text), hlo.sources(text)
+
+    def timed(
+        self, calls: int, given: Sequence[Any] | None = None
+    ) -> tuple[float, float]:
+        """Seconds a step, and those of them that the data took to come."""
+        if not calls:
+            return 0.0, 0.0
+        wait, began = 0.0, time.perf_counter()
+        for i in range(calls):
+            asked = time.perf_counter()
+            chunk = given[i] if given else _next(self._source, self._many)[1]
+            wait += time.perf_counter() - asked
+            with jax.profiler.StepTraceAnnotation("step", step_num=i):
+                self._state, values = self._compiled(self._state, chunk)
+        jax.block_until_ready((self._state, values))
+        total = time.perf_counter() - began
+        return total / (calls * self._many), wait / (calls * self._many)
+
+    def traced(
+        self, folder: pathlib.Path, given: Sequence[Any] | None, *, calls: int = 1
+    ) -> Window:
+        """The same in the profiler."""
+        with trace.window(folder):
+            seconds, _ = self.timed(calls, given)
+        times = trace.read(trace.newest(folder))
+        rows = table.join(
+            self._counted,
+            times,
+            self._operations,
+            program=self._program,
+            calls=calls,
+            steps=self._many,
+        )
+        idle = times.idle / times.seconds if times.seconds else 1.0
+        return Window(rows, calls * self._many, seconds, idle)
+
+
+def _next(source: Iterator[tuple[int, Any]], many: int | None = None) -> tuple:
+    """The next chunk, of as many steps as the first."""
+    for count, chunk in source:
+        if many is None or count == many:
+            return count, chunk
+    raise ValueError("too few chunks, expected 1 + warmup + 2 * steps of one shape")
+
+
+def _compile(lowered: Any) -> Any:
+    """Compiles anew: a kept program has the names of who compiled it."""
+    before = jax.config.jax_compilation_cache_include_metadata_in_key
+    jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
+    try:
+        return lowered.compile()
+    finally:
+        jax.config.update("jax_compilation_cache_include_metadata_in_key", before)
+
+
+def _devices(state: Any) -> list[Any]:
+    """The devices that the state lies on; the first where it lies on none."""
+    arrays = [x for x in jax.tree.leaves(state) if isinstance(x, jax.Array)]
+    found = {d for x in arrays for d in x.sharding.device_set}
+    return sorted(found, key=lambda device: device.id) or jax.local_devices()[:1]
+
+
+def _platform(device: Any) -> str:
+    """Its name in `lax.platform_dependent`, which tells makers of GPUs apart."""
+    if device.platform != "gpu":
+        return device.platform
+    return "rocm" if "rocm" in device.client.platform_version else "cuda"
+
+
+def _memory(compiled: Any, devices: Sequence[Any]) -> dict[str, int]:
+    """Bytes of the step on a device by the compiler, and what was in use at most."""
+    found = {}
+    planned = compiled.memory_analysis()
+    if planned is not None:
+        found = {
+            "arguments": planned.argument_size_in_bytes,
+            "results": planned.output_size_in_bytes,
+            "of them in place of arguments": planned.alias_size_in_bytes,
+            "temporaries": planned.temp_size_in_bytes,
+            "code": planned.generated_code_size_in_bytes,
+        }
+    # The CPU keeps no count.
+    counts = devices[0].memory_stats() or {}
+    if "peak_bytes_in_use" in counts:
+        found["device, at most"] = counts["peak_bytes_in_use"]
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    found["host, at most"] = most * (1 if sys.platform == "darwin" else 1024)
+    return found
