@@ -113,7 +113,13 @@ def load(config: ConfigDict, workdir: pathlib.Path) -> Data:
 def _memes(config: ConfigDict, workdir: pathlib.Path) -> Data:
     """Memes on disk, as columns."""
     c = config.data
-    splits, facts = _splits(config, workdir)
+    root, splits, facts = read_memes(config, workdir)
+    if not {"train", c.dev} <= set(splits):
+        raise ValueError(
+            f"{root} has the splits {sorted(splits)}, but the config asks for "
+            f"train and data.dev={c.dev} ('validation' holds data.validation of the "
+            "training memes out)"
+        )
     tokenizer = _tokenizer(config, [m.text for m in splits["train"]], workdir)
     everything = [meme for memes in splits.values() for meme in memes]
     columns = pipeline.image_columns(
@@ -145,15 +151,29 @@ def _memes(config: ConfigDict, workdir: pathlib.Path) -> Data:
     return Data(loaded, c.dev, tokenizer.get_vocab_size(), facts)
 
 
-def _splits(
-    config: ConfigDict, workdir: pathlib.Path
-) -> tuple[dict[str, list[hateful_memes.Meme]], dict[str, Any]]:
-    """The usable memes of every split, and what there is to say of them."""
+def read_memes(
+    config: ConfigDict, folder: pathlib.Path
+) -> tuple[str, dict[str, list[hateful_memes.Meme]], dict[str, Any]]:
+    """The usable memes of every split of a config's data.
+
+    Args:
+      config: an experiment's; without `data.root` the built-in memes are written.
+      folder: for those, and for a list of bad records.
+
+    Returns:
+      The memes' folder; the splits, of which "validation" is held out of "train" where
+      `data.dev` says so; and what there is to say of them.
+
+    Raises:
+      hateful_memes.BadRecordsError: naming every bad record.
+      hateful_memes.MissingDataError: naming what was looked for.
+      ValueError: if there is no train split to hold a validation split out of.
+    """
     c = config.data
     facts: dict[str, Any] = {"name": "memes", "root": c.root}
     root = c.root
     if root is None:
-        root = os.fspath(workdir / "memes")
+        root = os.fspath(folder / "memes")
         made = synthetic_memes.write(
             root, seed=config.seed, size=c.image_size, **c.synthetic
         )
@@ -166,22 +186,20 @@ def _splits(
     )
     facts["bad_records"] = len(memes.bad)
     if memes.bad:
-        hateful_memes.write_bad_records(
-            os.fspath(workdir / "bad_records.jsonl"), memes.bad
-        )
+        path = os.fspath(folder / "bad_records.jsonl")
+        hateful_memes.write_bad_records(path, memes.bad)
     splits = dict(memes.splits)
-    if "train" not in splits or not (c.dev == "validation" or c.dev in splits):
-        raise ValueError(
-            f"{root} has the splits {sorted(splits)}, but the config asks for "
-            f"train and data.dev={c.dev} ('validation' holds data.validation of the "
-            "training memes out)"
-        )
     if c.dev == "validation":
+        if "train" not in splits:
+            raise ValueError(
+                f"{root} has the splits {sorted(splits)}: data.dev='validation' holds "
+                "data.validation of train out"
+            )
         splits["train"], splits["validation"] = hateful_memes.split_by_caption(
             splits["train"], fraction=c.validation, seed=config.seed
         )
     facts["sizes"] = {name: len(memes) for name, memes in splits.items()}
-    return splits, facts
+    return root, splits, facts
 
 
 def _tokenizer(config: ConfigDict, captions: list[str], workdir: pathlib.Path):

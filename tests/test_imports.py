@@ -16,7 +16,7 @@ ALL = {
     if p.name != "__init__.py"
 }
 # What is made of a finished run.
-ENDS = {"predict", "export"}
+ENDS = {"predict", "export", "extract"}
 # Part of memejax -> parts that it may import, itself aside.
 MAY = {
     "losses": set(),
@@ -41,11 +41,23 @@ MAY = {
     "probes": {"metrics"},
     "attention": set(),
     "scores": {"feeders", "metrics", "curriculum"},
-    "graphs": {"data"},
+    "graphs": {"data", "weights"},
     "build": ALL
     - {"train", "classify", "main", "loop", "report", "evaluate", "reproduce"}
     - ENDS,
     "predict": ALL
+    - {
+        "train",
+        "classify",
+        "main",
+        "loop",
+        "report",
+        "evaluate",
+        "reproduce",
+        "export",
+        "extract",
+    },
+    "extract": ALL
     - {
         "train",
         "classify",

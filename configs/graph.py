@@ -1,0 +1,185 @@
+"""Graphs of memes: stored features of pictures, captions and entities, and networks on
+them.
+
+demo (default)
+  command   python -m memejax.extract --config=configs/graph.py --out=STORE
+              --config.extract.run=RUN
+            python -m memejax.main --config=configs/graph.py --config.features=STORE
+              --config.graph.network=gat       or gcn, sage, gatv2, rgcn;
+                                               controls: mlp, deepsets, text
+  hardware  2 CPU cores, a minute a network
+  is        entities are the 3 x 3 tiles of a picture, as no detector comes with this;
+            features are those of RUN, a finished run such as the demo of
+            configs/supervised.py. Without one the encoders stay random, and it says so.
+            All networks beside each other: python -m memejax.reproduce table3
+
+full
+  command   python -m memejax.extract --config=configs/graph.py:full --out=STORE
+              --config.data.root=FOLDER --config.weights.image_cnn=RESNET50
+              --config.weights.text=DISTILBERT --config.weights.detector=MASKRCNN
+            python -m memejax.main --config=configs/graph.py:full
+              --config.features=STORE --config.data.root=FOLDER
+  hardware  one GPU or several; not run by us yet
+  is        MASKRCNN is torchvision's file of maskrcnn_resnet50_fpn. Entities are cut
+            out along their boxes. Picture and caption are joined too, classes weighted
+            alike, rates a hundredth of the published.
+
+paper
+  command   as full, with :paper
+              --config.graph.network=sage
+              --config.graph.optimizer.groups.all.lr=0.01     GraphSAGE's rate
+  is        pictures at 224 pixels, not normalised, and an entity as the whole picture
+            with all but the entity darkened by its soft mask, as published; then the
+            published networks, which came to chance: Adam at a rate of 0.1, nodes
+            normalised until they hardly differ, picture and caption joined through
+            entities alone, classes as they are. Not kept: there the encoders are
+            trained along with the graph network (in BatchNorms that saw the entities
+            of one meme at a time), here their features are stored; there the detector
+            sees pictures shrunk to 224 pixels, here the originals; there a dropout
+            before the logit is on at test time too; Adam's decay of 5e-4 in the
+            gradient; the last epoch is tested, here the best on the dev split.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from memejax.config import load_config
+
+
+def get_config(preset: str = "demo") -> ConfigDict:
+    config = load_config(f"configs/cass_mm.py:{preset}").unlock()
+    config.name = "graph"
+    # Which of model.image gives the features is extract.arm.
+    for section in ("stages", "arms", "pretrain", "finetune", "augment", "probe"):
+        del config[section]
+    del config.curriculum
+    # The detector's: a file of torchvision's Mask R-CNN.
+    config.weights.detector = placeholder(str)
+    config.extract = extract(**EXTRACT[preset])
+    if preset != "demo":
+        config.data.image_size = 224
+    if preset == "paper":
+        # None at all.
+        config.model.image.cnn = dict(
+            name="resnet50",
+            normalization=dict(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+        )
+    # The store to train on.
+    config.features = placeholder(str)
+    config.stages = ("graph", "evaluate")
+    config.graph = graph(**GRAPH[preset])
+    # Evaluations, checkpoints and lines at the same updates: a stretch of the plan
+    # between two of them is one program.
+    config.checkpoint.every = config.log.every = config.graph.eval_every
+    return config.lock()
+
+
+EXTRACT: dict[str, dict[str, Any]] = {
+    "demo": dict(entities="grid", allow_random=True),
+    "full": dict(entities="detector", dtype="float16", box_features=True, masks=True),
+    "paper": dict(entities="detector", crop="mask", masks=True),
+}
+GRAPH: dict[str, dict[str, Any]] = {
+    "demo": {},
+    "full": dict(epochs=30.0, patience=10),
+    "paper": dict(
+        network="gcn",
+        relations=("image_entity", "text_entity"),
+        normalize_features=True,
+        epochs=20.0,
+        batch=16,
+        balance=False,
+        eval_every=500,
+        optimizer=dict(
+            rule="adam",
+            schedule="constant",
+            warmup=0,
+            weight_decay=0.0,
+            clip=0.0,
+            groups=dict(all=dict(pattern=".*", lr=0.1)),
+        ),
+    ),
+}
+
+
+def extract(**changes: Any) -> ConfigDict:
+    """What `python -m memejax.extract` computes and stores."""
+    section = ConfigDict(
+        dict(
+            # A finished run whose encoders are used; without one, those of `weights`
+            # with this config's `model`.
+            run=placeholder(str),
+            # Of the run, or of model.image.
+            arm="cnn",
+            # Whether encoders without a run or a checkpoint may stay random.
+            allow_random=False,
+            # "detector", "grid" or "none".
+            entities="grid",
+            # Tiles a side, of "grid".
+            grid=3,
+            # Of "detector": the most entities a meme, and what their scores exceed.
+            k=10,
+            score=0.05,
+            # "box" cuts an entity out, "mask" darkens the picture around it.
+            crop="box",
+            # Pictures are resized to these for the detector, as torchvision does.
+            min_side=800,
+            max_side=1333,
+            # Pictures that it sees at once.
+            detector_batch=8,
+            # What else is stored: features of the caption's tokens; of "detector" its
+            # own features of the boxes, and the masks.
+            tokens=False,
+            box_features=False,
+            masks=False,
+            # Of the stored features: "float32" or "float16".
+            dtype="float32",
+            # Memes a file, and memes (or entities) computed at once.
+            chunk=256,
+            batch=32,
+        )
+    )
+    section.update(changes)
+    return section
+
+
+def graph(**changes: Any) -> ConfigDict:
+    """The network that reads stored features, and how it is trained."""
+    section = dict(
+        # gcn, sage, gat, gatv2, rgcn; controls without edges: mlp on picture and
+        # caption, deepsets on all nodes, text.
+        network="gat",
+        # What joins a meme's nodes; more of them in memejax.graphs.meme_graph.
+        relations=("image_entity", "text_entity", "image_text"),
+        # Of "overlap": the IoU that is exceeded; of "similar": neighbours an entity.
+        overlap=0.3,
+        similar=2,
+        # Fields of the edges that gcn ("weight") or gatv2 (any) reads.
+        edge_fields=(),
+        # Of a projected node, and its dropout.
+        width=256,
+        projection_dropout=0.1,
+        # Nodes made positive and of sum 1, as published.
+        normalize_features=False,
+        # Of the networks with edges: "mean", "attention", or "node", the image's.
+        readout="mean",
+        epochs=10.0,
+        batch=64,
+        balance=True,
+        eval_every=100,
+        patience=0,
+        optimizer=dict(
+            rule="adamw",
+            schedule="cosine",
+            warmup=50,
+            weight_decay=0.01,
+            clip=1.0,
+            groups=dict(
+                encoder=dict(pattern="encoder/.*", lr=1e-3),
+                head=dict(pattern="head/.*", lr=1e-3),
+            ),
+        ),
+    )
+    return ConfigDict(section | changes)

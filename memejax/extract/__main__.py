@@ -1,0 +1,48 @@
+"""The command line of `python -m memejax.extract`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from memejax.config import find_config
+from memejax.extract.extraction import extract
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "the experiment, FILE.py or FILE.py:PRESET"
+)
+_OUT = flags.DEFINE_string("out", None, "the store's folder")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Extracts what the flags name."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    # jax and orbax narrate at INFO; what the user is to read is printed.
+    logging.set_verbosity(logging.WARNING)
+    try:
+        extract(_CONFIG.value, _OUT.value)
+    except ValueError as error:
+        # These speak to the user, who has no need of a traceback.
+        sys.exit(f"error: {error}")
+
+
+def _argument(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    if flag.lstrip("-") != "config" or not equals:
+        return argument
+    file, preset = find_config(value)
+    return f"{flag}={file}" + ("" if preset is None else f":{preset}")
+
+
+def run() -> None:
+    """Entry point."""
+    flags.mark_flags_as_required(["config", "out"])
+    app.run(main, argv=[_argument(argument) for argument in sys.argv])
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,194 @@
+"""Features of pictures and captions."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from memejax import augment, build, optim, parallel
+from memejax.build.modules import arm_names, normalization
+from memejax.data import text
+from memejax.extract.sources import Source, Variables
+from memejax.models.fusion import pool_tokens
+
+Tree = Any
+
+
+class Captions(NamedTuple):
+    """Features of n captions.
+
+    Attributes:
+        pooled: float32 `[n, d]`.
+        tokens: float32 `[n, t, d]`, zeros where there is none.
+        where: bool `[n, t]`, which tokens there are, special ones included.
+    """
+
+    pooled: np.ndarray
+    tokens: np.ndarray
+    where: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoders:
+    """What gives memes their features.
+
+    Attributes:
+        image: pictures, uint8 `[n, s, s, 3]` -> float32 `[n, d]`.
+        text: n captions -> Captions.
+        size: s.
+        resize: how a picture becomes square, see `images.decode`.
+        image_width: features of a picture.
+        tokens: t and d of the text encoder's outputs.
+        parts: JSON, what the features depend on: "image" and "text".
+        names: JSON, where the encoders come from, for people.
+    """
+
+    image: Callable[[np.ndarray], np.ndarray]
+    text: Callable[[Sequence[str]], Captions]
+    size: int
+    resize: str
+    image_width: int
+    tokens: tuple[int, int]
+    parts: Mapping[str, Any]
+    names: Mapping[str, str]
+
+
+def make_encoders(source: Source, *, mesh: Mesh, batch: int) -> Encoders:
+    """Functions of pictures and captions, compiled for all devices.
+
+    Args:
+        source: the encoders.
+        mesh: of the devices that a batch is split over.
+        batch: pictures, or captions, at once.
+
+    Raises:
+        ValueError: for a batch that the devices do not share evenly.
+    """
+    parallel.check_batch(mesh, batch)
+    config, tokenizer = source.config, source.tokenizer
+    c, (name,) = config.data, arm_names(config)
+    arm = build.fusion_arms(config, tokenizer.get_vocab_size()).arms[name]
+    scale = normalization(config, name)
+    pooling = config.model.arm.text_pooling
+
+    def image_fn(variables: Variables, inputs: Mapping[str, jax.Array]) -> jax.Array:
+        images = augment.normalize(augment.to_float(inputs["image"]), **scale)
+        return arm.image_encoder.apply(variables, images, train=False)
+
+    def text_fn(variables: Variables, inputs: Mapping[str, jax.Array]):
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        tokens = arm.text_encoder.apply(variables, ids, mask, train=False)
+        return pool_tokens(tokens, mask, pooling=pooling), tokens
+
+    of_images = _in_batches(image_fn, source.image, mesh=mesh, batch=batch)
+    of_captions = _in_batches(text_fn, source.text, mesh=mesh, batch=batch)
+
+    def captions(texts: Sequence[str]) -> Captions:
+        encoded = text.encode(tokenizer, texts, length=c.text_length)
+        ids, mask = encoded.input_ids, encoded.attention_mask
+        pooled, tokens = of_captions({"input_ids": ids, "attention_mask": mask})
+        # An encoder without order gives one vector for all tokens.
+        where = mask[:, : tokens.shape[1]] != 0
+        return Captions(pooled, np.where(where[..., None], tokens, 0), where)
+
+    shapes = _shapes(image_fn, text_fn, source)
+    return Encoders(
+        image=lambda images: of_images({"image": images})[0],
+        text=captions,
+        size=c.image_size,
+        resize=c.resize,
+        image_width=shapes[0].shape[-1],
+        tokens=shapes[1].shape[1:],
+        parts=_parts(source, name, scale),
+        names=source.names,
+    )
+
+
+def _in_batches(
+    apply: Callable[..., Any], variables: Variables, *, mesh: Mesh, batch: int
+) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+    """`apply` of any number of rows: compiled for one batch, the last filled up."""
+    compiled = parallel.jit_predict(apply, mesh)
+    placed = jax.device_put(dict(variables), parallel.replicated(mesh))
+
+    def run(columns: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        n = len(next(iter(columns.values())))
+        outputs: list[list[np.ndarray]] = []
+        # No rows have widths as well: those of a batch of zeros.
+        for start in range(0, max(n, 1), batch):
+            part = {k: values[start : start + batch] for k, values in columns.items()}
+            real = min(batch, n - start)
+            filled = {
+                k: np.concatenate(
+                    [rows, np.zeros((batch - real, *rows.shape[1:]), rows.dtype)]
+                )
+                for k, rows in part.items()
+            }
+            leaves = jax.device_get(jax.tree.leaves(compiled(placed, filled)))
+            outputs.append([np.asarray(leaf[:real], np.float32) for leaf in leaves])
+        return [np.concatenate(rows) for rows in zip(*outputs, strict=True)]
+
+    return run
+
+
+def _shapes(image_fn, text_fn, source: Source) -> tuple[Any, Any]:
+    """Shapes of a picture's features and of a caption's tokens; nothing is computed."""
+    c = source.config.data
+    image = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, 3), jnp.uint8)
+    ids = jax.ShapeDtypeStruct((1, c.text_length), jnp.int32)
+    captions = {"input_ids": ids, "attention_mask": ids}
+    features = jax.eval_shape(image_fn, source.image, {"image": image})
+    return features, jax.eval_shape(text_fn, source.text, captions)[1]
+
+
+def _parts(source: Source, arm: str, scale: Mapping[str, Any]) -> dict[str, Any]:
+    """What the features depend on."""
+    c, model = source.config.data, source.config.model
+    tokenizer = hashlib.sha256(source.tokenizer.to_str().encode()).hexdigest()
+    return {
+        "image": {
+            "parameters": tree_digest(source.image),
+            "encoder": _described(model.image[arm]),
+            "normalization": {name: list(values) for name, values in scale.items()},
+            "size": c.image_size,
+            "resize": c.resize,
+            "dtype": model.dtype,
+        },
+        "text": {
+            "parameters": tree_digest(source.text),
+            "encoder": _described(model.text),
+            "tokenizer": tokenizer,
+            "length": c.text_length,
+            "pooling": model.arm.text_pooling,
+            "dtype": model.dtype,
+        },
+    }
+
+
+def _described(section: ConfigDict) -> dict[str, Any]:
+    """An encoder's section, but for its normalisation, which has a place of its own."""
+    return {k: v for k, v in section.to_dict().items() if k != "normalization"}
+
+
+def tree_digest(tree: Tree) -> str:
+    """SHA-256 of a tree of arrays: paths, shapes, dtypes, values.
+
+    Args:
+        tree: of arrays, on any device.
+
+    Returns:
+        Hexadecimal.
+    """
+    whole = hashlib.sha256()
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    for path, leaf in sorted(leaves, key=lambda pair: optim.path_of(pair[0])):
+        array = np.ascontiguousarray(leaf)
+        whole.update(f"{optim.path_of(path)} {array.dtype} {array.shape}\n".encode())
+        whole.update(array.tobytes())
+    return whole.hexdigest()

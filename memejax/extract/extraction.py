@@ -1,0 +1,239 @@
+"""The pass over a data set: what it depends on, and a shard after the other."""
+
+import os
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from memejax import build, logs, parallel
+from memejax.extract import cutting
+from memejax.extract.detector import load_detector, mask_rcnn
+from memejax.extract.encoders import Encoders, make_encoders, tree_digest
+from memejax.extract.entities import Finder, grid_entities, no_entities
+from memejax.extract.features import Options, columns_of, expected_columns
+from memejax.extract.memes import memes_digest, read_memes
+from memejax.extract.sources import find_source
+from memejax.graphs.shards import FLOATS
+from memejax.graphs.store_writer import StoreWriter
+
+
+def extract(config: ConfigDict, out: str | os.PathLike[str]) -> str:
+    """Writes the feature store that a config describes, or what is missing of it.
+
+    A pass that was stopped, and was asked for again, computes only the shards that are
+    not there yet. Of n processes the i-th writes the shards whose number is i modulo
+    n; when one returns, those of others may not be there yet.
+
+    The store's key has these parts: `data` (splits, ids, captions, labels and the
+    contents of the picture files), `image` and `text` (parameters, architecture,
+    normalisation, tokenizer, sizes), `entities` (how they are found and cut out, the
+    detector's parameters) and `layout` (columns, and memes a shard).
+
+    Args:
+        config: an experiment's, as configs/graph.py has it; `extract` is the section.
+        out: the store's folder, made if missing.
+
+    Returns:
+        The store's key, for `memejax.graphs.store.open_store`.
+
+    Raises:
+        OtherStoreError: if the folder holds a store of another key, with what differs.
+        BadRecordsError: naming every bad record of the data.
+        ValueError: for what else does not fit, with what to do.
+    """
+    c = config.extract
+    folder = pathlib.Path(out).absolute()
+    options = _options(config)
+    mesh = build.mesh(config)
+    parallel.check_batch(mesh, c.batch)
+    finder, how = _finder(config, mesh, masks=options.masks or options.crop == "mask")
+    folder.mkdir(parents=True, exist_ok=True)
+    root, memes = read_memes(config, folder)
+    training = [meme.text for meme in memes if meme.split == "train"]
+    source = find_source(config, captions=training, folder=folder)
+    encoders = make_encoders(source, mesh=mesh, batch=c.batch)
+    _check_crop(options, encoders)
+    digest = memes_digest(memes, threads=config.pipeline.threads)
+    real_root = os.path.realpath(root)
+    writer = StoreWriter(
+        folder,
+        parts={"data": {"memes": digest}, **encoders.parts, "entities": how},
+        columns=expected_columns(encoders, finder, options=options),
+        chunk=c.chunk,
+        memes=[
+            {
+                "id": meme.id,
+                "split": meme.split,
+                "caption": meme.text,
+                "label": meme.label,
+                "image": os.path.relpath(meme.image, real_root),
+            }
+            for meme in memes
+        ],
+        facts={
+            "preset": config.preset,
+            "root": root,
+            "encoders": dict(encoders.names),
+            "detector": config.weights.detector if c.entities == "detector" else None,
+        },
+    )
+    _say_what(config, writer, encoders)
+
+    def compute(rows: range) -> dict[str, np.ndarray]:
+        # A part at a time: the entities of a whole shard would take gigabytes.
+        parts = [
+            columns_of(
+                memes[start : min(start + c.batch, rows.stop)],
+                encoders,
+                finder=finder,
+                options=options,
+                max_pixels=config.data.max_pixels,
+                threads=config.pipeline.threads,
+            )
+            for start in range(rows.start, rows.stop, c.batch)
+        ]
+        return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+
+    fill(writer, compute, process=jax.process_index(), of=jax.process_count())
+    return writer.facts["key"]
+
+
+def fill(
+    writer: StoreWriter,
+    compute: Callable[[range], Mapping[str, np.ndarray]],
+    *,
+    process: int = 0,
+    of: int = 1,
+) -> None:
+    """Computes the missing shards of a store that are one process's.
+
+    Args:
+        writer: of the store.
+        compute: which memes -> their columns.
+        process: which process this is, from 0,
+        of: of so many.
+
+    Raises:
+        ValueError: if columns are not as the store has them.
+    """
+    mine = [shard for shard in writer.missing() if shard % of == process]
+    share = f" (process {process} of {of})" if of > 1 else ""
+    total = sum(len(writer.rows(shard)) for shard in mine)
+    done, start = 0, time.perf_counter()
+    for shard in mine:
+        rows = writer.rows(shard)
+        writer.write(shard, compute(rows))
+        done += len(rows)
+        speed = done / max(time.perf_counter() - start, 1e-9)
+        logs.say(
+            f"extract{share} {done:>{len(str(total))}}/{total}  "
+            f"{100 * done / total:3.0f}%  {speed:.1f} memes/s"
+            f"  ETA {logs.clock((total - done) / speed)}"
+        )
+    left = len(writer.missing())
+    other = f"; {left} are other processes' and not there yet" if left else ""
+    logs.say(
+        f"{writer.count - left} of {writer.count} shards in {writer.folder}{other}"
+    )
+
+
+def _options(config: ConfigDict) -> Options:
+    c = config.extract
+    build.choose(dict.fromkeys(cutting.CROPS), c.crop, "extract.crop")
+    build.choose(dict.fromkeys(FLOATS), c.dtype, "extract.dtype")
+    if c.entities != "detector" and (c.crop == "mask" or c.masks or c.box_features):
+        raise ValueError(
+            f"extract.entities={c.entities!r} has no masks and no features of its own: "
+            "set extract.crop=box, extract.masks=False and extract.box_features=False, "
+            "or extract.entities=detector"
+        )
+    return Options(
+        crop=c.crop,
+        tokens=c.tokens,
+        box_features=c.box_features,
+        masks=c.masks,
+        dtype=c.dtype,
+    )
+
+
+def _check_crop(options: Options, encoders: Encoders) -> None:
+    if options.crop == "mask" and encoders.resize != "square":
+        raise ValueError(
+            f"data.resize={encoders.resize!r}: extract.crop=mask needs 'square', as "
+            "masks are laid over the stretched picture"
+        )
+
+
+def _detector(
+    config: ConfigDict, mesh: Mesh, masks: bool
+) -> tuple[Finder, dict[str, Any]]:
+    c = config.extract
+    if config.weights.detector is None:
+        raise ValueError(
+            "extract.entities='detector' needs weights.detector, torchvision's file of "
+            "maskrcnn_resnet50_fpn; extract.entities=grid needs no detector"
+        )
+    detector = load_detector(config.weights.detector)
+    settings = {
+        "most": c.k,
+        "score": c.score,
+        "min_side": c.min_side,
+        "max_side": c.max_side,
+        "masks": masks,
+    }
+    finder = mask_rcnn(detector, mesh=mesh, batch=c.detector_batch, **settings)
+    how = {
+        **settings,
+        "crop": c.crop,
+        "sizes": dict(detector.sizes),
+        "parameters": tree_digest(detector.variables),
+    }
+    return finder, how
+
+
+def _grid(config: ConfigDict, mesh: Mesh, masks: bool) -> tuple[Finder, dict[str, Any]]:
+    return grid_entities(config.extract.grid), {"grid": config.extract.grid}
+
+
+def _none(config: ConfigDict, mesh: Mesh, masks: bool) -> tuple[Finder, dict[str, Any]]:
+    return no_entities(), {}
+
+
+FINDERS = {"detector": _detector, "grid": _grid, "none": _none}
+
+
+def _finder(
+    config: ConfigDict, mesh: Mesh, *, masks: bool
+) -> tuple[Finder, dict[str, Any]]:
+    """What finds entities, and what that depends on."""
+    name = config.extract.entities
+    finder, how = build.choose(FINDERS, name, "extract.entities")(config, mesh, masks)
+    return finder, {"by": name, **how}
+
+
+def _say_what(config: ConfigDict, writer: StoreWriter, encoders: Encoders) -> None:
+    """What is computed, and what of it is there."""
+    facts = writer.facts
+    sizes = ", ".join(f"{n} of {name}" for name, n in facts["splits"].items())
+    logs.say(f"features of {sizes}; preset {config.preset}")
+    for name in encoders.names.values():
+        logs.say(f"  {name}")
+    if any("RANDOM" in name for name in encoders.names.values()):
+        logs.say(
+            "  a random encoder knows nothing of memes: --config.extract.run=RUN takes "
+            "those of a finished run"
+        )
+    logs.say(f"  entities: {config.extract.entities}, at most {_k(facts)} a meme")
+    there = writer.count - len(writer.missing())
+    if there:
+        logs.say(f"  {there} of {writer.count} shards are there already")
+
+
+def _k(facts: Mapping[str, Any]) -> int:
+    return facts["columns"]["where"][1][0]

@@ -1,0 +1,148 @@
+"""All that a store keeps of some memes: the columns of a shard."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from memejax.data import images
+from memejax.data.hateful_memes import Meme
+from memejax.extract import cutting
+from memejax.extract.encoders import Encoders
+from memejax.extract.entities import Entities, Finder, tidied
+from memejax.graphs.hashes import difference_hash
+from memejax.graphs.shards import Column, columns
+
+# Brightness as the eye has it, of red, green and blue.
+GREY = np.array([0.299, 0.587, 0.114])
+
+
+class Options(NamedTuple):
+    """What is computed beside the features of pictures, captions and entities.
+
+    Attributes:
+        crop: "box" or "mask", how an entity is cut out.
+        tokens: whether features of the captions' tokens are kept.
+        box_features: whether the finder's own features are.
+        masks: whether masks are.
+        dtype: of stored features, "float32" or "float16".
+    """
+
+    crop: str = "box"
+    tokens: bool = False
+    box_features: bool = False
+    masks: bool = False
+    dtype: str = "float32"
+
+
+def expected_columns(
+    encoders: Encoders, finder: Finder, *, options: Options
+) -> dict[str, Column]:
+    """The columns that `columns_of` gives, without computing any."""
+    return columns(
+        image=encoders.image_width,
+        text=encoders.tokens[1],
+        entities=encoders.image_width,
+        k=finder.most,
+        dtype=options.dtype,
+        tokens=encoders.tokens if options.tokens else None,
+        box_features=finder.width if options.box_features else None,
+        masks=options.masks,
+    )
+
+
+def columns_of(
+    memes: Sequence[Meme],
+    encoders: Encoders,
+    *,
+    finder: Finder,
+    options: Options,
+    max_pixels: int = images.MAX_PIXELS,
+    threads: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Features and entities of some memes, which are in memory at once.
+
+    Args:
+        memes: n of them, at least one.
+        encoders: of pictures and captions.
+        finder: of entities; k at most.
+        options: what is computed.
+        max_pixels: larger pictures are refused.
+        threads: how many pictures are read at once; None: one a core.
+
+    Returns:
+        Arrays `[n, ...]` as `memejax.graphs.shards` lists them; features are float32.
+        A meme without entities has `where` False, and zeros.
+
+    Raises:
+        ImageError: if a picture cannot be read.
+        ValueError: if the finder's boxes or scores are not finite, or it lacks
+            features or masks that the options ask for.
+    """
+    paths = [meme.image for meme in memes]
+    squares, _, errors = images.decode_all(
+        paths,
+        size=encoders.size,
+        resize=encoders.resize,
+        max_pixels=max_pixels,
+        threads=threads,
+    )
+    if errors:
+        raise next(iter(errors.values()))
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+        read = list(
+            pool.map(lambda p: cutting.read_picture(p, max_pixels=max_pixels), paths)
+        )
+        pictures = [picture for picture, _ in read]
+        sizes = np.array([p.shape[:2] for p in pictures], np.int32)
+        originals = np.array([size for _, size in read], np.int32)
+        found = tidied(finder.find(pictures), sizes)
+        _check(found, options)
+
+        def cut(row: int) -> np.ndarray:
+            where = found.where[row]
+            boxes = found.boxes[row][where]
+            if options.crop == "box" or found.masks is None:
+                return cutting.cut_boxes(pictures[row], boxes, size=encoders.size)
+            masks = found.masks[row][where]
+            size = (int(sizes[row, 0]), int(sizes[row, 1]))
+            return cutting.cut_masks(squares[row], boxes, masks=masks, size=size)
+
+        crops = np.concatenate(list(pool.map(cut, range(len(memes)))))
+    entities = np.zeros((*found.where.shape, encoders.image_width), np.float32)
+    entities[found.where] = encoders.image(crops)
+    captions = encoders.text([meme.text for meme in memes])
+    values = {
+        "image": encoders.image(squares),
+        "text": captions.pooled,
+        "entities": entities,
+        "where": found.where,
+        "boxes": cutting.to_original(found.boxes, sizes, originals=originals),
+        "sizes": originals,
+        "classes": found.classes,
+        "scores": found.scores,
+        "hash": difference_hash(squares @ GREY),
+    }
+    if options.tokens:
+        values |= {"tokens": captions.tokens, "token_where": captions.where}
+    if options.box_features and found.features is not None:
+        values["box_features"] = found.features
+    if options.masks and found.masks is not None:
+        values["masks"] = found.masks
+    return values
+
+
+def _check(found: Entities, options: Options) -> None:
+    """Raises ValueError where the finder lacks what the options ask for."""
+    needed = {
+        "masks": (options.masks or options.crop == "mask", found.masks),
+        "box_features": (options.box_features, found.features),
+    }
+    for name, (asked, there) in needed.items():
+        if asked and there is None:
+            raise ValueError(
+                f"got entities without {name}: only a detector has them, set "
+                "extract.entities=detector"
+            )

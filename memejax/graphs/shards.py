@@ -1,0 +1,207 @@
+"""Shards of a feature store: files of columns, some hundred memes each.
+
+A shard is a .safetensors. That format is one file that a rename makes whole at once,
+is mapped by numpy without a copy, and needs no package that is not here already.
+Columns are arrays `[n, ...]`, n the memes of the shard, k entities and t tokens each:
+
+    image         float [n, d_i]         features of the picture
+    text          float [n, d_t]         features of the caption
+    entities      float [n, k, d_e]      features of what was cut out of the picture
+    where         bool [n, k]            which entities there are; others are 0
+    boxes         float32 [n, k, 4]      (x1, y1, x2, y2), pixels of the picture
+    sizes         int32 [n, 2]           height and width of the picture
+    classes       int32 [n, k]           of the detector
+    scores        float32 [n, k]         of the detector, in [0, 1]
+    hash          uint64 [n]             perceptual, `graphs.difference_hash`
+    tokens        float [n, t, d]        optional: features of the caption's tokens
+    token_where   bool [n, t]            with tokens: which there are
+    box_features  float [n, k, d_b]      optional: of the detector
+    masks         uint8 [n, k, 28, 28]   optional: 255 is the entity, over its box
+
+"float" is float32 or float16. Beside them a shard carries the key of its store.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from memejax.weights.formats import read_safetensors
+
+# Where a shard has its store's key, as the bytes of the text.
+KEY = "key"
+FLOATS = ("float32", "float16")
+MASK = 28
+# At most so many memes are named in an error.
+SHOWN = 5
+
+
+class Column(NamedTuple):
+    """Of a column: numpy's name of the dtype, and the shape of a meme's part."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def columns(
+    *,
+    image: int,
+    text: int,
+    entities: int,
+    k: int,
+    dtype: str = "float32",
+    tokens: tuple[int, int] | None = None,
+    box_features: int | None = None,
+    masks: bool = False,
+) -> dict[str, Column]:
+    """The columns of a store.
+
+    Args:
+        image: d_i.
+        text: d_t.
+        entities: d_e.
+        k: entities a meme, at least 0.
+        dtype: of features, "float32" or "float16".
+        tokens: t and d, or None without them.
+        box_features: d_b, or None without them.
+        masks: whether there are masks.
+
+    Returns:
+        Column by name.
+
+    Raises:
+        ValueError: for another dtype.
+    """
+    if dtype not in FLOATS:
+        raise ValueError(f"got dtype {dtype!r}, expected one of {', '.join(FLOATS)}")
+    made = {
+        "image": Column(dtype, (image,)),
+        "text": Column(dtype, (text,)),
+        "entities": Column(dtype, (k, entities)),
+        "where": Column("bool", (k,)),
+        "boxes": Column("float32", (k, 4)),
+        "sizes": Column("int32", (2,)),
+        "classes": Column("int32", (k,)),
+        "scores": Column("float32", (k,)),
+        "hash": Column("uint64", ()),
+    }
+    if tokens is not None:
+        made["tokens"] = Column(dtype, tokens)
+        made["token_where"] = Column("bool", tokens[:1])
+    if box_features is not None:
+        made["box_features"] = Column(dtype, (k, box_features))
+    if masks:
+        made["masks"] = Column("uint8", (k, MASK, MASK))
+    return made
+
+
+def write_shard(
+    path: Path,
+    values: Mapping[str, np.ndarray],
+    *,
+    expected: Mapping[str, Column],
+    ids: Sequence[str],
+    key: str,
+) -> None:
+    """Write a shard whole or not at all.
+
+    Args:
+        path: where to; a file there is replaced.
+        values: columns; those of features may be of another float dtype.
+        expected: what columns there must be.
+        ids: of the n memes, for errors.
+        key: of the store.
+
+    Raises:
+        ValueError: if columns are missing or not expected, of another shape or dtype,
+            or have values that are not finite once stored.
+    """
+    if values.keys() != expected.keys():
+        raise ValueError(
+            f"got columns {', '.join(sorted(values))}, expected "
+            f"{', '.join(sorted(expected))}"
+        )
+    stored = {KEY: np.frombuffer(key.encode(), np.uint8)}
+    for name, column in expected.items():
+        array = np.asarray(values[name])
+        shape = (len(ids), *column.shape)
+        floats = column.dtype in FLOATS and array.dtype.kind == "f"
+        if array.shape != shape or not (floats or array.dtype == column.dtype):
+            raise ValueError(
+                f"got column {name} {array.dtype} {array.shape}, expected "
+                f"{column.dtype} {shape}"
+            )
+        # What does not fit into float16 is named below.
+        with np.errstate(over="ignore"):
+            stored[name] = np.ascontiguousarray(array, column.dtype)
+        check_finite(name, stored[name], ids=ids)
+    part = path.with_name(f"{path.name}.part")
+    save_file(stored, part)
+    part.replace(path)
+
+
+def read_shard(
+    path: Path, *, expected: Mapping[str, Column], memes: int, key: str
+) -> dict[str, np.ndarray]:
+    """Map a shard; of its values, nothing is read.
+
+    Args:
+        path: the file.
+        expected: what columns there must be.
+        memes: n.
+        key: of the store.
+
+    Returns:
+        Read-only arrays by name.
+
+    Raises:
+        ValueError: if it is not there, cut short, or another store's.
+    """
+    if not path.is_file():
+        raise ValueError(f"no shard {path}")
+    found = read_safetensors(path)
+    theirs = found.pop(KEY, np.zeros(0, np.uint8)).tobytes().decode(errors="replace")
+    if theirs != key:
+        raise ValueError(
+            f"{path} is a shard of another store: it has the key {theirs or 'of none'}"
+        )
+    wrong = [
+        name
+        for name in found.keys() | expected.keys()
+        if name not in found
+        or name not in expected
+        or found[name].shape != (memes, *expected[name].shape)
+        or found[name].dtype != expected[name].dtype
+    ]
+    if wrong:
+        raise ValueError(
+            f"{path} does not fit its store.json in the columns "
+            f"{', '.join(sorted(wrong))}"
+        )
+    return found
+
+
+def check_finite(name: str, values: np.ndarray, *, ids: Sequence[str]) -> None:
+    """Raise ValueError naming the memes whose part of a column is not finite.
+
+    Args:
+        name: of the column.
+        values: `[n, ...]`; all but floats pass.
+        ids: of the n memes.
+    """
+    if values.dtype.kind != "f" or not values.size:
+        return
+    # Both extremes carry a NaN along and need no memory, unlike a mask.
+    with np.errstate(invalid="ignore"):
+        if np.isfinite(values.min()) and np.isfinite(values.max()):
+            return
+    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    bad = [ids[row] for row in np.flatnonzero(~finite).tolist()]
+    more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+    hint = " (or above 65504, float16's largest)" if values.dtype == np.float16 else ""
+    raise ValueError(
+        f"column {name} has NaN or infinity{hint} in {len(bad)} of {len(ids)} memes: "
+        f"{', '.join(bad[:SHOWN])}{more}"
+    )
