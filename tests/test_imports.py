@@ -15,8 +15,9 @@ ALL = {
     for p in ROOT.rglob("*.py")
     if p.name != "__init__.py"
 }
-# What is made of a finished run.
-ENDS = {"predict", "export", "extract"}
+# What runs an experiment, and what is made of one or beside one.
+RUNS = {"train", "classify", "main", "loop", "evaluate", "reproduce"}
+ENDS = {"predict", "export", "extract", "profile"}
 # Part of memejax -> parts that it may import, itself aside.
 MAY = {
     "losses": set(),
@@ -42,40 +43,16 @@ MAY = {
     "attention": set(),
     "scores": {"feeders", "metrics", "curriculum"},
     "graphs": {"data", "weights"},
-    "build": ALL
-    - {"train", "classify", "main", "loop", "report", "evaluate", "reproduce"}
-    - ENDS,
-    "predict": ALL
-    - {
-        "train",
-        "classify",
-        "main",
-        "loop",
-        "report",
-        "evaluate",
-        "reproduce",
-        "export",
-        "extract",
-    },
-    "extract": ALL
-    - {
-        "train",
-        "classify",
-        "main",
-        "loop",
-        "report",
-        "evaluate",
-        "reproduce",
-        "export",
-    },
-    "report": ALL
-    - {"train", "classify", "main", "loop", "evaluate", "reproduce"}
-    - ENDS,
-    "evaluate": ALL - {"train", "classify", "main", "loop", "reproduce"} - ENDS,
-    "loop": ALL - {"train", "classify", "main", "evaluate", "reproduce"} - ENDS,
-    "classify": ALL - {"train", "main", "reproduce"} - ENDS,
+    "build": ALL - RUNS - ENDS - {"report"},
+    "report": ALL - RUNS - ENDS,
+    "evaluate": ALL - RUNS - ENDS,
+    "loop": ALL - (RUNS - {"evaluate"}) - ENDS,
+    "classify": ALL - (RUNS - {"evaluate", "loop"}) - ENDS,
     "train": ALL - {"main", "reproduce"} - ENDS,
-    "export": ALL - {"train", "classify", "main", "loop", "evaluate", "reproduce"},
+    "predict": ALL - RUNS - ENDS - {"report"},
+    "extract": ALL - RUNS - (ENDS - {"predict"}) - {"report"},
+    "export": ALL - RUNS - (ENDS - {"predict"}),
+    "profile": ALL - RUNS - ENDS - {"report", "models", "losses", "steps"},
     "reproduce": ALL - {"main"},
     "main": ALL,
     "bench": ALL,
@@ -93,6 +70,7 @@ NEVER = {
     "steps": {"ml_collections", "grain"},
     "parallel": {"flax", "optax", "ml_collections"},
     "graphs": {"flax", "optax", "ml_collections"},
+    "profile": {"optax", "orbax"},
     "metrics": {"ml_collections", "flax"},
     "significance": {"ml_collections", "flax", "jax"},
     "optim": {"ml_collections", "flax"},
