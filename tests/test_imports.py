@@ -46,7 +46,7 @@ MAY = {
     "build": ALL - RUNS - ENDS - {"report"},
     "report": ALL - RUNS - ENDS,
     "evaluate": ALL - RUNS - ENDS,
-    "loop": ALL - (RUNS - {"evaluate"}) - ENDS,
+    "loop": ALL - RUNS - ENDS,
     "classify": ALL - (RUNS - {"evaluate", "loop"}) - ENDS,
     "train": ALL - {"main", "reproduce"} - ENDS,
     "predict": ALL - RUNS - ENDS - {"report"},
