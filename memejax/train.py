@@ -6,6 +6,8 @@
                   probe      what the pretrained features are worth, with pictures
                   finetune   the labels, from the pretrained arms or from scratch
                   evaluate   the best checkpoint on every split
+                or, of stored features, in place of all before evaluate
+                  graph      a network on the memes' graphs
                 or, of small pictures, all seeds at once
                   classify   a classifier under a curriculum (classify.py)
     loop.py     the one loop: chunks in, state on, metrics out, checkpoints, signals
@@ -41,6 +43,7 @@ from memejax import (
     classify,
     dataset,
     evaluate,
+    feeders,
     folder,
     logs,
     metrics,
@@ -50,6 +53,7 @@ from memejax import (
 )
 from memejax.checkpoint import Checkpoints
 from memejax.loop import BEST, Evaluation, Measured, Signals, loop
+from memejax.report import graph_pictures
 
 
 def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -73,8 +77,11 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     parallel.keep_compiled(path / "compiled")
     if tuple(config.stages) == ("classify",):
         return _classify(config, path, started)
-    mesh = build.mesh(config)
-    data = dataset.load(config, path)
+    if "graph" in config.stages:
+        # Too small for more than one device.
+        mesh, data = parallel.mesh(1), build.graph_data(config)
+    else:
+        mesh, data = build.mesh(config), dataset.load(config, path)
     logs.say(_about_data(data))
     by_seed = {}
     with Signals() as signals:
@@ -151,15 +158,26 @@ def _run_seed(context: _Context) -> dict[str, Any]:
         raise ValueError(f"stages must be some of {_ORDER} in this order, got {stages}")
     if "probe" in stages and "pretrain" not in stages:
         raise ValueError("probe looks at what pretrain made: name both in stages")
+    if "graph" in stages and not set(stages) <= {"graph", "evaluate"}:
+        raise ValueError(f"graph goes with evaluate alone, got {stages}")
     outcomes, pretrained = {}, None
     if "pretrain" in stages:
         outcomes, pretrained = _pretrain(context, "probe" in stages)
     if "finetune" in stages:
         outcomes |= _finetune(context, pretrained, "evaluate" in stages)
+    if "graph" in stages:
+        make = functools.partial(
+            build.graph,
+            context.config,
+            context.data,
+            seed=context.seed,
+            mesh=context.mesh,
+        )
+        outcomes |= _supervised(context, "graph", make, "evaluate" in stages)
     return outcomes
 
 
-_ORDER = ("pretrain", "probe", "finetune", "evaluate")
+_ORDER = ("pretrain", "probe", "finetune", "graph", "evaluate")
 
 
 def _pretrain(
@@ -204,38 +222,55 @@ def _finetune(
     context: _Context, pretrained: Callable[[], Any] | None, score: bool
 ) -> dict[str, Any]:
     """Fine-tuning, and the best checkpoint on every split."""
-    where = context.folder / "finetune"
+
+    def make() -> build.Stage:
+        start = pretrained and pretrained()
+        return build.finetune(
+            context.config,
+            context.data,
+            seed=context.seed,
+            mesh=context.mesh,
+            start=start,
+            **_curriculum(context, start),
+        )
+
+    return _supervised(context, "finetune", make, score)
+
+
+def _supervised(
+    context: _Context, name: str, make: Callable[[], build.Stage], score: bool
+) -> dict[str, Any]:
+    """A stage that the dev split judges, and its best checkpoint on every split."""
+    where = context.folder / name
     scored_in = context.folder / "evaluate"
     outcome = folder.read_json(where / "outcome.json")
     scored = folder.read_json(scored_in / "outcome.json")
     if outcome is not None and (scored is not None or not score):
-        return {"finetune": outcome} | ({"evaluate": scored} if score else {})
-    start = pretrained and pretrained()
-    stage = build.finetune(
-        context.config,
-        context.data,
-        seed=context.seed,
-        mesh=context.mesh,
-        start=start,
-        **_curriculum(context, start),
-    )
-    del pretrained, start
+        return {name: outcome} | ({"evaluate": scored} if score else {})
+    stage = make()
     if outcome is None:
         _, outcome = loop(
             stage, context.config, where, context.signals, _on_dev(context, stage)
         )
         folder.write_json(where / "outcome.json", outcome)
     if not score:
-        return {"finetune": outcome}
+        return {name: outcome}
     scored = _evaluate(context, stage, where, scored_in)
     folder.write_json(scored_in / "outcome.json", scored)
-    return {"finetune": outcome, "evaluate": scored}
+    return {name: outcome, "evaluate": scored}
+
+
+def _scoring_feeder(context: _Context, split: dataset.Split) -> feeders.Feeder:
+    """One pass over a split in order, as the stage's `predict` takes it."""
+    graph = "graph" in context.config.stages
+    make = build.graph_feeder if graph else build.scoring_feeder
+    return make(context.config, split, context.mesh)
 
 
 def _on_dev(context: _Context, stage: build.Stage) -> Evaluation:
     """How a stage is judged: AUROCs of the arms and their average on the dev split."""
     dev = context.data.splits[context.data.dev]
-    dev_feeder = build.scoring_feeder(context.config, dev, context.mesh)
+    dev_feeder = _scoring_feeder(context, dev)
 
     def measure(state) -> Measured:
         proba = scores.probabilities(stage.predict, state.weights(), dev_feeder)
@@ -294,7 +329,7 @@ def _evaluate(
     for name, split in data.splits.items():
         if name == "train":
             continue
-        feeder = build.scoring_feeder(config, split, context.mesh)
+        feeder = _scoring_feeder(context, split)
         proba[name] = scores.probabilities(stage.predict, variables, feeder)
         (where / "predictions").mkdir(parents=True, exist_ok=True)
         for arm, values in proba[name].items():
@@ -304,6 +339,12 @@ def _evaluate(
                 split.ids,
                 proba=values,
             )
+    if "graph" in config.stages and context.seed == config.seed:
+        drawn = graph_pictures.draw(
+            config, variables, proba=proba[data.dev][scores.AVERAGE]
+        )
+        if drawn is not None:
+            (where / graph_pictures.FILE).write_bytes(drawn)
     dev = data.splits[data.dev]
     thresholds = {
         arm: metrics.best_threshold(values, dev.labels)
@@ -336,6 +377,11 @@ def _pretrained(context: _Context) -> Any:
 
 def _about_run(config: ConfigDict) -> str:
     """What this run is, and how to run the real one."""
+    if "graph" in config.stages:
+        return (
+            f"{config.name}, preset {config.preset}: {config.graph.network} on the "
+            f"features in {config.features}"
+        )
     if config.preset != "demo":
         return f"{config.name}, preset {config.preset}"
     where = "built in" if config.data.root is None else f"of {config.data.root}"

@@ -6,6 +6,8 @@ import pathlib
 
 import numpy as np
 import pytest
+from graph_support import TINY as GRAPH_TINY
+from graph_support import write_store
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 from support import ROOT, TINY
@@ -14,6 +16,7 @@ from memejax import build, folder, loop, metrics, train
 from memejax.report.paper_table import Spread
 from memejax.reproduce import __main__ as command_line
 from memejax.reproduce import command, figures, rows, runs
+from memejax.reproduce import features as stored_features
 
 PROBA = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97])
 LABELS = np.array([0, 0, 1, 0, 0, 1, 1, 0, 1, 0])
@@ -29,6 +32,9 @@ def fake_config(name):
     config.data.synthetic = dict(concepts=4, train=8, dev=8)
     config.finetune = dict(steps=1, batch=1, eval_every=1)
     config.arms = ("cnn", "vit")
+    if config.name == "graph":
+        config.features = placeholder(str)
+        config.graph = dict(network="gat", epochs=1.0)
     if config.name != "supervised":
         config.pretrain = dict(steps=1, batch=1)
     config.log = dict(every=20)
@@ -109,6 +115,7 @@ def expand(table, preset="full", seeds=2):
     [
         ("table1", "demo", 4, 4),
         ("table2", "demo", 4, 4),
+        ("table3", "demo", 7, 7),
         ("table8", "demo", 8 + 3, 6),
         ("table1", "full", 5, 5),
         ("table2", "paper", 5, 5),
@@ -128,7 +135,10 @@ def test_counts(table, preset, lines, a_seed):
 
 @pytest.mark.parametrize("preset", rows.PRESETS)
 def test_tables_share_runs(preset):
-    one, two, eight = (set(names(expand(t, preset))) for t in sorted(rows.TABLES))
+    tables = ("table1", "table2", "table3", "table8")
+    assert set(rows.TABLES) == set(tables)
+    one, two, three, eight = (set(names(expand(t, preset))) for t in tables)
+    assert not three & eight
     assert eight == one | two
     size = "small" if preset == "demo" else "384"
     assert one & two == {
@@ -308,7 +318,7 @@ def test_figures(runner, tmp_path):
     assert constant.seeds == 0
     assert lines["best possible (Bayes)", ""].auroc.mean == pytest.approx(0.99)
     graph = lines["GAT", "graph network"]
-    assert graph.seeds == 0 and graph.note.startswith("Not built yet (graph networks).")
+    assert graph.seeds == 0 and graph.note.startswith("Runs of table3.")
     assert table.split == "test_unseen of the built-in memes"
     with (tmp_path / "table8.csv").open(newline="") as file:
         written = list(csv.DictReader(file))
@@ -355,7 +365,10 @@ def test_the_real_test_split(runner, tmp_path):
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
-        ("table3", {}, r"unknown table 'table3': choose one of \['table1', 'table2'"),
+        ("table4", {}, r"unknown table 'table4': choose one of \['table1', 'table2'"),
+        ("table3", {"preset": "full"}, "table3 needs --features=STORE"),
+        ("table3", {"shard": (0, 2)}, "shards of table3 share stored features"),
+        ("table3", {"leaves": {"features": "F"}}, r"itself sets \['features'\]"),
         ("table1", {"preset": "tiny"}, "unknown preset 'tiny'"),
         ("table1", {"preset": "full"}, "needs --root=FOLDER"),
         ("table1", {"preset": "paper"}, "needs --root=FOLDER"),
@@ -426,7 +439,7 @@ def test_command_line(runner, tmp_path, capsys):
     assert "shard 1 of 2 has 4 of them" in out and "to run here: 4" in out
     assert "| constant predictor |" in out and "table1.html" in out
     command_line.main(["table8", f"--workdir={tmp_path}", "--table-only"])
-    assert "not built yet: GCN, GraphSAGE, GAT" in capsys.readouterr().out
+    assert "GCN, GraphSAGE, GAT: run by table3" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="error: the preset full needs --root"):
         command_line.main(["table1", "--preset=full"])
     for wrong in ("--shard=1", "--shard=a/2", "--set=steps"):
@@ -460,3 +473,62 @@ def test_a_real_run(monkeypatch, tmp_path):
         assert line.accuracy.mean == arm["accuracy"]
         assert line.finished == 1 and line.collapsed is None
         assert (tmp_path / line.pages[0][1]).is_file()
+
+
+def test_the_graph_networks_of_a_store(tmp_path, monkeypatch):
+    """Table 3 of a store that is there, and what table 8 then shows of it."""
+    monkeypatch.chdir(ROOT)
+    store = write_store(tmp_path / "store", root="F")
+    leaves = {
+        leaf: str(value) for leaf, value in GRAPH_TINY.items() if "network" not in leaf
+    }
+    options = {"workdir": tmp_path, "seeds": 1, "leaves": leaves}
+    with monkeypatch.context() as one:
+        one.setattr(rows, "GRAPHS", {"gat": rows.GRAPHS["gat"]})
+        table = command.reproduce("table3", features=str(store), **options)
+        # Finished: nothing is run again.
+        one.setattr(train, "run", None)
+        again = command.reproduce("table3", features=str(store), **options)
+    assert again == table
+    results = json.loads((tmp_path / "graph-gat/seed0/results.json").read_text())
+    report = results["seeds"]["0"]["evaluate"]["splits"]["test_unseen"]["gat"]
+    line, constant = table.lines
+    assert line.method == "GAT" and line.finished == 1 and line.collapsed is None
+    assert (line.auroc.mean, line.auroc.low) == (report["auroc"], report["auroc_low"])
+    assert (line.published_auroc, constant.auroc.mean) == (0.541, 0.5)
+    assert (tmp_path / line.pages[0][1]).is_file()
+    assert table.split == "test_unseen of F"
+    assert any("same stored features" in note for note in table.notes)
+    eight = command.reproduce("table8", workdir=tmp_path, seeds=1, table_only=True)
+    (shown,) = [line for line in eight.lines if line.method == "GAT"]
+    assert shown.auroc == line.auroc and shown.seeds == 1
+    assert shown.published_auroc == 0.564
+
+
+def test_the_demo_stores_features_first(runner, tmp_path, monkeypatch):
+    """Encoders, then their features once, then the networks."""
+    stored = []
+
+    def store(run, out):
+        assert (run / "results.json").exists() and len(runner.ran) == 1
+        stored.append((run, out))
+
+    monkeypatch.setattr(stored_features, "store", store)
+    monkeypatch.setattr(runner, "results", lambda config, name: {})
+    monkeypatch.setattr(command, "write", lambda plan: None)
+    plan = command.prepare("table3", workdir=tmp_path, seeds=2)
+    assert "15 runs, 0 finished" in plan.about
+    command.perform(plan)
+    assert runner.ran[0] == "cass_mm-small/seed0" and len(runner.ran) == 15
+    assert runner.ran[1:3] == ["graph-gcn/seed0", "graph-sage/seed0"]
+    features = str(tmp_path / "features")
+    assert stored == [(tmp_path / "cass_mm-small/seed0", features)]
+    assert runner.config.features == features
+    # Of a run that is there: no encoders to train.
+    other = command.prepare("table3", workdir=tmp_path, seeds=1, run="RUN")
+    assert str(other.encoders) == "RUN" and len(other.every) == 7
+
+
+def test_features_need_a_finished_run(tmp_path):
+    with pytest.raises(ValueError, match="holds no finished run"):
+        stored_features.store(tmp_path, tmp_path / "features")

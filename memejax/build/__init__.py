@@ -10,7 +10,9 @@ from memejax.build.classifiers import SCORES as SCORES
 from memejax.build.classifiers import Classifier as Classifier
 from memejax.build.classifiers import classifier as classifier
 from memejax.build.curricula import needs_baseline as needs_baseline
+from memejax.build.graphs import GRAPH_NETWORKS as GRAPH_NETWORKS
 from memejax.build.graphs import graph as graph
+from memejax.build.graphs import graph_attention as graph_attention
 from memejax.build.graphs import graph_data as graph_data
 from memejax.build.graphs import graph_feeder as graph_feeder
 from memejax.build.graphs import graph_network as graph_network

@@ -9,6 +9,7 @@ Everything here is numpy and pure; `memejax.models.gnn` reads what it makes.
     links.py       who is joined to whom, and draws of neighbours
     boxes.py       how two boxes lie to each other
     packing.py     slots to a padded graph
+    stacked.py     all memes' graphs in slots of one shape: a batch by gathering
 """
 
 from memejax.graphs.features import MemeFeatures as MemeFeatures

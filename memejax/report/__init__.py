@@ -7,6 +7,7 @@ tables.py   results.json as tables of text, for the console and the page;
 page.py     the page's sections; curves.py: those of training, representation.py: of
             what was probed, with its pictures
 plots.py    pictures; markup.py: pieces of HTML
+graph_pictures.py entities on pictures, and graphs of memes with their attention
 study/      the page of a study of curricula
 """
 

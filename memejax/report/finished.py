@@ -11,6 +11,7 @@ import numpy as np
 from memejax import folder as folders
 from memejax import logs, metrics
 from memejax.data import hateful_memes
+from memejax.graphs.store import open_store
 from memejax.report import tables
 from memejax.scores import AVERAGE
 
@@ -113,6 +114,9 @@ class Finished:
 
     def _labels(self, split: str) -> dict[str, int]:
         """Id -> label, from the data; {} where they have gone."""
+        store = self.leaves.get("features")
+        if store is not None:
+            return _stored_labels(store, split)
         root = pathlib.Path(self.leaves.get("data.root") or self.folder / "memes")
         # Held-out memes are of the training file.
         for name in (split, self.leaves.get("data.train", "train")):
@@ -123,3 +127,13 @@ class Finished:
                 )
                 return {hateful_memes.id_key(meme.id): meme.label for meme in memes}
         return {}
+
+
+def _stored_labels(store: str, split: str) -> dict[str, int]:
+    """Id -> label, from stored features; {} where they have gone."""
+    try:
+        found = open_store(store).splits[split]
+    except (ValueError, KeyError):
+        return {}
+    pairs = zip(found.ids, found.labels.tolist(), strict=True)
+    return {hateful_memes.id_key(name): label for name, label in pairs}

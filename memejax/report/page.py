@@ -12,7 +12,14 @@ from urllib.parse import quote
 import numpy as np
 
 from memejax import logs
-from memejax.report import curves, markup, plots, representation, tables
+from memejax.report import (
+    curves,
+    graph_pictures,
+    markup,
+    plots,
+    representation,
+    tables,
+)
 from memejax.report.cells import count
 from memejax.report.finished import Finished
 from memejax.scores import AVERAGE
@@ -34,6 +41,8 @@ def html(run: Finished) -> str:
             *representation.section(run),
             *_stage(run, "pretrain", "Pretraining"),
             *_stage(run, "finetune", "Fine-tuning"),
+            *_stage(run, "graph", "Training on graphs"),
+            *graph_pictures.section(run),
             *_data(run),
             *_rest(run),
         ],
@@ -212,12 +221,13 @@ def _data(run: Finished) -> list[str]:
     if not memes:
         source = {"Data": f"{_NAMES.get(name, name)}, {root or 'built in'}"}
     noun, words = "meme" if memes else "example", data.get("vocabulary")
-    chose = any("finetune" in stages for stages in results["seeds"].values())
+    chose = any({"finetune", "graph"} & set(s) for s in results["seeds"].values())
     return [
         "<h2>Data</h2>",
         markup.facts(
             {
                 **source,
+                "Features": data.get("features"),
                 "Classes": None if memes else _classes(results),
                 **{f"Split {name}": count(n, noun) for name, n in sizes.items()},
                 "Chose the checkpoint": results["dev"] if chose else None,

@@ -46,7 +46,7 @@ def stages(results: Mapping[str, Any]) -> Table:
     found = [
         (f"{stage}, seed {seed}", stages[stage])
         for seed, stages in results["seeds"].items()
-        for stage in ("pretrain", "finetune")
+        for stage in ("pretrain", "finetune", "graph")
         if stage in stages
     ]
     rows = [

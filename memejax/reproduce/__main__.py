@@ -1,15 +1,17 @@
 """The command line: `python -m memejax.reproduce table1`.
 
-    python -m memejax.reproduce table1|table2|table8 [--preset=demo|full|paper]
+    python -m memejax.reproduce table1|table2|table3|table8 [--preset=demo|full|paper]
       [--workdir=runs/tables-demo] [--seeds=5] [--shard=i/n] [--root=FOLDER]
       [--set=LEAF=VALUE ...] [--table-only]
+      table3 also: [--features=STORE] [--run=RUN]
     python -m memejax.reproduce curriculum --data=geoshapes|mnist|cifar10
       [--only-primary] [--seeds=10] [...]
 
 Each row and seed is a run with a folder of its own, `<workdir>/<row>/seed<i>`. What is
 finished is not run again, what was interrupted resumes, and `<workdir>/<table>.md`,
 `.csv` and `.html` are written again after every run. Tables in one workdir share their
-runs: do not run two tables there at the same time, run table8, which has all of them.
+runs: do not run two tables there at the same time; table8 has all of the others' rows,
+and runs those of tables 1 and 2. table3 trains on stored features; its demo makes them.
 Of curricula each arm is a run of all seeds, and the files are study.md, .csv, .html.
 """
 
@@ -45,6 +47,8 @@ def main(argv: list[str] | None = None) -> None:
             seeds=5 if options.seeds is None else options.seeds,
             shard=options.shard,
             root=options.root,
+            features=options.features,
+            run=options.run,
             leaves=dict(options.leaves),
             table_only=options.table_only,
         )
@@ -101,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m memejax.reproduce",
         description="The runs of a paper's table, and the table.",
     )
-    parser.add_argument("table", help="table1, table2, table8 or curriculum")
+    parser.add_argument("table", help="table1, table2, table3, table8 or curriculum")
     parser.add_argument(
         "--data", default="geoshapes", help="of curriculum: geoshapes, mnist or cifar10"
     )
@@ -123,6 +127,12 @@ def _parser() -> argparse.ArgumentParser:
         help="run only the runs j with j %% N == I, I from 0 to N - 1",
     )
     parser.add_argument("--root", help="folder of the data; full and paper need it")
+    parser.add_argument(
+        "--features", metavar="STORE", help="of table3: stored features of the memes"
+    )
+    parser.add_argument(
+        "--run", help="of table3's demo: a finished run that gives the features"
+    )
     parser.add_argument(
         "--set",
         dest="leaves",

@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 from memejax import logs, parallel, train
 from memejax.report import paper_table
 from memejax.report.paper_table import PaperTable
+from memejax.reproduce import features as stored_features
 from memejax.reproduce import figures, runs
-from memejax.reproduce.rows import rows
+from memejax.reproduce.rows import encoder_row, rows
 from memejax.reproduce.runs import Run
 
 # Suffix of the table's file -> what writes it.
@@ -39,6 +40,8 @@ class Plan:
       every: all runs of the table.
       mine: those of this shard and their configs; none where only the table is wanted.
       about: for a person.
+      encoders: the run whose features are to be stored before a graph network is
+        trained; None where there are stored ones, or no graph network.
     """
 
     table: str
@@ -48,6 +51,7 @@ class Plan:
     every: Sequence[Run]
     mine: Sequence[tuple[Run, ConfigDict]]
     about: str
+    encoders: pathlib.Path | None = None
 
 
 def reproduce(table: str, **options: Any) -> PaperTable:
@@ -66,19 +70,25 @@ def prepare(
     seeds: int = 5,
     shard: tuple[int, int] = (0, 1),
     root: str | None = None,
+    features: str | None = None,
+    run: str | None = None,
     leaves: Mapping[str, str] | None = None,
     table_only: bool = False,
 ) -> Plan:
     """The runs of a table, and whether they can be run as asked.
 
     Args:
-      table: "table1", "table2" or "table8".
+      table: "table1", "table2", "table3" or "table8".
       preset: "demo", "full" or "paper".
       workdir: of the runs and the table; default `runs/tables-<preset>`. Tables in
         one workdir share their runs.
       seeds: seeds of every row, from 0.
       shard: (i, n): only runs j with j % n == i are run.
       root: the memes' folder; the demo has built-in ones.
+      features: of table3: the store that the graph networks read. The demo makes one
+        where there is none, `<workdir>/features`.
+      run: of table3's demo: the finished run whose encoders give the features;
+        default the tables' own multimodal CASS, which is run first.
       leaves: dotted leaf -> value as written on a command line, for every run whose
         config has that leaf.
       table_only: whether to run nothing.
@@ -90,33 +100,55 @@ def prepare(
     wanted = rows(table, preset=preset)
     where = pathlib.Path(workdir or f"runs/tables-{preset}")
     every = runs.expand(wanted, where, seeds=seeds)
+    encoders = None
+    if table == "table3" and features is None and not table_only:
+        _check_encoders(preset, shard)
+        features = str(where / "features")
+        encoders = pathlib.Path(run or runs.place(where, encoder_row(), 0))
+        if run is None:
+            every = [Run(encoder_row(), 0, encoders), *every]
     mine = runs.shard(every, shard[0], of=shard[1])
     jobs = []
     if not table_only:
-        if preset != "demo" and root is None:
+        if preset != "demo" and root is None and table != "table3":
             raise ValueError(
                 f"the preset {preset} needs --root=FOLDER, the folder of the memes "
                 "(only the demo has built-in ones)"
             )
         # Of all runs, so that every shard refuses alike.
-        configs = runs.configs(every, preset=preset, root=root, leaves=leaves)
+        configs = runs.configs(
+            every, preset=preset, root=root, features=features, leaves=leaves
+        )
         jobs = list(zip(every, configs, strict=True))
-        for run, config in jobs:
-            runs.check_folder(run.folder, config)
-        jobs = [(run, config) for run, config in jobs if run in mine]
+        for job, config in jobs:
+            runs.check_folder(job.folder, config)
+        jobs = [(job, config) for job, config in jobs if job in mine]
     lines = [
         f"{table}, preset {preset}: {len(every)} runs, "
-        f"{sum(run.finished for run in every)} finished"
+        f"{sum(job.finished for job in every)} finished"
     ]
     if shard[1] > 1:
         lines.append(f"shard {shard[0]} of {shard[1]} has {len(mine)} of them")
-    todo = [run for run, _ in jobs if not run.finished]
+    todo = [job for job, _ in jobs if not job.finished]
     lines.append(f"to run here: {len(todo)}")
-    lines += [f"  {run.row.run}, seed {run.seed}" for run in todo]
-    missing = [row.method for row in wanted if row.needs is not None]
-    if missing:
-        lines.append(f"not built yet: {', '.join(missing)}")
-    return Plan(table, preset, where, seeds, every, jobs, "\n".join(lines))
+    lines += [f"  {job.row.run}, seed {job.seed}" for job in todo]
+    others = [row for row in wanted if row.run_by]
+    if others:
+        names = ", ".join(row.method for row in others)
+        lines.append(f"{names}: run by {others[0].run_by}")
+    return Plan(table, preset, where, seeds, every, jobs, "\n".join(lines), encoders)
+
+
+def _check_encoders(preset: str, shard: tuple[int, int]) -> None:
+    """Raises ValueError if features cannot be stored here."""
+    if preset != "demo":
+        raise ValueError(
+            f"the preset {preset} of table3 needs --features=STORE, the folder that "
+            "python -m memejax.extract --config=configs/graph.py --out=STORE wrote "
+            "(only the demo makes one)"
+        )
+    if shard[1] > 1:
+        raise ValueError("shards of table3 share stored features: give --features")
 
 
 def perform(plan: Plan) -> PaperTable:
@@ -134,13 +166,16 @@ def perform(plan: Plan) -> PaperTable:
     logs.say(plan.about)
     # The seeds of a row, and rows that differ in their start only, are one program.
     parallel.keep_compiled(plan.workdir / "compiled")
-    written = write(plan)
+    written, stored = write(plan), False
     for run, config in plan.mine:
         # Asked now: it may have been finished since the plan was made.
         if run.finished:
             continue
         logs.say(f"\n{run.row.run}, seed {run.seed}")
         try:
+            if plan.encoders is not None and not stored and "features" in config:
+                stored_features.store(plan.encoders, config.features)
+                stored = True
             train.run(config, run.folder)
         except Exception as error:
             error.add_note(f"this was the run in {run.folder}")

@@ -74,7 +74,7 @@ def collect(
         preset=preset,
         split=_describe(split, root),
         lines=[*lines, *_references(list(every.values()), split)],
-        notes=_notes(preset, list(every.values()), split, root),
+        notes=_notes(table, preset, list(every.values()), split, root),
     )
 
 
@@ -82,8 +82,6 @@ def _finished(
     row: Row, workdir: str | os.PathLike[str], seeds: int
 ) -> dict[pathlib.Path, Results]:
     """Run's folder -> results, of the row's finished seeds in order."""
-    if row.needs is not None:
-        return {}
     folders = [place(workdir, row, seed) for seed in range(seeds)]
     results = {path: folder.read_json(path / "results.json") for path in folders}
     return {path: value for path, value in results.items() if value is not None}
@@ -129,8 +127,8 @@ def _line(
 ) -> Line:
     """The row's figures over its finished seeds."""
     note = row.note
-    if row.needs is not None:
-        note = " ".join(filter(None, (f"Not built yet ({row.needs}).", note)))
+    if row.run_by:
+        note = " ".join(filter(None, (f"Runs of {row.run_by}.", note)))
     reports = _reports(runs.values(), split, row)
     interval = (None, None)
     if len(reports) == 1:
@@ -150,7 +148,7 @@ def _line(
         published_auroc=row.published_auroc,
         published_accuracy=row.published_accuracy,
         finished=len(runs),
-        seeds=0 if row.needs is not None else seeds,
+        seeds=0 if row.run_by and not runs else seeds,
         collapsed=sum(verdicts) if verdicts else None,
         seconds=float(np.mean([_seconds(r) for r in runs.values()])) if runs else None,
         pages=[
@@ -187,7 +185,7 @@ def _seconds(results: Results) -> float:
     stages = sum(
         outcome[stage]["seconds"]
         for outcome in results["seeds"].values()
-        for stage in ("pretrain", "finetune")
+        for stage in ("pretrain", "finetune", "graph")
         if stage in outcome
     )
     return max(results["seconds"], stages)
@@ -230,22 +228,32 @@ def _describe(split: str | None, root: str | None) -> str | None:
 
 
 def _notes(
-    preset: str, every: Sequence[Results], split: str | None, root: str | None
+    table: str,
+    preset: str,
+    every: Sequence[Results],
+    split: str | None,
+    root: str | None,
 ) -> list[str]:
     """How to read the table."""
-    notes = []
+    notes, graphs = [], table == "table3"
     if preset == "demo":
+        sizes = ", and rows that differ only by the size of the pictures are one"
         notes.append(
             "Preset demo: small models; every row has the same number of updates of "
-            "the same batch in each of its stages, and rows that differ only by the "
-            "size of the pictures are one. Not comparable with the published figures."
+            f"the same batch in each of its stages{'' if graphs else sizes}. Not "
+            "comparable with the published figures."
         )
-        if every and root is None:
+        if every and root is None and not graphs:
             notes.append("Every seed has built-in memes of its own.")
     if preset == "paper":
         notes.append(
             "Preset paper: the recipes as published, with the faults that the configs' "
             "headers name."
+        )
+    if graphs:
+        notes.append(
+            "All rows and seeds read the same stored features: what a graph adds is "
+            "the distance to the controls, which were not published."
         )
     if every and split == every[0]["dev"]:
         notes.append("This split chose the checkpoints: the figures are optimistic.")
@@ -256,6 +264,7 @@ def _notes(
         "The published figures are of Hateful Memes' test_unseen, where the constant "
         "predictor has an AUROC of 0.5 and an accuracy of 0.625: a published accuracy "
         "of 0.625 beside an AUROC of 0.5 is no skill.",
-        "Collapsed: seeds whose pretraining ended collapsed.",
     ]
+    if not graphs:
+        notes.append("Collapsed: seeds whose pretraining ended collapsed.")
     return notes

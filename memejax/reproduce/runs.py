@@ -18,7 +18,7 @@ from memejax.config import load_config
 from memejax.reproduce.rows import Row
 
 # Leaves that make a row what it is: the table sets them itself.
-OWN = ("name", "preset", "seed", "seeds", "arms", "data.root")
+OWN = ("name", "preset", "seed", "seeds", "arms", "data.root", "features")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ def expand(
     Seed by seed, so that an unfinished table has some of every row.
 
     Args:
-      rows: of a table; those that cannot run yet are left out.
+      rows: of a table; those that another table runs are left out.
       workdir: the tables' folder.
       seeds: how many, from 0.
 
@@ -65,7 +65,7 @@ def expand(
         raise ValueError(f"got seeds={seeds}, expected at least 1")
     shared: dict[str, Row] = {}
     for row in rows:
-        if row.needs is not None:
+        if row.run_by:
             continue
         first = shared.setdefault(row.run, row)
         if (first.config, first.overrides) != (row.config, row.overrides):
@@ -104,6 +104,7 @@ def configs(
     *,
     preset: str,
     root: str | None = None,
+    features: str | None = None,
     leaves: Mapping[str, str] | None = None,
 ) -> list[ConfigDict]:
     """The config of each run.
@@ -112,6 +113,7 @@ def configs(
       runs: of one preset.
       preset: "demo", "full" or "paper".
       root: the memes' folder; None leaves the built-in ones.
+      features: the store that graph networks read.
       leaves: dotted leaf -> value as written on a command line; a run whose config
         has no such leaf goes without.
 
@@ -123,8 +125,8 @@ def configs(
     own = {*OWN} | (set() if preset == "demo" else {"data.image_size"})
     if own & leaves.keys():
         raise ValueError(
-            f"the table itself sets {sorted(own & leaves.keys())}: see --root and "
-            "--seeds, or run memejax.main"
+            f"the table itself sets {sorted(own & leaves.keys())}: see --root, "
+            "--features and --seeds, or run memejax.main"
         )
     made, unused = [], dict(leaves)
     for run in runs:
@@ -132,6 +134,8 @@ def configs(
         values = dict(run.row.overrides) | {"seed": run.seed, "seeds": 1}
         if root is not None:
             values["data.root"] = root
+        if features is not None and "features" in leaves_of(config):
+            values["features"] = features
         for leaf, value in values.items():
             if leaf not in leaves_of(config):
                 raise ValueError(f"{run.row.config} has no leaf {leaf}")
