@@ -2,8 +2,9 @@
 
 command   python -m memejax.main --config=configs/minilm.py
             --config.data.root=FOLDER --config.weights.text=MINILM
-            --config.weights.text=none --config.data.tokenizer=MINILM   from scratch
-            --config.model.arm.modalities=text                          text alone
+            --config.model.arm.modalities=text     captions alone
+          from scratch, with the same vocabulary: --config.data.tokenizer=MINILM in
+          place of --config.weights.text
 hardware  2 CPU cores, 3 minutes a seed
 is        MINILM, a folder or hub name of all-MiniLM-L6-v2 (22.7 M parameters: 6 layers,
           384 wide; captions are the mean over their tokens, as it was trained), beside
