@@ -31,7 +31,7 @@ def test_idx_of_every_type(tmp_path, code, form, dtype, numbers, zipped):
     body = b"".join(struct.pack(form, number) for number in numbers)
     content = idx(code, [3], body)
     path = tmp_path / "x.gz"
-    path.write_bytes(gzip.compress(content) if zipped else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if zipped else content)
     read = arrays.read_idx(path)
     assert read.dtype == dtype and read.dtype.isnative
     np.testing.assert_array_equal(read, np.array(numbers, dtype))
@@ -88,7 +88,7 @@ def write_mnist(folder, *, change=lambda name: name, **contents):
     for name, content in files.items():
         content = contents.get(name.split("-idx")[0].replace("-", "_"), content)
         named = change(name)
-        packed = gzip.compress(content) if named.endswith(".gz") else content
+        packed = gzip.compress(content, mtime=0) if named.endswith(".gz") else content
         (folder / named).write_bytes(packed)
 
 
