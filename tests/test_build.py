@@ -7,6 +7,7 @@ import pytest
 from support import ROOT, tiny
 
 from memejax import build, dataset, folder, optim
+from memejax.build import modules
 from memejax.config import find_config, load_config
 
 
@@ -106,3 +107,30 @@ def test_fine_tuning_starts_from_the_pretrained_arms(tmp_path):
         )
     ]
     assert any(different)
+
+
+@pytest.mark.parametrize("modalities", ["image", "text"])
+def test_a_control_leaves_out_the_groups_of_what_it_has_not(modalities):
+    """And no others: a group that would be empty without a control is an error."""
+    leaves = {"model.arm.modalities": modalities, "arms": ("cnn",), "seeds": 1}
+    config = load_config(str(ROOT / "configs/supervised.py:full"))
+    config.update_from_flattened_dict(leaves)
+    arms = modules.fusion_arms(config, 100)
+    inputs = {
+        "image": jnp.zeros((2, 64, 64, 3)),
+        "input_ids": jnp.zeros((2, 4), int),
+        "attention_mask": jnp.ones((2, 4), int),
+    }
+    params = jax.eval_shape(
+        lambda: arms.init(
+            jax.random.key(0), {"cnn": inputs}, train=False, method="classify"
+        )
+    )["params"]
+    params = jax.tree.map(lambda s: jnp.zeros(1), params)
+    section = config.finetune.optimizer
+    absent = modules.absent_parts(config)
+    _, rates = build.optimizer(section, params=params, total=1000, absent=absent)
+    tx, _ = build.optimizer(section, params=params, total=1000, absent=absent)
+    assert set(rates(tx.init(params), 0)) == {modalities, "heads"}
+    with pytest.raises(ValueError, match="holds nothing"):
+        build.optimizer(section, params=params, total=1000)

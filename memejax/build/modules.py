@@ -30,6 +30,13 @@ TEXT_ENCODERS: dict[str, Callable[..., Any]] = {
 }
 
 
+# Parts of an arm that a control on one modality has not.
+ONE_MODALITY = {
+    "image": ("text_encoder", "language_adder", "language_norm"),
+    "text": ("image_encoder", "image_head", "vision_adder", "vision_norm"),
+}
+
+
 def arm_names(config: ConfigDict) -> tuple[str, ...]:
     """The arms that a run uses, of those that `model.image` describes."""
     names = tuple(config.arms)
@@ -40,9 +47,19 @@ def arm_names(config: ConfigDict) -> tuple[str, ...]:
     return names
 
 
-def absent_arms(config: ConfigDict) -> set[str]:
-    """The arms that `model.image` describes and a run does without."""
-    return set(config.model.image) - set(arm_names(config))
+def absent_parts(config: ConfigDict) -> tuple[str, ...]:
+    """Paths of what the config describes and a run does without.
+
+    All of an arm that `arms` does not name, and of the others what a control
+    (`model.arm.modalities`) leaves out; a path stands for all below it.
+    """
+    here = arm_names(config)
+    parts = ("image_encoder", "text_encoder", "head")
+    whole = [
+        f"arms_{a}/{p}/_" for a in config.model.image if a not in here for p in parts
+    ]
+    left_out = ONE_MODALITY.get(config.model.arm.modalities, ())
+    return (*whole, *(f"arms_{arm}/{part}/_" for arm in here for part in left_out))
 
 
 def image_family(config: ConfigDict, arm: str) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Collection
 from typing import Any
 
+import jax
 import optax
 from ml_collections import ConfigDict
 
@@ -26,14 +29,14 @@ def optimizer(
 ) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any]]:
     """The optimizer of a stage, and `(opt_state, step) -> {group: learning rate}`.
 
-    A group of an arm (`arms_<name>/...`) that the run does without is left out.
+    A group of nothing but what the run does without is left out.
 
     Args:
       section: rule, schedule, groups and what they share.
       params: what the groups must cover.
       total: updates of the stage.
       frozen: updates for which groups with `frozen` set stay as they are.
-      absent: arms that the config describes and the run does without.
+      absent: paths of what the config describes and the run does without.
 
     Raises:
       ValueError: for an unknown rule or schedule, or groups that do not cover.
@@ -41,8 +44,10 @@ def optimizer(
     c = dict(section)
     shared = {name: c.pop(name) for name in SHARED if name in c}
     groups = {}
+    leaves = [optim.path_of(p) for p, _ in jax.tree.leaves_with_path(params)]
     for name, group in c.pop("groups").items():
-        if any(group["pattern"].startswith(f"arms_{arm}/") for arm in absent):
+        wanted = functools.partial(re.fullmatch, group["pattern"])
+        if any(map(wanted, absent)) and not any(map(wanted, leaves)):
             continue
         group = shared | dict(group)
         if group.pop("frozen", False):

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from memejax import dataset, losses, optim, parallel, steps
 from memejax.build.choices import choose
 from memejax.build.modules import (
-    absent_arms,
+    absent_parts,
     arm_names,
     dino_arms,
     fusion_arms,
@@ -92,7 +92,7 @@ def dino(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -> St
         c.optimizer,
         params=variables["params"],
         total=total,
-        absent=absent_arms(config),
+        absent=absent_parts(config),
         frozen=round(c.freeze_last_layer * epoch),
     )
     step = steps.make_dino_step(
@@ -149,7 +149,7 @@ def _cass(config, data, arms, *, views, seed, mesh, averaging=None) -> Stage:
         c.optimizer,
         params=variables["params"],
         total=len(plan),
-        absent=absent_arms(config),
+        absent=absent_parts(config),
     )
     step = steps.make_cass_step(
         functools.partial(arms.apply, method="project"),

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from memejax import dataset, feeders, losses, parallel, scores, steps
 from memejax.build import curricula
-from memejax.build.modules import absent_arms, fusion_arms
+from memejax.build.modules import absent_parts, fusion_arms
 from memejax.build.optimizers import optimizer
 from memejax.build.variables import init_variables, load_weights, transfer
 from memejax.build.viewing import make_views, random_views
@@ -138,7 +138,7 @@ def finetune(
         c.optimizer,
         params=variables["params"],
         total=len(plan),
-        absent=absent_arms(config),
+        absent=absent_parts(config),
     )
     positives = float(np.mean(train.labels == 1))
     apply_fn = functools.partial(arms.apply, method="classify")
