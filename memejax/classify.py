@@ -21,6 +21,7 @@ from memejax import build, folder, labelled, logs, metrics
 from memejax.labelled import LabelledData
 from memejax.loop import Evaluation, Measured, Signals, loop
 from memejax.report import study
+from memejax.report.cells import count
 
 RATING = "accuracy"
 
@@ -82,16 +83,30 @@ def write_page(config: ConfigDict, where: pathlib.Path) -> None:
         raise ValueError(f"{where} holds no finished run")
     results = folder.read_json(where / "results.json")
     page = study.Study(
-        title=f"{config.name} on {config.data.name}",
+        title=f"Curriculum on {results['data']['name']}",
         preset=config.preset,
-        size=f"{config.seeds} seeds, {config.train.steps:,} updates of "
+        size=f"{count(config.seeds, 'seed')}, {config.train.steps:,} updates of "
         f"{config.train.batch} examples",
-        data=results["data"],
+        data=_about(results["data"]),
         arms=[arm],
         reference=arm.name,
         band=0.01,
     )
     (where / "report.html").write_text(study.study_html(page), "utf-8")
+
+
+def _about(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts of the data, for a page."""
+    parts = ("train", "validation", "test")
+    named = {
+        "Data": facts["name"],
+        "Folder": facts.get("root"),
+        "Pool": facts.get("pool"),
+        "Pictures": ", ".join(f"{part} {facts[part]:,}" for part in parts),
+        "Classes": facts["classes"],
+        "Label noise": facts["label_noise"] or None,
+    }
+    return {name: fact for name, fact in named.items() if fact is not None}
 
 
 def tell(results: dict[str, Any]) -> None:

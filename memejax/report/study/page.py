@@ -176,7 +176,8 @@ def _primary(study: Study, found: Mapping[str, Outcome]) -> list[str]:
 def _alone(study: Study) -> list[str]:
     """The learning curve of an arm without others."""
     picture = charts.learning_curve(study.compared_with)
-    said = "Means over seeds with 95 % t intervals."
+    one = study.compared_with.seeds == 1
+    said = "One seed." if one else "Means over seeds with 95 % t intervals."
     title = study.compared_with.title
     return [
         "<h2>Learning curve</h2>",
