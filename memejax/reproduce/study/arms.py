@@ -60,19 +60,19 @@ def _training(updates: int, lr: float, **more: Any) -> dict[str, Any]:
 
 SETUPS = {
     "geoshapes": Setup(
-        "GeoShapes, perceptron 1024-200-200-200-3",
+        "GeoShapes",
         _training(6400, 0.012),
         band=0.01,
         easy=True,
         files=False,
     ),
     "mnist": Setup(
-        "MNIST, 10,000 digits, perceptron 784-200-200-200-10",
+        "MNIST",
         _training(4000, 0.01, **{"data.train": 10_000}),
         band=0.001,
     ),
     "cifar10": Setup(
-        "CIFAR-10, small convolutional network",
+        "CIFAR-10",
         _training(
             32_000,
             0.01,

@@ -64,7 +64,7 @@ def collect(
             notes=_notes(workdir, loaded),
         )
     return pages.Study(
-        title=f"Curricula on {SETUPS[data].title}",
+        title=f"Curricula on {SETUPS[data].title}, {_network(c)}",
         preset=c.preset,
         size=(
             f"{c.seeds} seeds, {c.train.steps:,} updates of {c.train.batch} examples, "
@@ -135,6 +135,19 @@ def _correlations(where: pathlib.Path, data: LabelledData) -> pages.Correlations
         # Spearman's is Pearson's of the ranks.
         matrices.append(np.corrcoef([stats.rankdata(column) for column in columns]))
     return pages.Correlations(names, np.mean(matrices, axis=0))
+
+
+def _network(config: ConfigDict) -> str:
+    """The network, and what is wrong with its labels, for a person."""
+    hidden = "-".join(map(str, config.model.perceptron.hidden))
+    named = {
+        "perceptron": f"perceptron {hidden}",
+        "convnet": "small convolutional network",
+        "resnet": "ResNet",
+    }
+    noise = config.data.label_noise
+    wrong = f", {noise:.0%} of the labels wrong" if noise else ""
+    return f"{named[config.model.network]}{wrong}"
 
 
 def _notes(workdir: pathlib.Path, data: LabelledData) -> list[str]:
