@@ -22,6 +22,18 @@ def find_config(name: str) -> tuple[str, str | None]:
     return file, preset if colon else None
 
 
+def located(argument: str) -> str:
+    """A command line's `--config=FILE.py[:PRESET]` with the path that is found.
+
+    Any other argument stays as it is.
+    """
+    flag, equals, value = argument.partition("=")
+    if flag.lstrip("-") != "config" or not equals:
+        return argument
+    file, preset = find_config(value)
+    return f"{flag}={file}" + ("" if preset is None else f":{preset}")
+
+
 def load_config(name: str) -> ConfigDict:
     """The config of `FILE.py[:PRESET]`, as `--config` reads it.
 

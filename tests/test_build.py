@@ -8,7 +8,7 @@ from support import ROOT, tiny
 
 from memejax import build, dataset, folder, optim
 from memejax.build import modules
-from memejax.config import find_config, load_config
+from memejax.config import find_config, load_config, located
 
 
 @pytest.mark.parametrize("preset", ["demo", "full", "paper"])
@@ -63,6 +63,10 @@ def test_a_config_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file, preset = find_config("configs/cass_mm.py:full")
     assert file.endswith("cass_mm.py") and preset == "full"
+    assert located("--config=configs/cass_mm.py:full") == f"--config={file}:full"
+    assert located("--config=configs/cass_mm.py") == f"--config={file}"
+    for other in ("--config.seed=configs/cass_mm.py", "--config", "--out=a:b"):
+        assert located(other) == other
     assert load_config("configs/cass_mm.py").preset == "demo"
     (tmp_path / "mine.py").write_text("def get_config(): return 7")
     assert load_config("mine.py") == 7

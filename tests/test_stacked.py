@@ -14,7 +14,6 @@ from memejax.graphs import meme_graph
 from memejax.graphs.stacked import stack
 from memejax.models import gnn
 from memejax.models.gnn.normalize import normalize_nodes
-from memejax.models.gnn.text import TextOnly
 
 
 def some(n=5, k=3, seed=0):
@@ -161,7 +160,7 @@ def test_normalized_nodes_by_numpy():
 def test_text_only_reads_the_text():
     graph = stack(some())[np.arange(5)]
     nodes = graph._replace(nodes=graph.nodes["features"])
-    net = TextOnly(hidden=8)
+    net = gnn.MLP(places=(1,), hidden=8)
     variables = net.init(jax.random.key(0), nodes, train=False)
     before = net.apply(variables, nodes, train=False)
     text = graph.nodes["kind"] == meme_graph.KINDS.index("text")

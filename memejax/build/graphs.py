@@ -29,7 +29,6 @@ from memejax.graphs.stacked import stack
 from memejax.graphs.store import Store, open_store
 from memejax.models import gnn
 from memejax.models.gnn.normalize import Normalized
-from memejax.models.gnn.text import TextOnly
 
 # Kinds of nodes -> the projection that each has; entities are cut out of images.
 PROJECTIONS = ("image", "text", "image", "token")
@@ -49,7 +48,7 @@ GRAPH_NETWORKS: dict[str, Callable[[ConfigDict], Any]] = {
     **dict.fromkeys(gnn.GNNS, _graph_classifier),
     "mlp": lambda _: gnn.MLP(),
     "deepsets": lambda _: gnn.DeepSets(),
-    "text": lambda _: TextOnly(),
+    "text": lambda _: gnn.MLP(places=(1,)),
 }
 
 

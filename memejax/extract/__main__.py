@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from memejax.config import find_config
+from memejax.config import located
 from memejax.extract.extraction import extract
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -30,18 +30,10 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(f"error: {error}")
 
 
-def _argument(argument: str) -> str:
-    flag, equals, value = argument.partition("=")
-    if flag.lstrip("-") != "config" or not equals:
-        return argument
-    file, preset = find_config(value)
-    return f"{flag}={file}" + ("" if preset is None else f":{preset}")
-
-
 def run() -> None:
     """Entry point."""
     flags.mark_flags_as_required(["config", "out"])
-    app.run(main, argv=[_argument(argument) for argument in sys.argv])
+    app.run(main, argv=[located(argument) for argument in sys.argv])
 
 
 if __name__ == "__main__":

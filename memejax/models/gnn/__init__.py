@@ -10,7 +10,7 @@ last graphs of what comes out.
     readout.py     nodes to a vector a graph
     encoder.py     nodes of several kinds to one width
     classifier.py  layers, readout and logit; `GNNS` has the published ones
-    controls.py    the same nodes without edges; text.py: the caption alone
+    controls.py    the same nodes without edges, the caption alone
     normalize.py   nodes as the published networks have them
 """
 

@@ -17,21 +17,25 @@ from memejax.models.layers import Dense
 class MLP(nn.Module):
     """One hidden layer over the image's and the text's node: [x_0, x_1].
 
+    With `places=(1,)` it reads the text alone: what pictures and entities add to.
+
     Parameters: `hidden`, a `Dense`, and `classifier/logit`.
 
     Attributes:
         hidden: width of the hidden layer.
         dropout: before the logit, in [0, 1).
+        places: in each graph, of the nodes that are read.
     """
 
     hidden: int = 128
     dropout: float = 0.5
+    places: tuple[int, ...] = (0, 1)
 
     @nn.compact
     def __call__(self, graph: jraph.GraphsTuple, *, train: bool) -> jax.Array:
         """Map nodes `[N, d]` to logits `[G]`; rng "dropout"."""
-        pair = jnp.concatenate([node_at(graph, 0), node_at(graph, 1)], axis=-1)
-        features = nn.relu(Dense(self.hidden, name="hidden")(pair))
+        read = jnp.concatenate([node_at(graph, i) for i in self.places], axis=-1)
+        features = nn.relu(Dense(self.hidden, name="hidden")(read))
         return Classifier(self.dropout, name="classifier")(features, train=train)
 
 
