@@ -15,7 +15,7 @@
     build/      config -> Stage (state, compiled step, feeder)
     steps/      what one update computes, of losses/, views.py and augment/
     feeders.py  what the loop eats, made of data/pipeline.py and data/plans.py
-    parallel.py devices
+    parallel/   devices
     evaluate.py what a checkpoint's features are worth; scores.py probabilities
     folder.py   the run's folder; logs.py what it says; report/ its page
 
