@@ -72,10 +72,12 @@ def to_markdown(profile: Profile, *, title: str, facts: Mapping[str, Any]) -> st
     warm, cold = profile.warm, profile.cold
     sections = [
         (f"By class, warm ({warm.steps} steps)", table.by_class, warm),
-        ("By class, cold (the first call)", table.by_class, cold),
         ("By operation, warm", table.by_operation, warm),
         ("By module, warm", table.by_module, warm),
     ]
+    if cold is not None:
+        first = ("By class, cold (the first call)", table.by_class, cold)
+        sections.insert(1, first)
     facts_said = "\n".join(f"- {name}: {value}" for name, value in said.items())
     parts = [f"# {title}\n", f"{facts_said}\n", _ABOUT]
     for heading, grouped, window in sections:
@@ -114,7 +116,7 @@ def to_json(profile: Profile) -> dict[str, Any]:
         "peak_dtype": profile.dtype,
         "devices": profile.devices,
         "memory": profile.memory,
-        "cold": of(profile.cold),
+        "cold": None if profile.cold is None else of(profile.cold),
         "warm": of(profile.warm),
     }
 
@@ -125,12 +127,8 @@ def _facts(profile: Profile) -> dict[str, str]:
     said = {
         "tracing and lowering": f"{profile.trace_seconds:.2f} s",
         "compiling": f"{profile.compile_seconds:.2f} s",
-        "first call (cold)": f"{profile.cold.seconds * 1e3:.1f} ms a step",
-        "warm": f"{profile.seconds * 1e3:.1f} ms a step, of which "
-        f"{profile.wait * 1e3:.1f} ms wait for data; "
-        f"{profile.warm.seconds * 1e3:.1f} ms in the profiler",
-        "no operation ran": f"{profile.warm.idle:.1%} of the traced time (warm), "
-        f"{profile.cold.idle:.1%} (cold)",
+        "warm": _warm(profile),
+        "no operation ran": f"{profile.warm.idle:.1%} of the traced time",
         "FLOPs": f"{flops / 1e9:.3f} G a step, {rate / 1e9:.1f} GFLOP/s, "
         f"{rate / profile.peak:.1%} of the peak",
         "peak": f"{profile.peak / 1e9:.1f} GFLOP/s, measured: a large "
@@ -139,6 +137,11 @@ def _facts(profile: Profile) -> dict[str, str]:
             f"{k} {v / 1e6:.1f} MB" for k, v in profile.memory.items() if v
         ),
     }
+    if profile.cold is not None:
+        said["first call (cold)"] = (
+            f"{profile.cold.seconds * 1e3:.1f} ms a step; no operation ran in "
+            f"{profile.cold.idle:.1%} of it"
+        )
     if profile.counted.loops:
         places = ", ".join(profile.counted.loops)
         said["while loops, their bodies counted once"] = places
@@ -147,6 +150,15 @@ def _facts(profile: Profile) -> dict[str, str]:
             f"{name} ({calls})" for name, calls in profile.counted.uncounted.items()
         )
     return said
+
+
+def _warm(profile: Profile) -> str:
+    if profile.wait is None:
+        return f"{profile.seconds * 1e3:.1f} ms a step, in the profiler"
+    return (
+        f"{profile.seconds * 1e3:.1f} ms a step, of which {profile.wait * 1e3:.1f} ms "
+        f"wait for data; {profile.warm.seconds * 1e3:.1f} ms in the profiler"
+    )
 
 
 def _figures(profile: Profile, window: Window, row: table.Row) -> dict[str, Any]:
@@ -206,6 +218,7 @@ def _write_csv(profile: Profile, file: Any) -> None:
     rows = [
         {"window": name} | _figures(profile, window, row)
         for name, window in windows.items()
+        if window is not None
         for row in window.rows
     ]
     writer = csv.DictWriter(file, fieldnames=list(rows[0]))

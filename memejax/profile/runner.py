@@ -13,7 +13,7 @@ import pathlib
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -54,10 +54,12 @@ class Profile:
       steps: steps that one call does.
       trace_seconds: of tracing and lowering.
       compile_seconds: of compiling, without any cache.
-      cold: the first call.
+      cold: the first call; None where it was not traced.
       warm: the steps traced after the warm-up.
-      seconds: a warm step without the profiler, by the host's clock.
-      wait: part of it in which the host waited for data.
+      seconds: a warm step by the host's clock; without the profiler, if `wait` is not
+        None.
+      wait: part of it in which the host waited for data; None where it was not
+        measured apart.
       peak: measured FLOP/s of a large product on all devices together.
       dtype: of that product's factors.
       devices: that the step runs on.
@@ -68,10 +70,10 @@ class Profile:
     steps: int
     trace_seconds: float
     compile_seconds: float
-    cold: Window
+    cold: Window | None
     warm: Window
     seconds: float
-    wait: float
+    wait: float | None
     peak: float
     dtype: str
     devices: int
@@ -109,26 +111,20 @@ def measure(
     """
     if steps < 1 or warmup < 0:
         raise ValueError(f"got steps={steps}, warmup={warmup}, expected >= 1 and >= 0")
-    folder, source, devices = pathlib.Path(folder), iter(chunks), _devices(state)
+    folder, source = pathlib.Path(folder), iter(chunks)
     many, first = _next(source)
-    began = time.perf_counter()
-    with scopes.marked():
-        traced = (step if hasattr(step, "trace") else jax.jit(step)).trace(state, first)
-        lowered = traced.lower()
-    ready = time.perf_counter()
-    compiled = _compile(lowered)
-    compiling = time.perf_counter() - ready
-    counted = flops.count_jaxpr(traced.jaxpr, platform=_platform(devices[0]))
-    runner = _Runner(compiled, counted, many, state, source)
+    prepared = prepare(step, state, first)
+    devices = prepared.devices
+    runner = _Runner(prepared, many, state, source)
     cold = runner.traced(folder / "cold", [first])
     runner.timed(warmup)
     seconds, wait = runner.timed(steps)
     warm = runner.traced(folder / "warm", None, calls=steps)
     return Profile(
-        counted=counted,
+        counted=prepared.counted,
         steps=many,
-        trace_seconds=ready - began,
-        compile_seconds=compiling,
+        trace_seconds=prepared.trace_seconds,
+        compile_seconds=prepared.compile_seconds,
         cold=cold,
         warm=warm,
         seconds=seconds,
@@ -136,7 +132,90 @@ def measure(
         peak=peak(devices, dtype=dtype),
         dtype=dtype,
         devices=len(devices),
-        memory=_memory(compiled, devices),
+        memory=prepared.memory(),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A step that is compiled, counted, and whose operations know their modules.
+
+    Attributes:
+      compiled: `(state, chunk) -> (state, metrics)`.
+      counted: of one call.
+      devices: that it runs on.
+      trace_seconds: of tracing and lowering.
+      compile_seconds: of compiling, without any cache.
+      program: its name in the profiler.
+      operations: of the compiled program.
+    """
+
+    compiled: Any
+    counted: flops.Counted
+    devices: Sequence[Any]
+    trace_seconds: float
+    compile_seconds: float
+    program: str
+    operations: Mapping[str, hlo.Source]
+
+    def window(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        calls: int,
+        steps: int,
+        seconds: float,
+    ) -> Window:
+        """What the last trace in a folder says of this step.
+
+        Args:
+          folder: as `trace.start` was given it.
+          calls: of the step in it.
+          steps: that one call does.
+          seconds: a step, by the host's clock.
+        """
+        times = trace.read(trace.newest(folder))
+        rows = table.join(
+            self.counted,
+            times,
+            self.operations,
+            program=self.program,
+            calls=calls,
+            steps=steps,
+        )
+        idle = times.idle / times.seconds if times.seconds else 1.0
+        return Window(rows, calls * steps, seconds, idle)
+
+    def memory(self) -> dict[str, int]:
+        """Name -> bytes: the step's on a device, and what was in use at most."""
+        return _memory(self.compiled, self.devices)
+
+
+def prepare(step: Callable[..., Any], state: Any, chunk: Any) -> Prepared:
+    """Compiles a step, and counts it; `measure` says what may be a step.
+
+    Args:
+      step: compiled by `jax.jit` and not called with these shapes before.
+      state: arrays as it will be called with; they are not used up.
+      chunk: the same.
+    """
+    devices = _devices(state)
+    began = time.perf_counter()
+    with scopes.marked():
+        traced = (step if hasattr(step, "trace") else jax.jit(step)).trace(state, chunk)
+        lowered = traced.lower()
+    ready = time.perf_counter()
+    compiled = _compile(lowered)
+    compiling = time.perf_counter() - ready
+    text = compiled.as_text()
+    return Prepared(
+        compiled=compiled,
+        counted=flops.count_jaxpr(traced.jaxpr, platform=_platform(devices[0])),
+        devices=devices,
+        trace_seconds=ready - began,
+        compile_seconds=compiling,
+        program=hlo.program_name(text),
+        operations=hlo.sources(text),
     )
 
 
@@ -147,16 +226,17 @@ def peak(devices: Sequence[Any], *, dtype: str) -> float:
     a float32 result, as the layers here multiply.
 
     Args:
-      devices: of one kind.
+      devices: of one kind; of those of other processes the rate is taken for equal.
       dtype: "float32", "bfloat16", ...
     """
+    own = [d for d in devices if d.process_index == jax.process_index()]
     side = _SIDE.get(devices[0].platform, _LARGE_SIDE)
 
     @jax.jit
     def product(x: jax.Array) -> jax.Array:
         return jnp.matmul(x, x, preferred_element_type=jnp.float32)
 
-    factors = [jax.device_put(jnp.ones((side, side), dtype), d) for d in devices]
+    factors = [jax.device_put(jnp.ones((side, side), dtype), d) for d in own]
     jax.block_until_ready([product(x) for x in factors])
     times = []
     for _ in range(_TRIES):
@@ -169,11 +249,9 @@ def peak(devices: Sequence[Any], *, dtype: str) -> float:
 class _Runner:
     """Calls the compiled step, its state going from call to call."""
 
-    def __init__(self, compiled, counted, many, state, source):
-        self._compiled, self._counted, self._many = compiled, counted, many
+    def __init__(self, prepared, many, state, source):
+        self._prepared, self._many = prepared, many
         self._state, self._source = state, source
-        text = compiled.as_text()
-        self._program, self._operations = hlo.program_name(text), hlo.sources(text)
 
     def timed(
         self, calls: int, given: Sequence[Any] | None = None
@@ -187,7 +265,7 @@ class _Runner:
             chunk = given[i] if given else _next(self._source, self._many)[1]
             wait += time.perf_counter() - asked
             with jax.profiler.StepTraceAnnotation("step", step_num=i):
-                self._state, values = self._compiled(self._state, chunk)
+                self._state, values = self._prepared.compiled(self._state, chunk)
         jax.block_until_ready((self._state, values))
         total = time.perf_counter() - began
         return total / (calls * self._many), wait / (calls * self._many)
@@ -198,17 +276,9 @@ class _Runner:
         """The same in the profiler."""
         with trace.window(folder):
             seconds, _ = self.timed(calls, given)
-        times = trace.read(trace.newest(folder))
-        rows = table.join(
-            self._counted,
-            times,
-            self._operations,
-            program=self._program,
-            calls=calls,
-            steps=self._many,
+        return self._prepared.window(
+            folder, calls=calls, steps=self._many, seconds=seconds
         )
-        idle = times.idle / times.seconds if times.seconds else 1.0
-        return Window(rows, calls * self._many, seconds, idle)
 
 
 def _next(source: Iterator[tuple[int, Any]], many: int | None = None) -> tuple:
@@ -256,7 +326,8 @@ def _memory(compiled: Any, devices: Sequence[Any]) -> dict[str, int]:
             "code": planned.generated_code_size_in_bytes,
         }
     # The CPU keeps no count.
-    counts = devices[0].memory_stats() or {}
+    local = [d for d in devices if d.process_index == jax.process_index()]
+    counts = local[0].memory_stats() or {}
     if "peak_bytes_in_use" in counts:
         found["device, at most"] = counts["peak_bytes_in_use"]
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

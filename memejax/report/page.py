@@ -17,6 +17,7 @@ from memejax.report import (
     graph_pictures,
     markup,
     plots,
+    profiled,
     representation,
     tables,
 )
@@ -43,6 +44,7 @@ def html(run: Finished) -> str:
             *_stage(run, "finetune", "Fine-tuning"),
             *_stage(run, "graph", "Training on graphs"),
             *graph_pictures.section(run),
+            *profiled.section(run),
             *_data(run),
             *_rest(run),
         ],

@@ -1,0 +1,67 @@
+"""The page's section on a window in the profiler, from a profile.json made by hand."""
+
+import json
+import types
+
+from memejax.report import profiled
+
+ROW = {
+    "primitive": "dot_general",
+    "module": "Arms/arms_vit/image_encoder/block0/mlp/up",
+    "kind": "matmul",
+    "calls": 3.0,
+    "kernels": 3.0,
+    "seconds": 0.006,
+    "flops": 9e9,
+    "bytes_in": 1.0,
+    "bytes_out": 1.0,
+    "share_of_time": 0.75,
+    "share_of_flops": 1.0,
+    "flops_per_second": 1.5e12,
+    "share_of_peak": 0.5,
+}
+COPY = ROW | {
+    "primitive": "transpose",
+    "module": "",
+    "kind": "copy",
+    "seconds": 0.002,
+    "flops": 0.0,
+    "share_of_time": 0.25,
+    "share_of_flops": 0.0,
+    "flops_per_second": None,
+    "share_of_peak": None,
+}
+
+
+def finished(folder, *stages):
+    for stage in stages:
+        where = folder / "0" / stage
+        where.mkdir(parents=True)
+        content = {
+            "flops": 9e9,
+            "seconds": 0.01,
+            "peak": 3e12,
+            "peak_dtype": "bfloat16",
+            "devices": 1,
+            "warm": {"steps": 5, "by_class": [ROW, COPY], "operations": [COPY, ROW]},
+        }
+        (where / profiled.FILE).write_text(json.dumps(content), "utf-8")
+    return types.SimpleNamespace(folder=folder, seeds=["0"])
+
+
+def test_tables_of_each_traced_stage(tmp_path):
+    said = "".join(profiled.section(finished(tmp_path, "finetune", "pretrain")))
+    assert said.index("pretrain, seed 0") < said.index("finetune, seed 0")
+    # 9 GFLOP in 10 ms are 900 GFLOP/s, of 3,000 possible.
+    assert "10.0 ms a step over 5 steps, 9.000 GFLOP, 900.0 GFLOP/s: 30.0%" in said
+    # The longest first, whatever the order in the file; of a long path the end.
+    assert said.index("dot_general …/image_encoder/block0/mlp/up") < said.index(
+        "transpose "
+    )
+    assert "1,500.0" in said
+    assert "75.00%" in said
+    assert 'href="0/pretrain/profile.md"' in said
+
+
+def test_nothing_is_said_where_nothing_was_traced(tmp_path):
+    assert profiled.section(finished(tmp_path)) == []
