@@ -12,6 +12,8 @@ demo (default)
             features are those of RUN, a finished run such as the demo of
             configs/supervised.py. Without one the encoders stay random, and it says so.
             All networks beside each other: python -m memejax.reproduce table3
+            One graph over all memes, sampled around each: --config.graph.kind=hetero
+              --config.graph.network=rgcn      or sage; controls: mlp, text
 
 full
   command   python -m memejax.extract --config=configs/graph.py:full --out=STORE
@@ -69,6 +71,10 @@ def get_config(preset: str = "demo") -> ConfigDict:
     # The store to train on.
     config.features = placeholder(str)
     config.stages = ("graph", "evaluate")
+    # Networks on graphs run on one device, the extraction on these.
+    config.parallel = dict(devices=placeholder(int))
+    # A window of steps in the profiler, after so many; 0: none.
+    config.profile = dict(start=0, steps=5)
     config.graph = graph(**GRAPH[preset])
     # Evaluations, checkpoints and lines at the same updates: a stretch of the plan
     # between two of them is one program.
@@ -148,10 +154,41 @@ def extract(**changes: Any) -> ConfigDict:
 def graph(**changes: Any) -> ConfigDict:
     """The network that reads stored features, and how it is trained."""
     section = dict(
+        # "stored", one graph a meme, of stored features; "trained", the same with its
+        # encoders trained along; or "hetero", one graph over all memes.
+        kind="stored",
         # gcn, sage, gat, gatv2, rgcn; controls without edges: mlp on picture and
-        # caption, deepsets on all nodes, text.
+        # caption, deepsets on all nodes, text. Of "hetero": rgcn, sage; mlp, text.
         network="gat",
-        # What joins a meme's nodes; more of them in memejax.graphs.meme_graph.
+        # Of "trained" alone. A batch has as many pictures to encode as memes and
+        # entities: some ten times the work of fine-tuning, with graph.batch=8 or so.
+        trained=dict(
+            # None: the optimizer's own groups cover the encoders. 0 keeps them.
+            encoder_lr=placeholder(float),
+            # Pixels that a picture may be long before entities are cut out of it.
+            longest=1024,
+            # Parts that a batch is worked on in.
+            accumulate=1,
+        ),
+        # Of "hetero" alone.
+        hetero=dict(
+            # Neighbours a node and type of edge, a number a hop. The pictures most
+            # like a meme's own are two hops away, as other memes with its classes
+            # are; the memes of those pictures, and of the same caption, three.
+            fanouts=(8, 4),
+            # Bits of 64 in which the hashes of pictures that are alike may differ.
+            distance=4,
+            # Pictures, and captions, that one is joined with.
+            most=32,
+            # Whether other training memes show their labels; no meme shows its own.
+            label_features=False,
+            # Whether the graph that is trained on has the memes of all splits, by
+            # their features; False: of the training split alone. Scores are always
+            # of the graph of all.
+            transductive=False,
+        ),
+        # Not of "hetero", these four. What joins a meme's nodes; more of them in
+        # memejax.graphs.meme_graph.
         relations=("image_entity", "text_entity", "image_text"),
         # Of "overlap": the IoU that is exceeded; of "similar": neighbours an entity.
         overlap=0.3,
@@ -163,7 +200,8 @@ def graph(**changes: Any) -> ConfigDict:
         projection_dropout=0.1,
         # Nodes made positive and of sum 1, as published.
         normalize_features=False,
-        # Of the networks with edges: "mean", "attention", or "node", the image's.
+        # Of the networks with edges: "mean", "attention", or "node", the image's. Of
+        # "hetero" it is the meme's own node.
         readout="mean",
         epochs=10.0,
         batch=64,
@@ -182,4 +220,7 @@ def graph(**changes: Any) -> ConfigDict:
             ),
         ),
     )
-    return ConfigDict(section | changes)
+    section = ConfigDict(section | changes)
+    if "all" not in section.optimizer.groups:
+        section.trained.encoder_lr = 1e-5
+    return section

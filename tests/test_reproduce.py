@@ -34,7 +34,7 @@ def fake_config(name):
     config.arms = ("cnn", "vit")
     if config.name == "graph":
         config.features = placeholder(str)
-        config.graph = dict(network="gat", epochs=1.0)
+        config.graph = dict(kind="stored", network="gat", epochs=1.0)
     if config.name != "supervised":
         config.pretrain = dict(steps=1, batch=1)
     config.log = dict(every=20)
@@ -115,7 +115,7 @@ def expand(table, preset="full", seeds=2):
     [
         ("table1", "demo", 4, 4),
         ("table2", "demo", 4, 4),
-        ("table3", "demo", 7, 7),
+        ("table3", "demo", 8, 8),
         ("table8", "demo", 8 + 3, 6),
         ("table1", "full", 5, 5),
         ("table2", "paper", 5, 5),
@@ -517,16 +517,16 @@ def test_the_demo_stores_features_first(runner, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "results", lambda config, name: {})
     monkeypatch.setattr(command, "write", lambda plan: None)
     plan = command.prepare("table3", workdir=tmp_path, seeds=2)
-    assert "15 runs, 0 finished" in plan.about
+    assert "17 runs, 0 finished" in plan.about
     command.perform(plan)
-    assert runner.ran[0] == "cass_mm-small/seed0" and len(runner.ran) == 15
+    assert runner.ran[0] == "cass_mm-small/seed0" and len(runner.ran) == 17
     assert runner.ran[1:3] == ["graph-gcn/seed0", "graph-sage/seed0"]
     features = str(tmp_path / "features")
     assert stored == [(tmp_path / "cass_mm-small/seed0", features)]
     assert runner.config.features == features
     # Of a run that is there: no encoders to train.
     other = command.prepare("table3", workdir=tmp_path, seeds=1, run="RUN")
-    assert str(other.encoders) == "RUN" and len(other.every) == 7
+    assert str(other.encoders) == "RUN" and len(other.every) == 8
 
 
 def test_features_need_a_finished_run(tmp_path):

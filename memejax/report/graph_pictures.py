@@ -109,13 +109,14 @@ def draw(config: ConfigDict, variables: Any, *, proba: np.ndarray) -> bytes | No
       proba: P(hateful) of each meme of the dev split, `[n]`.
 
     Returns:
-      A PNG; None where the network reads no edges, no dev meme has an entity, or
-      pictures are not where they were.
+      A PNG; None where the network reads no edges of stored graphs, no dev meme has
+      an entity, or pictures are not where they were.
     """
     store = open_store(config.features)
     split = store.splits[config.data.dev]
     rows = _chosen(split, proba)
-    if config.graph.network not in gnn.GNNS or not len(rows):
+    drawn = config.graph.kind == "stored" and config.graph.network in gnn.GNNS
+    if not drawn or not len(rows):
         return None
     root = pathlib.Path(config.data.root or store.facts["root"] or "")
     try:

@@ -9,6 +9,7 @@ last graphs of what comes out.
     gcn.py, sage.py, gat.py, rgcn.py   the layers, by PyTorch Geometric's definitions
     readout.py     nodes to a vector a graph
     encoder.py     nodes of several kinds to one width
+    labels.py      labels of other memes as features of their nodes
     classifier.py  layers, readout and logit; `GNNS` has the published ones
     controls.py    the same nodes without edges, the caption alone
     normalize.py   nodes as the published networks have them
@@ -24,6 +25,7 @@ from memejax.models.gnn.encoder import Projection as Projection
 from memejax.models.gnn.gat import GAT as GAT
 from memejax.models.gnn.gat import GATv2 as GATv2
 from memejax.models.gnn.gcn import GCN as GCN
+from memejax.models.gnn.labels import LabelledNodes as LabelledNodes
 from memejax.models.gnn.readout import AttentionPool as AttentionPool
 from memejax.models.gnn.readout import mean_nodes as mean_nodes
 from memejax.models.gnn.readout import node_at as node_at

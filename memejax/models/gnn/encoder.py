@@ -57,6 +57,8 @@ class NodeEncoder(nn.Module):
         once: kinds of which a graph has at most one node. They are gathered before
             they are projected, which takes G products and not N. Where a graph has
             more of them than one, some of the batch become 0.
+        most: the same for kinds that a graph has more of: of each kind, how many at
+            most; () where that is not known.
         dropout: of the projections, in [0, 1).
     """
 
@@ -64,6 +66,7 @@ class NodeEncoder(nn.Module):
     names: Sequence[str]
     features: int = 256
     once: Sequence[int] = ()
+    most: Sequence[int] = ()
     dropout: float = 0.1
 
     @nn.compact
@@ -75,15 +78,15 @@ class NodeEncoder(nn.Module):
                 kinds of one name differ in width.
         """
         features, kind = self._checked(graph)
-        n = len(kind)
+        n, most = len(kind), dict(enumerate(self.most)) | dict.fromkeys(self.once, 1)
         out = jnp.zeros((n, self.features), jnp.float32)
         for name in dict.fromkeys(self.names):
             kinds = [k for k, other in enumerate(self.names) if other == name]
             x = features[:, : self.widths[kinds[0]]]
             project = Projection(self.features, dropout=self.dropout, name=name)
             shown = jnp.isin(kind, jnp.asarray(kinds))
-            if set(kinds) <= set(self.once):
-                size = min(n, len(kinds) * len(graph.n_node))
+            if set(kinds) <= set(most):
+                size = min(n, sum(most[k] for k in kinds) * len(graph.n_node))
                 # Places beyond the last stand for none: they are dropped.
                 (rows,) = jnp.nonzero(shown, size=size, fill_value=n)
                 found = project(x[jnp.minimum(rows, n - 1)], train=train)
@@ -102,6 +105,11 @@ class NodeEncoder(nn.Module):
                 f"got {len(self.widths)} widths and {len(self.names)} names, expected "
                 "one of each a kind"
             )
+        if len(self.most) not in (0, len(self.names)):
+            raise ValueError(
+                f"got most {tuple(self.most)}, expected a number for each of "
+                f"{len(self.names)} kinds, or none"
+            )
         width = nodes["features"].shape[-1]
         if width < max(self.widths):
             raise ValueError(
@@ -113,4 +121,4 @@ class NodeEncoder(nn.Module):
                 f"got names {tuple(self.names)} with widths {tuple(self.widths)}, "
                 "expected one width a name"
             )
-        return nodes["features"].astype(jnp.float32), nodes["kind"]
+        return jnp.asarray(nodes["features"], jnp.float32), nodes["kind"]
