@@ -7,6 +7,7 @@ Both sides read the same files (made by this program: smooth noise with edges, s
 like those of the Hateful Memes), decode with Pillow, resize to a square with the same
 filter and give uint8 batches in a shuffled order. The peer is a DataLoader with as
 many persistent worker processes as we have threads. Without torch only our side runs.
+`memejax.bench.input_study` trains: batch sizes by numbers of workers.
 """
 
 from __future__ import annotations

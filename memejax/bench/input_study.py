@@ -1,0 +1,193 @@
+"""Batch size by workers: an epoch's time, and how busy cores and GPUs are meanwhile.
+
+    python -m memejax.bench.input_study [--batches N ...] [--workers N ...]
+        [--size tiny|paper] [--memes N] [--root FOLDER] [--epochs N] [--threads N]
+        [--devices N] [--out FILE]
+
+The study of the paper's Tables 4 to 6, of multimodal CASS on built-in memes or those
+of `--root`, which are decoded and resized whenever they are used. `--workers` are
+processes that read; 0 reads in `--threads` threads of the training's own process,
+which is the default elsewhere. `--batches` are global.
+
+Each pair is run in a process of its own: an epoch to warm up, compilation included,
+and then `--epochs`, of whose seconds the median is printed. Cores are busy on the
+average over these epochs, memory is the most at one time, of the process and its
+workers together; of GPUs by nvidia-smi, where there are any. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from memejax.bench import pairs, pretraining, tables, usage
+
+
+def main() -> None:
+    """The command line."""
+    options = _options()
+    if options.part:
+        (batch,), (workers,) = options.batches, options.workers
+        print(json.dumps(cell(batch, workers, options)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        cells = [
+            _in_a_process(batch, workers, options, folder)
+            for batch in options.batches
+            for workers in options.workers
+        ]
+    shown = ("size", "root", "threads", "devices")
+    pairs.write(
+        "input study",
+        {**{name: getattr(options, name) for name in shown}, "cells": cells},
+        options.out,
+    )
+    print(tables.text(rows(cells)))
+
+
+def _options() -> argparse.Namespace:
+    cores = os.cpu_count() or 1
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16, 32])
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=sorted({0, 1, 2, cores})
+    )
+    parser.add_argument("--size", choices=pretraining.SIZES, default="tiny")
+    parser.add_argument("--memes", type=int, default=512, help="built-in ones")
+    parser.add_argument("--root", default=None)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=cores)
+    parser.add_argument("--devices", type=int, default=None, help="all, if not given")
+    parser.add_argument("--out", default=None)
+    # What a process that measures one pair is started with.
+    parser.add_argument("--part", action="store_true")
+    return parser.parse_args()
+
+
+def _in_a_process(
+    batch: int, workers: int, options: argparse.Namespace, folder: str
+) -> dict[str, Any]:
+    command = [sys.executable, "-m", "memejax.bench.input_study", "--part"]
+    command += [f"--batches={batch}", f"--workers={workers}"]
+    for name in ("size", "memes", "root", "epochs", "threads", "devices"):
+        value = getattr(options, name)
+        command += [] if value is None else [f"--{name}={value}"]
+    # The workers change nothing about the step: it is compiled once a batch.
+    environment = {"JAX_COMPILATION_CACHE_DIR": folder} | os.environ
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def cell(batch: int, workers: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One pair's epochs, in this process.
+
+    Args:
+      batch: global.
+      workers: processes that read.
+      options: the command line's: size, memes, root, epochs, threads, devices.
+
+    Returns:
+      batch, workers, steps of an epoch, `epoch seconds` of each, and the figures of
+      `usage.Watch` over all of them.
+
+    Raises:
+      ValueError: if the memes do not fill a batch, or the devices cannot share it.
+    """
+    from absl import flags
+
+    # grain's worker processes read absl's flags.
+    flags.FLAGS.mark_as_parsed()
+    import jax
+
+    from memejax import build, dataset, parallel
+
+    mesh = parallel.mesh(options.devices)
+    parallel.check_batch(mesh, batch)
+    with tempfile.TemporaryDirectory() as where:
+        config = pretraining.cass(
+            options.size,
+            batch=batch,
+            steps=1,
+            memes=options.memes,
+            threads=options.threads,
+            workers=workers,
+            root=options.root,
+        )
+        data = dataset.load(config, pathlib.Path(where))
+        steps = len(data.splits["train"].ids) // batch
+        if not steps or options.epochs < 1:
+            raise ValueError(
+                f"got {len(data.splits['train'].ids)} memes in batches of {batch} for "
+                f"{options.epochs} epochs, expected at least one of each"
+            )
+        config.pretrain.steps = (1 + options.epochs) * steps
+        stage = build.pretrain(config, data, seed=0, mesh=mesh)
+        # One stream, as in a run: workers start once, and read on between epochs.
+        chunks, state = stage.feeder.chunks(0), stage.state
+
+        def epoch() -> float:
+            nonlocal state
+            began = time.perf_counter()
+            for _ in range(steps):
+                state, metrics = stage.run_chunk(state, next(chunks)[1])
+            jax.block_until_ready((state, metrics))
+            return time.perf_counter() - began
+
+        epoch()
+        with usage.Watch() as watch:
+            seconds = [epoch() for _ in range(options.epochs)]
+        # Past its end, so that the workers end in order.
+        next(chunks, None)
+    about = {"batch": batch, "workers": workers, "steps": steps}
+    return {**about, "epoch seconds": seconds, **watch.figures}
+
+
+def rows(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cells as a table's rows; what no card tells is None.
+
+    Args:
+      cells: see `cell`.
+
+    Returns:
+      Rows: batch, workers, s/epoch, memes/s, cores, memory, and of all cards the mean
+      utilisation and the most memory of one.
+    """
+    found = []
+    for one in cells:
+        seconds = float(np.median(one["epoch seconds"]))
+        cards = one["gpus"]
+        found.append(
+            {
+                "batch": one["batch"],
+                "workers": one["workers"],
+                "s/epoch": seconds,
+                "memes/s": one["batch"] * one["steps"] / seconds,
+                "cores %": 100 * one["core utilisation"],
+                "GB": one["resident bytes"] / 1e9,
+                "GPU %": (
+                    100 * float(np.mean([card["utilisation"] for card in cards]))
+                    if cards
+                    else None
+                ),
+                "GPU GB": (
+                    max(card["bytes"] for card in cards) / 1e9 if cards else None
+                ),
+            }
+        )
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""Training steps of multimodal CASS on 1, 2, 4, ... devices of this machine.
+
+    python -m memejax.bench.scaling [--devices N ...] [--kind strong weak]
+        [--input synthetic real] [--size tiny|paper] [--batch N] [--steps N]
+        [--rounds N] [--threads N] [--out FILE]
+
+strong     a batch of `--batch` memes, shared by the devices
+weak       so many for each device
+synthetic  one batch that lies on the devices
+real       batches of built-in memes, decoded, resized and sent as a run has them
+
+Speed-up is of memes a second, efficiency the speed-up a device: t_1 / (p t_p) for
+strong scaling and t_1 / t_p for weak. The numbers of devices are timed in turn, after
+a warm-up, in one process. Where there is nothing but a CPU each has a process of its
+own with so many fake devices; they share its cores, so their figures show that the
+program works and say nothing about its speed.
+
+`memejax.bench.scaling_paper` goes on from here to more devices than there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from memejax.bench import pairs, pretraining, tables
+from memejax.bench.scaling_model import KINDS, efficiency
+
+INPUTS = ("synthetic", "real")
+_ASK = "import jax; print(jax.default_backend(), jax.local_device_count())"
+
+
+def main() -> None:
+    """The command line."""
+    options = _options()
+    if options.part is not None:
+        print(json.dumps(measured(options.part, options)))
+        return
+    platform, there = _devices()
+    counts = options.devices or [n for n in (1, 2, 4, 8, 16) if n <= there]
+    fake = platform == "cpu"
+    if fake:
+        counts = options.devices or [1, 2, 4]
+        print("fake devices that share this CPU's cores: these prove nothing of speed")
+    if 1 not in counts:
+        counts = [1, *counts]
+    parts = [_in_a_process(n, options) for n in _groups(counts, fake)]
+    cases = [case for part in parts for case in part["cases"]]
+    rows = summary(cases, batch=options.batch, kinds=options.kind)
+    pairs.write(
+        "scaling",
+        {
+            "platform": platform,
+            "device": parts[0]["device"],
+            "fake devices": fake,
+            "size": options.size,
+            "parameters": parts[0]["parameters"],
+            "steps": options.steps,
+            "cases": cases,
+            "rows": rows,
+        },
+        options.out,
+    )
+    print(tables.text(rows))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--devices", type=int, nargs="+", default=None)
+    parser.add_argument("--kind", choices=KINDS, nargs="+", default=KINDS)
+    parser.add_argument("--input", choices=INPUTS, nargs="+", default=INPUTS)
+    parser.add_argument("--size", choices=pretraining.SIZES, default="tiny")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=20, help="a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out", default=None)
+    # What a process that measures is started with: its numbers of devices.
+    parser.add_argument("--part", type=int, nargs="+", default=None)
+    return parser.parse_args()
+
+
+def _devices() -> tuple[str, int]:
+    """Platform and number of devices; asked elsewhere, so that none is taken here."""
+    done = subprocess.run(
+        [sys.executable, "-c", _ASK], check=True, capture_output=True, text=True
+    )
+    platform, count = done.stdout.split()[-2:]
+    return platform, int(count)
+
+
+def _groups(counts: Sequence[int], fake: bool) -> list[list[int]]:
+    return [[n] for n in counts] if fake else [list(counts)]
+
+
+def _in_a_process(counts: Sequence[int], options: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, "-m", "memejax.bench.scaling"]
+    for name in ("size", "batch", "steps", "rounds", "threads"):
+        command += [f"--{name}", str(getattr(options, name))]
+    for name, values in (("part", counts), ("kind", options.kind)):
+        command += [f"--{name}", *map(str, values)]
+    command += ["--input", *options.input]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(max(counts))}
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measured(counts: Sequence[int], options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of steps on some numbers of devices, in this process.
+
+    Args:
+      counts: of devices.
+      options: the command line's: kind, input, size, batch, steps, rounds, threads.
+
+    Returns:
+      `cases`, each with devices, batch, input and seconds (of a step, one a round),
+      the device's name, and how many parameters are trained.
+
+    Raises:
+      ValueError: if there are fewer devices, or they cannot share a batch evenly.
+    """
+    import jax
+
+    with tempfile.TemporaryDirectory() as where:
+        cases = [
+            _Case(n, batch, options, pathlib.Path(where) / f"{n}x{batch}")
+            for n in counts
+            for batch in sorted(batches(n, options.batch, options.kind))
+        ]
+        rows = [
+            {"devices": c.devices, "batch": c.batch, "input": kind, "seconds": []}
+            for c in cases
+            for kind in options.input
+        ]
+        for number in range(options.rounds + 1):
+            timed = [c.seconds(kind) for c in cases for kind in options.input]
+            # The first round is to warm up.
+            for row, seconds in zip(rows, timed, strict=True) if number else ():
+                row["seconds"].append(seconds)
+        parameters = cases[0].parameters
+    device = jax.local_devices()[0].device_kind
+    return {"cases": rows, "device": device, "parameters": parameters}
+
+
+def batches(devices: int, batch: int, kinds: Sequence[str]) -> set[int]:
+    """Global batches of the kinds of scaling on so many devices."""
+    return {devices * batch if kind == "weak" else batch for kind in kinds}
+
+
+def summary(
+    cases: Sequence[Mapping[str, Any]], *, batch: int, kinds: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Speed-ups and efficiencies out of medians.
+
+    Args:
+      cases: see `measured`; of each input one device with the batch.
+      batch: of one device.
+      kinds: "strong", "weak".
+
+    Returns:
+      Rows: kind, input, devices, batch, seconds a step, memes/s, speed-up, efficiency.
+    """
+    medians = {
+        (c["input"], c["devices"], c["batch"]): float(np.median(c["seconds"]))
+        for c in cases
+    }
+    rows = []
+    for kind in kinds:
+        for name, devices, size in sorted(medians, key=lambda key: (key[0], key[1])):
+            if size not in batches(devices, batch, [kind]):
+                continue
+            seconds = medians[name, devices, size]
+            share = efficiency(
+                medians[name, 1, batch], seconds, devices=devices, kind=kind
+            )
+            rows.append(
+                {
+                    "kind": kind,
+                    "input": name,
+                    "devices": devices,
+                    "batch": size,
+                    "seconds": seconds,
+                    "memes/s": size / seconds,
+                    "speed-up": devices * share,
+                    "efficiency": share,
+                }
+            )
+    return rows
+
+
+class _Case:
+    """A batch on some devices: a compiled step, its state and its input."""
+
+    def __init__(
+        self,
+        devices: int,
+        batch: int,
+        options: argparse.Namespace,
+        folder: pathlib.Path,
+    ):
+        import jax
+
+        from memejax import build, dataset, parallel
+
+        self.devices, self.batch, self._steps = devices, batch, options.steps
+        config = pretraining.cass(
+            options.size,
+            batch=batch,
+            steps=options.steps,
+            memes=4 * max(16, -(-batch // 4)),
+            threads=options.threads,
+        )
+        folder.mkdir()
+        mesh = parallel.mesh(devices)
+        parallel.check_batch(mesh, batch)
+        stage = build.pretrain(config, dataset.load(config, folder), seed=0, mesh=mesh)
+        self._feeder, self._run, self._state = (
+            stage.feeder,
+            stage.run_chunk,
+            stage.state,
+        )
+        self._batch = next(iter(stage.feeder.chunks(0, 1)))[1]
+        self.parameters = sum(x.size for x in jax.tree.leaves(stage.state.params))
+
+    def seconds(self, kind: str) -> float:
+        """Of a step, with input of a kind."""
+        import jax
+
+        began = time.perf_counter()
+        for chunk in self._chunks(kind):
+            self._state, metrics = self._run(self._state, chunk)
+        jax.block_until_ready((self._state, metrics))
+        return (time.perf_counter() - began) / self._steps
+
+    def _chunks(self, kind: str) -> Iterator[Any]:
+        if kind == "synthetic":
+            yield from (self._batch for _ in range(self._steps))
+        else:
+            # From its start, so that nothing was read ahead before the clock started.
+            yield from (chunk for _, chunk in self._feeder.chunks(0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What starting costs: imports, the command line's help, the first training step.
+
+    python -m memejax.bench.start [--runs N] [--part NAME ...] [--out FILE]
+
+interpreter    Python itself, doing nothing
+import memejax
+import jax     for comparison: every run pays for it
+help           `python -m memejax.main --help`
+cold           from `python -m memejax.main ...` to the line about the first finished
+               step: imports, 64 built-in memes written and read, the demo's models
+               set up, the step compiled
+warm           the same with the programs that the cold run compiled, kept on disk
+               (JAX's persistent compilation cache), as a second start finds them
+
+Each in a fresh process, in turn, as often as `--runs` says after a first that does not
+count: files lie in the system's cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from memejax.bench import pairs, tables
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "interpreter": ("-c", "pass"),
+    "import memejax": ("-c", "import memejax"),
+    "import jax": ("-c", "import jax"),
+    "help": ("-m", "memejax.main", "--help"),
+}
+PARTS = (*COMMANDS, "cold", "warm")
+RUN = (
+    "-m",
+    "memejax.main",
+    "--config=configs/cass_mm.py:demo",
+    "--config.data.synthetic.train=64",
+    "--config.data.synthetic.dev=16",
+    "--config.data.synthetic.test=16",
+    "--config.pretrain.batch=16",
+    "--config.log.every=1",
+)
+# A progress line of the first step: "pretrain   1/200    0%  loss ...".
+FIRST = re.compile(r"\s1/\d+\s+\d+%")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS)
+    parser.add_argument("--out", default=None)
+    options = parser.parse_args()
+    seconds = measured(options.part, runs=options.runs)
+    rows = [
+        {"part": part, "median": float(np.median(v)), "least": min(v), "most": max(v)}
+        for part, v in seconds.items()
+    ]
+    pairs.write("start", {"unit": "s", "seconds": seconds, "rows": rows}, options.out)
+    print(tables.text(rows))
+
+
+def measured(parts: Sequence[str], *, runs: int) -> dict[str, list[float]]:
+    """Seconds of each part, `runs` times in turn after a first that does not count.
+
+    Args:
+      parts: of PARTS; "warm" has a cold run before it.
+      runs: at least 1.
+
+    Raises:
+      ValueError: for no runs or an unknown part.
+      RuntimeError: if a process ends otherwise than it should.
+    """
+    if runs < 1 or not set(parts) <= set(PARTS):
+        raise ValueError(
+            f"got runs={runs}, parts {list(parts)}, expected at least 1, of {PARTS}"
+        )
+    found: dict[str, list[float]] = {part: [] for part in parts}
+    for number in range(runs + 1):
+        seconds = {p: _whole(COMMANDS[p]) for p in parts if p in COMMANDS}
+        if "cold" in parts or "warm" in parts:
+            with tempfile.TemporaryDirectory() as folder:
+                for part in ("cold", "warm") if "warm" in parts else ("cold",):
+                    seconds[part] = first_step(RUN, pathlib.Path(folder), name=part)
+        for part in parts if number else ():
+            found[part].append(seconds[part])
+    return found
+
+
+def _whole(arguments: Sequence[str]) -> float:
+    """Seconds of a process from its start to its end."""
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    seconds = time.perf_counter() - began
+    # absl ends with 1 after --help.
+    if done.returncode not in ((0, 1) if "--help" in arguments else (0,)):
+        raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr}")
+    return seconds
+
+
+def first_step(arguments: Sequence[str], folder: pathlib.Path, *, name: str) -> float:
+    """Seconds from a run's start to its line about the first finished step.
+
+    The run is killed then.
+
+    Args:
+      arguments: of Python.
+      folder: keeps compiled programs, which runs with the same folder share.
+      name: of the run's own folder in it, which does not exist.
+
+    Raises:
+      RuntimeError: if the run ends before.
+    """
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": os.fspath(folder / "compiled")
+    }
+    began = time.perf_counter()
+    with (folder / f"{name}.log").open("w+", encoding="utf-8") as errors:
+        run = subprocess.Popen(
+            [sys.executable, *arguments, f"--workdir={folder / name}"],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+        )
+        try:
+            for line in run.stdout or ():
+                if FIRST.search(line):
+                    return time.perf_counter() - began
+            errors.seek(0)
+            raise RuntimeError(f"the run ended before a step:\n{errors.read()}")
+        finally:
+            run.kill()
+            run.communicate()
+
+
+if __name__ == "__main__":
+    main()

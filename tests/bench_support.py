@@ -1,0 +1,43 @@
+"""What the tests of benchmarks share: a stage that counts instead of training."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from memejax import build, feeders, steps
+from memejax.data import plans
+
+
+def counting_stage(monkeypatch):
+    """`build.pretrain` makes a stage of five parameters: `devices`, `batches` seen."""
+    seen = types.SimpleNamespace(devices=[], batches=[])
+    variables = {"params": {"w": jnp.zeros(5)}}
+
+    def pretrain(config, data, *, seed, mesh):
+        c, train = config.pretrain, data.splits["train"]
+        n = len(train.ids)
+        plan = plans.shuffled(n, batch=c.batch, steps=c.steps, seed=seed)
+        seen.devices.append(mesh.size)
+
+        def run_chunk(state, batch):
+            assert len(batch["image"].sharding.device_set) == mesh.size
+            seen.batches.append(np.asarray(batch["index"]).tolist())
+            return state.replace(step=state.step + 1), {}
+
+        return types.SimpleNamespace(
+            state=steps.init_state(variables, optax.sgd(0.1), key=jax.random.key(0)),
+            run_chunk=run_chunk,
+            feeder=feeders.StreamFeeder(
+                train.source,
+                plan,
+                mesh=mesh,
+                threads=config.pipeline.threads,
+                workers=config.pipeline.workers,
+            ),
+        )
+
+    monkeypatch.setattr(build, "pretrain", pretrain)
+    return seen
