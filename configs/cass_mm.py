@@ -69,7 +69,21 @@ def get_config(preset: str = "demo") -> ConfigDict:
         examples=10_000,
     )
     config.curriculum = curriculum()
-    config.parallel = dict(devices=placeholder(int))
+    # A window of steps in the profiler, after so many; 0: none.
+    config.profile = dict(start=0, steps=5)
+    config.parallel = dict(
+        # Of each process; by default all that there are.
+        devices=placeholder(int),
+        # How a step is compiled for them: "jit", of the whole batch, or "pmap", of a
+        # part of it. Without dropout both compute the same; its masks differ.
+        mode="jit",
+        # Whether parameters and all that is kept beside them are divided over the
+        # devices (FSDP), which saves memory; with "jit" alone.
+        shard_parameters=False,
+        # Whether encoders' blocks are computed again in the backward pass, which saves
+        # memory and takes a third more time.
+        remat=False,
+    )
     return config
 
 

@@ -83,8 +83,11 @@ def demo() -> ConfigDict:
             baseline=placeholder(str),
             checkpoint=dict(every=1500, keep=1),
             log=dict(every=300),
-            # Seeds of a device: one after another, or as one batch.
-            parallel=dict(devices=placeholder(int), vectorize=False),
+            # Seeds of a device: one after another, or as one batch. They are split over
+            # the devices, so that "pmap", which splits a batch, is refused.
+            parallel=dict(devices=placeholder(int), vectorize=False, mode="jit"),
+            # A window of steps in the profiler, after so many; 0: none.
+            profile=dict(start=0, steps=5),
         )
     )
 

@@ -202,6 +202,23 @@ def read_memes(
     return root, splits, facts
 
 
+def as_written(config: ConfigDict, folder: pathlib.Path) -> ConfigDict:
+    """The config of who finds the built-in memes written, by another process.
+
+    Args:
+      config: an experiment's.
+      folder: that they were written under.
+
+    Returns:
+      One whose `data.root` is theirs; the same where it has a root or is of other data.
+    """
+    if config.data.name != "memes" or config.data.root is not None:
+        return config
+    config = config.copy_and_resolve_references()
+    config.data.root = os.fspath(folder / "memes")
+    return config
+
+
 def _tokenizer(config: ConfigDict, captions: list[str], workdir: pathlib.Path):
     """The named tokenizer, or one trained on the captions; saved with the run."""
     if config.data.tokenizer is not None:

@@ -20,7 +20,17 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import build, dataset, folder, logs, losses, metrics, probes, report
+from memejax import (
+    build,
+    dataset,
+    folder,
+    logs,
+    losses,
+    metrics,
+    parallel,
+    probes,
+    report,
+)
 from memejax.checkpoint import Checkpoints
 from memejax.report import pictures
 from memejax.scores import score_dataset as score_dataset
@@ -50,9 +60,11 @@ def embed(
       Arm -> float32 [n, d], in the split's order.
     """
     rows: dict[str, list[np.ndarray]] = {}
-    for _, batch in feeder.chunks(0):
+    for step, (_, batch) in enumerate(feeder.chunks(0)):
         outputs = embed_fn(variables, batch)
-        named = {**outputs, "index": batch["index"], "weight": batch["weight"]}
+        # The plan's row, not the batch's, of which a process has a part only.
+        row = feeder.plan.row(step)
+        named = {**outputs, "index": row["index"], "weight": row["weight"]}
         for name, value in jax.device_get(named).items():
             rows.setdefault(name, []).append(value)
     joined = metrics.by_index({k: np.concatenate(v) for k, v in rows.items()})
@@ -137,9 +149,10 @@ def probe(
         },
     }
     drawn = _draw(config, splits[asked], trained, found[own][asked], rows[asked])
-    where.mkdir(parents=True, exist_ok=True)
-    for name, png in drawn.items():
-        (where / f"{name}.png").write_bytes(png)
+    if parallel.is_first():
+        where.mkdir(parents=True, exist_ok=True)
+        for name, png in drawn.items():
+            (where / f"{name}.png").write_bytes(png)
     scalars = folder.flatten({"figures": outcome["figures"], "panel": outcome["panel"]})
     logs.publish(
         where,

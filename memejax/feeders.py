@@ -64,10 +64,14 @@ class StreamFeeder:
     def chunks(
         self, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[int, Any]]:
-        """Batches of the steps, each as (1, batch on the devices)."""
-        waiting = None
+        """Batches of the steps, each as (1, batch on the devices).
+
+        Each process reads the rows of its own devices only.
+        """
+        rows, waiting = parallel.own_rows(self._mesh, self.plan.batch), None
+        own = Plan(**{k: v[..., rows] for k, v in self.plan.as_arrays().items()})
         for batch in pipeline.stream(
-            self._source, self.plan, start=start, stop=stop, **self._options
+            self._source, own, start=start, stop=stop, **self._options
         ):
             # The transfer of the next batch runs while the step works on this one.
             coming = parallel.put_batch(self._mesh, batch)

@@ -21,6 +21,8 @@ from typing import Any
 
 import jax
 
+from memejax import parallel
+
 PACKAGES = (
     "memejax",
     "jax",
@@ -41,7 +43,9 @@ class OtherRunError(ValueError):
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all; of several processes the first does."""
+    if not parallel.is_first():
+        return
     path = pathlib.Path(path)
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf-8")
@@ -58,6 +62,8 @@ def claim(
     workdir: str | os.PathLike[str], config: Mapping[str, Any], runtime: tuple[str, ...]
 ) -> pathlib.Path:
     """Makes the folder, or checks that it holds a run of the same identity.
+
+    Of several processes all check, and the first one writes.
 
     Args:
       workdir: the run's folder.
@@ -116,7 +122,8 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
-        "devices": [f"{d.platform} {d.device_kind}" for d in jax.local_devices()],
+        "processes": parallel.count(),
+        "devices": [f"{d.platform} {d.device_kind}" for d in jax.devices()],
         "packages": versions,
         "commit": _commit(),
     }

@@ -1,5 +1,7 @@
 """What a run says: progress on the console, metrics.jsonl, TensorBoard.
 
+Of several processes the first says it, and the others nothing.
+
 A line of metrics.jsonl is a function of the config but for its `clock`: resuming a
 run drops the lines past the checkpoint and writes the same ones again.
 """
@@ -18,10 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from memejax import parallel
+
 
 def say(text: str) -> None:
     """One line (or several) for the person at the console."""
-    print(text, flush=True)
+    if parallel.is_first():
+        print(text, flush=True)
 
 
 class Averages:
@@ -70,9 +75,13 @@ class Logger:
           total: updates of the stage.
           start: updates done already; lines past it are dropped.
         """
+        self._title, self._total = title, total
+        self._since = (time.perf_counter(), start)
+        self._file = self._events = None
+        if not parallel.is_first():
+            return
         self._folder = pathlib.Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._title, self._total = title, total
         path = self._folder / "metrics.jsonl"
         _keep_lines(path, start)
         self._file = path.open("a", encoding="utf-8")
@@ -82,12 +91,13 @@ class Logger:
         self._events = SummaryWriter(
             str(self._folder), purge_step=start if start else None
         )
-        self._since = (time.perf_counter(), start)
 
     def metrics(
         self, step: int, split: str, values: Mapping[str, float], **clock: float
     ) -> None:
         """A line of metrics.jsonl and its scalars."""
+        if self._file is None or self._events is None:
+            return
         line = {"step": step, "split": split, **values}
         if clock:
             line["clock"] = clock
@@ -98,7 +108,8 @@ class Logger:
 
     def histogram(self, step: int, name: str, values: np.ndarray) -> None:
         """A histogram for TensorBoard."""
-        self._events.add_histogram(name, np.asarray(values), step)
+        if self._events is not None:
+            self._events.add_histogram(name, np.asarray(values), step)
 
     def progress(self, step: int, batch: int, values: Mapping[str, float]) -> None:
         """The mean metrics up to `step`, with speeds, on console and in the files."""
@@ -128,8 +139,9 @@ class Logger:
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
-        self._events.close()
+        if self._file is not None and self._events is not None:
+            self._file.close()
+            self._events.close()
 
 
 def publish(
@@ -139,6 +151,8 @@ def publish(
     pictures: Mapping[str, bytes],
 ) -> None:
     """Puts figures and PNG pictures that belong to no update into TensorBoard."""
+    if not parallel.is_first():
+        return
     # Imported here: see Logger.
     from PIL import Image
     from tensorboardX import SummaryWriter

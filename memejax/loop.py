@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from memejax import build, logs
+from memejax import build, logs, parallel, profile
 from memejax.checkpoint import Checkpoints
 from memejax.data import plans
 
@@ -84,6 +84,7 @@ def loop(
       NonFiniteLossError: naming the step; the last good checkpoint stays.
       Interrupted: after a signal, when the state is saved.
     """
+    run_chunk, recorder = stage.run_chunk, _recorder(stage, config, where)
     saves = Checkpoints(
         where / "checkpoints",
         keep=config.checkpoint.keep,
@@ -115,14 +116,17 @@ def loop(
 
     try:
         for count, chunk in course.chunks(total if memory.ended else step, present):
-            state, values = stage.run_chunk(state, chunk)
+            if recorder is not None:
+                run_chunk = recorder.of(step, count)
+            state, values = run_chunk(state, chunk)
             step += count
             if pending is not None:
                 teller.take(*pending)
             pending = (step, values)
             judge = evaluation and (step % stage.eval_every == 0 or step == total)
             save = step % config.checkpoint.every == 0 or step == total
-            if not (judge or save or signals.received):
+            asked = signals.asked()
+            if not (judge or save or asked):
                 continue
             teller.take(*pending)
             pending = None
@@ -138,13 +142,14 @@ def loop(
                 position=dataclasses.asdict(memory),
                 metrics=rating,
             )
-            if signals.received:
+            asked = asked or signals.asked(now=True)
+            if asked:
                 saves.wait()
                 logs.say(
-                    f"{where.name}: {signals.name} received, saved after step {step}; "
-                    "the same command goes on from here"
+                    f"{where.name}: {signal.Signals(asked).name} received, saved after "
+                    f"step {step}; the same command goes on from here"
                 )
-                raise Interrupted(128 + signals.received)
+                raise Interrupted(128 + asked)
             if memory.ended and evaluation:
                 logs.say(
                     f"{where.name}: ends after step {step}, no better "
@@ -153,7 +158,13 @@ def loop(
                 break
         saves.wait()
         best = saves.best
+    except Exception as error:
+        # Of several processes: to close the checkpoints would wait for the others.
+        parallel.leave(error)
+        raise
     finally:
+        if recorder is not None:
+            recorder.close()
         logger.close()
         saves.close()
     return state, {
@@ -163,6 +174,25 @@ def loop(
         "seconds": round(memory.seconds, 2),
         **teller.verdict(),
     }
+
+
+def _recorder(
+    stage: build.Stage, config: ConfigDict, where: pathlib.Path
+) -> profile.Recorder | None:
+    """What traces a window of the run, None where none is asked for.
+
+    The window goes beside the stage's other TensorBoard files.
+    """
+    if not config.profile.start or not parallel.is_first():
+        return None
+    return profile.Recorder(
+        stage.run_chunk,
+        where,
+        start=config.profile.start,
+        steps=config.profile.steps,
+        dtype=config.model.dtype if "model" in config else "float32",
+        title=f"{config.name}, preset {config.preset}, {where.name}",
+    )
 
 
 class _Course:
@@ -192,7 +222,7 @@ class _Course:
         new = self._refresh.draw(state, self.feeder.plan, step)
         self.feeder = self.feeder.with_plan(new.plan)
         self._logger.metrics(step, "curriculum", new.values)
-        if new.arrays:
+        if new.arrays and parallel.is_first():
             folder = self._where / "refreshes"
             folder.mkdir(exist_ok=True)
             np.savez_compressed(folder / f"{step}.npz", **new.arrays)
@@ -293,16 +323,22 @@ def _judge(evaluation, state, step, logger, memory) -> dict[str, float]:
 
 
 class Signals:
-    """Catches SIGTERM and SIGINT, so that the loop can save before it ends."""
+    """Catches SIGTERM and SIGINT, so that the loop can save before it ends.
+
+    Of several processes, what any of them receives ends all at the same step.
+    """
 
     def __init__(self):
         self.received = 0
+        self._agreement = parallel.Agreement()
         self._old: dict[int, Any] = {}
 
-    @property
-    def name(self) -> str:
-        """The received signal's name."""
-        return signal.Signals(self.received).name
+    def asked(self, *, now: bool = False) -> int:
+        """The signal that a process received, 0 without any; the same in all.
+
+        Of several processes at every tenth call only, or `now`.
+        """
+        return self._agreement.largest(self.received, now=now)
 
     def __enter__(self) -> Signals:
         for number in (signal.SIGTERM, signal.SIGINT):

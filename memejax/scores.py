@@ -71,18 +71,20 @@ def score_dataset(
       score: `(variables, batch) -> values [b, ...]`, compiled: of a batch as it is,
         without augmentation. `curriculum` has scores of probabilities.
       variables: params and batch_stats.
-      feeder: one pass over the split; weight 0 marks padding.
+      feeder: one pass over the split, a batch a chunk; weight 0 marks padding.
 
     Returns:
       [n, ...], in the order of the source.
     """
     collected, waiting = metrics.Scores.empty(), metrics.Scores.empty()
-    for _, batch in feeder.chunks(0):
+    for step, (_, batch) in enumerate(feeder.chunks(0)):
         values = score(variables, batch)
+        # The plan's row, not the batch's, of which a process has a part only.
+        row = feeder.plan.row(step)
         # One batch late: the device works on this one while the last is fetched.
         collected = collected.merge(waiting)
         waiting = metrics.Scores.from_model_output(
-            logits=values, weight=batch["weight"], index=batch["index"]
+            logits=values, weight=row["weight"], index=row["index"]
         )
     return metrics.by_index(collected.merge(waiting).compute())["logits"]
 

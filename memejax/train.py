@@ -33,7 +33,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -64,16 +63,22 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
       hateful_memes.BadRecordsError: naming every bad record of the data.
       loop.NonFiniteLossError: if a loss is not finite.
       loop.Interrupted: after SIGTERM or SIGINT, when the state is saved.
+      parallel.ProcessError: if there are several processes, and the stages are for one.
     """
     started = time.perf_counter()
     logs.say(_about_run(config))
     config = build.adopt(config, logs.say)
     path = folder.claim(workdir, config.to_dict(), build.RUNTIME)
-    done = folder.read_json(path / "results.json")
+    done = _read(path / "results.json")
     if done is not None:
         logs.say(f"This run is finished; its results, from {path}:")
         _show(done)
         return done
+    if parallel.count() > 1 and {"classify", "graph"} & set(config.stages):
+        raise parallel.ProcessError(
+            f"stages={tuple(config.stages)} run in one process; there are "
+            f"{parallel.count()}"
+        )
     parallel.keep_compiled(path / "compiled")
     if tuple(config.stages) == ("classify",):
         return _classify(config, path, started)
@@ -81,7 +86,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
         # Too small for more than one device.
         mesh, data = parallel.mesh(1), build.graph_data(config)
     else:
-        mesh, data = build.mesh(config), dataset.load(config, path)
+        mesh, data = build.mesh(config), _load(config, path)
     logs.say(_about_data(data))
     by_seed = {}
     with Signals() as signals:
@@ -98,9 +103,12 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - started, 2),
         "peak_memory_gb": round(logs.peak_memory(), 3),
     }
-    folder.write_json(path / "results.json", results)
-    report.write(path)
-    report.console(results)
+    if parallel.is_first():
+        folder.write_json(path / "results.json", results)
+        report.write(path)
+    _show(results)
+    # No process ends before everything is written.
+    parallel.sync("written")
     logs.say(
         f"{logs.clock(results['seconds'])} in all, peak memory "
         f"{results['peak_memory_gb']:.2f} GB; results and report in {path}"
@@ -129,8 +137,24 @@ def _classify(config: ConfigDict, path: pathlib.Path, started: float) -> dict[st
     return results
 
 
+def _read(path: pathlib.Path) -> Any:
+    """What a JSON file holds, None if there is none; the same in all processes."""
+    # A folder on a network shows a new file to one machine before the other.
+    return parallel.from_first(folder.read_json(path))
+
+
+def _load(config: ConfigDict, path: pathlib.Path) -> dataset.Data:
+    """The data; of several processes the first writes what is to be written."""
+    with parallel.first_before_others("data"):
+        if not parallel.is_first():
+            config = dataset.as_written(config, path)
+        return dataset.load(config, path)
+
+
 def _show(results: dict[str, Any]) -> None:
     """Results on the console."""
+    if not parallel.is_first():
+        return
     if "errors" in results:
         classify.tell(results)
     else:
@@ -190,15 +214,15 @@ def _pretrain(
     """
     where = context.folder / "pretrain"
     looked = context.folder / "probe-pretrain"
-    outcome = folder.read_json(where / "outcome.json")
-    seen = folder.read_json(looked / "outcome.json")
+    outcome = _read(where / "outcome.json")
+    seen = _read(looked / "outcome.json")
     ended: Callable[[], Any] = functools.partial(_pretrained, context)
     if outcome is None or (look and seen is None):
         stage = build.pretrain(
             context.config, context.data, seed=context.seed, mesh=context.mesh
         )
         # The loop gives the first state's memory up: a copy is the untrained network.
-        untrained = jax.device_get(stage.state.weights()) if look else None
+        untrained = parallel.fetch(stage.state.weights()) if look else None
         if outcome is None:
             state, outcome = loop(stage, context.config, where, context.signals)
             folder.write_json(where / "outcome.json", outcome)
@@ -243,8 +267,8 @@ def _supervised(
     """A stage that the dev split judges, and its best checkpoint on every split."""
     where = context.folder / name
     scored_in = context.folder / "evaluate"
-    outcome = folder.read_json(where / "outcome.json")
-    scored = folder.read_json(scored_in / "outcome.json")
+    outcome = _read(where / "outcome.json")
+    scored = _read(scored_in / "outcome.json")
     if outcome is not None and (scored is not None or not score):
         return {name: outcome} | ({"evaluate": scored} if score else {})
     stage = make()
@@ -300,7 +324,9 @@ def _curriculum(context: _Context, start: Any) -> dict[str, Any]:
     train = context.data.splits["train"]
     where = context.folder / "baseline"
     file = where / "uncertainty.npy"
-    if not file.exists():
+    if parallel.from_first(file.exists()):
+        uncertainty = np.load(file)
+    else:
         stage = build.finetune(
             context.config,
             context.data,
@@ -311,8 +337,10 @@ def _curriculum(context: _Context, start: Any) -> dict[str, Any]:
         state, _ = loop(stage, context.config, where, context.signals)
         feeder = build.scoring_feeder(context.config, train, context.mesh)
         proba = scores.probabilities(stage.predict, state.weights(), feeder)
-        np.save(file, scores.uncertainty(section.score, proba, train.labels))
-    return {"curriculum": section, "uncertainty": np.load(file)}
+        uncertainty = scores.uncertainty(section.score, proba, train.labels)
+        if parallel.is_first():
+            np.save(file, uncertainty)
+    return {"curriculum": section, "uncertainty": uncertainty}
 
 
 def _evaluate(
@@ -331,6 +359,8 @@ def _evaluate(
             continue
         feeder = _scoring_feeder(context, split)
         proba[name] = scores.probabilities(stage.predict, variables, feeder)
+        if not parallel.is_first():
+            continue
         (where / "predictions").mkdir(parents=True, exist_ok=True)
         for arm, values in proba[name].items():
             suffix = "" if arm == scores.AVERAGE else f".{arm}"

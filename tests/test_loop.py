@@ -1,6 +1,7 @@
 """The loop around a step that is a few additions."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,15 @@ from ml_collections import ConfigDict
 from memejax import build, logs, loop, steps
 from memejax.data import plans
 
-CONFIG = ConfigDict({"checkpoint": {"every": 4, "keep": 2}, "log": {"every": 5}})
+CONFIG = ConfigDict(
+    {
+        "name": "sums",
+        "preset": "demo",
+        "checkpoint": {"every": 4, "keep": 2},
+        "log": {"every": 5},
+        "profile": {"start": 0, "steps": 4},
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +73,8 @@ def stage(total=20, size=1, measure=lambda x: {}, **more):
     )
 
 
-def run(one, where, evaluation=None, signals=None):
-    return loop.loop(one, CONFIG, where, signals or loop.Signals(), evaluation)
+def run(one, where, evaluation=None, signals=None, config=CONFIG):
+    return loop.loop(one, config, where, signals or loop.Signals(), evaluation)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -234,3 +243,30 @@ def test_resuming_goes_on_with_the_plan_that_was_drawn(tmp_path, stop):
     state, outcome = run(refreshing(1), tmp_path / "cut")
     assert outcome["steps"] == 20
     assert float(state.params["sum"]) == float(whole.params["sum"])
+
+
+def test_a_window_in_the_profiler_changes_nothing(tmp_path):
+    state, outcome = run(stage(size=3), tmp_path / "plain")
+    config = CONFIG.copy_and_resolve_references()
+    config.profile.start = 5
+    seen, told = run(stage(size=3), tmp_path / "seen", config=config)
+    assert seen.params == state.params
+    assert told["steps"] == outcome["steps"] == 20
+    assert not (tmp_path / "plain/profile.json").exists()
+    # In the folder of the stage's events, where TensorBoard looks for it.
+    [trace] = (tmp_path / "seen").glob("plugins/profile/*/*.xplane.pb")
+    assert trace.stat().st_size > 0
+    found = json.loads((tmp_path / "seen/profile.json").read_text("utf-8"))
+    # Whole chunks of three steps each, so many that the four asked for are in them.
+    assert found["warm"]["steps"] == 6
+    assert found["cold"] is None
+    shares = [row["share_of_time"] for row in found["warm"]["by_class"]]
+    assert sum(shares) == pytest.approx(1.0)
+    assert "sums, preset demo, seen" in (tmp_path / "seen/profile.md").read_text()
+
+
+def test_a_window_before_the_first_step_is_refused(tmp_path):
+    config = CONFIG.copy_and_resolve_references()
+    config.profile.start, config.profile.steps = 3, 0
+    with pytest.raises(ValueError, match="profile.steps=0"):
+        run(stage(), tmp_path, config=config)

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from memejax import parallel
 
 # Sections of a config that do not change what is computed: a run may be resumed with
 # other values of them. Every other leaf is part of the run's identity.
-RUNTIME = ("checkpoint", "log", "parallel", "pipeline")
+RUNTIME = ("checkpoint", "log", "parallel", "pipeline", "profile")
 
 # Mean and standard deviation of the three channels, as checkpoints were trained with.
 NORMALIZATIONS = {
@@ -19,6 +22,8 @@ NORMALIZATIONS = {
 # Where no checkpoint tells its own.
 NORMALIZATIONS["checkpoint"] = NORMALIZATIONS["imagenet"]
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# How a step is compiled for several devices: of the whole batch, or of a part of it.
+STEPS = {"jit": parallel.jit_step, "pmap": parallel.pmap_step}
 
 
 def choose(options: Mapping[str, Any], name: str, what: str) -> Any:
@@ -26,3 +31,25 @@ def choose(options: Mapping[str, Any], name: str, what: str) -> Any:
     if name not in options:
         raise ValueError(f"unknown {what} {name!r}: choose one of {sorted(options)}")
     return options[name]
+
+
+def check_parallel(section: ConfigDict, *, seeds: bool = False) -> None:
+    """Raises ValueError where the section `parallel` asks for what cannot be.
+
+    Args:
+      section: of a config.
+      seeds: whether seeds lie over the devices, in place of the parts of a batch.
+    """
+    choose(STEPS, section.mode, "parallel.mode")
+    if section.mode == "jit":
+        return
+    if seeds:
+        raise ValueError(
+            f"parallel.mode={section.mode!r} splits a batch over the devices, and here "
+            "the seeds are split over them: choose parallel.mode='jit'"
+        )
+    if section.shard_parameters:
+        raise ValueError(
+            f"parallel.mode={section.mode!r} keeps the whole state on every device: "
+            "parallel.shard_parameters=True needs parallel.mode='jit'"
+        )

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from memejax import curriculum, feeders, parallel, steps
 from memejax.build import curricula
-from memejax.build.choices import DTYPES, choose
+from memejax.build.choices import DTYPES, check_parallel, choose
 from memejax.build.optimizers import optimizer
 from memejax.build.stages import Refresh, Refreshed, Stage
 from memejax.data import plans
@@ -148,6 +148,7 @@ def classifier(
     """
     c = config.curriculum
     choose(SCORES, c.score, "curriculum.score")
+    check_parallel(config.parallel, seeds=True)
     mesh = parallel.devices_for_seeds(len(seeds), config.parallel.devices)
     module = _module(config, len(data.classes))
     inputs = _inputs(data.images)

@@ -78,13 +78,24 @@ def normalization(config: ConfigDict, arm: str) -> dict[str, tuple[float, ...]]:
     return choose(NORMALIZATIONS, found, f"model.image.{arm}.normalization")
 
 
-def image_encoder(config: ConfigDict, arm: str) -> Any:
-    """An arm's image encoder."""
+def image_encoder(
+    config: ConfigDict, arm: str, *, axis_name: str | None = None, remat: bool = False
+) -> Any:
+    """An arm's image encoder.
+
+    Args:
+      config: a run's.
+      arm: of those that `model.image` describes.
+      axis_name: device axis that a batch is split over, under pmap.
+      remat: whether the backward pass computes its blocks again.
+    """
     encoder = dict(config.model.image[arm])
     del encoder["normalization"]
     make = choose(IMAGE_ENCODERS, encoder.pop("name"), f"model.image.{arm}.name")
     dtype = choose(DTYPES, config.model.dtype, "model.dtype")
-    module = make(dtype=dtype, **encoder)
+    module = make(dtype=dtype, remat=remat, **encoder)
+    if isinstance(module, resnet.ResNet):
+        module = module.clone(axis_name=axis_name)
     if isinstance(module, vit.ViT):
         if config.data.image_size % module.patch:
             raise ValueError(
@@ -96,8 +107,21 @@ def image_encoder(config: ConfigDict, arm: str) -> Any:
     return module
 
 
-def fusion_arms(config: ConfigDict, vocabulary: int) -> fusion.Arms:
-    """The arms with text: what multimodal CASS pretrains, and what is fine-tuned."""
+def fusion_arms(
+    config: ConfigDict,
+    vocabulary: int,
+    *,
+    axis_name: str | None = None,
+    remat: bool = False,
+) -> fusion.Arms:
+    """The arms with text: what multimodal CASS pretrains, and what is fine-tuned.
+
+    Args:
+      config: a run's.
+      vocabulary: number of tokens.
+      axis_name: as `image_encoder` takes it.
+      remat: as `image_encoder` takes it, here of text encoders too.
+    """
     c = config.model
     text_args: dict[str, Any] = {"vocab_size": vocabulary, **c.text}
     make_text = functools.partial(
@@ -110,12 +134,21 @@ def fusion_arms(config: ConfigDict, vocabulary: int) -> fusion.Arms:
             f"the tokenizer has {vocabulary} entries, the text encoder of weights.text "
             f"{text_args['vocab_size']}: data.tokenizer must be that checkpoint's"
         )
-    shared = make_text() if c.share_text else None
+
+    def text_encoder() -> Any:
+        module = make_text()
+        # A table of words has no blocks.
+        has_blocks = isinstance(module, distilbert.DistilBert)
+        return module.clone(remat=remat) if has_blocks else module
+
+    shared = text_encoder() if c.share_text else None
     return fusion.Arms(
         {
             name: fusion.Arm(
-                image_encoder=image_encoder(config, name),
-                text_encoder=shared or make_text(),
+                image_encoder=image_encoder(
+                    config, name, axis_name=axis_name, remat=remat
+                ),
+                text_encoder=shared or text_encoder(),
                 **c.arm,
             )
             for name in arm_names(config)
@@ -123,27 +156,45 @@ def fusion_arms(config: ConfigDict, vocabulary: int) -> fusion.Arms:
     )
 
 
-def image_arms(config: ConfigDict) -> fusion.Arms:
-    """The arms of images alone that CASS pretrains."""
+def image_arms(
+    config: ConfigDict, *, axis_name: str | None = None, remat: bool = False
+) -> fusion.Arms:
+    """The arms of images alone that CASS pretrains; see `image_encoder`."""
     return fusion.Arms(
         {
-            name: image.ImageArm(image_encoder(config, name), **config.pretrain.head)
+            name: image.ImageArm(
+                image_encoder(config, name, axis_name=axis_name, remat=remat),
+                **config.pretrain.head,
+            )
             for name in arm_names(config)
         }
     )
 
 
-def dino_arms(config: ConfigDict, *, student: bool) -> fusion.Arms:
-    """DINO's student or teacher of each arm; only a student drops anything."""
+def dino_arms(
+    config: ConfigDict,
+    *,
+    student: bool,
+    axis_name: str | None = None,
+    remat: bool = False,
+) -> fusion.Arms:
+    """DINO's student or teacher of each arm; only a student drops anything.
+
+    Args:
+      config: a run's.
+      student: which of the two.
+      axis_name: as `image_encoder` takes it.
+      remat: as `image_encoder` takes it.
+    """
     arms = {}
     for name in arm_names(config):
-        encoder = image_encoder(config, name)
+        encoder = image_encoder(config, name, axis_name=axis_name, remat=remat)
         if isinstance(encoder, vit.ViT):
             encoder = (
                 encoder.clone(drop_path=config.pretrain.drop_path)
                 if student
                 else encoder.clone(drop_path=0.0, dropout=0.0)
             )
-        head = heads.DinoHead(**config.pretrain.head)
+        head = heads.DinoHead(axis_name=axis_name, **config.pretrain.head)
         arms[name] = image.DinoArm(encoder, head)
     return fusion.Arms(arms)

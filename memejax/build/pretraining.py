@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import dataset, losses, optim, parallel, steps
+from memejax import dataset, losses, optim, steps
 from memejax.build.choices import choose
 from memejax.build.modules import (
     absent_parts,
@@ -20,7 +19,17 @@ from memejax.build.modules import (
     image_arms,
 )
 from memejax.build.optimizers import optimizer
-from memejax.build.stages import Stage, embedding, key_of, plan_of, stream
+from memejax.build.stages import (
+    Stage,
+    applying,
+    check_devices,
+    embedding,
+    key_of,
+    on_devices,
+    placed,
+    plan_of,
+    stream,
+)
 from memejax.build.variables import init_variables, load_classifiers, load_weights
 from memejax.build.viewing import cass_views, crops, make_views, random_views
 
@@ -31,6 +40,7 @@ PANEL_EVERY = 10
 def pretrain(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -> Stage:
     """Self-supervised training on the training split; labels are not used."""
     make = choose(PRETRAIN, config.pretrain.method, "pretrain.method")
+    check_devices(config, config.pretrain, mesh)
     return make(config, data, seed=seed, mesh=mesh)
 
 
@@ -51,7 +61,7 @@ def multimodal_cass(
             0.0 if config.model.arm.modalities == "text" else c.caption_dropout
         ),
     )
-    arms = fusion_arms(config, data.vocabulary)
+    arms = fusion_arms(config, data.vocabulary, **on_devices(config, mesh))
     return _cass(config, data, arms, views=views, seed=seed, mesh=mesh)
 
 
@@ -67,7 +77,7 @@ def cass(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -> St
     return _cass(
         config,
         data,
-        image_arms(config),
+        image_arms(config, **on_devices(config, mesh)),
         views=views,
         seed=seed,
         mesh=mesh,
@@ -80,8 +90,9 @@ def dino(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -> St
     c = config.pretrain
     _check_dino(config)
     views = make_views(config, crops(c.augment), independent=True)
-    student = dino_arms(config, student=True)
-    teacher = dino_arms(config, student=False)
+    devices = on_devices(config, mesh)
+    student = dino_arms(config, student=True, **devices)
+    teacher = dino_arms(config, student=False, **devices)
     train, key = data.splits["train"], key_of(seed, 0)
     variables = load_weights(
         config, init_variables(student, train, views=views, key=key, method="project")
@@ -96,9 +107,9 @@ def dino(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -> St
         frozen=round(c.freeze_last_layer * epoch),
     )
     step = steps.make_dino_step(
-        functools.partial(student.apply, method="project"),
+        applying(config, student, mesh, method="project"),
         tx,
-        teacher_fn=functools.partial(teacher.apply, method="project"),
+        teacher_fn=applying(config, teacher, mesh, method="project"),
         objective=steps.DinoObjective(
             momentum=optim.cosine(c.teacher.momentum, 1.0, steps=total),
             teacher_temperature=optim.linear_then_constant(
@@ -114,6 +125,7 @@ def dino(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -> St
         accumulate=c.accumulate,
         panel_every=PANEL_EVERY,
         learning_rates=rates,
+        axis_name=devices["axis_name"],
     )
     state = steps.init_dino_state(
         variables,
@@ -152,7 +164,7 @@ def _cass(config, data, arms, *, views, seed, mesh, averaging=None) -> Stage:
         absent=absent_parts(config),
     )
     step = steps.make_cass_step(
-        functools.partial(arms.apply, method="project"),
+        applying(config, arms, mesh, method="project"),
         tx,
         objective=steps.CassObjective(**c.objective),
         views=views,
@@ -160,6 +172,7 @@ def _cass(config, data, arms, *, views, seed, mesh, averaging=None) -> Stage:
         panel_every=PANEL_EVERY,
         learning_rates=rates,
         averaging=averaging,
+        axis_name=on_devices(config, mesh)["axis_name"],
     )
     state = steps.init_state(
         variables, tx, key=jax.random.fold_in(key, 1), averaging=averaging
@@ -170,9 +183,10 @@ def _cass(config, data, arms, *, views, seed, mesh, averaging=None) -> Stage:
 
 
 def _stage(config, train, arms, views, plan, step, state, mesh, is_collapsed) -> Stage:
+    state, run_chunk = placed(config, step, state, mesh)
     return Stage(
-        state=parallel.put_state(mesh, state),
-        run_chunk=parallel.jit_step(step, mesh),
+        state=state,
+        run_chunk=run_chunk,
         feeder=stream(config, train, plan, mesh),
         embed=embedding(arms, views, mesh),
         is_collapsed=is_collapsed,

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from memejax import dataset, feeders, losses, parallel, scores, steps
 from memejax.build import curricula
+from memejax.build.choices import STEPS, check_parallel
 from memejax.build.modules import absent_parts, fusion_arms
 from memejax.build.optimizers import optimizer
 from memejax.build.variables import init_variables, load_weights, transfer
@@ -89,6 +90,55 @@ def mesh(config: ConfigDict) -> Mesh:
     return parallel.mesh(config.parallel.devices)
 
 
+def check_devices(config: ConfigDict, section: ConfigDict, mesh: Mesh) -> None:
+    """Raises ValueError where a stage cannot run on the devices as it is asked to.
+
+    Args:
+      config: a run's.
+      section: of the stage, with `batch` and `accumulate`.
+      mesh: of the run.
+    """
+    check_parallel(config.parallel)
+    parallel.check_batch(mesh, section.batch)
+    part = section.batch // mesh.size
+    if config.parallel.mode == "pmap" and part % section.accumulate:
+        raise ValueError(
+            f"accumulate={section.accumulate} does not divide the {part} examples that "
+            f"each of {mesh.size} devices has of a batch of {section.batch}"
+        )
+
+
+def on_devices(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+    """What modules in training are to know of devices: `axis_name` and `remat`."""
+    mapped = config.parallel.mode == "pmap"
+    return dict(
+        axis_name=mesh.axis_names[0] if mapped else None,
+        remat=config.parallel.remat,
+    )
+
+
+def applying(
+    config: ConfigDict, arms: Any, mesh: Mesh, *, method: str
+) -> Callable[..., Any]:
+    """What a step applies: a method of the arms, on parameters as they lie."""
+    apply_fn = functools.partial(arms.apply, method=method)
+    if config.parallel.shard_parameters:
+        return parallel.gather_parameters(apply_fn, mesh)
+    return apply_fn
+
+
+def placed(
+    config: ConfigDict, step: Callable[..., Any], state: Any, mesh: Mesh
+) -> tuple[Any, Callable[..., Any]]:
+    """A state on the devices, and the step that is compiled for it."""
+    make = STEPS[config.parallel.mode]
+    if not config.parallel.shard_parameters:
+        return parallel.put_state(mesh, state), make(step, mesh)
+    where = parallel.state_shardings(mesh, state)
+    state = parallel.put_state(mesh, state, shardings=where)
+    return state, parallel.jit_step(step, mesh, shardings=where)
+
+
 def finetune(
     config: ConfigDict,
     data: dataset.Data,
@@ -107,6 +157,7 @@ def finetune(
     training examples by `uncertainty` [n].
     """
     c = config.finetune
+    check_devices(config, c, mesh)
     train = data.splits["train"]
     if data.classes != 2 or not data.vocabulary:
         raise ValueError(
@@ -115,7 +166,8 @@ def finetune(
         )
     if not train.labelled:
         raise ValueError("fine-tuning needs training memes of both labels")
-    arms = fusion_arms(config, data.vocabulary)
+    devices = on_devices(config, mesh)
+    arms = fusion_arms(config, data.vocabulary, **devices)
     views = make_views(config, random_views(config.augment), independent=True)
     key = key_of(seed, 1)
     variables = load_weights(
@@ -143,14 +195,16 @@ def finetune(
     positives = float(np.mean(train.labels == 1))
     apply_fn = functools.partial(arms.apply, method="classify")
     step = steps.make_supervised_step(
-        apply_fn,
+        applying(config, arms, mesh, method="classify"),
         tx,
         views=views,
         positive_weight=(1 - positives) / positives if c.balance else 1.0,
         accumulate=c.accumulate,
         learning_rates=rates,
+        axis_name=devices["axis_name"],
     )
     state = steps.init_state(variables, tx, key=jax.random.fold_in(key, 1))
+    state, run_chunk = placed(config, step, state, mesh)
     predict = parallel.jit_predict(steps.make_predict(apply_fn, views=views), mesh)
     refresh = None
     if curriculum is not None:
@@ -159,8 +213,8 @@ def finetune(
             _redraw(config, curriculum, train, source, predict, seed, mesh),
         )
     return Stage(
-        state=parallel.put_state(mesh, state),
-        run_chunk=parallel.jit_step(step, mesh),
+        state=state,
+        run_chunk=run_chunk,
         feeder=stream(config, train, plan, mesh),
         embed=embedding(arms, views, mesh),
         predict=predict,

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from memejax import processes
 from memejax.config import located
-from memejax.extract.extraction import extract
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "the experiment, FILE.py or FILE.py:PRESET"
@@ -23,11 +23,15 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     # jax and orbax narrate at INFO; what the user is to read is printed.
     logging.set_verbosity(logging.WARNING)
-    try:
-        extract(_CONFIG.value, _OUT.value)
-    except ValueError as error:
-        # These speak to the user, who has no need of a traceback.
-        sys.exit(f"error: {error}")
+    with processes.joined():
+        # Imported here, so that --help and a misspelt flag answer at once.
+        from memejax.extract.extraction import extract
+
+        try:
+            extract(_CONFIG.value, _OUT.value)
+        except ValueError as error:
+            # These speak to the user, who has no need of a traceback.
+            sys.exit(f"error: {error}")
 
 
 def run() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import build, logs, parallel
+from memejax import build, dataset, logs, parallel
 from memejax.extract import cutting
 from memejax.extract.detector import load_detector, mask_rcnn
 from memejax.extract.encoders import Encoders, make_encoders, tree_digest
@@ -50,11 +50,15 @@ def extract(config: ConfigDict, out: str | os.PathLike[str]) -> str:
     c = config.extract
     folder = pathlib.Path(out).absolute()
     options = _options(config)
-    mesh = build.mesh(config)
+    mesh = parallel.mesh(config.parallel.devices, own=True)
     parallel.check_batch(mesh, c.batch)
     finder, how = _finder(config, mesh, masks=options.masks or options.crop == "mask")
     folder.mkdir(parents=True, exist_ok=True)
-    root, memes = read_memes(config, folder)
+    with parallel.first_before_others("memes"):
+        found = config
+        if not parallel.is_first():
+            found = dataset.as_written(config, folder)
+        root, memes = read_memes(found, folder)
     training = [meme.text for meme in memes if meme.split == "train"]
     source = find_source(config, captions=training, folder=folder)
     encoders = make_encoders(source, mesh=mesh, batch=c.batch)

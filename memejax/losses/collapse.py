@@ -16,7 +16,10 @@ MIN_EFFECTIVE_RANK = 2.0
 
 
 def collapse_panel(
-    outputs: ArrayLike, *, where: ArrayLike | None = None
+    outputs: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
     """Measures of collapse of a batch of outputs, three scalars.
 
@@ -30,6 +33,8 @@ def collapse_panel(
     Args:
       outputs: `[batch, dim]` of any float dtype; computed in float32.
       where: bool `[batch]`: the examples that count; the others leave no trace.
+      axis_name: the mapped axis (pmap, vmap) that splits the batch, or None; every
+        device then gathers all outputs.
 
     Returns:
       `{"std", "mean_cosine", "effective_rank"}`, float32 scalars. std is 0 when
@@ -55,6 +60,11 @@ def collapse_panel(
     counted = jnp.ones(batch, bool) if where is None else jnp.asarray(where, bool)
     if counted.shape != (batch,):
         raise ValueError(f"got where of shape {counted.shape}, expected {(batch,)}")
+    if axis_name is not None:
+        # Singular values do not add up over parts of the batch.
+        outputs, counted = (
+            jax.lax.all_gather(x, axis_name, tiled=True) for x in (outputs, counted)
+        )
     mask = counted[:, None]
     # Rows of zeros add nothing to a sum, and no singular value but zeros.
     outputs = jnp.where(mask, outputs, 0.0)

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memejax.models.layers import Attention, Dtype, LayerNorm, Mlp
+from memejax.models.layers import Attention, Dtype, LayerNorm, Mlp, apply_block
 
 BERTS: dict[str, dict[str, Any]] = {
     "distilbert": dict(hidden=768, layers=6, heads=12, mlp=3072),
@@ -71,6 +71,7 @@ class DistilBert(nn.Module):
         dropout: rate of every dropout.
         eps: of the layer normalisations.
         dtype: dtype of products.
+        remat: whether the backward pass computes blocks again, see `apply_block`.
 
     References:
         Sanh et al. 2019, arXiv:1910.01108; Devlin et al. 2018, arXiv:1810.04805;
@@ -86,6 +87,7 @@ class DistilBert(nn.Module):
     dropout: float = 0.1
     eps: float = 1e-12
     dtype: Dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -125,12 +127,15 @@ class DistilBert(nn.Module):
         x = LayerNorm(self.eps, name="norm")(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         for i in range(self.layers):
-            x = Block(
+            block = Block(
                 heads=self.heads,
                 mlp=self.mlp,
                 dropout=self.dropout,
                 eps=self.eps,
                 dtype=self.dtype,
                 name=f"block{i}",
-            )(x, where=attention_mask_bt, train=train)
+            )
+            x = apply_block(
+                block, x, train=train, remat=self.remat, where=attention_mask_bt
+            )
         return x

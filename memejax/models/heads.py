@@ -55,6 +55,7 @@ class DinoHead(nn.Module):
       batch_norm: BatchNorm after each hidden layer. Not in the published ViT recipe;
         with few examples and updates it is what keeps the outputs apart.
       norm_last_layer: keep every gain at 1 (steadier, published for ViT-B).
+      axis_name: mapped axis over which the batch is split, for BatchNorm.
 
     References:
       Caron et al., Emerging properties in self-supervised vision transformers,
@@ -67,6 +68,7 @@ class DinoHead(nn.Module):
     layers: int = 3
     batch_norm: bool = False
     norm_last_layer: bool = True
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
@@ -82,7 +84,8 @@ class DinoHead(nn.Module):
         for i in range(self.layers - 1):
             x = nn.Dense(self.hidden, kernel_init=init, name=f"layer{i}")(x)
             if self.batch_norm:
-                x = BatchNorm(name=f"norm{i}")(x, train=train)
+                norm = BatchNorm(axis_name=self.axis_name, name=f"norm{i}")
+                x = norm(x, train=train)
             x = nn.gelu(x, approximate=False)
         x = nn.Dense(self.bottleneck, kernel_init=init, name="bottleneck")(x)
         # A crop of nothing may give features of exactly 0: no direction, no gradient.

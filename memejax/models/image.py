@@ -4,7 +4,8 @@
 crops. Their encoders lie under the names that `fusion.Arm` has, so that an arm with
 text starts from them.
 
-Shape suffixes: v views, b batch, h height, w width, c channels, k prototypes.
+Shape suffixes: v views, b batch, h height, w width, c channels, d features, k
+prototypes.
 """
 
 from __future__ import annotations
@@ -76,10 +77,16 @@ class DinoArm(nn.Module):
         """
         crops = inputs["crops"] if "crops" in inputs else (inputs["image"][None],)
         b = crops[0].shape[1]
-        features = [
-            self.image_encoder(x.reshape(-1, *x.shape[2:]), train=train)
-            for x in crops
-            if x.size
-        ]
-        logits = self.head(jnp.concatenate(features), train=train)
-        return logits.reshape(-1, b, logits.shape[-1])
+        features = []
+        for x in crops:
+            if not x.size:
+                continue
+            # An example's crops side by side, so that the examples of a device stay
+            # together: with the views first, every device would gather all crops.
+            rows = jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
+            encoded = self.image_encoder(rows, train=train)
+            features.append(encoded.reshape(b, -1, encoded.shape[-1]))
+        features_bvd = jnp.concatenate(features, axis=1)
+        rows = features_bvd.reshape(-1, features_bvd.shape[-1])
+        logits = self.head(rows, train=train)
+        return jnp.swapaxes(logits.reshape(b, -1, logits.shape[-1]), 0, 1)

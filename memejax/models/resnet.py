@@ -16,6 +16,7 @@ from memejax.models.layers import (
     Conv,
     Dense,
     Dtype,
+    apply_block,
     check_images,
     dropout,
 )
@@ -149,6 +150,7 @@ class ResNet(nn.Module):
             last BatchNorm at zero.
         dtype: dtype of products and of the activations kept between them.
         axis_name: mapped axis over which the batch is split, for BatchNorm.
+        remat: whether the backward pass computes blocks again, see `apply_block`.
 
     References:
         He et al. 2015, arXiv:1512.03385. Kernels start as in He et al. 2015,
@@ -163,6 +165,7 @@ class ResNet(nn.Module):
     zero_init_residual: bool = False
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     def __call__(self, images_bhwc: jax.Array, *, train: bool) -> jax.Array:
         """Encode images as the mean of the last stage's map.
@@ -192,7 +195,7 @@ class ResNet(nn.Module):
         maps = []
         for i, blocks in enumerate(self.stage_sizes):
             for j in range(blocks):
-                x = Block(
+                block = Block(
                     width=self.width * 2**i,
                     bottleneck=self.bottleneck,
                     stride=2 if i > 0 and j == 0 else 1,
@@ -200,7 +203,8 @@ class ResNet(nn.Module):
                     dtype=self.dtype,
                     axis_name=self.axis_name,
                     name=f"stage{i}_block{j}",
-                )(x, train=train)
+                )
+                x = apply_block(block, x, train=train, remat=self.remat)
             maps.append(x.astype(jnp.float32))
         return maps
 

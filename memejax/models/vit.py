@@ -19,6 +19,7 @@ from memejax.models.layers import (
     LayerNorm,
     Mlp,
     along_last,
+    apply_block,
     check_images,
     contract,
     extract_patches,
@@ -181,6 +182,7 @@ class ViT(nn.Module):
             DINO's and timm's).
         qkv_bias: whether queries, keys and values have a bias.
         dtype: dtype of products.
+        remat: whether the backward pass computes blocks again, see `apply_block`.
 
     References:
         Dosovitskiy et al. 2020, arXiv:2010.11929; DeiT's sizes, Touvron et al. 2020,
@@ -199,6 +201,7 @@ class ViT(nn.Module):
     eps: float = 1e-12
     qkv_bias: bool = True
     dtype: Dtype = jnp.float32
+    remat: bool = False
 
     def __call__(self, images_bhwc: jax.Array, *, train: bool) -> jax.Array:
         """Encode images as the CLS token after the last normalisation.
@@ -236,7 +239,7 @@ class ViT(nn.Module):
         x = x + interpolate_positions(table, grid=(h, w))[None]
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         for i in range(self.layers):
-            x = Block(
+            block = Block(
                 heads=self.heads,
                 mlp=self.mlp,
                 dropout=self.dropout,
@@ -245,5 +248,6 @@ class ViT(nn.Module):
                 qkv_bias=self.qkv_bias,
                 dtype=self.dtype,
                 name=f"block{i}",
-            )(x, train=train)
+            )
+            x = apply_block(block, x, train=train, remat=self.remat)
         return LayerNorm(self.eps, name="norm")(x)

@@ -12,19 +12,24 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 Tree = Any
 
 
-def mesh(n_devices: int | None = None) -> Mesh:
-    """A mesh of one axis, `data`, over the first `n_devices` local devices.
+def mesh(n_devices: int | None = None, *, own: bool = False) -> Mesh:
+    """A mesh of one axis, `data`, over devices of all processes, in their order.
+
+    Args:
+      n_devices: how many of each process, its first ones; all if None.
+      own: whether to take this process's only.
 
     Raises:
-      ValueError: if there are fewer devices than asked for.
+      ValueError: if a process has fewer devices than asked for.
     """
-    devices = jax.local_devices()
-    if n_devices is not None:
-        if not 1 <= n_devices <= len(devices):
-            raise ValueError(
-                f"asked for {n_devices} devices, this machine has {len(devices)}"
-            )
-        devices = devices[:n_devices]
+    everyone = [jax.process_index()] if own else range(jax.process_count())
+    devices = []
+    for process in everyone:
+        has = [d for d in jax.devices() if d.process_index == process]
+        if n_devices is not None and not 1 <= n_devices <= len(has):
+            owner = "this machine" if len(everyone) == 1 else f"process {process}"
+            raise ValueError(f"asked for {n_devices} devices, {owner} has {len(has)}")
+        devices += has[:n_devices]
     # Auto: under the default, Explicit, gathers and segment sums of sharded arrays
     # raise (jax 0.9 and later).
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
@@ -50,11 +55,48 @@ def check_batch(mesh: Mesh, batch: int) -> None:
 
 
 def put_batch(mesh: Mesh, batch: Tree) -> Tree:
-    """Starts the transfer of a host batch to its devices; does not wait for it."""
-    return jax.device_put(batch, split(mesh))
+    """Starts the transfer of a host batch to its devices; does not wait for it.
+
+    Args:
+      mesh: over which it is split.
+      batch: of it this process's rows, `own_rows`; leaves have the axis of rows first.
+
+    Returns:
+      The batch of all processes.
+    """
+    return jax.make_array_from_process_local_data(split(mesh), batch)
 
 
-def put_state(mesh: Mesh, state: Tree) -> Tree:
-    """A copy of the state on every device; the caller's own survives donation."""
-    # device_put alone may hand out the caller's own buffers.
-    return jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))
+def put_whole(tree: Tree, where: Tree) -> Tree:
+    """Lays out arrays of which every process has the whole, and the same.
+
+    Args:
+      tree: arrays, PRNG keys among them.
+      where: shardings, a tree as it or one for all.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(tree, where)
+
+    def put(x: Any, sharding: NamedSharding) -> jax.Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = put(jax.random.key_data(x), replicated(sharding.mesh))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+        host = np.asarray(x)
+        # device_put would compare every array between the processes first.
+        return jax.make_array_from_callback(host.shape, sharding, lambda i: host[i])
+
+    if isinstance(where, NamedSharding):
+        return jax.tree.map(lambda x: put(x, where), tree)
+    return jax.tree.map(put, tree, where)
+
+
+def own_rows(mesh: Mesh, batch: int) -> slice:
+    """Which rows of a batch lie on this process's devices.
+
+    Args:
+      mesh: as `mesh` makes it, over the same number of devices of each process.
+      batch: rows of all processes, a multiple of the mesh's size.
+    """
+    everyone = sorted({device.process_index for device in mesh.devices.flat})
+    share, place = batch // len(everyone), everyone.index(jax.process_index())
+    return slice(place * share, (place + 1) * share)

@@ -77,7 +77,7 @@ def cass_loss(
         )
     else:
         pair = losses.cass(z[a], z[b])
-    parts = {"cass": losses.weighted_mean(pair, weight)}
+    parts = {"cass": losses.weighted_mean(pair, weight, axis_name=axis_name)}
     total = parts["cass"]
     if objective.variance or objective.covariance:
         # On the prepared outputs: of raw ones the covariance goes to 0 by making
@@ -106,6 +106,7 @@ def make_cass_step(
     panel_every: int = 1,
     learning_rates: Callable[..., Metrics] | None = None,
     averaging: Averaging | None = None,
+    axis_name: str | None = None,
 ) -> Step:
     """One update of CASS, of images alone or of images with text.
 
@@ -121,6 +122,8 @@ def make_cass_step(
         at the others.
       learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
       averaging: keeps `State.average`; give it to `init_state` too.
+      axis_name: device axis that the batch is split over, under pmap; `apply_fn` has
+        to know it too.
 
     Returns:
       `step(state, batch) -> (state, metrics)`.
@@ -135,12 +138,20 @@ def make_cass_step(
             rngs={"dropout": keys["dropout"]},
             mutable=["batch_stats"],
         )
-        loss, parts = cass_loss(outputs, batch["weight"], objective=objective)
+        loss, parts = cass_loss(
+            outputs, batch["weight"], objective=objective, axis_name=axis_name
+        )
         out = {name: z for name, (z, _) in outputs.items()}
         return loss, (new.get("batch_stats", {}), parts, out)
 
     def measure(state, outputs, batch):
-        return panel_of(outputs, batch["weight"], step=state.step, every=panel_every)
+        return panel_of(
+            outputs,
+            batch["weight"],
+            step=state.step,
+            every=panel_every,
+            axis_name=axis_name,
+        )
 
     def finish(state, params, batch_stats, *_):
         average = state.average
@@ -155,4 +166,5 @@ def make_cass_step(
         learning_rates=learning_rates,
         finish=finish,
         measure=measure,
+        axis_name=axis_name,
     )

@@ -101,6 +101,7 @@ def make_dino_step(
     accumulate: int = 1,
     panel_every: int = 1,
     learning_rates: Callable[..., Metrics] | None = None,
+    axis_name: str | None = None,
 ) -> Step:
     """One update of DINO; several arms learn side by side, each from its own teacher.
 
@@ -115,6 +116,8 @@ def make_dino_step(
       accumulate: parts that a batch is worked on in; the centre is over all of them.
       panel_every: the panels are computed at every so many steps, NaN at the others.
       learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
+      axis_name: device axis that the batch is split over, under pmap; `student_fn` and
+        `teacher_fn` have to know it too.
 
     Returns:
       `step(state, batch) -> (state, metrics)`.
@@ -145,7 +148,8 @@ def make_dino_step(
             "student": new.get("batch_stats", {}),
             "teacher": teacher_new.get("batch_stats", {}),
         }
-        parts = _parts(student, teacher, state, batch["weight"], objective)
+        weight = batch["weight"]
+        parts = _parts(student, teacher, state, weight, objective, axis_name)
         outputs = _swap_axes({"student": student, "teacher": teacher})
         return sum(parts.values()), (stats, parts, outputs)
 
@@ -158,8 +162,11 @@ def make_dino_step(
             "student": state.batch_stats,
             "teacher": state.teacher_stats,
         },
-        finish=functools.partial(_finish, objective=objective),
-        measure=functools.partial(_measure, objective=objective, every=panel_every),
+        finish=functools.partial(_finish, objective=objective, axis_name=axis_name),
+        measure=functools.partial(
+            _measure, objective=objective, every=panel_every, axis_name=axis_name
+        ),
+        axis_name=axis_name,
     )
 
 
@@ -169,6 +176,7 @@ def _parts(
     state: DinoState,
     weight: jax.Array,
     objective: DinoObjective,
+    axis_name: str | None,
 ) -> Metrics:
     """Every arm's loss, a scalar, from logits [v, b, k]."""
     parts = {}
@@ -180,7 +188,7 @@ def _parts(
             where=weight > 0,
             **_temperatures(state, objective),
         )
-        parts[f"dino/{arm}"] = losses.weighted_mean(each, weight)
+        parts[f"dino/{arm}"] = losses.weighted_mean(each, weight, axis_name=axis_name)
     return parts
 
 
@@ -192,6 +200,7 @@ def _finish(
     batch: Batch,
     *,
     objective: DinoObjective,
+    axis_name: str | None,
 ) -> DinoState:
     """The student after its update, the teacher that follows it, and the centre."""
     logits, where = _swap_axes(outputs), batch["weight"] > 0
@@ -204,6 +213,7 @@ def _finish(
             center_k=state.center[arm],
             center_momentum=objective.center_momentum,
             where=where,
+            axis_name=axis_name,
         )
     momentum = objective.momentum(state.step)
     return state.replace(
@@ -222,6 +232,7 @@ def _measure(
     *,
     objective: DinoObjective,
     every: int,
+    axis_name: str | None,
 ) -> Metrics:
     """The schedules' values, and now and then the panels of outputs and of DINO."""
     weight = batch["weight"]
@@ -236,6 +247,7 @@ def _measure(
                 logits["teacher"][arm],
                 center_k=state.center[arm],
                 where=weight > 0,
+                axis_name=axis_name,
                 **_temperatures(state, objective),
             ).items()
         }
@@ -247,7 +259,7 @@ def _measure(
     }
     return {
         **{name: jnp.asarray(x, jnp.float32) for name, x in scheduled.items()},
-        **panel_of(first, weight, step=state.step, every=every),
+        **panel_of(first, weight, step=state.step, every=every, axis_name=axis_name),
         **now_and_then(every, panels, outputs, step=state.step),
     }
 

@@ -20,6 +20,7 @@ def make_supervised_step(
     positive_weight: float = 1.0,
     accumulate: int = 1,
     learning_rates: Callable[..., Metrics] | None = None,
+    axis_name: str | None = None,
 ) -> Step:
     """One update of supervised learning: the arms' binary cross entropies, summed.
 
@@ -33,6 +34,8 @@ def make_supervised_step(
       positive_weight: of the positive class in the loss.
       accumulate: parts that a batch is worked on in.
       learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
+      axis_name: device axis that the batch is split over, under pmap; `apply_fn` has
+        to know it too.
 
     Returns:
       `step(state, batch) -> (state, metrics)`.
@@ -55,7 +58,9 @@ def make_supervised_step(
                 positive_weight=positive_weight,
                 where=batch["label"] >= 0,
             )
-            parts[f"bce/{arm}"] = losses.weighted_mean(each, batch["weight"])
+            parts[f"bce/{arm}"] = losses.weighted_mean(
+                each, batch["weight"], axis_name=axis_name
+            )
         loss = sum(parts.values())
         return loss, (new.get("batch_stats", {}), parts, {})
 
@@ -68,4 +73,5 @@ def make_supervised_step(
         accumulate=accumulate,
         learning_rates=learning_rates,
         prepare=only_labelled,
+        axis_name=axis_name,
     )

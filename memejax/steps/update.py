@@ -74,8 +74,14 @@ def make_step(
         state.replace(params=params, batch_stats=stats)
     ),
     measure: Callable[..., Metrics] = lambda state, outputs, batch: {},
+    axis_name: str | None = None,
 ) -> Step:
     """One update of any objective.
+
+    Under pmap a step works on its device's part of the batch. Its loss is then that of
+    the whole batch on every device, so that a device's gradient is as many times its
+    own examples' share of the whole gradient as there are devices: their mean is it.
+    Dropout masks are a device's own there, so other ones than under jit.
 
     Args:
       loss_fn: `(params, stats, batch, keys, state) -> (loss, (stats, parts,
@@ -90,6 +96,8 @@ def make_step(
       finish: `(state, params, stats, outputs, batch) -> state`, but for the step and
         the optimizer's state.
       measure: `(state, outputs, batch) -> metrics` of the state before the update.
+      axis_name: device axis that the batch is split over, under pmap; None: a step is
+        of the whole batch.
 
     Returns:
       `step(state, batch) -> (state, metrics)`.
@@ -102,13 +110,16 @@ def make_step(
             "dropout": jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step),
             "batch": jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step),
         }
+        if axis_name is not None:
+            place = jax.lax.axis_index(axis_name)
+            keys["dropout"] = jax.random.fold_in(keys["dropout"], place)
 
         def of_params(params, stats, batch, keys):
             return loss_fn(params, stats, batch, keys, state)
 
         batch = prepare(batch)
         loss, (new_stats, parts, outputs), gradients = _gradients(
-            of_params, state.params, stats(state), batch, keys, accumulate
+            of_params, state.params, stats(state), batch, keys, accumulate, axis_name
         )
         updates, opt_state = tx.update(
             gradients, state.opt_state, state.params, value=loss
@@ -140,6 +151,7 @@ def panel_of(
     *,
     step: jax.Array,
     every: int,
+    axis_name: str | None = None,
 ) -> Metrics:
     """The collapse panel of every arm's outputs [b, d], as `collapse/<arm>/<figure>`.
 
@@ -151,18 +163,26 @@ def panel_of(
         return {
             f"collapse/{arm}/{name}": value
             for arm, z in outputs.items()
-            for name, value in losses.collapse_panel(z, where=weight > 0).items()
+            for name, value in losses.collapse_panel(
+                z, where=weight > 0, axis_name=axis_name
+            ).items()
         }
 
     return now_and_then(every, compute, (outputs, weight), step=step)
 
 
-def _gradients(loss_fn, params, stats, batch, keys, accumulate):
+def _gradients(loss_fn, params, stats, batch, keys, accumulate, axis_name):
     """Loss, aux and gradients, over `accumulate` parts of the batch one by one."""
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def over_devices(gradients):
+        if axis_name is None:
+            return gradients
+        return jax.lax.pmean(gradients, axis_name)
+
     if accumulate == 1:
         (loss, aux), gradients = value_and_grad(params, stats, batch, keys)
-        return loss, aux, gradients
+        return loss, aux, over_devices(gradients)
 
     size = batch["weight"].shape[0]
     if size % accumulate:
@@ -177,7 +197,10 @@ def _gradients(loss_fn, params, stats, batch, keys, accumulate):
         part_keys = keys | {"dropout": jax.random.fold_in(keys["dropout"], number)}
         (loss, aux), new = value_and_grad(params, stats, part, part_keys)
         # Each loss is a mean over its part's weights: weigh it by their share.
-        share = part["weight"].sum() / jnp.maximum(batch["weight"].sum(), 1e-12)
+        mass, whole = part["weight"].sum(), batch["weight"].sum()
+        if axis_name is not None:
+            mass, whole = jax.lax.psum((mass, whole), axis_name)
+        share = mass / jnp.maximum(whole, 1e-12)
         gradients = jax.tree.map(lambda g, n: g + share * n, gradients, new)
         scaled = jax.tree.map(lambda x: share * x, (loss, aux[1]))
         return (aux[0], gradients, number + 1), (scaled, aux[2])
@@ -190,4 +213,4 @@ def _gradients(loss_fn, params, stats, batch, keys, accumulate):
     outputs = jax.tree.map(
         lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), outputs
     )
-    return loss, (stats, named, outputs), gradients
+    return loss, (stats, named, outputs), over_devices(gradients)

@@ -1,0 +1,1 @@
+"""Training steps, beside PyTorch with transformers' modules; see `__main__`."""

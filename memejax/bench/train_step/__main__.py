@@ -1,0 +1,234 @@
+"""Training steps: examples/s of ours and of PyTorch with transformers' modules.
+
+    python -m memejax.bench.train_step [--case resnet vit text cass_mm cass dino
+        finetune] [--size tiny|small|paper] [--batch N] [--pixels N] [--tokens N]
+        [--dtype float32|bfloat16] [--steps N] [--pairs N] [--no-peer] [--out FILE]
+
+resnet, vit, text  an encoder, one logit and the binary cross entropy
+cass_mm            multimodal CASS: ResNet-50 and ViT-B/16, each with a DistilBERT
+cass               CASS of the same two image encoders
+dino               a ViT and its teacher, on two crops of each image
+finetune           the arms of cass_mm and the binary cross entropy of each
+
+`small`, the default, is ResNet-50 at 128 pixels (batch 16), ViT-S/16 at 224 (8),
+DistilBERT at 64 tokens (16) and the arms at 224 pixels and 64 tokens (4); `paper` has
+384 pixels, 88 tokens and ViT-B/16 throughout, as published, at a batch of 4. For one
+GPU of 140 GB:
+
+    python -m memejax.bench.train_step --case cass_mm --size paper --dtype bfloat16
+        --batch 64
+
+Both sides train the same sizes (a different number of parameters is an error) from
+random weights, on one batch that lies on the device, with AdamW and one rate, and
+without augmentation. Captions have DistilBERT's dropout of 0.1 on both sides (`tiny`:
+none). Ours are the steps that a run compiles, the state donated; metrics and the
+collapse panel at every tenth step are part of them. The peer has channels last, fused
+AdamW, on a GPU torch.compile and TF32 (which jax takes too), autocast where the dtype
+is bfloat16 (our heads stay float32), and on a CPU the number of threads that it is
+fastest with. Both hold their memory on a GPU at the same time.
+
+MFU is speed times the FLOPs of the products and convolutions of a step (forward and
+backward, counted and the same for both) over those of a large product in the same
+dtype, measured here, and over the datasheet's where it is known. Without torch and
+transformers only our side runs, and says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from memejax.bench import pairs
+from memejax.bench.train_step import problem
+from memejax.bench.train_step.ours import Trainer
+from memejax.profile import runner
+
+DEFAULT = ("resnet", "vit", "text", "cass_mm")
+# Dense bfloat16 FLOP/s of the datasheets, the first name that a device's contains.
+DATASHEET = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12}
+
+
+def main() -> None:
+    """The command line."""
+    # Before a backend starts: PyTorch needs memory too.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    options = _options()
+    if len(options.case) == 1:
+        figures = {options.case[0]: measure(options)}
+    else:
+        # A process each: the peak of memory is a process's, and it is given back.
+        figures = {case: _in_a_process(case) for case in options.case}
+    pairs.write("train_step", figures, options.out)
+    print(table(figures))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--case", choices=problem.CASES, nargs="+", default=DEFAULT)
+    parser.add_argument("--size", choices=problem.SIZES, default="small")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--pixels", type=int)
+    parser.add_argument("--tokens", type=int)
+    parser.add_argument("--dtype", choices=problem.DTYPES, default="float32")
+    parser.add_argument("--steps", type=int, default=5, help="in one run of a side")
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--out", default=None)
+    options = parser.parse_args()
+    if options.steps < 1 or options.pairs < 1:
+        parser.error("--steps and --pairs take at least 1")
+    return options
+
+
+def _in_a_process(case: str) -> dict[str, Any]:
+    """The figures of one case, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "figures.json"
+        # What stands last on a command line counts.
+        more = [f"--out={file}", "--case", case]
+        command = [sys.executable, "-m", "memejax.bench.train_step", *sys.argv[1:]]
+        subprocess.run([*command, *more], check=True)
+        return json.loads(file.read_text("utf-8"))[case]
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one case.
+
+    Args:
+      options: of the command line, with one case.
+
+    Raises:
+      ValueError: for numbers that do not fit, or sides of different sizes.
+    """
+    given = problem.problem(
+        options.case[0],
+        options.size,
+        dtype=options.dtype,
+        batch=options.batch,
+        pixels=options.pixels,
+        tokens=options.tokens,
+    )
+    alone = why_alone(options.no_peer)
+    ours = Trainer(given)
+    figures: dict[str, Any] = {
+        "unit": given.unit,
+        **given.shape(),
+        "steps": options.steps,
+        "parameters": {"ours": ours.parameters},
+        "compile seconds": {"ours": ours.compile_seconds},
+    }
+    sides: dict[str, Any] = {"ours": ours}
+    if alone is not None:
+        print(f"{alone}: our side alone")
+        ours.run(options.steps)
+        speeds = {"ours": [ours.run(options.steps) for _ in range(options.pairs)]}
+    else:
+        peer = sides["peer"] = _peer(given)
+        figures["parameters"]["peer"] = peer.parameters
+        check_parameters(given.case, figures["parameters"])
+        peer.warm_up(options.steps)
+        speeds = pairs.in_turn(
+            lambda: ours.run(options.steps),
+            lambda: peer.run(options.steps),
+            pairs=options.pairs,
+        )
+        # The peer compiles within its first step, and on a CPU not at all.
+        figures["first step seconds"] = {"peer": peer.first_seconds}
+        figures["peer is"] = peer.about()
+    figures |= {"loss": {side: trainer.losses for side, trainer in sides.items()}}
+    figures["peak memory"] = {side: trainer.memory() for side, trainer in sides.items()}
+    return figures | {**utilisation(ours, speeds, given), **speeds}
+
+
+def why_alone(no_peer: bool) -> str | None:
+    """Why there is no peer; None if there is one."""
+    if no_peer:
+        return "--no-peer"
+    for name in ("torch", "transformers"):
+        if importlib.util.find_spec(name) is None:
+            return f"{name} cannot be imported here"
+    import torch
+
+    if jax.default_backend() == "gpu" and not torch.cuda.is_available():
+        return "torch has no GPU here"
+    return None
+
+
+def _peer(given: problem.Problem) -> Any:
+    from memejax.bench.train_step import peer
+
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    return peer.Trainer(given, device=device)
+
+
+def check_parameters(case: str, counts: Mapping[str, int]) -> None:
+    """Raises ValueError unless both sides have as many parameters."""
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            f"{case} has {counts['ours']} parameters here and {counts['peer']} there"
+        )
+
+
+def utilisation(
+    ours: Trainer, speeds: Mapping[str, Any], given: problem.Problem
+) -> dict[str, Any]:
+    """FLOPs of a step, and the share of the device's peaks that each side reaches."""
+    kind = ours.device.device_kind
+    found = [peak for name, peak in DATASHEET.items() if name in kind]
+    peaks = {"measured": runner.peak([ours.device], dtype=given.dtype)}
+    if found and given.dtype == "bfloat16":
+        peaks["datasheet"] = found[0]
+    rates = {
+        side: float(np.median(speeds[side])) / given.batch * ours.flops
+        for side in ("ours", "peer")
+        if side in speeds
+    }
+    return {
+        "device": kind,
+        "FLOPs a step": ours.flops,
+        "FLOP/s at most": peaks,
+        "MFU": {
+            name: {side: rate / peak for side, rate in rates.items()}
+            for name, peak in peaks.items()
+        },
+    }
+
+
+def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """The cases as lines of a table."""
+    head = ("case", "unit", "ours", "peer", "ours : peer", "MFU ours", "MFU peer")
+    lines: list[tuple[str, ...]] = [head]
+    for case, found in figures.items():
+        speeds = [
+            f"{np.median(found[side]):.4g}" if side in found else "-"
+            for side in ("ours", "peer")
+        ]
+        ratio = "-"
+        if "ratio" in found:
+            low, high = found["ratio_low"], found["ratio_high"]
+            ratio = f"{found['ratio']:.2f} ({low:.2f} to {high:.2f})"
+        shares = found["MFU"]["measured"]
+        mfu = [f"{shares[s]:.0%}" if s in shares else "-" for s in ("ours", "peer")]
+        lines.append((case, found["unit"], *speeds, ratio, *mfu))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+if __name__ == "__main__":
+    main()

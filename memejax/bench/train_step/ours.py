@@ -1,0 +1,206 @@
+"""Our side: this library's own steps, compiled for one device."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from memejax import profile, steps
+from memejax.bench.train_step.problem import (
+    CENTER_MOMENTUM,
+    DECAY,
+    LR,
+    MOMENTUM,
+    STUDENT_TEMPERATURE,
+    TEACHER_TEMPERATURE,
+    Problem,
+    data,
+)
+from memejax.models import distilbert, fusion, heads, image, resnet, vit
+
+Tree = Any
+# As often as a run of ours looks at its outputs' spread.
+PANEL_EVERY = 10
+INPUTS = ("image", "input_ids", "attention_mask", "crops")
+PRODUCTS = ("dot_general", "conv_general_dilated")
+
+
+def make(given: Problem) -> tuple[Callable[..., Tree], Callable, Callable]:
+    """Networks and step of a case.
+
+    Returns:
+      `(key, batch) -> variables`, `variables -> state` and `(state, batch) -> (state,
+      metrics)`.
+    """
+    tx = optax.adamw(LR, weight_decay=DECAY)
+    start = functools.partial(steps.init_state, tx=tx, key=jax.random.key(1))
+    if given.case in ("resnet", "vit", "text"):
+        init, apply_fn = _labelled(given)
+        step = steps.make_supervised_step(
+            apply_fn, tx, views=lambda _, batch, **__: batch
+        )
+        return init, start, step
+
+    arms, method = _arms(given)
+
+    def views(_: Any, batch: Tree, **__: Any) -> Tree:
+        view = {name: batch[name] for name in INPUTS if name in batch}
+        if "crops" in view:
+            view["crops"] = (view["crops"],)
+        return {name: view for name in arms.arms}
+
+    def init(key: jax.Array, batch: Tree) -> Tree:
+        return arms.init(key, views(None, batch), train=False, method=method)
+
+    apply_fn = functools.partial(arms.apply, method=method)
+    if given.case == "finetune":
+        step = steps.make_supervised_step(apply_fn, tx, views=views)
+    elif given.case == "dino":
+        start = functools.partial(
+            steps.init_dino_state,
+            tx=tx,
+            key=jax.random.key(1),
+            prototypes={"vit": given.head["out"]},
+        )
+        step = steps.make_dino_step(
+            apply_fn,
+            tx,
+            teacher_fn=apply_fn,
+            objective=steps.DinoObjective(
+                momentum=lambda _: MOMENTUM,
+                teacher_temperature=lambda _: TEACHER_TEMPERATURE,
+                student_temperature=STUDENT_TEMPERATURE,
+                center_momentum=CENTER_MOMENTUM,
+            ),
+            views=views,
+            panel_every=PANEL_EVERY,
+        )
+    else:
+        step = steps.make_cass_step(
+            apply_fn,
+            tx,
+            objective=steps.CassObjective(),
+            views=views,
+            panel_every=PANEL_EVERY,
+        )
+    return init, start, step
+
+
+def parameters(given: Problem) -> int:
+    """Trained parameters of a case; nothing is computed."""
+    init, _, _ = make(given)
+    shapes = jax.eval_shape(init, jax.random.key(0), data(given))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+
+
+class Trainer:
+    """A compiled step, its state and a batch on the device.
+
+    Attributes:
+      parameters: trained ones.
+      flops: of the matrix products and convolutions of a step, forward and backward.
+      compile_seconds: of tracing and compiling.
+      losses: of the last step of each run.
+    """
+
+    def __init__(self, given: Problem, *, variables: Tree | None = None):
+        """Compiles the step.
+
+        Args:
+          given: the case.
+          variables: to start from; random ones if None.
+        """
+        self.device = jax.local_devices()[0]
+        self._size = given.batch
+        self._batch = jax.device_put(data(given), self.device)
+        init, start, step = make(given)
+        if variables is None:
+            # Runs once: optimising it would take longer.
+            options = {"xla_backend_optimization_level": 0}
+            init = jax.jit(init, compiler_options=options)
+            variables = init(jax.random.key(0), self._batch)
+        self._state = jax.device_put(start(variables), self.device)
+        leaves = jax.tree.leaves(self._state.params)
+        self.parameters = sum(leaf.size for leaf in leaves)
+        began = time.perf_counter()
+        traced = jax.jit(step, donate_argnums=0).trace(self._state, self._batch)
+        self._compiled = traced.lower().compile()
+        self.compile_seconds = time.perf_counter() - began
+        counted = profile.count_jaxpr(traced.jaxpr).by_primitive()
+        self.flops = sum(counted[p].flops for p in PRODUCTS if p in counted)
+        self.losses: list[float] = []
+
+    def run(self, count: int) -> float:
+        """Trains for so many steps; examples a second."""
+        began = time.perf_counter()
+        metrics = {}
+        for _ in range(count):
+            self._state, metrics = self._compiled(self._state, self._batch)
+        jax.block_until_ready((self._state, metrics))
+        seconds = time.perf_counter() - began
+        self.losses.append(float(metrics["loss"]))
+        return self._size * count / seconds
+
+    def memory(self) -> int | None:
+        """Bytes in use on the device at most; a CPU keeps no count."""
+        return (self.device.memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def _labelled(given: Problem) -> tuple[Callable[..., Tree], Callable[..., Any]]:
+    """An encoder and one logit."""
+    encoder = _encoder(given, given.case)
+    head = heads.Classifier(dropout=0.0)
+
+    def inputs(batch: Tree) -> tuple[jax.Array, ...]:
+        return tuple(batch[name] for name in INPUTS if name in batch)
+
+    def pooled(out: jax.Array) -> jax.Array:
+        return out[:, 0] if given.case == "text" else out
+
+    def init(key: jax.Array, batch: Tree) -> Tree:
+        out, variables = encoder.init_with_output(key, *inputs(batch), train=False)
+        top = head.init(key, pooled(out), train=False)
+        params = {"encoder": variables["params"], "head": top["params"]}
+        return {**variables, "params": params}
+
+    def apply_fn(variables: Tree, batch: Tree, *, train: bool, **more: Any) -> Any:
+        params = variables["params"]
+        own = {**variables, "params": params["encoder"]}
+        out, new = encoder.apply(own, *inputs(batch), train=train, **more)
+        top = {"params": params["head"]}
+        return {"label": head.apply(top, pooled(out), train=train)}, new
+
+    return init, apply_fn
+
+
+def _arms(given: Problem) -> tuple[fusion.Arms, str]:
+    """The arms of a case, and the method that gives what its loss reads."""
+    if given.case == "dino":
+        head = heads.DinoHead(**given.head)
+        return fusion.Arms({"vit": image.DinoArm(_encoder(given, "vit"), head)}), (
+            "project"
+        )
+    encoders = {"cnn": _encoder(given, "resnet"), "vit": _encoder(given, "vit")}
+    if given.case == "cass":
+        return fusion.Arms({k: image.ImageArm(e) for k, e in encoders.items()}), (
+            "project"
+        )
+    arms = {
+        name: fusion.Arm(
+            image_encoder=encoder, text_encoder=_encoder(given, "text"), **given.arm
+        )
+        for name, encoder in encoders.items()
+    }
+    return fusion.Arms(arms), "classify" if given.case == "finetune" else "project"
+
+
+def _encoder(given: Problem, kind: str) -> Any:
+    """An encoder with the case's products."""
+    module = {"resnet": resnet.ResNet, "vit": vit.ViT, "text": distilbert.DistilBert}
+    return module[kind](dtype=jnp.dtype(given.dtype), **getattr(given, kind))

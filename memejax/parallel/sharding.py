@@ -1,0 +1,105 @@
+"""Where a state's arrays lie: whole on every device, or large ones in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from memejax.parallel.meshes import put_whole, replicated
+
+Tree = Any
+
+# Elements from which an array is divided. A smaller one takes 64 kB in float32: to
+# gather it costs a message, and to keep it whole next to nothing.
+SMALLEST = 2**14
+
+
+def state_shardings(mesh: Mesh, state: Tree, *, smallest: int = SMALLEST) -> Tree:
+    """Shardings that divide a state's large arrays over the devices (FSDP).
+
+    An array of at least `smallest` elements is divided along its longest axis (of
+    equals the last) that the mesh divides; others, and those without such an axis,
+    lie whole on every device. Parameters, what an optimizer keeps for each of them, a
+    teacher and an average have the same shapes, so they are divided alike.
+
+    Args:
+      mesh: of one axis, `data`.
+      state: arrays, or anything with shapes (`jax.eval_shape`).
+      smallest: elements of the smallest array that is divided.
+
+    Returns:
+      A tree as the state, a NamedSharding a leaf.
+
+    References:
+      Rajbhandari et al., ZeRO, 1910.02054, stage 3.
+    """
+
+    def of(leaf: Any) -> NamedSharding:
+        shape = np.shape(leaf)
+        axes = [i for i, n in enumerate(shape) if n and n % mesh.size == 0]
+        if not axes or np.prod(shape, dtype=np.int64) < smallest:
+            return replicated(mesh)
+        longest = max(axes, key=lambda i: (shape[i], i))
+        spec: list[str | None] = [None] * len(shape)
+        spec[longest] = mesh.axis_names[0]
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree.map(of, state)
+
+
+def gather_parameters(
+    apply_fn: Callable[..., Any], mesh: Mesh, *, smallest: int = SMALLEST
+) -> Callable[..., Any]:
+    """`apply_fn` on variables that `state_shardings` divides, each made whole for it.
+
+    Left to itself XLA goes on with what is divided: it divides activations by their
+    features, and sends those around instead of parameters, which are smaller. A
+    gradient comes out divided as its parameter is, so that no device has all of them.
+
+    Args:
+      apply_fn: `(variables, ...) -> anything`.
+      mesh: of one axis, `data`.
+      smallest: as `state_shardings` was given it.
+    """
+
+    def gathered(variables: Tree, *args: Any, **more: Any) -> Any:
+        where = state_shardings(mesh, variables, smallest=smallest)
+        return apply_fn(jax.tree.map(_gather, variables, where), *args, **more)
+
+    return gathered
+
+
+def _gather(x: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """An array on all devices; its gradient is divided as the array was."""
+    whole = replicated(sharding.mesh)
+    if sharding == whole:
+        return x
+    constrain = jax.lax.with_sharding_constraint
+
+    @jax.custom_vjp
+    def gather(x: jax.Array) -> jax.Array:
+        return constrain(x, whole)
+
+    gather.defvjp(
+        lambda x: (gather(x), None),
+        lambda _, gradient: (constrain(gradient, sharding),),
+    )
+    return gather(x)
+
+
+def put_state(mesh: Mesh, state: Tree, *, shardings: Tree | None = None) -> Tree:
+    """A copy of the state on the devices; the caller's own survives donation.
+
+    Args:
+      mesh: of the devices.
+      state: arrays.
+      shardings: as `state_shardings` gives them; None: all of it on every device.
+    """
+    # device_put alone may hand out the caller's own buffers.
+    copy = jax.tree.map(jnp.copy, state)
+    return put_whole(copy, replicated(mesh) if shardings is None else shardings)
