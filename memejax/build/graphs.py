@@ -46,7 +46,7 @@ GRAPHS = {
         stored.stored_feeder,
     ),
     "trained": GraphKind(
-        along.along_network,
+        stored.stored_network,
         along.along_data,
         along.along_stage,
         along.along_feeder,

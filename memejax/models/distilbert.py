@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memejax.models.layers import Attention, Dtype, LayerNorm, Mlp, apply_block
+from memejax.models.layers import Attention, Dropout, Dtype, LayerNorm, Mlp, apply_block
 
 BERTS: dict[str, dict[str, Any]] = {
     "distilbert": dict(hidden=768, layers=6, heads=12, mlp=3072),
@@ -35,7 +35,7 @@ class Block(nn.Module):
         )(x_btd, where=where, train=train)
         x = LayerNorm(self.eps, name="norm1")(x_btd + y)
         y = Mlp(self.mlp, dtype=self.dtype, name="mlp")(x)
-        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        y = Dropout(self.dropout)(y, deterministic=not train)
         return LayerNorm(self.eps, name="norm2")(x + y)
 
 
@@ -125,7 +125,7 @@ class DistilBert(nn.Module):
 
         x = jnp.take(words, input_ids_bt, axis=0) + positions[None, :t]
         x = LayerNorm(self.eps, name="norm")(x)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout)(x, deterministic=not train)
         for i in range(self.layers):
             block = Block(
                 heads=self.heads,

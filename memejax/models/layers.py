@@ -75,6 +75,25 @@ def _contract_backward(equation, dtype, factors, cotangent):
 _contract.defvjp(_contract_forward, _contract_backward)
 
 
+def pointwise(x: jax.Array, kernel: jax.Array, *, dtype: Dtype) -> jax.Array:
+    """Product of the last axis with a matrix, as one product of two matrices.
+
+    On a CPU the gradient of `kernel` is up to three times as fast so as where the sum
+    in it goes over several axes.
+
+    Args:
+        x: `[..., in]`.
+        kernel: `[in, out]`.
+        dtype: as `contract` takes it.
+
+    Returns:
+        float32 `[..., out]`.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    out = contract("ri,io->ro", rows, b=kernel, dtype=dtype)
+    return out.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 def gelu(x: jax.Array) -> jax.Array:
     """Exact gelu: x / 2 * (1 + erf(x / sqrt(2))).
 
@@ -141,6 +160,42 @@ def apply_block(
     return (nn.remat(call) if remat else call)(block, x, arrays)
 
 
+class Dropout(nn.Module):
+    """Dropout of every value by itself, from 16 random bits each.
+
+    To draw masks is a fifth of a small network's step where every value takes a word
+    of its own, as `nn.Dropout`'s; here two share one. `rate` is met to 1 / 65536.
+
+    References:
+        Srivastava et al., Dropout, JMLR 15 (2014).
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
+        """Zero values of `[..., d]` with probability `rate`, divide others by the rest.
+
+        Args:
+            x: `[..., d]`.
+            deterministic: whether nothing is dropped; else the rng "dropout" is used.
+
+        Raises:
+            ValueError: if the rate is not in [0, 1).
+        """
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"got a dropout of {self.rate}, expected it in [0, 1)")
+        if deterministic or self.rate == 0:
+            return x
+        # Along the last axis, so that an array that is split over devices stays so.
+        words = (*x.shape[:-1], -(-x.shape[-1] // 2))
+        bits = jax.random.bits(self.make_rng("dropout"), words, jnp.uint32)
+        halves = lax.bitcast_convert_type(bits, jnp.uint16)
+        halves = halves.reshape(*words[:-1], -1)[..., : x.shape[-1]]
+        dropped = halves < round(self.rate * 2**16)
+        return jnp.where(dropped, 0.0, x / (1.0 - self.rate))
+
+
 # Channels in up to which a CPU convolves by a product; at 64 the library is faster.
 FEW_CHANNELS = 32
 
@@ -164,9 +219,7 @@ class Dense(nn.Module):
         kernel = self.param(
             "kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32
         )
-        rows = x.reshape(-1, x.shape[-1])
-        out = contract("ri,io->ro", rows, b=kernel, dtype=self.dtype)
-        out = out.reshape(*x.shape[:-1], self.features)
+        out = pointwise(x, kernel, dtype=self.dtype)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             out = out + along_last(bias, out.ndim)
@@ -201,11 +254,10 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         if size == 1 and self.padding == 0:
             x = x_bhwd[:, ::stride, ::stride]
-            out = contract("bhwi,io->bhwo", x, b=kernel[0, 0], dtype=self.dtype)
+            out = pointwise(x, kernel[0, 0], dtype=self.dtype)
         elif size == stride and self.padding == 0:
-            patches = extract_patches(x_bhwd, size)
             kernel = kernel.reshape(-1, self.features)
-            out = contract("bhwi,io->bhwo", patches, b=kernel, dtype=self.dtype)
+            out = pointwise(extract_patches(x_bhwd, size), kernel, dtype=self.dtype)
         else:
             # Both factors in `dtype`: the transpose of a convolution does not take
             # a result of another dtype. The libraries accumulate in float32.
@@ -440,7 +492,7 @@ class Attention(nn.Module):
         weights = nn.softmax(logits, axis=-1)
         # Kept only where the caller makes "intermediates" mutable; `init` does not.
         self.sow("intermediates", "attention", weights)
-        weights = nn.Dropout(self.dropout)(weights, deterministic=not train)
+        weights = Dropout(self.dropout)(weights, deterministic=not train)
         out = contract("bnqk,bnke->bnqe", weights, b=value, dtype=self.dtype)
         out = out.transpose(0, 2, 1, 3).reshape(b, t, d)
         return Dense(d, dtype=self.dtype, name="out")(out)

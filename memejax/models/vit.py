@@ -4,6 +4,7 @@ Shape suffixes: `b` batch, `h`, `w` height and width, `c` channels, `t` tokens, 
 features.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ from jax import lax
 
 from memejax.models.layers import (
     Attention,
+    Dropout,
     Dtype,
     LayerNorm,
     Mlp,
@@ -134,7 +136,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x_btd: jax.Array, *, train: bool) -> jax.Array:
         """Map `[b, t, d]` to `[b, t, d]` float32."""
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        drop = functools.partial(Dropout(self.dropout), deterministic=not train)
         # One draw an example: the whole branch is dropped.
         drop_path = nn.Dropout(
             self.drop_path, broadcast_dims=(1, 2), deterministic=not train
@@ -237,7 +239,7 @@ class ViT(nn.Module):
             [jnp.broadcast_to(cls.reshape(1, 1, d), (b, 1, d)), x.reshape(b, -1, d)], 1
         )
         x = x + interpolate_positions(table, grid=(h, w))[None]
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout)(x, deterministic=not train)
         for i in range(self.layers):
             block = Block(
                 heads=self.heads,

@@ -18,6 +18,7 @@ from memejax.models.gnn.readout import AttentionPool, mean_nodes, node_at
 from memejax.models.gnn.rgcn import RGCN
 from memejax.models.gnn.sage import GraphSAGE
 from memejax.models.heads import Classifier
+from memejax.models.layers import Dropout
 
 LAYERS = ("gcn", "sage", "gat", "gatv2", "rgcn")
 READOUTS = ("mean", "attention", "node")
@@ -118,7 +119,7 @@ class GraphClassifier(nn.Module):
         """
         self._check()
         for i, width in enumerate(self.widths):
-            dropped = nn.Dropout(self.dropouts[i])(graph.nodes, deterministic=not train)
+            dropped = Dropout(self.dropouts[i])(graph.nodes, deterministic=not train)
             graph = self._layer(i, width)(graph._replace(nodes=dropped), train=train)
             if self.last_activation or i + 1 < len(self.widths):
                 activated = ACTIVATIONS[self.activation](jnp.asarray(graph.nodes))

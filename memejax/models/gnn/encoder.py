@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import jraph
 
-from memejax.models.layers import Dense, LayerNorm, gelu
+from memejax.models.layers import Dense, Dropout, LayerNorm, gelu
 
 
 class Projection(nn.Module):
@@ -40,7 +40,7 @@ class Projection(nn.Module):
         """Map `[n, d]` to `[n, features]`."""
         linear = Dense(self.features, name="linear")(x)
         hidden = Dense(self.features, name="hidden")(gelu(linear))
-        hidden = nn.Dropout(self.dropout)(hidden, deterministic=not train)
+        hidden = Dropout(self.dropout)(hidden, deterministic=not train)
         return LayerNorm(eps=1e-5, name="norm")(linear + hidden)
 
 

@@ -20,7 +20,7 @@ from memejax.models.gnn.segments import (
     segment_softmax,
     with_self_loops,
 )
-from memejax.models.layers import Dense
+from memejax.models.layers import Dense, Dropout
 
 _INIT = nn.initializers.glorot_uniform()
 
@@ -215,7 +215,7 @@ def _attend(
     weights = segment_softmax(logits, receivers, segments=n, where=where)
     # Kept only where the caller makes "intermediates" mutable; `init` does not.
     layer.sow("intermediates", "attention", weights)
-    weights = nn.Dropout(layer.dropout)(weights, deterministic=not train)
+    weights = Dropout(layer.dropout)(weights, deterministic=not train)
     messages = values_nhf[senders] * weights[:, :, None]
     out = jraph.segment_sum(messages, receivers, n)
     out = out.reshape(n, -1) if layer.concat else jnp.mean(out, axis=1)

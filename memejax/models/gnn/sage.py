@@ -1,11 +1,11 @@
 """GraphSAGE: a node's own features beside what its neighbours have together."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import jraph
 
 from memejax.models.gnn.segments import check_nodes
-from memejax.models.layers import Dense
 
 AGGREGATES = ("mean", "max")
 # PyTorch's default for a linear layer: uniform within 1 / sqrt(in).
@@ -59,20 +59,31 @@ class GraphSAGE(nn.Module):
                 f"aggregate must be one of {AGGREGATES}, got {self.aggregate!r}"
             )
         x = check_nodes(graph)
-        n = len(x)
+        n, width = x.shape
         senders, receivers = graph.senders, graph.receivers
-        neighbours = Dense(
-            self.features, use_bias=False, kernel_init=_INIT, name="neighbours"
-        )
+        neighbours = _Kernel(self.features, name="neighbours")(width)
+        root = _Kernel(self.features, name="root")(width)
         if self.aggregate == "max":
             # 0, not the -inf of an empty maximum, at a node without edges.
             most = jraph.segment_max_or_constant(x[senders], receivers, n)
-            out = neighbours(most)
+            out, own = most @ neighbours, x @ root
         else:
             # Mapped first: the mean is then over features, which are mostly fewer.
-            total = jraph.segment_sum(neighbours(x)[senders], receivers, n)
+            # Both maps in one product, which is faster than two.
+            both = x @ jnp.concatenate([neighbours, root], axis=1)
+            mapped, own = jnp.split(both, 2, axis=1)
+            total = jraph.segment_sum(mapped[senders], receivers, n)
             count = jraph.segment_sum(jnp.ones(len(receivers)), receivers, n)
             out = total / jnp.maximum(count, 1.0)[:, None]
-        root = Dense(self.features, use_bias=False, kernel_init=_INIT, name="root")
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return graph._replace(nodes=out + bias[None] + root(x))
+        return graph._replace(nodes=out + bias[None] + own)
+
+
+class _Kernel(nn.Module):
+    """The matrix of a linear map, `kernel` `[in, features]`."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, width: int) -> jax.Array:
+        return self.param("kernel", _INIT, (width, self.features), jnp.float32)
