@@ -8,12 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import ROOT
 
-from memejax import profile
+from memejax import profile, steps
 from memejax.config import load_config
 from memejax.models import layers
 from memejax.profile import command, hlo, rules, runner, scopes, table, trace
@@ -448,3 +449,19 @@ def test_profile_of_a_stage(tmp_path, capsys):
         command.run(config, tmp_path, stage="pretrain")
     with pytest.raises(ValueError, match="steps=0"):
         command.run(config, tmp_path, steps=0)
+
+
+def test_a_step_says_what_is_of_no_module():
+    def apply_fn(variables, made, *, train, **_):
+        return {"arm": made["arm"] @ variables["params"]["w"]}, {}
+
+    def views(_, batch, *, train, step_key):
+        return {"arm": 2.0 * batch["image"]}
+
+    tx = optax.sgd(0.1)
+    step = steps.make_supervised_step(apply_fn, tx, views=views)
+    state = steps.init_state({"params": {"w": jnp.ones(3)}}, tx, key=jax.random.key(0))
+    batch = {"image": jnp.ones((4, 3)), "label": jnp.ones(4, int), "weight": jnp.ones(4)}
+    counted = profile.count(step, state, batch)
+    found = {operation.module for operation in counted.operations}
+    assert {"views", "loss", "optimizer"} <= found

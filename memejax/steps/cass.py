@@ -130,7 +130,8 @@ def make_cass_step(
     """
 
     def loss_fn(params, batch_stats, batch, keys, _):
-        made = views(keys["views"], batch, train=True, step_key=keys["batch"])
+        with jax.named_scope("<views>"):
+            made = views(keys["views"], batch, train=True, step_key=keys["batch"])
         outputs, new = apply_fn(
             {"params": params, "batch_stats": batch_stats},
             made,
@@ -138,9 +139,10 @@ def make_cass_step(
             rngs={"dropout": keys["dropout"]},
             mutable=["batch_stats"],
         )
-        loss, parts = cass_loss(
-            outputs, batch["weight"], objective=objective, axis_name=axis_name
-        )
+        with jax.named_scope("<loss>"):
+            loss, parts = cass_loss(
+                outputs, batch["weight"], objective=objective, axis_name=axis_name
+            )
         out = {name: z for name, (z, _) in outputs.items()}
         return loss, (new.get("batch_stats", {}), parts, out)
 

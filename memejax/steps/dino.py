@@ -128,7 +128,8 @@ def make_dino_step(
     """
 
     def loss_fn(params, stats, batch, keys, state):
-        made = views(keys["views"], batch, train=True, step_key=keys["batch"])
+        with jax.named_scope("<views>"):
+            made = views(keys["views"], batch, train=True, step_key=keys["batch"])
         student, new = student_fn(
             {"params": params, "batch_stats": stats["student"]},
             made,
@@ -149,7 +150,8 @@ def make_dino_step(
             "teacher": teacher_new.get("batch_stats", {}),
         }
         weight = batch["weight"]
-        parts = _parts(student, teacher, state, weight, objective, axis_name)
+        with jax.named_scope("<loss>"):
+            parts = _parts(student, teacher, state, weight, objective, axis_name)
         outputs = _swap_axes({"student": student, "teacher": teacher})
         return sum(parts.values()), (stats, parts, outputs)
 

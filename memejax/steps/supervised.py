@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 
 from memejax import losses
@@ -42,7 +43,8 @@ def make_supervised_step(
     """
 
     def loss_fn(params, batch_stats, batch, keys, _):
-        made = views(keys["views"], batch, train=True, step_key=keys["batch"])
+        with jax.named_scope("<views>"):
+            made = views(keys["views"], batch, train=True, step_key=keys["batch"])
         logits, new = apply_fn(
             {"params": params, "batch_stats": batch_stats},
             made,
@@ -51,16 +53,17 @@ def make_supervised_step(
             mutable=["batch_stats"],
         )
         parts = {}
-        for arm, logit in logits.items():
-            each = losses.binary_cross_entropy(
-                logit,
-                batch["label"],
-                positive_weight=positive_weight,
-                where=batch["label"] >= 0,
-            )
-            parts[f"bce/{arm}"] = losses.weighted_mean(
-                each, batch["weight"], axis_name=axis_name
-            )
+        with jax.named_scope("<loss>"):
+            for arm, logit in logits.items():
+                each = losses.binary_cross_entropy(
+                    logit,
+                    batch["label"],
+                    positive_weight=positive_weight,
+                    where=batch["label"] >= 0,
+                )
+                parts[f"bce/{arm}"] = losses.weighted_mean(
+                    each, batch["weight"], axis_name=axis_name
+                )
         loss = sum(parts.values())
         return loss, (new.get("batch_stats", {}), parts, {})
 

@@ -121,15 +121,17 @@ def make_step(
         loss, (new_stats, parts, outputs), gradients = _gradients(
             of_params, state.params, stats(state), batch, keys, accumulate, axis_name
         )
-        updates, opt_state = tx.update(
-            gradients, state.opt_state, state.params, value=loss
-        )
+        with jax.named_scope("<optimizer>"):
+            updates, opt_state = tx.update(
+                gradients, state.opt_state, state.params, value=loss
+            )
+            params = optax.apply_updates(state.params, updates)
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), **parts}
         if learning_rates is not None:
             rates = learning_rates(opt_state, state.step)
             metrics |= {f"lr/{group}": rate for group, rate in rates.items()}
-        metrics |= measure(state, outputs, batch)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("<metrics>"):
+            metrics |= measure(state, outputs, batch)
         new = finish(state, params, new_stats, outputs, batch)
         return new.replace(step=state.step + 1, opt_state=opt_state), metrics
 
