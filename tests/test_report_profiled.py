@@ -43,6 +43,8 @@ def finished(folder, *stages):
             "peak": 3e12,
             "peak_dtype": "bfloat16",
             "devices": 1,
+            "compile_seconds": 2.5,
+            "memory": {"temporaries": 4e6},
             "warm": {"steps": 5, "by_class": [ROW, COPY], "operations": [COPY, ROW]},
         }
         (where / profiled.FILE).write_text(json.dumps(content), "utf-8")
@@ -60,6 +62,7 @@ def test_tables_of_each_traced_stage(tmp_path):
     )
     assert "1,500.0" in said
     assert "75.00%" in said
+    assert "4.0 MB" in said
     assert 'href="0/pretrain/profile.md"' in said
 
 

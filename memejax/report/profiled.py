@@ -58,6 +58,16 @@ def _stage(
     return [
         f"<h3>{markup.escape(name)}</h3>",
         markup.paragraph(said),
+        markup.facts(
+            {
+                "Compiled in": f"{found['compile_seconds']:.1f} s",
+                **{
+                    f"Memory, {name}": f"{value / 1e6:.1f} MB"
+                    for name, value in found["memory"].items()
+                    if value
+                },
+            }
+        ),
         markup.table(_table("By class", classes, warm["by_class"], _NOTES)),
         markup.table(_table(f"The {len(longest)} longest", titles, longest)),
         f'<p>All operations and modules: <a href="{href}">{href}</a></p>',
