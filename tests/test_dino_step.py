@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from flax import linen as nn
 
-from memejax import optim, parallel, steps, views
+from memejax import optim, steps, views
 from memejax.models import heads
 
 B, C, K, U, V = 8, 3, 5, 2, 4
@@ -359,22 +358,6 @@ def test_a_batch_of_padding_changes_nothing_and_is_finite():
     new, metrics = step(state, data)
     assert_close(learnt(new), learnt(state), rtol=1e-6, atol=0)
     assert float(metrics["loss"]) == 0 and float(metrics["grad_norm"]) == 0
-
-
-@pytest.mark.parametrize("devices", [2, 4])
-def test_many_devices_give_the_update_of_one(devices):
-    results = []
-    for n in (1, devices):
-        step, state = dino_step(augment=shake)
-        mesh = parallel.mesh(n)
-        run = parallel.jit_step(step, mesh)
-        state = parallel.put_state(mesh, state)
-        for number in range(3):
-            state, metrics = run(state, parallel.put_batch(mesh, batch(number)))
-        results.append(jax.device_get((learnt(state), metrics)))
-    (s1, m1), (sn, mn) = results
-    assert_close(s1, sn, rtol=1e-6, atol=1e-6)
-    assert_close(m1, mn)
 
 
 def test_panels_are_of_outputs_and_of_the_loss():

@@ -461,7 +461,11 @@ def test_a_step_says_what_is_of_no_module():
     tx = optax.sgd(0.1)
     step = steps.make_supervised_step(apply_fn, tx, views=views)
     state = steps.init_state({"params": {"w": jnp.ones(3)}}, tx, key=jax.random.key(0))
-    batch = {"image": jnp.ones((4, 3)), "label": jnp.ones(4, int), "weight": jnp.ones(4)}
+    batch = {
+        "image": jnp.ones((4, 3)),
+        "label": jnp.ones(4, int),
+        "weight": jnp.ones(4),
+    }
     counted = profile.count(step, state, batch)
     found = {operation.module for operation in counted.operations}
     assert {"views", "loss", "optimizer"} <= found

@@ -257,24 +257,6 @@ def test_scan_steps_is_the_steps_one_after_another():
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-@pytest.mark.parametrize("devices", [2, 4])
-def test_many_devices_give_the_update_of_one(devices):
-    objective = steps.CassObjective(standardize=True, variance=1.0, covariance=1.0)
-    results = []
-    for n in (1, devices):
-        step, state = cass_step(objective)
-        mesh = parallel.mesh(n)
-        run = parallel.jit_step(step, mesh)
-        state = parallel.put_state(mesh, state)
-        for i in range(3):
-            state, metrics = run(state, parallel.put_batch(mesh, batch(i)))
-        results.append(jax.device_get((state.params, metrics)))
-    (p1, m1), (pn, mn) = results
-    for a, b in zip(jax.tree.leaves(p1), jax.tree.leaves(pn), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(m1["loss"], mn["loss"], rtol=1e-5)
-
-
 def test_a_batch_must_split_evenly():
     with pytest.raises(ValueError, match="a batch of 6 .* over 4 devices"):
         parallel.check_batch(parallel.mesh(4), 6)
