@@ -26,7 +26,7 @@ def collectives(text):
                 for dtype, shape in sizes
             )
             # The panel is computed at some steps only, in a branch of the step.
-            panel = re.search(r"(jit\(step\)|shard_map)/cond/branch", line)
+            panel = re.search(r"(jit\(step\)|shard_map)/<metrics>/cond/branch", line)
             found.append((match[2], total, panel is not None))
     return found
 
