@@ -81,7 +81,7 @@ def get_config(preset: str = "demo") -> ConfigDict:
         # devices (FSDP), which saves memory; with "jit" alone.
         shard_parameters=False,
         # Whether encoders' blocks are computed again in the backward pass, which saves
-        # memory and takes a third more time.
+        # memory and takes time.
         remat=False,
     )
     return config
