@@ -2,27 +2,14 @@
 
 import pathlib
 
+from memejax.bench import pretraining
 from memejax.config import load_config
 
 ROOT = pathlib.Path(__file__).parents[1]
-TINY = {
+TINY = pretraining.TINY | {
     "data.synthetic.train": 64,
     "data.synthetic.dev": 16,
     "data.synthetic.test": 16,
-    "data.image_size": 24,
-    "model.image.cnn.width": 8,
-    "model.image.cnn.stage_sizes": (1,),
-    "model.image.vit.hidden": 16,
-    "model.image.vit.layers": 1,
-    "model.image.vit.heads": 2,
-    "model.image.vit.mlp": 16,
-    "model.text.hidden": 16,
-    "model.text.layers": 1,
-    "model.text.heads": 2,
-    "model.text.mlp": 16,
-    "model.arm.embed": 16,
-    "model.arm.fused": 16,
-    "model.arm.out": 16,
     "pretrain.steps": 12,
     "pretrain.batch": 16,
     "pretrain.optimizer.warmup": 2,

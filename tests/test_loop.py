@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from memejax import build, logs, loop, steps
+from memejax import build, logs, loop, profile, steps
 from memejax.data import plans
 
 CONFIG = ConfigDict(
@@ -263,6 +263,27 @@ def test_a_window_in_the_profiler_changes_nothing(tmp_path):
     shares = [row["share_of_time"] for row in found["warm"]["by_class"]]
     assert sum(shares) == pytest.approx(1.0)
     assert "sums, preset demo, seen" in (tmp_path / "seen/profile.md").read_text()
+
+
+def test_a_first_call_is_in_no_window(tmp_path):
+    calls = []
+
+    @jax.jit
+    def step(state, chunk):
+        jax.debug.callback(calls.append, chunk)
+        return state + chunk, {}
+
+    recorder = profile.Recorder(
+        step, tmp_path, start=1, steps=1, dtype="float32", title="resumed"
+    )
+    # A run that goes on after 7 steps.
+    state = recorder.of(7, 1)(jnp.float32(0), jnp.float32(1))[0]
+    assert recorder.window is None
+    state = recorder.of(8, 1)(state, jnp.float32(2))[0]
+    assert recorder.window is not None and recorder.window.steps == 1
+    recorder.close()
+    jax.effects_barrier()
+    assert (float(state), [float(x) for x in calls]) == (3, [1, 2])
 
 
 def test_a_window_before_the_first_step_is_refused(tmp_path):

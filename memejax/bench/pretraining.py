@@ -8,7 +8,7 @@ from memejax.config import load_config
 
 SIZES = ("tiny", "paper")
 # The demo's models, narrower: steps of milliseconds.
-_TINY = {
+TINY = {
     "data.image_size": 24,
     "model.image.cnn.width": 8,
     "model.image.cnn.stage_sizes": (1,),
@@ -56,7 +56,7 @@ def cass(
         raise ValueError(f"got size {size!r}, expected one of {SIZES}")
     if size == "tiny":
         config = load_config("configs/cass_mm.py:demo")
-        config.update_from_flattened_dict(_TINY)
+        config.update_from_flattened_dict(TINY)
     else:
         config = load_config("configs/cass_mm.py:paper")
         # The longest caption of the challenge; the preset is wider.

@@ -71,13 +71,16 @@ class Recorder:
         return functools.partial(self._call, step=step, count=count)
 
     def _call(self, state: Any, chunk: Any, *, step: int, count: int) -> Any:
+        # Of a run that was resumed past its window, the first call is cold too.
+        warm = self._prepared is not None
         if self._prepared is None:
             self._prepared = runner.prepare(self._step, state, chunk)
             self._shapes, self._many = _shapes(chunk), count
         if _shapes(chunk) != self._shapes:
             # A shorter stretch of the plan, as before an evaluation.
             return self._step(state, chunk)
-        if self.window is None and self._began is None and step >= self._start:
+        waits = self.window is None and self._began is None
+        if waits and warm and step >= self._start:
             jax.block_until_ready(state)
             trace.start(self._folder)
             self._began = time.perf_counter()
@@ -87,7 +90,7 @@ class Recorder:
         if self._began is not None:
             self._calls += 1
             if self._calls * self._many >= self._steps:
-                self._end(out)
+                self._end(self._prepared, self._began, out)
         return out
 
     def close(self) -> None:
@@ -107,12 +110,9 @@ class Recorder:
             jax.profiler.StepTraceAnnotation("step", step_num=step)
         )
 
-    def _end(self, out: Any) -> None:
+    def _end(self, prepared: runner.Prepared, began: float, out: Any) -> None:
         jax.block_until_ready(out)
-        prepared = self._prepared
-        if prepared is None or self._began is None:
-            return
-        seconds = (time.perf_counter() - self._began) / (self._calls * self._many)
+        seconds = (time.perf_counter() - began) / (self._calls * self._many)
         self.close()
         self.window = prepared.window(
             self._folder, calls=self._calls, steps=self._many, seconds=seconds
