@@ -9,6 +9,8 @@ import tempfile
 # Before jax is imported anywhere, so that it also holds for subprocesses.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
+# See memejax.parallel.room_for_collectives: a test may use devices before it does.
+os.environ.setdefault("PJRT_NPROC", str(max(os.cpu_count() or 1, 8)))
 # Compiling takes most of the time here, and -O0 halves it.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"

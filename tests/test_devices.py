@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from typing import Any
 
 import jax
@@ -20,12 +19,6 @@ from memejax.checkpoint import Checkpoints
 from memejax.config import load_config
 from memejax.models import distilbert, fusion, heads, image, resnet, vit, words
 from memejax.steps.update import make_step
-
-# Four devices on fewer cores: now and then XLA's collectives between them stand still
-# (seen twice on two cores), and the process is aborted.
-pytestmark = pytest.mark.skipif(
-    (os.cpu_count() or 1) < 4, reason="needs a core for each of four devices"
-)
 
 B, SIDE, TOKENS, WIDTH, PROTOTYPES, STEPS = 16, 8, 4, 8, 6, 5
 KEY = jax.random.key(3)

@@ -111,6 +111,64 @@ def test_a_device_a_core():
         assert int(done.stdout) == expected
 
 
+DISPATCH = """
+from memejax import parallel
+import jax.numpy as jnp
+mesh = parallel.mesh(4)
+
+def step(state, batch):
+    for _ in range(4):
+        state = state + jnp.tanh(batch @ state).mean(0)
+    return state, {}
+
+step = parallel.jit_step(step, mesh)
+state = parallel.put_state(mesh, jnp.ones((64, 64)))
+batch = parallel.put_batch(mesh, jnp.ones((16, 64, 64)))
+for _ in range(300):
+    state, _ = step(state, batch)
+print(state[0, 0])
+"""
+
+
+def test_four_fake_devices_do_not_wait_for_each_other_forever():
+    """With a thread a device, calls dispatched ahead stand still within 100 of them."""
+    environment = dict(os.environ) | {"JAX_NUM_CPU_DEVICES": "4"}
+    environment.pop("PJRT_NPROC", None)
+    done = subprocess.run(
+        [sys.executable, "-c", DISPATCH],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    # Every call adds 4 * tanh of something large.
+    assert float(done.stdout) == 1 + 4 * 300
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"JAX_NUM_CPU_DEVICES": "50"}, "100"),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=50"}, "100"),
+        ({"JAX_NUM_CPU_DEVICES": "50", "PJRT_NPROC": "60"}, "60"),
+        ({}, "None"),
+    ],
+)
+def test_threads_for_fake_devices(given, expected):
+    names = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "PJRT_NPROC")
+    environment = {k: v for k, v in os.environ.items() if k not in names}
+    program = "import memejax.parallel, os; print(os.environ.get('PJRT_NPROC'))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment | given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == expected
+
+
 def test_keys_of_a_state_are_split_with_it():
     mesh = parallel.mesh(2)
     keys = jax.vmap(jax.random.key)(jnp.arange(4))

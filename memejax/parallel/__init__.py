@@ -34,3 +34,6 @@ from memejax.parallel.seeds import jit_seeds as jit_seeds
 from memejax.parallel.sharding import gather_parameters as gather_parameters
 from memejax.parallel.sharding import put_state as put_state
 from memejax.parallel.sharding import state_shardings as state_shardings
+from memejax.parallel.threads import room_for_collectives as room_for_collectives
+
+room_for_collectives()
