@@ -16,7 +16,7 @@ from support import ROOT
 
 from memejax import graphs, parallel, scores
 from memejax.build import along, stored
-from memejax.build.encoders import encoders_config
+from memejax.build.encoders import encoders_config, start_encoders
 from memejax.config import load_config
 from memejax.data import canvases
 from memejax.extract import cutting, extract
@@ -370,7 +370,7 @@ def test_entities_along_masks(run, store, tmp_path):
     [
         ({"extract.arm": "vit"}, "they differ in image.encoder"),
         ({"extract.arm": "mlp"}, "extract.arm='mlp': the run .* has the arms cnn, vit"),
-        ({"extract.run": "nowhere"}, "no finished run in nowhere"),
+        ({"extract.run": "nowhere"}, "no folder .*nowhere, expected a finished run's"),
         ({"features": None}, "needs features=STORE"),
         ({"graph.relations": ("text_token",)}, "memes without tokens"),
     ],
@@ -378,6 +378,19 @@ def test_entities_along_masks(run, store, tmp_path):
 def test_bad_input_is_named(run, store, changes, message):
     with pytest.raises(ValueError, match=message):
         along.along_data(tiny(run, store, **changes))
+
+
+def test_encoders_that_cannot_start(made, run, store):
+    config, _, stage = made
+    theirs, _ = encoders_config(config, open_store(store))
+    variables = stage.state.weights()
+    params = dict(variables["params"])
+    params["text_encoder"] = jax.tree.map(lambda x: x[..., :1], params["text_encoder"])
+    with pytest.raises(ValueError, match="text_encoder of the run .* other params"):
+        start_encoders(config, theirs, variables | {"params": params})
+    config = tiny(run, store, **{"extract.run": None, "weights.text": "a/file"})
+    with pytest.raises(ValueError, match="^image_encoder would stay random: .*_cnn"):
+        start_encoders(config, theirs, variables)
 
 
 def test_memes_of_another_data_set(run, store, tmp_path):

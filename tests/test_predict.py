@@ -5,15 +5,12 @@ import json
 import pathlib
 import shutil
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memejax import metrics, predict, steps
-from memejax.checkpoint import Checkpoints
+from memejax import metrics, predict
 from memejax.data.hateful_memes import BadRecordsError, read_jsonl
 from memejax.predict import __main__ as command
 from memejax.predict import memes as asked
@@ -87,31 +84,6 @@ def test_wrong_pictures(predictor, pictures):
     for wrong in (pictures, pictures[:2].astype(np.float32), pictures[:2, 1:]):
         with pytest.raises(ValueError, match=r"expected uint8 \(2, 24, 24, 3\)"):
             predictor.predict(wrong, ["a", "b"])
-
-
-def test_averaged_parameters_are_what_is_read(run, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)
-    restored = predict.restore(run)
-    step = restored.outcomes["evaluate"]["checkpoint"]
-    params = jax.tree.map(jnp.asarray, restored.variables["params"])
-    state = steps.State(
-        step=jnp.int32(step),
-        params=params,
-        batch_stats=jax.tree.map(jnp.asarray, restored.variables["batch_stats"]),
-        opt_state={"m": params},
-        key=jax.random.key(0),
-        average=jax.tree.map(jnp.zeros_like, params),
-    )
-    shutil.rmtree(copy / "0" / "finetune" / "checkpoints")
-    with Checkpoints(copy / "0" / "finetune" / "checkpoints", keep=1) as saves:
-        saves.save(step, state, plan={"index": np.zeros(1)}, position={})
-    found = predict.restore(copy).variables
-    assert all(not leaf.any() for leaf in jax.tree.leaves(found["params"]))
-    assert jax.tree.structure(found) == jax.tree.structure(dict(restored.variables))
-    assert found["batch_stats"]["arms_cnn"]["image_encoder"]["stem"]["norm"][
-        "var"
-    ].any()
 
 
 def test_command_on_a_file(run, memes, finished, tmp_path, capsys):
@@ -239,29 +211,3 @@ def test_captions_that_nothing_reads(tmp_path):
     (tmp_path / "a.png").unlink()
     with pytest.raises(ValueError, match="no pictures"):
         asked.from_folder(tmp_path, captions=False)
-
-
-def test_no_finished_run(run, tmp_path):
-    def refuses(match, seed=0):
-        with pytest.raises(ValueError, match=match):
-            predict.restore(tmp_path / "run", seed=seed)
-
-    refuses("no folder")
-    (tmp_path / "run" / "inner").mkdir(parents=True)
-    config = (run / "config.json").read_text()
-    (tmp_path / "run" / "inner" / "config.json").write_text(config)
-    refuses("no config.json, there is inner; did you mean its folder inner")
-    (tmp_path / "run" / "config.json").write_text(config)
-    refuses("not finished: there is no results.json(.|\n)*it resumes")
-    results = json.loads((run / "results.json").read_text())
-
-    def write(value):
-        (tmp_path / "run" / "results.json").write_text(json.dumps(value))
-
-    write({"errors": 0})
-    refuses("trains no classifier of memes")
-    write(results)
-    refuses("has the seeds 0, asked for 3", seed=3)
-    refuses("which gave the run's test scores, is not there")
-    write(results | {"seeds": {"0": {"pretrain": {}}}})
-    refuses("ran the stages pretrain: predictions need")

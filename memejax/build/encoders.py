@@ -1,4 +1,8 @@
-"""The encoders that a feature store was extracted with, to go on training them."""
+"""The encoders of a feature store: what they are, and how to go on training them.
+
+`encoders_config` and `start_encoders` are for graph networks whose encoders are trained
+along; the rest serves the extraction too.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from orbax.checkpoint import v1 as ocp
 from tokenizers import Tokenizer
 
-from memejax import folder
 from memejax.build.modules import arm_names, normalization
 from memejax.build.pretrained import adopt
 from memejax.build.variables import load_weights
 from memejax.data import text
 from memejax.graphs.store import Store
+from memejax.restored import encoders_of, read_finished, restore
 
 Tree = Any
-PARTS = ("image_encoder", "text_encoder")
 
 
 def encoders_config(config: ConfigDict, store: Store) -> tuple[ConfigDict, Tokenizer]:
@@ -47,19 +49,10 @@ def encoders_config(config: ConfigDict, store: Store) -> tuple[ConfigDict, Token
     """
     run, arm = config.extract.run, config.extract.arm
     if run is None:
-        theirs = copy.deepcopy(config).unlock()
-        theirs.arms = (arm,)
-        arm_names(theirs)
-        theirs = adopt(theirs.lock())
+        theirs = adopt(one_arm(config, arm))
         where = theirs.data.tokenizer or store.folder / "tokenizer"
     else:
-        theirs = ConfigDict(_read(run, "config.json"))
-        if arm not in theirs.arms:
-            raise ValueError(
-                f"extract.arm={arm!r}: the run in {run} has the arms "
-                f"{', '.join(theirs.arms)}"
-            )
-        theirs.arms = (arm,)
+        theirs = arm_of_run(config, read_finished(run)[0])
         where = pathlib.Path(run) / "tokenizer"
     tokenizer = text.load_tokenizer(os.fspath(where))
     _check(theirs, tokenizer, store, f"extract.run={run}, extract.arm={arm}")
@@ -68,25 +61,11 @@ def encoders_config(config: ConfigDict, store: Store) -> tuple[ConfigDict, Token
 
 def _check(theirs: ConfigDict, tokenizer: Tokenizer, store: Store, named: str) -> None:
     """Raises ValueError where a store is of other encoders than these."""
-    c, model, (arm,) = theirs.data, theirs.model, theirs.arms
-    mine = {
-        "image": {
-            "encoder": _described(model.image[arm]),
-            "normalization": normalization(theirs, arm),
-            "size": c.image_size,
-            "resize": c.resize,
-        },
-        "text": {
-            "encoder": _described(model.text),
-            "tokenizer": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
-            "length": c.text_length,
-            "pooling": model.arm.text_pooling,
-        },
-    }
     parts = store.facts.get("parts", {})
+    mine = json.loads(json.dumps(described(theirs, tokenizer)))
     different = [
         f"{part}.{name}"
-        for part, values in json.loads(json.dumps(mine)).items()
+        for part, values in mine.items()
         for name, value in values.items()
         if parts.get(part, {}).get(name) != value
     ]
@@ -96,11 +75,6 @@ def _check(theirs: ConfigDict, tokenizer: Tokenizer, store: Store, named: str) -
             f"{named}: they differ in {', '.join(different)}; name those that it was "
             "extracted with, or extract anew to another folder"
         )
-
-
-def _described(section: ConfigDict) -> dict[str, Any]:
-    """An encoder's section as a store's key has it."""
-    return {k: v for k, v in section.to_dict().items() if k != "normalization"}
 
 
 def start_encoders(config: ConfigDict, theirs: ConfigDict, variables: Tree) -> Tree:
@@ -119,18 +93,12 @@ def start_encoders(config: ConfigDict, theirs: ConfigDict, variables: Tree) -> T
       ValueError: if the run is not finished, or the encoders have other shapes; if one
         would stay random and `extract.allow_random` does not allow it.
     """
+    run = config.extract.run
+    if run is None:
+        named_checkpoints(config)
+        return load_encoders(theirs, variables)
     (arm,) = theirs.arms
-    if config.extract.run is None:
-        named = (theirs.weights[f"image_{arm}"], theirs.weights.text)
-        if None in named and not config.extract.allow_random:
-            raise ValueError(
-                "an encoder would stay random: name a finished run in extract.run, or "
-                f"checkpoints in weights.image_{arm} and weights.text"
-            )
-        placed = {k: {f"arms_{arm}": dict(tree)} for k, tree in variables.items()}
-        found = load_weights(theirs, placed)
-        return {k: tree[f"arms_{arm}"] for k, tree in found.items()}
-    return _replaced(variables, _of_run(config.extract.run, arm), config.extract.run)
+    return _replaced(variables, encoders_of(restore(run), arm), run)
 
 
 def _replaced(variables: Tree, found: Mapping[str, Tree], run: str) -> Tree:
@@ -150,69 +118,101 @@ def _replaced(variables: Tree, found: Mapping[str, Tree], run: str) -> Tree:
     return new
 
 
-def _of_run(run: str, arm: str) -> dict[str, Tree]:
-    """The collections of both encoders of a finished run's first seed.
+def one_arm(config: ConfigDict, arm: str) -> ConfigDict:
+    """A copy of a config, locked, whose `arms` is one of those that it describes.
 
-    Those of the checkpoint that gave its test scores.
+    Raises:
+      ValueError: for an arm that it does not.
     """
-    theirs, results = _read(run, "config.json"), _read(run, "results.json")
-    try:
-        step = results["seeds"]["0"]["evaluate"]["checkpoint"]
-    except KeyError as error:
+    copied = copy.deepcopy(config).unlock()
+    copied.arms = (arm,)
+    arm_names(copied)
+    return copied.lock()
+
+
+def arm_of_run(config: ConfigDict, run: ConfigDict) -> ConfigDict:
+    """The config of a finished run with the arm `extract.arm` alone.
+
+    Args:
+      config: names that run, in `extract.run`.
+      run: its config.
+
+    Raises:
+      ValueError: if the run has no such arm.
+    """
+    arm = config.extract.arm
+    if arm not in run.arms:
         raise ValueError(
-            f"the run in {run} has no seed 0 with finetune and evaluate in its stages"
-        ) from error
-    saved = pathlib.Path(run).absolute() / "0/finetune/checkpoints" / str(step)
-    variables = _variables(saved)
-    found = {}
-    for part in PARTS:
-        # A text encoder that arms share lies under the first of them.
-        holders = [arm]
-        if part == "text_encoder" and theirs["model"]["share_text"]:
-            holders += theirs["arms"]
-        trees = [
-            {
-                k: tree.get(f"arms_{holder}", {}).get(part)
-                for k, tree in variables.items()
-            }
-            for holder in holders
-        ]
-        found[part] = next((t for t in trees if t["params"]), None)
-        if found[part] is None:
-            raise ValueError(
-                f"the run in {run} has no {part} in its arm {arm!r}: expected one with "
-                "model.arm.modalities=both"
-            )
-    return found
+            f"extract.arm={arm!r}: the run in {config.extract.run} has the arms "
+            f"{', '.join(run.arms)}"
+        )
+    return one_arm(run, arm)
 
 
-def _variables(saved: pathlib.Path) -> dict[str, Tree]:
-    """The variables that a checkpoint evaluates with, as numpy arrays."""
-    if not saved.is_dir():
-        raise ValueError(f"{saved}, which gave the run's test scores, is not there")
-    found = ocp.checkpointables_metadata(saved).metadata
-    if not found or not found["state"].get("params"):
-        raise ValueError(f"{saved} is no checkpoint of a run, or is damaged")
-    state = found["state"]
-    # An average of the parameters, where one was kept, is what was evaluated.
-    source = "average" if state.get("average") else "params"
+def named_checkpoints(config: ConfigDict) -> dict[str, str | None]:
+    """What `weights` names for `image_encoder` and `text_encoder` of `extract.arm`.
 
-    def wanted(name: str, leaf: Any) -> Any:
-        if name in (source, "batch_stats"):
-            return np.empty(leaf.shape, leaf.dtype)
-        return ocp.PLACEHOLDER
+    Raises:
+      ValueError: if an encoder would stay random and `extract.allow_random` does not
+        allow it.
+    """
+    arm, weights = config.extract.arm, config.weights
+    named = {"image_encoder": weights[f"image_{arm}"], "text_encoder": weights.text}
+    random = [part for part, path in named.items() if path is None]
+    if random and not config.extract.allow_random:
+        raise ValueError(
+            f"{' and '.join(random)} would stay random: name a finished run in "
+            f"extract.run, or checkpoints in weights.image_{arm} and weights.text"
+        )
+    return named
 
-    like = {
-        name: jax.tree.map(lambda leaf, name=name: wanted(name, leaf), tree)
-        for name, tree in state.items()
+
+def load_encoders(theirs: ConfigDict, variables: Tree) -> Tree:
+    """Variables of encoders, with those of the checkpoints that `weights` names.
+
+    Args:
+      theirs: the encoders', of one arm.
+      variables: with `image_encoder` and `text_encoder` in their collections.
+
+    Returns:
+      The same tree, with copies.
+
+    Raises:
+      ValueError: as `load_weights` does.
+    """
+    (arm,) = theirs.arms
+    placed = {k: {f"arms_{arm}": dict(tree)} for k, tree in variables.items()}
+    found = load_weights(theirs, placed)
+    return {k: tree[f"arms_{arm}"] for k, tree in found.items()}
+
+
+def described(theirs: ConfigDict, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+    """What features depend on, but for parameters and precision: of a store's key.
+
+    Args:
+      theirs: the encoders', of one arm.
+      tokenizer: of the captions.
+
+    Returns:
+      JSON, of "image" and of "text".
+    """
+    c, model, (arm,) = theirs.data, theirs.model, theirs.arms
+    scale = normalization(theirs, arm)
+    # The normalisation has a place of its own.
+    image = {
+        k: v for k, v in model.image[arm].to_dict().items() if k != "normalization"
     }
-    loaded = ocp.load_checkpointables(saved, {"state": like})["state"]
-    return {"params": loaded[source], "batch_stats": loaded.get("batch_stats") or {}}
-
-
-def _read(run: str, name: str) -> Any:
-    """A file of a finished run's folder."""
-    found = folder.read_json(pathlib.Path(run) / name)
-    if found is None:
-        raise ValueError(f"no finished run in {run}: there is no {name}")
-    return found
+    return {
+        "image": {
+            "encoder": image,
+            "normalization": {name: list(values) for name, values in scale.items()},
+            "size": c.image_size,
+            "resize": c.resize,
+        },
+        "text": {
+            "encoder": model.text.to_dict(),
+            "tokenizer": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
+            "length": c.text_length,
+            "pooling": model.arm.text_pooling,
+        },
+    }

@@ -15,10 +15,10 @@ from memejax import folder
 from memejax.build.modules import normalization
 from memejax.export import encoders, program
 from memejax.export.tokenizer import write_tokenizer
-from memejax.predict.restored import Restored, restore
 from memejax.report.card import card
 from memejax.report.finished import Finished
 from memejax.report.loading import Part
+from memejax.restored import Restored, restore
 from memejax.scores import AVERAGE
 
 # By this file a folder is known for an export, which may be replaced.

@@ -19,7 +19,7 @@ import memejax
 from memejax import folder
 from memejax.build.choices import DTYPES
 from memejax.predict.predictor import make_probability
-from memejax.predict.restored import Restored
+from memejax.restored import Restored
 from memejax.scores import AVERAGE
 
 Tree = Any

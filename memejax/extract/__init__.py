@@ -4,6 +4,7 @@
 
 extraction.py  the pass itself: start here
 memes.py       which memes
+sources.py     which encoders
 encoders.py    features of pictures and captions
 entities.py    what is in a picture: tiles, or nothing
 detector.py    what is in a picture: objects, by Mask R-CNN

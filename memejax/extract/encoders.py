@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from memejax import augment, build, optim, parallel
+from memejax.build.encoders import described
 from memejax.build.modules import arm_names, normalization
 from memejax.data import text
 from memejax.extract.sources import Source, Variables
@@ -105,7 +105,7 @@ def make_encoders(source: Source, *, mesh: Mesh, batch: int) -> Encoders:
         resize=c.resize,
         image_width=shapes[0].shape[-1],
         tokens=shapes[1].shape[1:],
-        parts=_parts(source, name, scale),
+        parts=_parts(source),
         names=source.names,
     )
 
@@ -147,33 +147,17 @@ def _shapes(image_fn, text_fn, source: Source) -> tuple[Any, Any]:
     return features, jax.eval_shape(text_fn, source.text, captions)[1]
 
 
-def _parts(source: Source, arm: str, scale: Mapping[str, Any]) -> dict[str, Any]:
+def _parts(source: Source) -> dict[str, Any]:
     """What the features depend on."""
-    c, model = source.config.data, source.config.model
-    tokenizer = hashlib.sha256(source.tokenizer.to_str().encode()).hexdigest()
+    parts = described(source.config, source.tokenizer)
     return {
-        "image": {
-            "parameters": tree_digest(source.image),
-            "encoder": _described(model.image[arm]),
-            "normalization": {name: list(values) for name, values in scale.items()},
-            "size": c.image_size,
-            "resize": c.resize,
-            "dtype": model.dtype,
-        },
-        "text": {
-            "parameters": tree_digest(source.text),
-            "encoder": _described(model.text),
-            "tokenizer": tokenizer,
-            "length": c.text_length,
-            "pooling": model.arm.text_pooling,
-            "dtype": model.dtype,
-        },
+        name: {
+            "parameters": tree_digest(getattr(source, name)),
+            **parts[name],
+            "dtype": source.config.model.dtype,
+        }
+        for name in ("image", "text")
     }
-
-
-def _described(section: ConfigDict) -> dict[str, Any]:
-    """An encoder's section, but for its normalisation, which has a place of its own."""
-    return {k: v for k, v in section.to_dict().items() if k != "normalization"}
 
 
 def tree_digest(tree: Tree) -> str:

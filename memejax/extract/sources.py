@@ -1,6 +1,5 @@
 """Encoders of pictures and captions: of a finished run, or of checkpoints."""
 
-import copy
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -11,9 +10,15 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
-from memejax import build, logs, predict
-from memejax.build.modules import arm_names
+from memejax import build, logs
+from memejax.build.encoders import (
+    arm_of_run,
+    load_encoders,
+    named_checkpoints,
+    one_arm,
+)
 from memejax.data import text
+from memejax.restored import encoders_of, restore
 
 Tree = Any
 Variables = Mapping[str, Tree]
@@ -59,29 +64,12 @@ def find_source(
 def _of_run(config: ConfigDict) -> Source:
     """The encoders of a finished run."""
     run, arm = config.extract.run, config.extract.arm
-    restored = predict.restore(run)
-    theirs = copy.deepcopy(restored.config).unlock()
-    if arm not in theirs.arms:
-        raise ValueError(
-            f"extract.arm={arm!r}: the run in {run} has the arms "
-            f"{', '.join(theirs.arms)}"
-        )
-    found = {}
-    for part in ("image_encoder", "text_encoder"):
-        # A text encoder that arms share lies under the first of them.
-        for holder in dict.fromkeys((arm, *theirs.arms)):
-            found[part] = _subtree(restored.variables, holder, part)
-            if found[part] or part == "image_encoder" or not theirs.model.share_text:
-                break
-        if not found[part]:
-            raise ValueError(
-                f"the run in {run} has no {part} in its arm {arm!r}: features need one "
-                "with model.arm.modalities=both"
-            )
-    theirs.arms = (arm,)
+    restored = restore(run)
+    theirs = arm_of_run(config, restored.config)
+    found = encoders_of(restored, arm)
     names = {part: f"{part}, {arm}, of the run {run}" for part in found}
     return Source(
-        theirs.lock(),
+        theirs,
         restored.tokenizer,
         found["image_encoder"],
         found["text_encoder"],
@@ -93,41 +81,28 @@ def _of_weights(
     config: ConfigDict, captions: Sequence[str], folder: pathlib.Path
 ) -> Source:
     """The encoders of the section `model`, with what `weights` names in them."""
-    c = copy.deepcopy(config).unlock()
-    arm = c.extract.arm
-    c.arms = (arm,)
-    arm_names(c)
-    named = {"image_encoder": c.weights[f"image_{arm}"], "text_encoder": c.weights.text}
-    random = [part for part, path in named.items() if path is None]
-    if random and not c.extract.allow_random:
-        raise ValueError(
-            f"{' and '.join(random)} would stay random: name a finished run in "
-            f"extract.run, or checkpoints in weights.image_{arm} and weights.text"
-        )
-    c = build.adopt(c.lock(), logs.say)
+    c = one_arm(config, config.extract.arm)
+    named = named_checkpoints(c)
+    c = build.adopt(c, logs.say)
     if c.data.tokenizer is not None:
         tokenizer = text.load_tokenizer(c.data.tokenizer)
     else:
         tokenizer = text.train_wordpiece(captions, vocab_size=c.data.vocabulary)
     text.save_tokenizer(tokenizer, os.fspath(folder / "tokenizer"))
-    found = build.load_weights(c, _init(c, tokenizer.get_vocab_size()))
+    found = load_encoders(c, _init(c, tokenizer.get_vocab_size()))
+    image, captioned = (
+        {k: tree[part] for k, tree in found.items() if part in tree} for part in named
+    )
     names = {
         part: f"{part}, " + ("RANDOM" if path is None else f"of {path}")
         for part, path in named.items()
     }
-    return Source(
-        c,
-        tokenizer,
-        _subtree(found, arm, "image_encoder"),
-        _subtree(found, arm, "text_encoder"),
-        names,
-    )
+    return Source(c, tokenizer, image, captioned, names)
 
 
 def _init(config: ConfigDict, vocabulary: int) -> dict[str, Tree]:
-    """Random variables of both encoders, in a run's places."""
-    (name,) = config.arms
-    arm = build.fusion_arms(config, vocabulary).arms[name]
+    """Random variables of both encoders: collections, and in these the encoders."""
+    (arm,) = build.fusion_arms(config, vocabulary).arms.values()
     side, length = config.data.image_size, config.data.text_length
 
     def init(key: jax.Array) -> dict[str, Variables]:
@@ -144,20 +119,9 @@ def _init(config: ConfigDict, vocabulary: int) -> dict[str, Tree]:
     made = jax.jit(init, compiler_options=options)(jax.random.key(config.seed))
     return {
         collection: {
-            f"arms_{name}": {
-                part: trees[collection]
-                for part, trees in made.items()
-                if collection in trees
-            }
+            part: trees[collection]
+            for part, trees in made.items()
+            if collection in trees
         }
         for collection in ("params", "batch_stats")
     }
-
-
-def _subtree(variables: Variables, arm: str, part: str) -> dict[str, Tree]:
-    """The collections of one encoder; none where it is not there."""
-    found = {
-        collection: tree.get(f"arms_{arm}", {}).get(part)
-        for collection, tree in variables.items()
-    }
-    return {collection: tree for collection, tree in found.items() if tree}

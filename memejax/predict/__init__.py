@@ -4,14 +4,15 @@
     python -m memejax.predict --workdir=RUN --input=memes.jsonl --output=scores.csv
     python -m memejax.predict --workdir=RUN --input=FOLDER --captions=captions.jsonl
 
-restored.py   a run's folder -> what it learned: start here
-predictor.py  the pure function, and what feeds it
+predictor.py  the pure function, and what feeds it: start here
 memes.py      what is asked about: lines of a file, pictures of a folder
+
+`memejax.restored` reads a run's folder.
 """
 
 from memejax.predict.predictor import Predictor as Predictor
 from memejax.predict.predictor import load_predictor as load_predictor
 from memejax.predict.predictor import make_predictor as make_predictor
 from memejax.predict.predictor import make_probability as make_probability
-from memejax.predict.restored import Restored as Restored
-from memejax.predict.restored import restore as restore
+from memejax.restored import Restored as Restored
+from memejax.restored import restore as restore

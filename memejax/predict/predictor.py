@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from memejax import build, steps
 from memejax.build.viewing import make_views
 from memejax.data import images, text
-from memejax.predict.restored import Restored, restore
+from memejax.restored import Restored, restore
 from memejax.scores import AVERAGE
 
 Tree = Any

@@ -68,16 +68,16 @@ def restore(workdir: str | os.PathLike[str], *, seed: int = 0) -> Restored:
         evaluated, or not this seed, saying what is there and what to do.
     """
     where = pathlib.Path(workdir).absolute()
-    config, results = _finished(where)
+    config, results = read_finished(where)
     outcomes = results["seeds"].get(str(seed))
     if outcomes is None:
         raise ValueError(
             f"{where} has the seeds {', '.join(results['seeds'])}, asked for {seed}"
         )
-    if "evaluate" not in outcomes:
+    if not {"finetune", "evaluate"} <= outcomes.keys():
         raise ValueError(
-            f"the run in {where} ran the stages {', '.join(outcomes)}: predictions "
-            "need one with finetune and evaluate in its stages"
+            f"the run in {where} ran the stages {', '.join(outcomes)}: expected one "
+            "with finetune and evaluate in its stages"
         )
     step = outcomes["evaluate"]["checkpoint"]
     saved = where / str(seed) / "finetune" / "checkpoints" / str(step)
@@ -86,15 +86,60 @@ def restore(workdir: str | os.PathLike[str], *, seed: int = 0) -> Restored:
     return Restored(
         folder=where,
         seed=seed,
-        config=ConfigDict(config),
+        config=config,
         results=results,
         variables=_variables(saved),
         tokenizer=text.load_tokenizer(os.fspath(where / "tokenizer")),
     )
 
 
-def _finished(where: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """config.json and results.json of a run of memes."""
+def encoders_of(restored: Restored, arm: str) -> dict[str, dict[str, Tree]]:
+    """The variables of an arm's encoders.
+
+    Args:
+      restored: a run.
+      arm: one of the run's.
+
+    Returns:
+      Of `image_encoder` and of `text_encoder` the collections that it has.
+
+    Raises:
+      ValueError: if the arm lacks one of them.
+    """
+    config, found = restored.config, {}
+    # A text encoder that arms share lies under the first of them.
+    sharing = config.arms if config.model.share_text else ()
+    holders = {"image_encoder": (arm,), "text_encoder": (arm, *sharing)}
+    for part, names in holders.items():
+        for name in names:
+            trees = {
+                collection: tree.get(f"arms_{name}", {}).get(part)
+                for collection, tree in restored.variables.items()
+            }
+            found[part] = {k: tree for k, tree in trees.items() if tree}
+            if found[part]:
+                break
+        else:
+            raise ValueError(
+                f"the run in {restored.folder} has no {part} in its arm {arm!r}: "
+                "expected one with model.arm.modalities=both"
+            )
+    return found
+
+
+def read_finished(
+    workdir: str | os.PathLike[str],
+) -> tuple[ConfigDict, dict[str, Any]]:
+    """What a finished run's config.json and results.json hold; no checkpoint is read.
+
+    Args:
+      workdir: the run's folder.
+
+    Raises:
+      ValueError: if the folder holds no finished run of a classifier of memes, saying
+        what is there and what to do.
+    """
+    where = pathlib.Path(workdir).absolute()
     if not where.is_dir():
         raise ValueError(f"no folder {where}, expected a finished run's")
     config, results = (
@@ -115,9 +160,9 @@ def _finished(where: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if "seeds" not in results:
         raise ValueError(
             f"the run in {where} is a {config['name']!r}, which trains no classifier "
-            "of memes; predictions need one that fine-tunes"
+            "of memes: expected one that fine-tunes"
         )
-    return config, results
+    return ConfigDict(config), results
 
 
 def _variables(saved: pathlib.Path) -> dict[str, Tree]:
