@@ -158,14 +158,8 @@ def finetune(
     """
     c = config.finetune
     check_devices(config, c, mesh)
+    _check_memes(config, data)
     train = data.splits["train"]
-    if data.classes != 2 or not data.vocabulary:
-        raise ValueError(
-            "fine-tuning is of memes (two classes, with captions): for data.name="
-            f"{config.data.name!r} choose stages=('pretrain','probe')"
-        )
-    if not train.labelled:
-        raise ValueError("fine-tuning needs training memes of both labels")
     devices = on_devices(config, mesh)
     arms = fusion_arms(config, data.vocabulary, **devices)
     views = make_views(config, random_views(config.augment), independent=True)
@@ -175,17 +169,7 @@ def finetune(
     )
     if start is not None:
         variables = transfer(start, variables)
-    plan = plan_of(c, train, seed=2 * seed + 1)
-    source = curricula.Source(np.arange(len(train.ids)), train.labels)
-    if curriculum is not None:
-        plan = curricula.first_plan(
-            curriculum,
-            source,
-            batch=plan.batch,
-            steps=len(plan),
-            seed=seed,
-            uncertainty=uncertainty,
-        )
+    plan = _finetuning_plan(config, train, seed, curriculum, uncertainty)
     tx, rates = optimizer(
         c.optimizer,
         params=variables["params"],
@@ -193,7 +177,6 @@ def finetune(
         absent=absent_parts(config),
     )
     positives = float(np.mean(train.labels == 1))
-    apply_fn = functools.partial(arms.apply, method="classify")
     step = steps.make_supervised_step(
         applying(config, arms, mesh, method="classify"),
         tx,
@@ -205,13 +188,8 @@ def finetune(
     )
     state = steps.init_state(variables, tx, key=jax.random.fold_in(key, 1))
     state, run_chunk = placed(config, step, state, mesh)
+    apply_fn = functools.partial(arms.apply, method="classify")
     predict = parallel.jit_predict(steps.make_predict(apply_fn, views=views), mesh)
-    refresh = None
-    if curriculum is not None:
-        refresh = Refresh(
-            curricula.refresh_steps(curriculum, steps=len(plan)),
-            _redraw(config, curriculum, train, source, predict, seed, mesh),
-        )
     return Stage(
         state=state,
         run_chunk=run_chunk,
@@ -220,13 +198,45 @@ def finetune(
         predict=predict,
         eval_every=c.eval_every,
         patience=c.patience,
-        refresh=refresh,
+        refresh=_refresh(config, curriculum, train, len(plan), predict, seed, mesh),
     )
 
 
-def _redraw(config, curriculum, train, source, predict, seed, mesh):
-    """What draws a plan again by the scores of now."""
-    feeder = scoring_feeder(config, train, mesh)
+def _check_memes(config: ConfigDict, data: dataset.Data) -> None:
+    """Raises ValueError unless the data are memes, of both labels to train on."""
+    if data.classes != 2 or not data.vocabulary:
+        raise ValueError(
+            "fine-tuning is of memes (two classes, with captions): for data.name="
+            f"{config.data.name!r} choose stages=('pretrain','probe')"
+        )
+    if not data.splits["train"].labelled:
+        raise ValueError("fine-tuning needs training memes of both labels")
+
+
+def _source(train: dataset.Split) -> curricula.Source:
+    return curricula.Source(np.arange(len(train.ids)), train.labels)
+
+
+def _finetuning_plan(config, train, seed, curriculum, uncertainty) -> plans.Plan:
+    """Shuffled passes, or what the curriculum makes of as many updates."""
+    plan = plan_of(config.finetune, train, seed=2 * seed + 1)
+    if curriculum is None:
+        return plan
+    return curricula.first_plan(
+        curriculum,
+        _source(train),
+        batch=plan.batch,
+        steps=len(plan),
+        seed=seed,
+        uncertainty=uncertainty,
+    )
+
+
+def _refresh(config, curriculum, train, updates, predict, seed, mesh) -> Refresh | None:
+    """Where a plan is drawn again by the scores of now, None without a curriculum."""
+    if curriculum is None:
+        return None
+    feeder, source = scoring_feeder(config, train, mesh), _source(train)
 
     def draw(state: Any, plan: plans.Plan, step: int) -> Refreshed:
         proba = scores.probabilities(predict, state.weights(), feeder)
@@ -240,7 +250,7 @@ def _redraw(config, curriculum, train, source, predict, seed, mesh):
             {"uncertainty": u, "probs": drawn.probs, "rows": source.rows},
         )
 
-    return draw
+    return Refresh(curricula.refresh_steps(curriculum, steps=updates), draw)
 
 
 def scoring_feeder(

@@ -1,0 +1,38 @@
+"""Layers that the encoders share.
+
+Parameters are float32. Products run in `dtype` and accumulate in float32, forward
+and backward; everything between them (softmax, normalisation, residual sums, gelu)
+is float32.
+
+    products.py       products in a dtype, with gradients as fast as themselves
+    dense.py          affine maps, and the MLP of a transformer with its gelu
+    convolution.py    convolutions, as products where that is faster
+    normalization.py  BatchNorm, LayerNorm
+    attention.py      multi-head self-attention
+    dropout.py        dropout, as a function and as a module
+    blocks.py         a block whose inside the backward pass computes again
+    shapes.py         checks of images, patches, vectors to broadcast
+    kinds.py          types of the fields
+"""
+
+from memejax.models.layers.attention import MASKED as MASKED
+from memejax.models.layers.attention import Attention as Attention
+from memejax.models.layers.blocks import apply_block as apply_block
+from memejax.models.layers.convolution import FEW_CHANNELS as FEW_CHANNELS
+from memejax.models.layers.convolution import Conv as Conv
+from memejax.models.layers.convolution import convolve as convolve
+from memejax.models.layers.convolution import convolve_by_product as convolve_by_product
+from memejax.models.layers.dense import Dense as Dense
+from memejax.models.layers.dense import Mlp as Mlp
+from memejax.models.layers.dense import gelu as gelu
+from memejax.models.layers.dropout import Dropout as Dropout
+from memejax.models.layers.dropout import dropout as dropout
+from memejax.models.layers.kinds import Dtype as Dtype
+from memejax.models.layers.kinds import Initializer as Initializer
+from memejax.models.layers.normalization import BatchNorm as BatchNorm
+from memejax.models.layers.normalization import LayerNorm as LayerNorm
+from memejax.models.layers.products import contract as contract
+from memejax.models.layers.products import pointwise as pointwise
+from memejax.models.layers.shapes import along_last as along_last
+from memejax.models.layers.shapes import check_images as check_images
+from memejax.models.layers.shapes import extract_patches as extract_patches

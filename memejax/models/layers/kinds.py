@@ -1,0 +1,9 @@
+"""What fields of layers hold: dtypes and initializers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+Dtype = Any
+Initializer = Callable[..., jax.Array]
