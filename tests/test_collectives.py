@@ -25,8 +25,7 @@ def collectives(text):
                 BYTES[dtype] * math.prod(int(n) for n in shape.split(",") if n)
                 for dtype, shape in sizes
             )
-            # The panel is computed at some steps only, in a branch of the step.
-            panel = re.search(r"(jit\(step\)|shard_map)/<metrics>/cond/branch", line)
+            panel = re.search(r"(jit\(step\)|shard_map)/<metrics>/", line)
             found.append((match[2], total, panel is not None))
     return found
 

@@ -184,7 +184,11 @@ def compiled(objective, way, accumulate=1):
     if way == "fsdp":
         apply = parallel.gather_parameters(apply, mesh, smallest=SMALLEST)
     tx = remember(0.1)
-    more = dict(teacher_fn=apply) if objective == "dino" else {}
+    more: dict[str, Any] = {}
+    if objective in ("multimodal_cass", "cass", "dino"):
+        more["panel"] = steps.Panel(2, branch=parallel.can_branch(mesh))
+    if objective == "dino":
+        more["teacher_fn"] = apply
     step = make(
         apply, tx, views=seen, accumulate=accumulate, axis_name=axis_name, **more
     )

@@ -361,7 +361,7 @@ def test_a_batch_of_padding_changes_nothing_and_is_finite():
 
 
 def test_panels_are_of_outputs_and_of_the_loss():
-    step, state = dino_step(panel_every=2)
+    step, state = dino_step(panel=steps.Panel(2))
     step, panels = jax.jit(step), []
     for number in range(3):
         state, metrics = step(state, batch(number))

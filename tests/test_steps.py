@@ -232,13 +232,21 @@ def test_a_batch_that_cannot_be_parted_is_refused():
         step(state, batch())
 
 
-def test_panel_every():
-    step, state = cass_step(panel_every=3)
-    step, seen = jax.jit(step), []
-    for i in range(6):
-        state, metrics = step(state, batch(i))
-        seen.append(bool(np.isfinite(metrics["collapse/b/std"])))
-    assert seen == [True, False, False, True, False, False]
+def test_a_panel_is_computed_now_and_then():
+    """In a branch of the program or not, the figures are the same."""
+    seen = []
+    for branch in (True, False):
+        step, state = cass_step(panel=steps.Panel(3, branch=branch))
+        assert ("cond[" in str(jax.make_jaxpr(step)(state, batch(0)))) == branch
+        step, found = jax.jit(step), []
+        for i in range(6):
+            state, metrics = step(state, batch(i))
+            found.append([v for k, v in metrics.items() if k.startswith("collapse/")])
+        seen.append(np.array(found))
+    np.testing.assert_allclose(seen[1], seen[0], rtol=1e-6)
+    there = np.isfinite(seen[0]).all(axis=1)
+    assert there.tolist() == [True, False, False, True, False, False]
+    assert np.isnan(seen[0][~there]).all()
 
 
 def test_scan_steps_is_the_steps_one_after_another():

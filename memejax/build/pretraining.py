@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import dataset, losses, optim, steps
+from memejax import dataset, losses, optim, parallel, steps
 from memejax.build.choices import choose
 from memejax.build.modules import (
     absent_parts,
@@ -123,7 +123,7 @@ def dino(config: ConfigDict, data: dataset.Data, *, seed: int, mesh: Mesh) -> St
         ),
         views=views,
         accumulate=c.accumulate,
-        panel_every=PANEL_EVERY,
+        panel=_panel(mesh),
         learning_rates=rates,
         axis_name=devices["axis_name"],
     )
@@ -169,7 +169,7 @@ def _cass(config, data, arms, *, views, seed, mesh, averaging=None) -> Stage:
         objective=steps.CassObjective(**c.objective),
         views=views,
         accumulate=c.accumulate,
-        panel_every=PANEL_EVERY,
+        panel=_panel(mesh),
         learning_rates=rates,
         averaging=averaging,
         axis_name=on_devices(config, mesh)["axis_name"],
@@ -191,6 +191,10 @@ def _stage(config, train, arms, views, plan, step, state, mesh, is_collapsed) ->
         embed=embedding(arms, views, mesh),
         is_collapsed=is_collapsed,
     )
+
+
+def _panel(mesh: Mesh) -> steps.Panel:
+    return steps.Panel(PANEL_EVERY, branch=parallel.can_branch(mesh))
 
 
 def _is_dino_collapsed(panel: dict[str, Any]) -> tuple[bool, str]:

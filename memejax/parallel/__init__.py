@@ -11,6 +11,7 @@ from memejax.parallel.compiled import jit_predict as jit_predict
 from memejax.parallel.compiled import jit_step as jit_step
 from memejax.parallel.compiled import pmap_step as pmap_step
 from memejax.parallel.meeting import ProcessError as ProcessError
+from memejax.parallel.meshes import can_branch as can_branch
 from memejax.parallel.meshes import check_batch as check_batch
 from memejax.parallel.meshes import mesh as mesh
 from memejax.parallel.meshes import own_rows as own_rows

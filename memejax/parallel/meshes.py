@@ -35,6 +35,17 @@ def mesh(n_devices: int | None = None, *, own: bool = False) -> Mesh:
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
+def can_branch(mesh: Mesh) -> bool:
+    """Whether a branch of a program (`lax.cond`) may hold collectives.
+
+    Not on several CPU devices: XLA runs the parts of a program there as they get
+    ready, keeps collectives in one order but for those in a branch, and so one device
+    may wait in the branch's while another waits in the next outside it. After 40
+    seconds it aborts the process. On an accelerator a branch is run to its end.
+    """
+    return mesh.size == 1 or mesh.devices.flat[0].platform != "cpu"
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())

@@ -96,7 +96,7 @@ def start(
             "process_id": process,
             "cluster_detection_method": "deactivate",
         }
-    # It would take SIGTERM for itself; see memejax/loop.py.
+    # It would take SIGTERM for itself; see memejax/loop/signals.py.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(

@@ -17,6 +17,7 @@ from memejax.steps.dino import DinoObjective as DinoObjective
 from memejax.steps.dino import DinoState as DinoState
 from memejax.steps.dino import init_dino_state as init_dino_state
 from memejax.steps.dino import make_dino_step as make_dino_step
+from memejax.steps.panel import Panel as Panel
 from memejax.steps.state import Averaging as Averaging
 from memejax.steps.state import State as State
 from memejax.steps.state import init_state as init_state

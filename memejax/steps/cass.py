@@ -10,8 +10,9 @@ import jax
 import optax
 
 from memejax import losses
+from memejax.steps.panel import EVERY_STEP, Panel, panel_of
 from memejax.steps.state import Averaging
-from memejax.steps.update import Metrics, Step, make_step, panel_of
+from memejax.steps.update import Metrics, Step, make_step
 from memejax.views import Views
 
 
@@ -103,7 +104,7 @@ def make_cass_step(
     objective: CassObjective,
     views: Callable[..., Views],
     accumulate: int = 1,
-    panel_every: int = 1,
+    panel: Panel = EVERY_STEP,
     learning_rates: Callable[..., Metrics] | None = None,
     averaging: Averaging | None = None,
     axis_name: str | None = None,
@@ -118,8 +119,7 @@ def make_cass_step(
       views: see `views.make_views`.
       accumulate: parts that a batch is worked on in; statistics over the batch are
         then over a part.
-      panel_every: the collapse panel is computed at every so many steps, and is NaN
-        at the others.
+      panel: when the collapse panel is computed.
       learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
       averaging: keeps `State.average`; give it to `init_state` too.
       axis_name: device axis that the batch is split over, under pmap; `apply_fn` has
@@ -151,7 +151,7 @@ def make_cass_step(
             outputs,
             batch["weight"],
             step=state.step,
-            every=panel_every,
+            panel=panel,
             axis_name=axis_name,
         )
 

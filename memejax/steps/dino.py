@@ -12,15 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from memejax import losses, optim
+from memejax.steps.panel import EVERY_STEP, Panel, panel_of
 from memejax.steps.state import State, init_state
-from memejax.steps.update import (
-    Batch,
-    Metrics,
-    Step,
-    make_step,
-    now_and_then,
-    panel_of,
-)
+from memejax.steps.update import Batch, Metrics, Step, make_step
 from memejax.views import Views
 
 Tree = Any
@@ -99,7 +93,7 @@ def make_dino_step(
     objective: DinoObjective,
     views: Callable[..., Views],
     accumulate: int = 1,
-    panel_every: int = 1,
+    panel: Panel = EVERY_STEP,
     learning_rates: Callable[..., Metrics] | None = None,
     axis_name: str | None = None,
 ) -> Step:
@@ -114,7 +108,7 @@ def make_dino_step(
       objective: temperatures and momenta.
       views: `(key, batch, train=, step_key=) -> {arm: {"crops": (globals, locals)}}`.
       accumulate: parts that a batch is worked on in; the centre is over all of them.
-      panel_every: the panels are computed at every so many steps, NaN at the others.
+      panel: when the panels, of collapse and of DINO, are computed.
       learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
       axis_name: device axis that the batch is split over, under pmap; `student_fn` and
         `teacher_fn` have to know it too.
@@ -166,7 +160,7 @@ def make_dino_step(
         },
         finish=functools.partial(_finish, objective=objective, axis_name=axis_name),
         measure=functools.partial(
-            _measure, objective=objective, every=panel_every, axis_name=axis_name
+            _measure, objective=objective, panel=panel, axis_name=axis_name
         ),
         axis_name=axis_name,
     )
@@ -233,7 +227,7 @@ def _measure(
     batch: Batch,
     *,
     objective: DinoObjective,
-    every: int,
+    panel: Panel,
     axis_name: str | None,
 ) -> Metrics:
     """The schedules' values, and now and then the panels of outputs and of DINO."""
@@ -261,8 +255,8 @@ def _measure(
     }
     return {
         **{name: jnp.asarray(x, jnp.float32) for name, x in scheduled.items()},
-        **panel_of(first, weight, step=state.step, every=every, axis_name=axis_name),
-        **now_and_then(every, panels, outputs, step=state.step),
+        **panel_of(first, weight, step=state.step, panel=panel, axis_name=axis_name),
+        **panel.of(panels, outputs, step=state.step),
     }
 
 

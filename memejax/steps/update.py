@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from memejax import losses
 from memejax.steps.state import State
 from memejax.views import Views
 
@@ -136,41 +135,6 @@ def make_step(
         return new.replace(step=state.step + 1, opt_state=opt_state), metrics
 
     return step
-
-
-def now_and_then(
-    every: int, compute: Callable[[Any], Metrics], operands: Any, *, step: jax.Array
-) -> Metrics:
-    """`compute(operands)` at every so many steps, NaN of the same shapes at others."""
-    shapes = jax.eval_shape(compute, operands)
-    absent = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
-    return jax.lax.cond(step % every == 0, compute, lambda _: absent, operands)
-
-
-def panel_of(
-    outputs: Mapping[str, jax.Array],
-    weight: jax.Array,
-    *,
-    step: jax.Array,
-    every: int,
-    axis_name: str | None = None,
-) -> Metrics:
-    """The collapse panel of every arm's outputs [b, d], as `collapse/<arm>/<figure>`.
-
-    Computed at every so many steps, NaN at the others.
-    """
-
-    def compute(operands):
-        outputs, weight = operands
-        return {
-            f"collapse/{arm}/{name}": value
-            for arm, z in outputs.items()
-            for name, value in losses.collapse_panel(
-                z, where=weight > 0, axis_name=axis_name
-            ).items()
-        }
-
-    return now_and_then(every, compute, (outputs, weight), step=step)
 
 
 def _gradients(loss_fn, params, stats, batch, keys, accumulate, axis_name):

@@ -79,7 +79,7 @@ def make(given: Problem) -> tuple[Callable[..., Tree], Callable, Callable]:
                 center_momentum=CENTER_MOMENTUM,
             ),
             views=views,
-            panel_every=PANEL_EVERY,
+            panel=steps.Panel(PANEL_EVERY),
         )
     else:
         step = steps.make_cass_step(
@@ -87,7 +87,7 @@ def make(given: Problem) -> tuple[Callable[..., Tree], Callable, Callable]:
             tx,
             objective=steps.CassObjective(),
             views=views,
-            panel_every=PANEL_EVERY,
+            panel=steps.Panel(PANEL_EVERY),
         )
     return init, start, step
 
