@@ -1,5 +1,6 @@
 """Classifiers of small pictures under a curriculum: all seeds in one program."""
 
+import functools
 import json
 import pathlib
 
@@ -40,14 +41,17 @@ def kind(name, **changes):
     return tiny(**{"curriculum.kind": name, **section})
 
 
-def last_params(where, config):
+@functools.cache
+def template():
+    """A state of two seeds, as every kind of curriculum has it."""
+    made = build.classifier(tiny(), classify.load(tiny()), seeds=range(2))
+    return made.stage.state
+
+
+def last_params(where):
     """The parameters of the last checkpoint, with a leading axis of seeds."""
-    data = classify.load(config)
-    stage = build.classifier(config, data, seeds=range(2)).stage
     with Checkpoints(where / "train/checkpoints", keep=1) as saves:
-        return jax.device_get(
-            saves.restore(stage.state, step=saves.latest).state.params
-        )
+        return jax.device_get(saves.restore(template(), step=saves.latest).state.params)
 
 
 def assert_same(a, b):
@@ -83,7 +87,7 @@ def test_results_and_files(uniform, capsys):
 def test_errors_and_scores_are_those_of_the_network_alone(uniform):
     """One seed's network, applied to one picture after another by numpy."""
     where, results = uniform
-    params = last_params(where, tiny())
+    params = last_params(where)
     data = classify.load(tiny())
     pixels = data.images.astype(np.float64) / 255
     x = (pixels - pixels[:5000].mean()) / pixels[:5000].std()
@@ -119,7 +123,7 @@ def test_a_seed_does_not_depend_on_the_others(uniform, tmp_path):
     """Seed 1 alone is seed 1 of two."""
     where, _ = uniform
     train.run(tiny(seed=1, seeds=1), tmp_path)
-    both = last_params(where, tiny())
+    both = last_params(where)
     data = classify.load(tiny(seed=1, seeds=1))
     stage = build.classifier(tiny(seed=1, seeds=1), data, seeds=[1]).stage
     with Checkpoints(tmp_path / "train/checkpoints", keep=1) as saves:
@@ -137,7 +141,7 @@ def test_ratio_one_is_the_uniform_run_with_replacement(tmp_path):
     params = {}
     for name, config in configs.items():
         train.run(config, tmp_path / name)
-        params[name] = last_params(tmp_path / name, config)
+        params[name] = last_params(tmp_path / name)
     assert_same(params["replacement"], params["dsac"])
     with pytest.raises(AssertionError):
         assert_same(params["replacement"], params["other"])
@@ -148,7 +152,7 @@ def test_bac_of_one_task_is_the_uniform_run(uniform, tmp_path):
     config.baseline = str(uniform[0])
     results = train.run(config, tmp_path)
     assert results["errors"] == uniform[1]["errors"]
-    assert_same(last_params(tmp_path, tiny()), last_params(uniform[0], tiny()))
+    assert_same(last_params(tmp_path), last_params(uniform[0]))
 
 
 def test_bac_trains_its_baseline_and_begins_with_the_easy(uniform, tmp_path):
@@ -214,7 +218,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, monkeypatch):
     assert seen == [6] and again["errors"] == whole["errors"]
     curves = [folder.read_json(tmp_path / w / "curves.json") for w in ("whole", "cut")]
     assert curves[0] == curves[1]
-    assert_same(*(last_params(tmp_path / w, config) for w in ("whole", "cut")))
+    assert_same(*(last_params(tmp_path / w) for w in ("whole", "cut")))
 
 
 def test_switch_and_pools_of_geoshapes():

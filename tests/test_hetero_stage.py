@@ -15,7 +15,17 @@ from graph_support import SIZES, tiny, write_store
 from safetensors.numpy import load_file, save_file
 from support import ROOT
 
-from memejax import build, graphs, logs, metrics, optim, parallel, scores, train
+from memejax import (
+    build,
+    graphs,
+    logs,
+    metrics,
+    optim,
+    parallel,
+    report,
+    scores,
+    train,
+)
 from memejax.build import hetero as hetero_build
 from memejax.checkpoint import Checkpoints
 from memejax.config import load_config
@@ -77,7 +87,7 @@ def run(store, tmp_path_factory):
     where = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         # The page is that of any graph network, and slow to draw.
-        patch.setattr(train.report, "write", lambda _: None)
+        patch.setattr(report, "write", lambda _: None)
         return where, train.run(over_memes(store), where)
 
 

@@ -64,9 +64,11 @@ def test_clock(seconds, text):
 
 
 def test_peak_memory_grows_with_what_is_used():
-    before = logs.peak_memory()
-    block = np.ones(int((before + 0.3) * 1e9 / 8) + 10_000_000)
-    assert logs.peak_memory() >= before + 0.3 and block[0] == 1
+    before, blocks = logs.peak_memory(), []
+    # What was used before and is free again does not count: at most all of it.
+    while logs.peak_memory() < before + 0.3 and len(blocks) <= 10 * (before + 0.4):
+        blocks.append(np.ones(100_000_000, np.uint8))
+    assert before + 0.3 <= logs.peak_memory() <= before + 0.1 * len(blocks) + 0.1
 
 
 CONFIG = {"a": {"b": 1, "c": [1, 2]}, "log": {"every": 5}}

@@ -10,8 +10,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from memejax import metrics, report, train
+from memejax import metrics, report
 from memejax.report import plots, tables
+from memejax.train.results import summary
 
 ARMS = ("cnn", "vit")
 SPLITS = {"dev_seen": 24, "test_unseen": 40}
@@ -80,7 +81,7 @@ def make_run(
             write_csv(folder / str(seed), "test_seen", *memes(10, seed)[::2])
             results["data"]["sizes"]["test_seen"] = 10
         results["seeds"][str(seed)] = outcomes
-    results["summary"] = train._summary(results["seeds"])
+    results["summary"] = summary(results["seeds"])
     config = {"name": name, "stages": list(stages), "data": {"root": None}}
     environment = {
         "platform": f"Linux {EVIL}",
@@ -213,12 +214,12 @@ def test_summary_has_no_nan():
     seeds = {
         str(i): {"evaluate": {"splits": {"t": {"a": r}}}} for i, r in enumerate(rows)
     }
-    both = train._summary(seeds)["t"]["a"]
+    both = summary(seeds)["t"]["a"]
     assert both["auroc"] == {"mean": 0.5, "std": pytest.approx(math.sqrt(0.125))}
     assert both["f1"] == {"mean": None, "std": None}
-    one = train._summary({"1": seeds["1"]})["t"]["a"]
+    one = summary({"1": seeds["1"]})["t"]["a"]
     assert one["auroc"] == {"mean": 0.25, "std": None}
-    assert train._summary({"0": {"pretrain": {}}}) == {}
+    assert summary({"0": {"pretrain": {}}}) == {}
 
 
 @pytest.mark.parametrize("width", [80, 100])

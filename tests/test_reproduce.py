@@ -17,6 +17,7 @@ from memejax.report.paper_table import Spread
 from memejax.reproduce import __main__ as command_line
 from memejax.reproduce import command, figures, rows, runs
 from memejax.reproduce import features as stored_features
+from memejax.train.results import summary
 
 PROBA = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97])
 LABELS = np.array([0, 0, 1, 0, 0, 1, 1, 0, 1, 0])
@@ -88,7 +89,7 @@ class Runner:
             "data": {"root": config.data.root, "bayes": bayes},
             "dev": "dev_seen",
             "seeds": by_seed,
-            "summary": train._summary(by_seed),
+            "summary": summary(by_seed),
             "seconds": 50.0,
             "peak_memory_gb": 1.0,
         }
