@@ -10,6 +10,7 @@ from memejax.build.classifiers import SCORES as SCORES
 from memejax.build.classifiers import Classifier as Classifier
 from memejax.build.classifiers import classifier as classifier
 from memejax.build.curricula import needs_baseline as needs_baseline
+from memejax.build.finetuning import finetune as finetune
 from memejax.build.graphs import GRAPH_NETWORKS as GRAPH_NETWORKS
 from memejax.build.graphs import graph as graph
 from memejax.build.graphs import graph_attention as graph_attention
@@ -27,7 +28,6 @@ from memejax.build.pretraining import pretrain as pretrain
 from memejax.build.stages import Refresh as Refresh
 from memejax.build.stages import Refreshed as Refreshed
 from memejax.build.stages import Stage as Stage
-from memejax.build.stages import finetune as finetune
 from memejax.build.stages import mesh as mesh
 from memejax.build.stages import part_feeder as part_feeder
 from memejax.build.stages import scoring_feeder as scoring_feeder

@@ -10,7 +10,7 @@
                   graph      a network on the memes' graphs
                 or, of small pictures, all seeds at once
                   classify   a classifier under a curriculum (classify.py)
-    loop.py     the one loop: chunks in, state on, metrics out, checkpoints, signals
+    loop/       the one loop: chunks in, state on, metrics out, checkpoints, signals
     dataset.py  config -> Data (splits as columns)
     build/      config -> Stage (state, compiled step, feeder)
     steps/      what one update computes, of losses/, views.py and augment/
