@@ -30,18 +30,29 @@ def test_the_networks_are_those_of_their_names():
 
 
 @pytest.mark.parametrize("padding", [0, 1])
-@pytest.mark.parametrize("channels", [1, 5])
-def test_a_convolution_by_product_is_the_librarys(padding, channels):
+@pytest.mark.parametrize(
+    ("way", "channels", "size", "stride"),
+    [
+        (layers.convolve_by_product, 1, 3, 1),
+        (layers.convolve_by_product, 5, 3, 1),
+        (layers.convolve_few_positions, 5, 3, 1),
+        # Sides of 7 and 6: all rows are reached by a window, but not all columns.
+        (layers.convolve_few_positions, 5, 3, 2),
+        (layers.convolve_few_positions, 2, 5, 3),
+    ],
+)
+def test_other_ways_to_convolve_give_the_librarys(way, channels, size, stride, padding):
+    """Results and both gradients."""
     key = jax.random.key(channels)
     x = jax.random.normal(key, (2, 7, 6, channels))
-    kernel = jax.random.normal(jax.random.fold_in(key, 1), (3, 3, channels, 4))
+    kernel = jax.random.normal(jax.random.fold_in(key, 1), (size, size, channels, 4))
 
     def run(way):
-        both = functools.partial(way, stride=1, padding=padding)
+        both = functools.partial(way, stride=stride, padding=padding)
         out, pull = jax.vjp(both, x, kernel)
         return out, *pull(jax.random.normal(jax.random.key(9), out.shape))
 
-    results = run(layers.convolve_by_product), run(layers.convolve)
+    results = run(way), run(layers.convolve)
     for ours, theirs in zip(*map(jax.tree.leaves, results), strict=True):
         assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
 

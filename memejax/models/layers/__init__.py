@@ -19,9 +19,13 @@ from memejax.models.layers.attention import MASKED as MASKED
 from memejax.models.layers.attention import Attention as Attention
 from memejax.models.layers.blocks import apply_block as apply_block
 from memejax.models.layers.convolution import FEW_CHANNELS as FEW_CHANNELS
+from memejax.models.layers.convolution import FEW_POSITIONS as FEW_POSITIONS
 from memejax.models.layers.convolution import Conv as Conv
 from memejax.models.layers.convolution import convolve as convolve
 from memejax.models.layers.convolution import convolve_by_product as convolve_by_product
+from memejax.models.layers.convolution import (
+    convolve_few_positions as convolve_few_positions,
+)
 from memejax.models.layers.dense import Dense as Dense
 from memejax.models.layers.dense import Mlp as Mlp
 from memejax.models.layers.dense import gelu as gelu
