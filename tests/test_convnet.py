@@ -31,17 +31,11 @@ def test_the_networks_are_those_of_their_names():
 
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize(
-    ("way", "channels", "size", "stride"),
-    [
-        (layers.convolve_by_product, 1, 3, 1),
-        (layers.convolve_by_product, 5, 3, 1),
-        (layers.convolve_few_positions, 5, 3, 1),
-        # Sides of 7 and 6: all rows are reached by a window, but not all columns.
-        (layers.convolve_few_positions, 5, 3, 2),
-        (layers.convolve_few_positions, 2, 5, 3),
-    ],
+    ("channels", "size", "stride"),
+    # Sides of 7 and 6: with a stride windows reach all rows, but not all columns.
+    [(1, 3, 1), (5, 3, 1), (5, 3, 2), (2, 5, 3)],
 )
-def test_other_ways_to_convolve_give_the_librarys(way, channels, size, stride, padding):
+def test_a_convolution_by_product_is_the_librarys(channels, size, stride, padding):
     """Results and both gradients."""
     key = jax.random.key(channels)
     x = jax.random.normal(key, (2, 7, 6, channels))
@@ -52,9 +46,33 @@ def test_other_ways_to_convolve_give_the_librarys(way, channels, size, stride, p
         out, pull = jax.vjp(both, x, kernel)
         return out, *pull(jax.random.normal(jax.random.key(9), out.shape))
 
-    results = run(way), run(layers.convolve)
+    results = run(layers.convolve_by_product), run(layers.convolve)
     for ours, theirs in zip(*map(jax.tree.leaves, results), strict=True):
         assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize(
+    ("shape", "features", "stride", "by_product"),
+    [
+        ((2, 9, 9, 3), 8, 1, True),
+        ((2, 9, 9, 3), 8, 2, False),
+        # 18 and 25 positions for 8 channels, up to 4 for each.
+        ((2, 3, 3, 40), 8, 1, True),
+        ((1, 5, 5, 40), 8, 1, True),
+        ((1, 6, 6, 40), 8, 1, False),
+        ((1, 11, 11, 40), 8, 2, False),
+        ((1, 10, 10, 40), 8, 2, True),
+    ],
+)
+def test_which_convolutions_are_products(shape, features, stride, by_product):
+    """On a CPU alone; and derivatives go forward as well as backward."""
+    conv = layers.Conv(features, 3, stride=stride, padding=1)
+    x = jax.random.normal(jax.random.key(0), shape)
+    variables = conv.init(jax.random.key(1), x)
+    text = jax.jit(conv.apply).lower(variables, x).as_text()
+    assert ("stablehlo.convolution" not in text) == by_product
+    out, tangent = jax.jvp(lambda x: conv.apply(variables, x), (x,), (x,))
+    np.testing.assert_allclose(tangent, out, rtol=1e-4, atol=1e-5)
 
 
 def test_a_small_convnet_by_numpy():

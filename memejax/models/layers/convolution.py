@@ -5,7 +5,6 @@ Shape suffixes: `b` batch, `h`, `w` height and width, `d`, `i` features (in).
 
 import functools
 import math
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -18,8 +17,8 @@ from memejax.models.layers.shapes import extract_patches
 
 # Channels in up to which a CPU convolves by a product; at 64 the library is faster.
 FEW_CHANNELS = 32
-# Positions of the result, of all examples, for each channel out, up to which a CPU
-# takes the gradient of x by a product; at 4 both ways are as fast.
+# Positions of the result, of all examples, for each channel out, up to which it does
+# too; at 4 both ways are as fast.
 FEW_POSITIONS = 4
 
 
@@ -61,23 +60,24 @@ class Conv(nn.Module):
             x, kernel = x_bhwd.astype(self.dtype), kernel.astype(self.dtype)
             ways = dict(stride=stride, padding=self.padding)
             library = functools.partial(convolve, **ways)
-            own = _way_of_a_cpu(x, kernel, **ways)
-            if own is convolve or self.dtype != jnp.float32:
-                out = library(x, kernel)
-            else:
-                own = functools.partial(own, **ways)
-                out = lax.platform_dependent(x, kernel, cpu=own, default=library)
+            product = functools.partial(convolve_by_product, **ways)
+            by_product = self.dtype == jnp.float32 and _suits_a_product(
+                x, kernel, **ways
+            )
+            out = (
+                lax.platform_dependent(x, kernel, cpu=product, default=library)
+                if by_product
+                else library(x, kernel)
+            )
         return out.astype(self.dtype)
 
 
-def _way_of_a_cpu(x, kernel, *, stride, padding) -> Callable[..., jax.Array]:
-    """The fastest of the functions below, by what was measured in float32."""
+def _suits_a_product(x, kernel, *, stride, padding) -> bool:
+    """Whether a CPU convolves faster by a product, by what was measured in float32."""
     if x.shape[-1] <= FEW_CHANNELS and stride == 1:
-        return convolve_by_product
+        return True
     sides = [(n + 2 * padding - len(kernel)) // stride + 1 for n in x.shape[1:3]]
-    if len(x) * math.prod(sides) <= FEW_POSITIONS * kernel.shape[-1]:
-        return convolve_few_positions
-    return convolve
+    return len(x) * math.prod(sides) <= FEW_POSITIONS * kernel.shape[-1]
 
 
 def convolve(
@@ -109,7 +109,9 @@ def convolve_by_product(
     """The same convolution as one matrix product over the windows.
 
     With few channels in, a CPU has its gradients sooner than the library's (a step of
-    the network for MNIST takes 0.7 of the time); with many, windows are too large.
+    the network for MNIST takes 0.7 of the time). So it has with few positions and many
+    channels, where the library's copies of the kernel, turned round for the gradient
+    of x, take as long as the sums. Else the windows are too large.
 
     Args and result are those of `convolve`.
     """
@@ -129,55 +131,3 @@ def convolve_by_product(
     )
     rows = windows.reshape(-1, windows.shape[-1]) @ kernel.reshape(-1, out)
     return rows.reshape(*windows.shape[:3], out)
-
-
-def convolve_few_positions(
-    x_bhwi: jax.Array, kernel: jax.Array, *, stride: int, padding: int
-) -> jax.Array:
-    """The same convolution, whose gradient of x is one matrix product.
-
-    The product gives every position of the result its window of the gradient, and the
-    windows are added where they lie. The library would convolve with the kernel turned
-    round and its channels exchanged, and on a CPU with few positions and many channels
-    that copy of the kernel takes as long as the sums: with 256 positions and 512
-    channels the product takes 0.6 of the time. With many positions the windows are too
-    large.
-
-    Args and result are those of `convolve`.
-    """
-    return _few_positions(stride, padding, x_bhwi, kernel)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _few_positions(stride, padding, x, kernel):
-    return convolve(x, kernel, stride=stride, padding=padding)
-
-
-def _few_positions_forward(stride, padding, x, kernel):
-    return convolve(x, kernel, stride=stride, padding=padding), (x, kernel)
-
-
-def _few_positions_backward(stride, padding, factors, cotangent):
-    x, kernel = factors
-    of_kernel = functools.partial(convolve, x, stride=stride, padding=padding)
-    (dkernel,) = jax.linear_transpose(of_kernel, kernel)(cotangent)
-    size, _, channels, out = kernel.shape
-    windows = lax.dot_general(
-        cotangent.reshape(-1, out), kernel.reshape(-1, out), (((1,), (1,)), ((), ()))
-    ).reshape(*cotangent.shape[:3], size, size, channels)
-    reach = [(n - 1) * stride + 1 for n in cotangent.shape[1:3]]
-    wide = [n + 2 * padding for n in x.shape[1:3]]
-    dx = jnp.zeros((x.shape[0], *wide, channels), x.dtype)
-    for i in range(size):
-        for j in range(size):
-            edges = [
-                (at, whole - at - span, stride - 1)
-                for at, whole, span in zip((i, j), wide, reach, strict=True)
-            ]
-            zero = jnp.zeros((), x.dtype)
-            dx += lax.pad(windows[:, :, :, i, j], zero, ((0, 0, 0), *edges, (0, 0, 0)))
-    inner = [slice(padding, n + padding) for n in x.shape[1:3]]
-    return dx[:, inner[0], inner[1]], dkernel
-
-
-_few_positions.defvjp(_few_positions_forward, _few_positions_backward)
