@@ -221,9 +221,12 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m memejax.evaluate",
-        description="Probes the checkpoints of a run.",
+        description="Probes the checkpoints of a run's stages by neighbours and a "
+        "linear probe, and adds what it finds to results.json and report.html.",
     )
-    parser.add_argument("--workdir", required=True, help="a run's folder")
+    parser.add_argument(
+        "--workdir", required=True, metavar="RUN", help="the run's folder"
+    )
     where = pathlib.Path(parser.parse_args().workdir)
     results = run(where)
     report.console(results)

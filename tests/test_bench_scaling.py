@@ -170,6 +170,10 @@ def test_a_step_is_read(tmp_path):
         "gradient_bytes": 40,
         "fixed_seconds": 0.0,
     }
+    # A second batch on one device: 0.4 + 0.4 b.
+    halves = [{**case, "batch": b, "seconds": [t]} for b, t in ((2, 1.2), (4, 2.0))]
+    found = read(benchmark="scaling", parameters=10, cases=halves)
+    assert found["fixed_seconds"] == pytest.approx(0.4)
     # 8 memes at 4 a second, of a training step beside PyTorch's.
     case = {"batch": 8, "ours": [4.0, 4.0, 1.0], "parameters": {"ours": 5, "peer": 5}}
     found = read(benchmark="train_step", cass_mm=case)
@@ -183,7 +187,8 @@ def test_batches_and_summary_by_hand():
     assert scaling.batches(4, 8, ["weak"]) == {32}
     cases = [
         {"devices": n, "batch": b, "input": "synthetic", "seconds": [s, s, 99.0]}
-        for n, b, s in ((1, 8, 1.0), (4, 8, 0.5), (4, 32, 1.25))
+        # The half batch on one device is for the fixed part alone.
+        for n, b, s in ((1, 4, 0.7), (1, 8, 1.0), (4, 8, 0.5), (4, 32, 1.25))
     ]
     rows = scaling.summary(cases, batch=8, kinds=["strong", "weak"])
     found = {(row["kind"], row["devices"]): row for row in rows}
@@ -215,15 +220,15 @@ def test_steps_are_timed_on_some_devices(monkeypatch):
     # On two devices the batch of both kinds is another.
     assert [(c["devices"], c["batch"], c["input"]) for c in found["cases"]] == [
         (n, b, kind)
-        for n, b in ((1, 4), (2, 4), (2, 8))
+        for n, b in ((1, 2), (1, 4), (2, 4), (2, 8))
         for kind in ("synthetic", "real")
     ]
     assert all(len(c["seconds"]) == 2 and min(c["seconds"]) > 0 for c in found["cases"])
     assert found["parameters"] == 5
-    assert stage.devices == [1, 2, 2]
-    # A round to warm up, and two: three steps each of three cases with two inputs.
+    assert stage.devices == [1, 1, 2, 2]
+    # A round to warm up, and two: three steps each of four cases with two inputs.
     seen = stage.batches
-    assert len(seen) == 3 * 3 * 3 * 2
+    assert len(seen) == 3 * 3 * 4 * 2
     # The first case: its first batch over and over, and then three of the plan.
     assert seen[0] == seen[1] == seen[2] == seen[3]
     assert len({tuple(rows) for rows in seen[3:6]}) == 3

@@ -1,6 +1,6 @@
 """Small networks under curricula: seed-updates/s beside PyTorch, and what draws cost.
 
-    python -m memejax.bench.curriculum [--pairs N] [--steps N] [--out FILE]
+    python -m memejax.bench.curriculum
 
 Four parts, each in a process of its own, because how a CPU's cores are used is fixed
 when the first array is made:
@@ -37,6 +37,7 @@ import numpy as np
 
 from memejax import build, classify, curriculum, loop, parallel
 from memejax.bench import pairs
+from memejax.bench.command_line import Parser
 from memejax.config import load_config
 
 PARTS = ("one", "ten", "dsac", "draws")
@@ -45,11 +46,12 @@ BATCH, EPOCH, LR = 32, 312, 0.01
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=4 * EPOCH)
-    parser.add_argument("--part", choices=PARTS, help="one of them, in this process")
-    parser.add_argument("--out", default=None)
+    parser = Parser("curriculum", __doc__, pairs=5)
+    parser.number(
+        "--steps", 4 * EPOCH, text="updates of each seed in one run of a side"
+    )
+    # What a process of one part is started with.
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part is not None:
         figures = _part(options.part, options.pairs, options.steps)

@@ -1,7 +1,6 @@
 """Mask R-CNN, a picture a pass: ours, compiled, and torchvision's.
 
-    python -m memejax.bench.detector [--pairs N] [--side PX] [--detections N]
-        [--peer-python PYTHON] [--out FILE]
+    python -m memejax.bench.detector
 
 Both have the very same random weights of the published architecture, ResNet-50 with a
 pyramid and 91 classes, find the objects of one picture of 400 x 400 pixels through all
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from memejax.bench import pairs, tables
+from memejax.bench.command_line import Parser
 from memejax.bench.peers import Peer
 
 CLASSES, CANDIDATES, PROPOSALS = 91, 1000, 1000
@@ -38,13 +38,7 @@ _SCRIPT = pathlib.Path(__file__).with_name("torchvision_peer.py")
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--side", type=int, default=400)
-    parser.add_argument("--detections", type=int, default=100)
-    parser.add_argument("--peer-python", default="/usr/bin/python3")
-    parser.add_argument("--out", default=None)
-    options = parser.parse_args()
+    options = _options()
     tensors = random_tensors(shapes())
     picture = make_picture(options.side)
     settings = {
@@ -78,6 +72,19 @@ def main() -> None:
                 figures = _against(peer, speed, found, pairs_=options.pairs)
     pairs.write("detector", {**about, **figures}, options.out)
     print(tables.text(_rows(figures)))
+
+
+def _options() -> argparse.Namespace:
+    parser = Parser("detector", __doc__, pairs=9)
+    parser.number("--side", 400, text="width and height of the picture, in pixels")
+    parser.number("--detections", 100, text="objects to find at most")
+    parser.add_argument(
+        "--peer-python",
+        default="/usr/bin/python3",
+        metavar="PYTHON",
+        help="the Python that has torchvision",
+    )
+    return parser.parse_args()
 
 
 def _against(

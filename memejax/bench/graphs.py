@@ -1,7 +1,6 @@
 """Training on batches of meme graphs: steps/s of ours and of PyTorch Geometric.
 
-    python -m memejax.bench.graphs [--steps N] [--pairs N] [--network gcn sage gat]
-        [--out FILE]
+    python -m memejax.bench.graphs
 
 Both sides train the published networks, loss, dropout and AdamW on batches of 64
 graphs of 12 nodes with 256 features each, of 2,048 memes in memory, in a new order
@@ -28,6 +27,7 @@ import optax
 
 from memejax import graphs, steps
 from memejax.bench import pairs
+from memejax.bench.command_line import Parser
 from memejax.data import plans
 from memejax.graphs.stacked import stack
 from memejax.models import gnn
@@ -39,11 +39,11 @@ LR, DECAY = 1e-3, 0.01
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=4 * MEMES // BATCH)
-    parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--network", choices=NETWORKS, nargs="+", default=NETWORKS)
-    parser.add_argument("--out", default=None)
+    parser = Parser("graphs", __doc__, pairs=9)
+    parser.number(
+        "--steps", 4 * MEMES // BATCH, text="batches to train on in one run of a side"
+    )
+    parser.names("--network", NETWORKS, default=NETWORKS, text="of %(choices)s")
     options = parser.parse_args()
     memes, labels = make_memes()
     found: dict[str, Any] = {}

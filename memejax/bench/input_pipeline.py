@@ -1,7 +1,6 @@
 """Decode and resize: images/s of our pipeline and of a PyTorch DataLoader.
 
-    python -m memejax.bench.input_pipeline [--workers N] [--format jpeg|png]
-        [--size PX] [--batch N] [--images N] [--pairs N] [--out FILE]
+    python -m memejax.bench.input_pipeline
 
 Both sides read the same files (made by this program: smooth noise with edges, sizes
 like those of the Hateful Memes), decode with Pillow, resize to a square with the same
@@ -23,6 +22,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from memejax.bench import pairs
+from memejax.bench.command_line import Parser
 from memejax.data import pipeline, plans
 
 
@@ -107,17 +107,21 @@ def torch_epoch(
     return epoch
 
 
+def _options() -> argparse.Namespace:
+    parser = Parser("input_pipeline", __doc__, pairs=9)
+    parser.number("--workers", 2, text="our threads, and the peer's processes")
+    parser.add_argument(
+        "--format", choices=("jpeg", "png"), default="jpeg", help="format of the files"
+    )
+    parser.number("--size", 224, text="side of the square to resize to, in pixels")
+    parser.number("--batch", 32, text="images of a batch")
+    parser.number("--images", 640, text="files, each read once in a run of a side")
+    return parser.parse_args()
+
+
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--format", choices=("jpeg", "png"), default="jpeg")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--images", type=int, default=640)
-    parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--out", default=None)
-    options = parser.parse_args()
+    options = _options()
     how = dict(size=options.size, batch=options.batch, workers=options.workers)
     with tempfile.TemporaryDirectory() as folder:
         paths = make_files(pathlib.Path(folder), options.images, options.format)

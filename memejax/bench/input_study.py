@@ -1,8 +1,6 @@
 """Batch size by workers: an epoch's time, and how busy cores and GPUs are meanwhile.
 
-    python -m memejax.bench.input_study [--batches N ...] [--workers N ...]
-        [--size tiny|paper] [--memes N] [--root FOLDER] [--epochs N] [--threads N]
-        [--devices N] [--out FILE]
+    python -m memejax.bench.input_study --batches 8 32 --workers 0 2
 
 The study of the paper's Tables 4 to 6, of multimodal CASS on built-in memes or those
 of `--root`, which are decoded and resized whenever they are used. `--workers` are
@@ -31,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from memejax.bench import pairs, pretraining, tables, usage
+from memejax.bench.command_line import Parser
 
 
 def main() -> None:
@@ -57,20 +56,33 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     cores = os.cpu_count() or 1
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16, 32])
-    parser.add_argument(
-        "--workers", type=int, nargs="+", default=sorted({0, 1, 2, cores})
+    parser = Parser("input_study", __doc__)
+    parser.number(
+        "--batches", [4, 8, 16, 32], text="global batch sizes, in memes", several=True
     )
-    parser.add_argument("--size", choices=pretraining.SIZES, default="tiny")
-    parser.add_argument("--memes", type=int, default=512, help="built-in ones")
-    parser.add_argument("--root", default=None)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=cores)
-    parser.add_argument("--devices", type=int, default=None, help="all, if not given")
-    parser.add_argument("--out", default=None)
+    parser.number(
+        "--workers",
+        sorted({0, 1, 2, cores}),
+        text="numbers of processes that read; 0: threads do",
+        several=True,
+    )
+    parser.add_argument(
+        "--size",
+        choices=pretraining.SIZES,
+        default="tiny",
+        help="of the models and pictures; paper: as published",
+    )
+    parser.number("--memes", 512, text="built-in memes to train on, a multiple of 4")
+    parser.add_argument(
+        "--root",
+        metavar="FOLDER",
+        help="memes to train on, laid out as the Hateful Memes (default: built-in)",
+    )
+    parser.number("--epochs", 1, text="timed epochs of each pair, after one to warm up")
+    parser.number("--threads", cores, text="threads that read where no processes do")
+    parser.number("--devices", None, text="devices that share a batch (default: all)")
     # What a process that measures one pair is started with.
-    parser.add_argument("--part", action="store_true")
+    parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """What the loop costs: steps/s through the whole loop over the bare jitted step.
 
-    python -m memejax.bench.loop [--steps N] [--pairs N] [--out FILE]
+    python -m memejax.bench.loop
 
 Both sides run the demo's pretraining, as long as in the demo unless `--steps` says
 otherwise, on the demo's data, decoded already. The loop's side is everything that a
@@ -11,7 +11,6 @@ batch that lies on the device, and waits at the end.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import io
@@ -23,15 +22,14 @@ import jax
 
 from memejax import build, dataset, loop, parallel
 from memejax.bench import pairs
+from memejax.bench.command_line import Parser
 from memejax.config import load_config
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--out", default=None)
+    parser = Parser("loop", __doc__, pairs=3)
+    parser.number("--steps", 200, text="training steps in one run of a side")
     options = parser.parse_args()
     config = load_config("configs/cass_mm.py:demo")
     config.pretrain.steps = options.steps

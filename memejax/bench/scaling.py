@@ -1,8 +1,6 @@
 """Training steps of multimodal CASS on 1, 2, 4, ... devices of this machine.
 
-    python -m memejax.bench.scaling [--devices N ...] [--kind strong weak]
-        [--input synthetic real] [--size tiny|paper] [--batch N] [--steps N]
-        [--rounds N] [--threads N] [--out FILE]
+    python -m memejax.bench.scaling
 
 strong     a batch of `--batch` memes, shared by the devices
 weak       so many for each device
@@ -34,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from memejax.bench import pairs, pretraining, tables
+from memejax.bench.command_line import Parser
 from memejax.bench.scaling_model import KINDS, efficiency
 
 INPUTS = ("synthetic", "real")
@@ -75,18 +74,39 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--devices", type=int, nargs="+", default=None)
-    parser.add_argument("--kind", choices=KINDS, nargs="+", default=KINDS)
-    parser.add_argument("--input", choices=INPUTS, nargs="+", default=INPUTS)
-    parser.add_argument("--size", choices=pretraining.SIZES, default="tiny")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=20, help="a round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--out", default=None)
+    parser = Parser("scaling", __doc__)
+    parser.number(
+        "--devices",
+        None,
+        text="numbers of devices; 1 is always among them (default: 1, 2, 4, 8 and 16, "
+        "as far as there are as many, and on a CPU 1, 2 and 4 fake ones)",
+        several=True,
+    )
+    parser.names(
+        "--kind", KINDS, default=KINDS, text="kinds of scaling, of %(choices)s"
+    )
+    parser.names(
+        "--input",
+        INPUTS,
+        default=INPUTS,
+        text="where batches come from, of %(choices)s",
+    )
+    parser.add_argument(
+        "--size",
+        choices=pretraining.SIZES,
+        default="tiny",
+        help="of the models and pictures; paper: as published",
+    )
+    parser.number(
+        "--batch", 32, text="memes of a batch (strong), or of each device's (weak)"
+    )
+    parser.number("--steps", 20, text="training steps of a round")
+    parser.number("--rounds", 5, text="timed rounds, after one to warm up")
+    parser.number(
+        "--threads", os.cpu_count() or 1, text="threads that read real batches"
+    )
     # What a process that measures is started with: its numbers of devices.
-    parser.add_argument("--part", type=int, nargs="+", default=None)
+    parser.number("--part", None, text=argparse.SUPPRESS, several=True)
     return parser.parse_args()
 
 
@@ -137,7 +157,7 @@ def measured(counts: Sequence[int], options: argparse.Namespace) -> dict[str, An
         cases = [
             _Case(n, batch, options, pathlib.Path(where) / f"{n}x{batch}")
             for n in counts
-            for batch in sorted(batches(n, options.batch, options.kind))
+            for batch in sorted(_batches_on(n, options))
         ]
         rows = [
             {"devices": c.devices, "batch": c.batch, "input": kind, "seconds": []}
@@ -152,6 +172,18 @@ def measured(counts: Sequence[int], options: argparse.Namespace) -> dict[str, An
         parameters = cases[0].parameters
     device = jax.local_devices()[0].device_kind
     return {"cases": rows, "device": device, "parameters": parameters}
+
+
+def _batches_on(devices: int, options: argparse.Namespace) -> set[int]:
+    """What is timed on so many devices.
+
+    One device has half the batch as well: `memejax.bench.scaling_paper` takes from the
+    two what of a step does not shrink with its batch.
+    """
+    found = batches(devices, options.batch, options.kind)
+    if devices == 1 and options.batch > 1:
+        found.add(options.batch // 2)
+    return found
 
 
 def batches(devices: int, batch: int, kinds: Sequence[str]) -> set[int]:

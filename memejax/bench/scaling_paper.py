@@ -1,8 +1,6 @@
 """Data-parallel training on paper: what more devices would give, and gave.
 
-    python -m memejax.bench.scaling_paper [--from FILE] [--step-seconds S] [--batch N]
-        [--fixed-seconds S] [--gradient-bytes N] [--link NAME] [--across NAME]
-        [--node N] [--devices N ...] [--out FILE]
+    python -m memejax.bench.scaling_paper
 
 Two tables by the functions of `memejax.bench.scaling_model`. The first is the paper's
 machine, four RTX 8000: from its own seconds on one of them, what nn.DataParallel and a
@@ -26,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from memejax.bench import pairs, tables
+from memejax.bench.command_line import Parser
 from memejax.bench.scaling_model import (
     KINDS,
     LINKS,
@@ -178,20 +177,62 @@ def read_step(path: str) -> dict[str, Any]:
     }
 
 
+def _options() -> argparse.Namespace:
+    parser = Parser("scaling_paper", __doc__)
+    parser.add_argument(
+        "--from",
+        dest="file",
+        metavar="FILE",
+        help="JSON that has the step (default: the paper's step)",
+    )
+    parser.add_argument(
+        "--step-seconds",
+        type=float,
+        metavar="S",
+        help="seconds of a step on one device, instead of the paper's or the file's",
+    )
+    parser.number("--batch", None, text="memes of that step, to be printed")
+    parser.add_argument(
+        "--fixed-seconds",
+        type=float,
+        metavar="S",
+        help="of these seconds, those that do not shrink with the batch (default: "
+        "from the paper's or the file's two batches; 0 where one alone is known)",
+    )
+    parser.add_argument(
+        "--gradient-bytes",
+        type=float,
+        metavar="N",
+        help="bytes of all gradients (default: the file's, or "
+        f"{GRADIENT_BYTES:.3g} as of the paper's models)",
+    )
+    parser.add_argument(
+        "--link",
+        choices=LINKS,
+        default="nvlink4",
+        metavar="NAME",
+        help="between devices of a node, of %(choices)s",
+    )
+    parser.add_argument(
+        "--across",
+        choices=LINKS,
+        default="infiniband",
+        metavar="NAME",
+        help="between nodes, likewise",
+    )
+    parser.number("--node", 8, text="devices of a node")
+    parser.number(
+        "--devices",
+        [1, 2, 4, 8, 16, 64],
+        text="numbers of devices to predict for",
+        several=True,
+    )
+    return parser.parse_args()
+
+
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--from", dest="file", default=None)
-    parser.add_argument("--step-seconds", type=float, help="on one device")
-    parser.add_argument("--batch", type=int, help="of that step, to be printed")
-    parser.add_argument("--fixed-seconds", type=float)
-    parser.add_argument("--gradient-bytes", type=float)
-    parser.add_argument("--link", choices=LINKS, default="nvlink4")
-    parser.add_argument("--across", choices=LINKS, default="infiniband")
-    parser.add_argument("--node", type=int, default=8)
-    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8, 16, 64])
-    parser.add_argument("--out", default=None)
-    options = parser.parse_args()
+    options = _options()
     one = paper_steps()
     step = {
         "batch": 32,

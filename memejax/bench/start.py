@@ -1,6 +1,6 @@
 """What starting costs: imports, the command line's help, the first training step.
 
-    python -m memejax.bench.start [--runs N] [--part NAME ...] [--out FILE]
+    python -m memejax.bench.start
 
 interpreter    Python itself, doing nothing
 import memejax
@@ -18,7 +18,6 @@ count: files lie in the system's cache.
 
 from __future__ import annotations
 
-import argparse
 import os
 import pathlib
 import re
@@ -31,6 +30,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from memejax.bench import pairs, tables
+from memejax.bench.command_line import Parser
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "interpreter": ("-c", "pass"),
@@ -55,10 +55,9 @@ FIRST = re.compile(r"\s1/\d+\s+\d+%")
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS)
-    parser.add_argument("--out", default=None)
+    parser = Parser("start", __doc__)
+    parser.number("--runs", 5, text="counted processes of each part, after a first")
+    parser.names("--part", PARTS, default=PARTS, text="what to start, of those above")
     options = parser.parse_args()
     seconds = measured(options.part, runs=options.runs)
     rows = [

@@ -1,6 +1,6 @@
 """What loading the paper's four encoders costs, beside transformers' from_pretrained.
 
-    python -m memejax.bench.weights [--pairs N] [--out FILE] [--tiny]
+    python -m memejax.bench.weights
 
 ResNet-50, ViT-B/16 for 384 pixels and twice DistilBERT (240 M parameters, 1 GB of
 random numbers in the files' true format, written to a temporary folder). Each side
@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 
 from memejax.bench import pairs
+from memejax.bench.command_line import Parser
 
 # model_type, which is the folder's name too -> attributes of our module.
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -52,13 +53,13 @@ SMALL = dict(layers=1, vocab_size=2000, stage_sizes=(1, 1, 1, 1))
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--out", default=None)
-    parser.add_argument("--tiny", action="store_true", help="one layer of each")
+    parser = Parser("weights", __doc__, pairs=5)
+    parser.add_argument(
+        "--tiny", action="store_true", help="a layer of each encoder, to try it out"
+    )
     # What a process of one side is started with.
-    parser.add_argument("--side", choices=tuple(SIDES), default=None)
-    parser.add_argument("--folder", default=None)
+    parser.add_argument("--side", choices=tuple(SIDES), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side is not None:
         print(json.dumps(_measured(SIDES[options.side], pathlib.Path(options.folder))))

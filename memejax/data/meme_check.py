@@ -273,9 +273,18 @@ def _positive(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0: clean, 1: bad records, 2: usage or no data."""
-    parser = argparse.ArgumentParser(prog="python -m memejax.data.hateful_memes")
+    parser = argparse.ArgumentParser(
+        prog="python -m memejax.data.hateful_memes",
+        description="Looks through a folder of memes; check --help says more.",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("check", help="say what is in a data folder")
+    command = commands.add_parser(
+        "check",
+        help="say what is in a data folder",
+        description="Says how many memes each split has, which are in two of them, and "
+        "which records cannot be used. Ends with 0 if all can, 1 if some cannot, and 2 "
+        "if no memes are there.",
+    )
     command.add_argument("root", metavar="DIR", help="folder with train.jsonl ...")
     command.add_argument(
         "--max-pixels",

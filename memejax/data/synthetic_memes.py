@@ -320,13 +320,30 @@ def _write_pictures(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes a data set and prints its summary."""
-    parser = argparse.ArgumentParser(description="Writes the built-in memes.")
+    parser = argparse.ArgumentParser(
+        prog="python -m memejax.data.synthetic_memes",
+        description="Writes the built-in memes, laid out as the Hateful Memes, and in "
+        "bayes.json the best scores that are possible on them.",
+    )
     parser.add_argument("root", metavar="DIR", help="a new or empty folder")
-    options = {"train": 8000, "dev": 1000, "test": 2000, "size": 48, "concepts": 4}
-    options |= {"image_leak": 0.0, "text_leak": 0.0, "label_noise": 0.0, "seed": 0}
-    for name, value in options.items():
+    options = {
+        "train": (8000, "memes to train on, a multiple of 4"),
+        "dev": (1000, "memes of dev_seen, likewise"),
+        "test": (2000, "memes of test_unseen, likewise"),
+        "size": (48, "side of a picture in pixels, at least 16"),
+        "concepts": (4, "patterns, and as many keywords: 2, 4, 6 or 8"),
+        "image_leak": (0.0, "probability that a picture's badge tells the label"),
+        "text_leak": (0.0, "probability that a caption's cue word tells it"),
+        "label_noise": (0.0, "probability that a label is flipped, 0 to 0.5"),
+        "seed": (0, "of everything that is random"),
+    }
+    for name, (value, text) in options.items():
         parser.add_argument(
-            f"--{name.replace('_', '-')}", type=type(value), default=value
+            f"--{name.replace('_', '-')}",
+            type=type(value),
+            default=value,
+            metavar="N" if isinstance(value, int) else "P",
+            help=f"{text} (default: %(default)s)",
         )
     print(write(**vars(parser.parse_args(argv))))
 

@@ -39,14 +39,24 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m memejax.export",
         description="Writes a finished run as a folder that other libraries load.",
     )
-    parser.add_argument("--workdir", required=True, help="the run's folder")
-    parser.add_argument("--to", required=True, help="the folder to write")
-    parser.add_argument("--seed", type=int, default=0, help="which of the run's seeds")
+    parser.add_argument(
+        "--workdir", required=True, metavar="RUN", help="the run's folder"
+    )
+    parser.add_argument(
+        "--to", required=True, metavar="DIR", help="the folder to write"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="which of the run's seeds (default: %(default)s)",
+    )
     parser.add_argument(
         "--precision",
         default="float32",
         choices=PRECISIONS,
-        help="of the predictor's products (default: %(default)s)",
+        help="dtype of the predictor's products (default: %(default)s)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an export that is there"

@@ -1,4 +1,11 @@
-"""The command line of `python -m memejax.extract`."""
+"""The command line: `python -m memejax.extract --config=configs/graph.py --out=STORE`.
+
+    python -m memejax.extract --config=FILE.py[:PRESET] [--config.LEAF=VALUE ...]
+      --out=STORE
+
+Writes the features and entities of a config's memes to a folder, for graph networks to
+train on. A pass that was stopped and is asked for again goes on where it was.
+"""
 
 from __future__ import annotations
 

@@ -118,22 +118,41 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m memejax.predict",
         description="P(hateful) of a meme, or of many, by a finished run.",
     )
-    parser.add_argument("--workdir", required=True, help="the run's folder")
-    parser.add_argument("--seed", type=int, default=0, help="which of its seeds")
     parser.add_argument(
-        "--arm", default=AVERAGE, help="one arm alone (default: %(default)s)"
+        "--workdir", required=True, metavar="RUN", help="the run's folder"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="which of its seeds (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--arm",
+        default=AVERAGE,
+        metavar="NAME",
+        help="one arm alone (default: %(default)s, of all arms)",
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--image", help="a picture")
+    what.add_argument("--image", metavar="FILE", help="a picture")
     what.add_argument(
-        "--input", help='a file with {"img", "text"} a line, or a folder of pictures'
+        "--input",
+        metavar="PATH",
+        help='a file with {"img", "text"} a line, or a folder of pictures',
     )
-    parser.add_argument("--text", help="the picture's caption")
+    parser.add_argument("--text", help="with --image: the picture's caption")
     parser.add_argument(
         "--captions",
-        help=f"file of a folder's captions (default: its {asked.CAPTIONS})",
+        metavar="FILE",
+        help='with --input of a folder: its captions, as lines of {"img", "text"} '
+        f"(default: its {asked.CAPTIONS})",
     )
-    parser.add_argument("--output", help="a CSV file to write: id,proba,label")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="with --input: a CSV file to write: id,proba,label",
+    )
     return parser
 
 

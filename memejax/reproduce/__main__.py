@@ -103,21 +103,38 @@ def _parser() -> argparse.ArgumentParser:
     # The tables' and presets' names are checked where they are known.
     parser = argparse.ArgumentParser(
         prog="python -m memejax.reproduce",
-        description="The runs of a paper's table, and the table.",
+        description="Runs what is missing of a paper's table, and writes the table. "
+        "What was interrupted resumes; what is finished is not run again.",
     )
     parser.add_argument("table", help="table1, table2, table3, table8 or curriculum")
     parser.add_argument(
-        "--data", default="geoshapes", help="of curriculum: geoshapes, mnist or cifar10"
+        "--data",
+        default="geoshapes",
+        metavar="NAME",
+        help="of curriculum: geoshapes, mnist or cifar10 (default: %(default)s)",
     )
     parser.add_argument(
         "--only-primary",
         action="store_true",
         help="of curriculum: only the primary family of arms and its controls",
     )
-    parser.add_argument("--preset", default="demo", help="demo, full or paper")
-    parser.add_argument("--workdir", help="default runs/tables-<preset>")
     parser.add_argument(
-        "--seeds", type=int, help="of every row, from 0; default 5, of curriculum 10"
+        "--preset",
+        default="demo",
+        metavar="NAME",
+        help="demo, full or paper (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workdir",
+        metavar="DIR",
+        help="folder of the runs and the table (default: runs/tables-<preset>, of "
+        "curriculum runs/curriculum-<data>-<preset>)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="seeds of every row, from 0 (default: 5, of curriculum 10)",
     )
     parser.add_argument(
         "--shard",
@@ -126,7 +143,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="I/N",
         help="run only the runs j with j %% N == I, I from 0 to N - 1",
     )
-    parser.add_argument("--root", help="folder of the data; full and paper need it")
+    parser.add_argument(
+        "--root", metavar="FOLDER", help="folder of the data; full and paper need it"
+    )
     parser.add_argument(
         "--features", metavar="STORE", help="of table3: stored features of the memes"
     )

@@ -201,12 +201,16 @@ def main(argv: list[str] | None = None) -> None:
         description="What a checkpoint is, and which model and flags take it.",
     )
     parser.add_argument(
-        "name", help="a file, a folder, or a name on the hub: OWNER/NAME[@REVISION]"
+        "name",
+        metavar="PATH_OR_NAME",
+        help="a file, a folder, or a name on the hub: OWNER/NAME[@REVISION]",
     )
     parser.add_argument(
         "--tensors", action="store_true", help="list all names, shapes and dtypes"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON instead of text"
+    )
     options = parser.parse_args(argv)
     # These errors speak to the user, who has no need of a traceback.
     try:

@@ -1,8 +1,6 @@
 """Training steps: examples/s of ours and of PyTorch with transformers' modules.
 
-    python -m memejax.bench.train_step [--case resnet vit text cass_mm cass dino
-        finetune] [--size tiny|small|paper] [--batch N] [--pixels N] [--tokens N]
-        [--dtype float32|bfloat16] [--steps N] [--pairs N] [--no-peer] [--out FILE]
+    python -m memejax.bench.train_step --case vit text
 
 resnet, vit, text  an encoder, one logit and the binary cross entropy
 cass_mm            multimodal CASS: ResNet-50 and ViT-B/16, each with a DistilBERT
@@ -50,6 +48,7 @@ import jax
 import numpy as np
 
 from memejax.bench import pairs
+from memejax.bench.command_line import Parser
 from memejax.bench.train_step import problem
 from memejax.bench.train_step.ours import Trainer
 from memejax.profile import runner
@@ -74,19 +73,29 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser("train_step", __doc__, pairs=7)
+    parser.names(
+        "--case", problem.CASES, default=DEFAULT, text="what to train, of those above"
     )
-    parser.add_argument("--case", choices=problem.CASES, nargs="+", default=DEFAULT)
-    parser.add_argument("--size", choices=problem.SIZES, default="small")
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--pixels", type=int)
-    parser.add_argument("--tokens", type=int)
-    parser.add_argument("--dtype", choices=problem.DTYPES, default="float32")
-    parser.add_argument("--steps", type=int, default=5, help="in one run of a side")
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--no-peer", action="store_true")
-    parser.add_argument("--out", default=None)
+    parser.add_argument(
+        "--size",
+        choices=problem.SIZES,
+        default="small",
+        help="of the networks and examples; tiny is for tests",
+    )
+    parser.number("--batch", None, text="examples of a batch (default: the size's)")
+    parser.number(
+        "--pixels", None, text="side of an image, in pixels (default: the size's)"
+    )
+    parser.number("--tokens", None, text="tokens of a caption (default: the size's)")
+    parser.add_argument(
+        "--dtype",
+        choices=problem.DTYPES,
+        default="float32",
+        help="dtype of the products",
+    )
+    parser.number("--steps", 5, text="training steps in one run of a side")
+    parser.add_argument("--no-peer", action="store_true", help="time our side alone")
     options = parser.parse_args()
     if options.steps < 1 or options.pairs < 1:
         parser.error("--steps and --pairs take at least 1")
