@@ -18,6 +18,7 @@ from memejax.build.choices import check_parallel
 from memejax.checkpoint import Checkpoints
 from memejax.config import load_config
 from memejax.models import distilbert, fusion, heads, image, resnet, vit, words
+from memejax.parallel import sharding
 from memejax.steps.update import make_step
 
 B, SIDE, TOKENS, WIDTH, PROTOTYPES, STEPS = 16, 8, 4, 8, 6, 5
@@ -380,6 +381,61 @@ def test_divided_variables_predict_as_whole_ones():
     for given in (divided, parallel.put_state(mesh, variables), variables):
         out = predict(given, parallel.put_batch(mesh, {"x": x}))
         np.testing.assert_allclose(out, x @ variables["w"], rtol=1e-5, atol=1e-6)
+
+
+def on_first_device():
+    """Bytes of all arrays."""
+    return sum(
+        shard.data.nbytes
+        for x in jax.live_arrays()
+        for shard in x.addressable_shards
+        if shard.device == jax.devices()[0]
+    )
+
+
+def test_a_state_to_be_divided_is_whole_on_no_device(monkeypatch):
+    """Of a large array; a small one is, and a key."""
+    mesh, seen = parallel.mesh(4), []
+    state = {"w": jnp.ones((64, 1024)), "b": jnp.ones(64), "key": KEY}
+    where = parallel.state_shardings(mesh, state)
+    real = sharding.put_whole
+
+    def put(tree, where):
+        seen.append(on_first_device() - before)
+        return real(tree, where)
+
+    monkeypatch.setattr(sharding, "put_whole", put)
+    before = on_first_device()
+    divided = parallel.put_state(mesh, state, shardings=where)
+    assert seen[0] < 1024
+    assert divided["w"].sharding.shard_shape((64, 1024)) == (64, 256)
+    # The copies themselves, all on four devices.
+    assert on_first_device() - before < state["w"].nbytes / 4 + 1024
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("whose", ["jax", "numpy", "divided"])
+def test_a_state_survives_the_donation_of_its_copy(size, whose):
+    mesh = parallel.mesh(size)
+    # A device takes an aligned array of the host as it is.
+    raw = np.zeros(64 * 1024 * 4 + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    w = raw[start : start + 64 * 1024 * 4].view(np.float32).reshape(64, 1024)
+    state: Any = {"w": w, "key": KEY}
+    where = parallel.state_shardings(mesh, state)
+    if whose != "numpy":
+        state["w"] = jax.device_put(w, where["w"] if whose == "divided" else None)
+    copy = parallel.put_state(mesh, state, shardings=where)
+    assert copy["w"].sharding == where["w"]
+    step = parallel.jit_step(
+        lambda state, batch: (state | {"w": state["w"] + batch.sum()}, {}),
+        mesh,
+        shardings=where,
+    )
+    ended, _ = step(copy, parallel.put_batch(mesh, jnp.ones(4)))
+    assert copy["w"].is_deleted()
+    np.testing.assert_array_equal(ended["w"], np.full((64, 1024), 4.0))
+    np.testing.assert_array_equal(state["w"], np.zeros((64, 1024)))
 
 
 def test_dropout_masks_are_a_devices_own_under_pmap():

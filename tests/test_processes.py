@@ -5,6 +5,7 @@ they go on to the end, and in a second folder that began alike one is killed. Th
 process, alone with four devices, is the reference, and ends what the pair left.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 from support import ROOT, tiny
 
-from memejax import dataset, logs, metrics, parallel, train
+from memejax import dataset, logs, loop, metrics, parallel, train
 from memejax.data import plans
 from memejax.feeders import StreamFeeder
 from memejax.parallel.meeting import meet
@@ -295,12 +296,32 @@ def test_a_port_in_use_and_an_unknown_host_are_named():
         meet("nowhere.invalid:9876", processes=2, process=1, timeout=5)
 
 
+def say_slowly(peer, text):
+    """A letter at a time, until the other end is closed."""
+    with peer, contextlib.suppress(OSError):
+        for letter in text:
+            peer.sendall(letter.encode())
+            time.sleep(0.2)
+
+
+def knock(port):
+    """A connection, as soon as somebody listens."""
+    for _ in range(100):
+        with contextlib.suppress(ConnectionRefusedError):
+            return socket.create_connection(("127.0.0.1", port))
+        time.sleep(0.02)
+    raise TimeoutError("nobody listens")
+
+
+def slow_stranger(port):
+    """A thread that knocks, and would speak for four seconds."""
+    thread = threading.Thread(target=lambda: say_slowly(knock(port), "x" * 20))
+    thread.start()
+    return thread
+
+
 def test_somebody_else_at_the_port_is_no_process():
     port = free_port()
-
-    def knock():
-        with socket.create_connection(("127.0.0.1", port)) as visitor:
-            visitor.sendall(b"GET / HTTP/1.1\r\n")
 
     first = threading.Thread(
         target=meet,
@@ -308,10 +329,103 @@ def test_somebody_else_at_the_port_is_no_process():
         kwargs=dict(processes=2, process=0, timeout=10),
     )
     first.start()
-    time.sleep(0.2)
-    knock()
+    with knock(port) as visitor:
+        visitor.sendall(b"GET / HTTP/1.1\r\n")
     meet(f"127.0.0.1:{port}", processes=2, process=1, timeout=10)
     first.join()
+
+
+def test_who_speaks_slowly_keeps_nobody_waiting():
+    port = free_port()
+    stranger = slow_stranger(port)
+    began = time.monotonic()
+    ended = meeting(port, 2, (0,), timeout=1)
+    assert ended[0] == "of 2 processes these did not come in 1 s: 1"
+    assert time.monotonic() - began < 3
+    stranger.join()
+    port = free_port()
+    stranger = slow_stranger(port)
+    assert meeting(port, 2, (0, 1), timeout=1) == {0: None, 1: None}
+    stranger.join()
+
+
+def test_a_process_0_that_speaks_slowly_is_not_waited_for():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        speaker = threading.Thread(
+            target=lambda: say_slowly(server.accept()[0], "x" * 20)
+        )
+        speaker.start()
+        began = time.monotonic()
+        ended = meeting(server.getsockname()[1], 2, (1,), timeout=1)
+        assert "did not go on; see what it says" in ended[1]
+        assert time.monotonic() - began < 3
+        speaker.join()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_process_that_ended_did_not_come(again):
+    """And one that is started again takes its place."""
+    port, ended = free_port(), {}
+    threads = [
+        threading.Thread(target=lambda: ended.update(meeting(port, 3, (0,), timeout=1)))
+    ]
+    threads[0].start()
+    with knock(port) as peer:
+        peer.sendall(b"1 3\n")
+        time.sleep(0.1)
+    ended |= meeting(port, 3, (1, 2) if again else (2,), timeout=1)
+    threads[0].join()
+    if again:
+        assert ended == {0: None, 1: None, 2: None}
+    else:
+        assert ended[0] == "of 3 processes these did not come in 1 s: 1"
+
+
+def test_two_processes_of_one_number_are_named():
+    port, ended = free_port(), []
+
+    def come(number):
+        try:
+            meet(f"127.0.0.1:{port}", processes=3, process=number, timeout=2)
+        except parallel.ProcessError as error:
+            ended.append(str(error))
+
+    threads = [threading.Thread(target=come, args=(i,)) for i in (0, 1, 1)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join()
+    assert "there is a process 1 already" in ended
+    assert sum("there is a process 1 already" in text for text in ended) == 2
+
+
+# A second signal
+
+
+class EndedError(Exception):
+    pass
+
+
+def test_a_second_signal_ends_one_of_several_at_once(monkeypatch, capfd):
+    """Without an exception, which what it passes on its way may hold up."""
+
+    def leave(status):
+        raise EndedError(status)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    with loop.Signals() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.received == signal.SIGINT
+        with pytest.raises(loop.Interrupted) as alone:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert alone.value.code == 143 and capfd.readouterr().err == ""
+        monkeypatch.setattr(parallel, "count", lambda: 2)
+        with pytest.raises(EndedError, match="143"):
+            os.kill(os.getpid(), signal.SIGTERM)
+    said = capfd.readouterr().err
+    assert said.startswith("error: process 0 of 2 received SIGTERM after another")
+    assert said.count("\n") == 1
 
 
 # Parts
@@ -337,9 +451,3 @@ def test_others_find_the_built_in_memes():
     found = dataset.as_written(config, pathlib.Path("run"))
     assert found.data.root == "run/memes" and config.data.root is None
     assert dataset.as_written(found, pathlib.Path("other")) is found
-
-
-def test_launch_scripts_parse():
-    for script in sorted((ROOT / "launch").glob("*")):
-        if script.suffix in (".sh", ".sbatch"):
-            subprocess.run(["bash", "-n", str(script)], check=True)

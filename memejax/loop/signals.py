@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Any
+
+import jax
 
 from memejax import parallel
 
@@ -41,6 +44,16 @@ class Signals:
 
     def _handle(self, number: int, _: object) -> None:
         if self.received:
-            # Asked twice: end at once.
+            # Asked twice: end at once. Of several processes an exception would not do:
+            # where it is caught, the end waits for the others.
+            if parallel.count() > 1:
+                # Not printed: the signal may have come in the middle of a print.
+                os.write(
+                    2,
+                    f"error: process {jax.process_index()} of {parallel.count()} "
+                    f"received {signal.Signals(number).name} after another signal, and "
+                    "ends at once\n".encode(),
+                )
+                os._exit(128 + number)
             raise Interrupted(128 + number)
         self.received = number

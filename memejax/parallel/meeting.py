@@ -8,11 +8,14 @@ others say which they are, and when all are there it lets them go.
 from __future__ import annotations
 
 import contextlib
+import selectors
 import socket
 import time
 
 _GO = b"go\n"
 _PAUSE = 0.2
+# Bytes of a line; who says more is no process.
+_LONGEST = 200
 
 
 class ProcessError(ValueError):
@@ -59,59 +62,127 @@ def _wait(port: int, processes: int, deadline: float, timeout: int) -> None:
             f"process 0 cannot listen on port {port}: {error.strerror}; choose another "
             "one in --coordinator"
         ) from error
-    come: dict[int, socket.socket] = {}
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(server)
-        while len(come) < processes - 1:
-            server.settimeout(max(deadline - time.monotonic(), 0.01))
+    with contextlib.closing(_Door(server, processes)) as door:
+        while absent := door.absent():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            door.listen(left)
+        else:
+            absent = door.let_go()
+    if absent:
+        raise ProcessError(
+            f"of {processes} processes these did not come in {timeout} s: "
+            f"{', '.join(map(str, absent))}"
+        )
+
+
+class _Door:
+    """Who is at the port of process 0: processes that came, and anybody else.
+
+    All are heard at once: who connects and says nothing keeps nobody waiting.
+    """
+
+    def __init__(self, server: socket.socket, processes: int):
+        self._server, self._processes = server, processes
+        self._said: dict[socket.socket, bytes] = {}
+        self._come: dict[int, socket.socket] = {}
+        self._selector = selectors.DefaultSelector()
+        server.setblocking(False)
+        self._selector.register(server, selectors.EVENT_READ)
+
+    def absent(self) -> list[int]:
+        """The processes that are not there, or not any more."""
+        for peer in list(self._come.values()):
+            self._is_there(peer)
+        return [i for i in range(1, self._processes) if i not in self._come]
+
+    def listen(self, seconds: float) -> None:
+        """Hears who comes or says something; returns after the first that do."""
+        for key, _ in self._selector.select(seconds):
+            peer = key.fileobj
+            if peer is self._server:
+                self._open()
+            elif isinstance(peer, socket.socket) and peer in self._said:
+                if self._is_there(peer) and peer not in self._come.values():
+                    self._greet(peer)
+
+    def let_go(self) -> list[int]:
+        """Tells all to go on; returns those that cannot be told."""
+        lost = []
+        for number, peer in self._come.items():
             try:
-                peer = stack.enter_context(server.accept()[0])
-            except TimeoutError:
-                absent = [str(i) for i in range(1, processes) if i not in come]
-                raise ProcessError(
-                    f"of {processes} processes these did not come in {timeout} s: "
-                    f"{', '.join(absent)}"
-                ) from None
-            number = _greet(peer, processes, come)
-            if number is not None:
-                come[number] = peer
-        for peer in come.values():
-            with contextlib.suppress(OSError):
                 peer.sendall(_GO)
+            except OSError:
+                lost.append(number)
+        return lost
 
+    def close(self) -> None:
+        """Closes the port and every connection."""
+        for peer in list(self._said):
+            self._drop(peer)
+        self._selector.close()
+        self._server.close()
 
-def _greet(
-    peer: socket.socket, processes: int, come: dict[int, socket.socket]
-) -> int | None:
-    """The number of a process that came; None for anybody else."""
-    peer.settimeout(5)
-    try:
-        words = _line(peer).decode(errors="replace").split()
+    def _open(self) -> None:
+        # Who knocked may be gone again.
+        with contextlib.suppress(OSError):
+            peer = self._server.accept()[0]
+            peer.setblocking(False)
+            self._said[peer] = b""
+            self._selector.register(peer, selectors.EVENT_READ)
+
+    def _drop(self, peer: socket.socket) -> None:
+        self._selector.unregister(peer)
+        del self._said[peer]
+        self._come = {i: other for i, other in self._come.items() if other is not peer}
+        peer.close()
+
+    def _is_there(self, peer: socket.socket) -> bool:
+        """Takes what a peer has said; drops one that is gone, or says too much."""
+        try:
+            while len(self._said[peer]) < _LONGEST and (part := peer.recv(_LONGEST)):
+                self._said[peer] += part
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        self._drop(peer)
+        return False
+
+    def _greet(self, peer: socket.socket) -> None:
+        """Counts a process in when it has said which it is."""
+        line, end, _ = self._said[peer].partition(b"\n")
+        if not end:
+            return
+        words = line.decode(errors="replace").split()
         if len(words) != 2 or not all(word.isdecimal() for word in words):
-            peer.close()
-            return None
+            self._drop(peer)
+            return
         number, of = map(int, words)
         wrong = None
-        if of != processes:
-            wrong = f"process {number} is one of {of}, process 0 one of {processes}"
-        elif number in come or not 1 <= number < processes:
+        if of != self._processes:
+            wrong = (
+                f"process {number} is one of {of}, process 0 one of {self._processes}"
+            )
+        # One that ended and is started again takes its place.
+        elif number not in self.absent():
             wrong = f"there is a process {number} already"
         if wrong is not None:
-            peer.sendall(f"{wrong}\n".encode())
+            with contextlib.suppress(OSError):
+                peer.sendall(f"{wrong}\n".encode())
             raise ProcessError(wrong)
-    except OSError:
-        return None
-    return number
+        self._come[number] = peer
 
 
 def _come(host: str, port: int, who: str, deadline: float, timeout: int) -> None:
     """What the other processes do."""
     with _connected(host, port, deadline, timeout) as peer:
         # Process 0 began to wait before this one could connect.
-        peer.settimeout(timeout)
+        deadline = time.monotonic() + timeout
         try:
             peer.sendall(f"{who}\n".encode())
-            answer = _line(peer)
+            answer = _line(peer, deadline)
         except OSError:
             answer = b""
     if answer != _GO:
@@ -146,10 +217,18 @@ def _connected(host: str, port: int, deadline: float, timeout: int) -> socket.so
         time.sleep(_PAUSE)
 
 
-def _line(peer: socket.socket) -> bytes:
-    """What comes up to the end of a line, or of the connection; at most 200 bytes."""
+def _line(peer: socket.socket, deadline: float) -> bytes:
+    """What comes up to the end of a line, or of the connection; at most 200 bytes.
+
+    Raises:
+      TimeoutError: if it has not come by the deadline.
+    """
     got = b""
-    while not got.endswith(b"\n") and len(got) < 200:
+    while not got.endswith(b"\n") and len(got) < _LONGEST:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        peer.settimeout(left)
         part = peer.recv(1)
         if not part:
             break

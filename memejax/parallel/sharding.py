@@ -100,6 +100,20 @@ def put_state(mesh: Mesh, state: Tree, *, shardings: Tree | None = None) -> Tree
       state: arrays.
       shardings: as `state_shardings` gives them; None: all of it on every device.
     """
-    # device_put alone may hand out the caller's own buffers.
-    copy = jax.tree.map(jnp.copy, state)
-    return put_whole(copy, replicated(mesh) if shardings is None else shardings)
+    where = shardings
+    if where is None:
+        where = jax.tree.map(lambda _: replicated(mesh), state)
+    return put_whole(jax.tree.map(_own, state, where), where)
+
+
+def _own(x: Any, sharding: NamedSharding) -> Any:
+    """A copy to lay out: device_put alone may hand out the caller's own buffers.
+
+    What is to be divided is copied on the host: no device need hold the whole of it.
+    """
+    divided = not sharding.is_fully_replicated
+    if isinstance(x, jax.Array):
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        if is_key or x.sharding.is_equivalent_to(sharding, x.ndim):
+            divided = False
+    return np.array(x) if divided else jnp.copy(x)
