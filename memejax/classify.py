@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from memejax import build, folder, labelled, logs, metrics
 from memejax.labelled import LabelledData
 from memejax.loop import Evaluation, Measured, Signals, loop
-from memejax.report import study
+from memejax.report import profiled, study
 from memejax.report.cells import count
 
 RATING = "accuracy"
@@ -60,7 +60,7 @@ def load(config: ConfigDict) -> LabelledData:
 
 
 def write_page(config: ConfigDict, where: pathlib.Path) -> None:
-    """Writes report.html of a finished run: its learning curves and its draws."""
+    """Writes report.html of a finished run: its learning curves, draws and profile."""
     c = config.curriculum
     titles = {
         "uniform": "shuffled passes",
@@ -92,7 +92,10 @@ def write_page(config: ConfigDict, where: pathlib.Path) -> None:
         reference=arm.name,
         band=0.01,
     )
-    (where / "report.html").write_text(study.study_html(page), "utf-8")
+    # Every step is one of all seeds at once.
+    traced = {"train": "train", "baseline": "baseline/train"}
+    sections = profiled.of_stages(where, traced)
+    (where / "report.html").write_text(study.study_html(page, more=sections), "utf-8")
 
 
 def _about(facts: dict[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,23 @@ def test_results_and_files(uniform, capsys):
     assert "finished" in capsys.readouterr().out
 
 
+def test_the_page_has_a_window_in_the_profiler(uniform, tmp_path):
+    config = tiny(**{"profile.start": 1, "profile.steps": 4})
+    train.run(config, tmp_path)
+    title = "Where the time went"
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert title in page and 'href="train/profile.md"' in page
+    assert (tmp_path / "train/profile.md").exists()
+    assert title not in (uniform[0] / "report.html").read_text("utf-8")
+    # A run that ranks by a baseline of its own has a window there too.
+    (tmp_path / "baseline/train").mkdir(parents=True)
+    table = (tmp_path / "train/profile.json").read_text("utf-8")
+    (tmp_path / "baseline/train/profile.json").write_text(table, "utf-8")
+    classify.write_page(config, tmp_path)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert 'href="baseline/train/profile.md"' in page
+
+
 def test_errors_and_scores_are_those_of_the_network_alone(uniform):
     """One seed's network, applied to one picture after another by numpy."""
     where, results = uniform

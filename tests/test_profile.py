@@ -1,6 +1,8 @@
 """Names, compiled programs, traces and their table; a step and a stage profiled."""
 
+import ast
 import csv
+import dataclasses
 import json
 import types
 
@@ -17,7 +19,7 @@ from support import ROOT
 from memejax import profile, steps
 from memejax.config import load_config
 from memejax.models import layers
-from memejax.profile import command, hlo, rules, runner, scopes, table, trace
+from memejax.profile import command, devices, hlo, rules, runner, scopes, table, trace
 
 # Names
 
@@ -271,13 +273,22 @@ def test_join():
     )
     assert rows["tanh", ""].seconds == 0
     assert rows["copy", ""].calls == 0
-    # What the program does not know, and what another program did.
+    # What the program does not know; what another program did is in no row.
     rest = rows[table.NOT_ATTRIBUTED, ""]
-    assert (rest.kernels, rest.seconds) == (1, pytest.approx(0.15))
+    assert (rest.kernels, rest.seconds) == (0.5, pytest.approx(0.05))
+    assert sum(row.seconds for row in rows.values()) == pytest.approx(9.3 / 6)
     classes = [row.kind for row in table.by_class(joined())]
     assert classes == ["matmul", "elementwise", "copy", table.NOT_ATTRIBUTED]
     with pytest.raises(ValueError, match="0 calls of 2 steps"):
         table.join(COUNTED, TIMES, {}, program="", calls=0, steps=2)
+
+
+def test_a_transfer_is_attributed_to_no_operation():
+    times = trace.Times({("", "MemcpyH2D"): trace.Busy(6, 3.0)}, 10.0, 7.0)
+    sources = hlo.sources(PROGRAM)
+    rows = table.join(COUNTED, times, sources, program="jit_step", calls=3, steps=2)
+    [rest] = [row for row in rows if row.kind == table.NOT_ATTRIBUTED]
+    assert (rest.kernels, rest.seconds) == (1, 0.5)
 
 
 names = st.sampled_from(["", "a", "a/b", "a/b/c", "a/d", "e"])
@@ -369,9 +380,8 @@ def test_profile_of_a_step(profiled):
         trace_of = profile.newest(folder / ("cold" if window is found.cold else "warm"))
         times = profile.read(trace_of)
         total = sum(busy.seconds for busy in times.operations.values())
-        assert sum(r.seconds for r in window.rows) == pytest.approx(
-            total / window.steps
-        )
+        summed = sum(r.seconds for r in window.rows) + window.others
+        assert summed == pytest.approx(total / window.steps)
 
 
 def test_files_of_a_profile(profiled):
@@ -404,6 +414,30 @@ def test_files_of_a_profile(profiled):
     assert head["share_of_peak"] == pytest.approx(
         head["flops_per_second"] / loaded["peak"]
     )
+
+
+def test_a_rate_is_of_all_devices_and_a_time_of_the_traced_ones(profiled, tmp_path):
+    """Of two processes of two devices each, the trace of one shows two."""
+    found, _, _ = profiled
+    row = table.Row("dot_general", "", "matmul", seconds=4.0, flops=12e9)
+    window = dataclasses.replace(found.warm, rows=[row], others=0.5)
+    many = dataclasses.replace(
+        found, warm=window, devices=4, local_devices=2, peak=12e9
+    )
+    files = profile.write(many, tmp_path, title="A step", facts={})
+    content = json.loads(files[2].read_text("utf-8"))
+    # The two were at it for two seconds each, as were the two others.
+    [shown] = content["warm"]["operations"]
+    assert (shown["flops_per_second"], shown["share_of_peak"]) == (6e9, 0.5)
+    assert (content["devices"], content["local_devices"]) == (4, 2)
+    text = files[0].read_text("utf-8")
+    assert "traced: 2 of the 4 devices" in text
+    assert "other programs, in no table: 500.0 ms a step" in text
+
+
+def test_devices_of_this_process_alone():
+    here, elsewhere = (types.SimpleNamespace(process_index=i) for i in (0, 1))
+    assert devices.local([here, elsewhere]) == [here]
 
 
 def test_measure_says_what_is_missing(tmp_path):
@@ -469,3 +503,11 @@ def test_a_step_says_what_is_of_no_module():
     counted = profile.count(step, state, batch)
     found = {operation.module for operation in counted.operations}
     assert {"views", "loss", "optimizer"} <= found
+
+
+def test_text_and_flag_name_the_same_default_folder():
+    file = ROOT / "memejax/profile/__main__.py"
+    text = file.read_text("utf-8")
+    default = "runs/profile-<config>-<preset>[-<stage>]"
+    assert default in (ast.get_docstring(ast.parse(text)) or "")
+    assert text.count(default) == 2

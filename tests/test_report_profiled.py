@@ -66,5 +66,25 @@ def test_tables_of_each_traced_stage(tmp_path):
     assert 'href="0/pretrain/profile.md"' in said
 
 
+def test_what_lies_between_the_calls_is_said_where_it_was_measured(tmp_path):
+    """A file of earlier has nothing of it, and one without a window of a run None."""
+    run = finished(tmp_path, "finetune", "pretrain", "graph")
+    for stage, between in (("finetune", 0.25), ("pretrain", None)):
+        file = tmp_path / "0" / stage / profiled.FILE
+        content = json.loads(file.read_text("utf-8")) | {"between": between}
+        file.write_text(json.dumps(content), "utf-8")
+    said = "".join(profiled.section(run))
+    assert said.count("Between the calls") == 1
+    assert "Between the calls passed 250.0 ms a step more" in said
+
+
+def test_stages_in_folders_of_their_own(tmp_path):
+    finished(tmp_path, "train")
+    stages = {"train": "0/train", "baseline": "0/baseline"}
+    said = "".join(profiled.of_stages(tmp_path, stages))
+    assert "<h3>train</h3>" in said and "baseline" not in said
+    assert 'href="0/train/profile.md"' in said
+
+
 def test_nothing_is_said_where_nothing_was_traced(tmp_path):
     assert profiled.section(finished(tmp_path)) == []

@@ -4,9 +4,10 @@
       [--stage=pretrain|finetune|graph|classify] [--steps=5] [--out=DIR]
 
 Builds the stage as a run does, compiles its step, and traces the first call and a
-window of warm ones. DIR (default `runs/profile-<config>-<preset>-<stage>`) gets the
-traces for TensorBoard, and without any plugin profile.md, profile.csv, profile.json:
-time, FLOPs and bytes of every operation and module.
+window of warm ones. DIR (default `runs/profile-<config>-<preset>[-<stage>]`, the
+stage where --stage names one) gets the traces for TensorBoard, and without any plugin
+profile.md, profile.csv, profile.json: time, FLOPs and bytes of every operation and
+module.
 """
 
 from __future__ import annotations

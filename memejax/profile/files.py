@@ -34,10 +34,11 @@ compiled one; columns `time` and `FLOPs` are shares and add up to 100 %. A kerne
 holds several operations stands, with all its time, in the row of its convolution or
 product if it has one; operations without a time were done inside other kernels.
 
-Time is summed over threads (CPU), streams (GPU) and devices, where operations may run
-side by side: a share is one of this sum, not of the clock. `GFLOP/s` is the rate while
-a product ran, on all devices together, `of peak` its share of the peak above. The time
-of the row "not attributed" belongs to no operation of the step.
+Time is summed over threads (CPU), streams (GPU) and the devices of the process that
+was traced, where operations may run side by side: a share is one of this sum, not of
+the clock. `GFLOP/s` is the rate while a product ran, on all devices of all processes
+together, `of peak` its share of the peak above. The time of the row "not attributed"
+belongs to no operation of the step; that of other programs is in no row.
 """
 
 
@@ -100,6 +101,7 @@ def to_json(profile: Profile) -> dict[str, Any]:
             "steps": window.steps,
             "seconds": window.seconds,
             "idle": window.idle,
+            "others": window.others,
             "by_class": [_figures(profile, window, r) for r in classes],
             "operations": [_figures(profile, window, r) for r in window.rows],
         }
@@ -112,9 +114,11 @@ def to_json(profile: Profile) -> dict[str, Any]:
         "compile_seconds": profile.compile_seconds,
         "seconds": profile.seconds,
         "wait": profile.wait,
+        "between": profile.between,
         "peak": profile.peak,
         "peak_dtype": profile.dtype,
         "devices": profile.devices,
+        "local_devices": profile.local_devices,
         "memory": profile.memory,
         "cold": None if profile.cold is None else of(profile.cold),
         "warm": of(profile.warm),
@@ -124,11 +128,12 @@ def to_json(profile: Profile) -> dict[str, Any]:
 def _facts(profile: Profile) -> dict[str, str]:
     flops = profile.counted.flops / profile.steps
     rate = flops / profile.seconds
+    between = "" if profile.between is None else ", what lay between the calls with it"
     said = {
         "tracing and lowering": f"{profile.trace_seconds:.2f} s",
         "compiling": f"{profile.compile_seconds:.2f} s",
         "warm": _warm(profile),
-        "no operation ran": f"{profile.warm.idle:.1%} of the traced time",
+        "no operation ran": f"{profile.warm.idle:.1%} of the traced time{between}",
         "FLOPs": f"{flops / 1e9:.3f} G a step, {rate / 1e9:.1f} GFLOP/s, "
         f"{rate / profile.peak:.1%} of the peak",
         "peak": f"{profile.peak / 1e9:.1f} GFLOP/s, measured: a large "
@@ -137,6 +142,14 @@ def _facts(profile: Profile) -> dict[str, str]:
             f"{k} {v / 1e6:.1f} MB" for k, v in profile.memory.items() if v
         ),
     }
+    if profile.warm.others:
+        said["other programs, in no table"] = (
+            f"{profile.warm.others * 1e3:.1f} ms a step, summed as the tables' times"
+        )
+    if profile.local_devices < profile.devices:
+        said["traced"] = (
+            f"{profile.local_devices} of the {profile.devices} devices, one process's"
+        )
     if profile.cold is not None:
         said["first call (cold)"] = (
             f"{profile.cold.seconds * 1e3:.1f} ms a step; no operation ran in "
@@ -153,11 +166,17 @@ def _facts(profile: Profile) -> dict[str, str]:
 
 
 def _warm(profile: Profile) -> str:
-    if profile.wait is None:
-        return f"{profile.seconds * 1e3:.1f} ms a step, in the profiler"
+    step = f"{profile.seconds * 1e3:.1f} ms a step"
+    if profile.wait is not None:
+        return (
+            f"{step}, of which {profile.wait * 1e3:.1f} ms wait for data; "
+            f"{profile.warm.seconds * 1e3:.1f} ms in the profiler"
+        )
+    if profile.between is None:
+        return f"{step}, in the profiler"
     return (
-        f"{profile.seconds * 1e3:.1f} ms a step, of which {profile.wait * 1e3:.1f} ms "
-        f"wait for data; {profile.warm.seconds * 1e3:.1f} ms in the profiler"
+        f"{step}, in the profiler; between the calls {profile.between * 1e3:.1f} ms a "
+        "step more, in which the run waited for data, evaluated or saved"
     )
 
 
@@ -169,7 +188,8 @@ def _figures(profile: Profile, window: Window, row: table.Row) -> dict[str, Any]
     # Elementwise arithmetic is done in other rows' kernels too: its rate means nothing.
     whole = row.kind in ("", "convolution", "matmul", TOTAL)
     if whole and row.seconds and row.flops:
-        rate = row.flops / row.seconds * profile.devices
+        # The time is summed over the traced devices, the FLOPs are of all.
+        rate = row.flops / row.seconds * profile.local_devices
     return dataclasses.asdict(row) | {
         "share_of_time": row.seconds / time if time else None,
         "share_of_flops": row.flops / flops if flops else None,

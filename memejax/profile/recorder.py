@@ -2,6 +2,9 @@
 
 The run computes what it would have computed. Its step is compiled anew, so that its
 operations know their modules, and the window ends with a wait for the device.
+
+The time of a step is that in which a call was under way. What a run does between two
+calls, when the device is done (it waits for data, evaluates, saves), is told apart.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memejax.profile import files, runner, trace
+from memejax import logs
+from memejax.profile import devices, files, runner, trace
+from memejax.profile.stopwatch import Stopwatch
 
 
 class Recorder:
@@ -44,7 +49,8 @@ class Recorder:
           folder: gets the trace, `plugins/profile/...`, and profile.md, .csv, .json.
           start: steps done before the window, at least 1: the first call's time is
             not that of a run.
-          steps: in the window, at least 1; rounded up to whole chunks.
+          steps: in the window, at least 1; rounded up to whole chunks. Fewer if a
+            chunk of another shape than the first one's comes: it ends the window.
           dtype: of the step's products.
           title: of the tables.
 
@@ -61,8 +67,10 @@ class Recorder:
         self._dtype, self._title = dtype, title
         self._prepared: runner.Prepared | None = None
         self._shapes: Any = None
-        self._began: float | None = None
+        self._stopwatch: Stopwatch | None = None
         self._calls = self._many = 0
+        # Steps before the last call, and after it.
+        self._last = self._done = 0
         self._annotation = contextlib.ExitStack()
         self.window: runner.Window | None = None
 
@@ -76,29 +84,62 @@ class Recorder:
         if self._prepared is None:
             self._prepared = runner.prepare(self._step, state, chunk)
             self._shapes, self._many = _shapes(chunk), count
+        self._last, self._done = step, step + count
         if _shapes(chunk) != self._shapes:
-            # A shorter stretch of the plan, as before an evaluation.
+            # A shorter stretch of the plan, as before an evaluation. Its program may
+            # have the name of the window's, and in the trace pass for it.
+            if self._stopwatch is not None:
+                self._say(f"ends before a chunk of another shape, {self._progress()}")
+                self._end(self._prepared, self._stopwatch, state)
             return self._step(state, chunk)
-        waits = self.window is None and self._began is None
+        waits = self.window is None and self._stopwatch is None
         if waits and warm and step >= self._start:
             jax.block_until_ready(state)
             trace.start(self._folder)
-            self._began = time.perf_counter()
-        if self._began is not None:
-            self._annotate(step)
-        out = self._prepared.compiled(state, chunk)
-        if self._began is not None:
-            self._calls += 1
-            if self._calls * self._many >= self._steps:
-                self._end(self._prepared, self._began, out)
+            self._stopwatch = Stopwatch()
+        if self._stopwatch is None:
+            return self._prepared.compiled(state, chunk)
+        self._annotate(step)
+        out = self._timed(self._prepared, self._stopwatch, state, chunk)
+        if self._calls * self._many >= self._steps:
+            self._end(self._prepared, self._stopwatch, out)
         return out
 
     def close(self) -> None:
-        """Ends a window that is still open; nothing is written of it."""
-        self._annotation.close()
-        if self._began is not None:
-            trace.stop()
-            self._began = None
+        """Ends a window that is still open; says so if nothing was written."""
+        if self._stopwatch is not None:
+            self._stop(self._stopwatch, wait=False)
+            self._say(
+                f"is still open after {self._done} steps, {self._progress()}: no table "
+                "is written of it"
+            )
+        elif self.window is None:
+            why = (
+                f"the last call began after step {self._last}"
+                if self._last < self._start
+                else "none so late, but for the first call, had its chunk's shape"
+            )
+            self._say(f"was never opened: there were {self._done} steps, and {why}")
+
+    def _say(self, what: str) -> None:
+        logs.say(f"{self._title}: the window of profile.start={self._start} {what}")
+
+    def _progress(self) -> str:
+        traced = self._calls * self._many
+        return f"{traced} of profile.steps={self._steps} traced"
+
+    def _timed(
+        self, prepared: runner.Prepared, stopwatch: Stopwatch, state: Any, chunk: Any
+    ) -> Any:
+        """A call in the window."""
+        began = time.perf_counter()
+        state, metrics = prepared.compiled(state, chunk)
+        if not jax.tree.leaves(metrics):
+            # The next call may write over the state: later nothing tells its end.
+            jax.block_until_ready(state)
+        stopwatch.add(began, metrics)
+        self._calls += 1
+        return state, metrics
 
     def _annotate(self, step: int) -> None:
         """Says in the trace that a step begins, and that the one before ends.
@@ -110,10 +151,19 @@ class Recorder:
             jax.profiler.StepTraceAnnotation("step", step_num=step)
         )
 
-    def _end(self, prepared: runner.Prepared, began: float, out: Any) -> None:
+    def _stop(self, stopwatch: Stopwatch, *, wait: bool) -> None:
+        """Ends the trace and the watch."""
+        self._annotation.close()
+        trace.stop()
+        stopwatch.stop(wait=wait)
+        self._stopwatch = None
+
+    def _end(self, prepared: runner.Prepared, stopwatch: Stopwatch, out: Any) -> None:
+        """Ends the window after the call that made `out`, and writes its tables."""
         jax.block_until_ready(out)
-        seconds = (time.perf_counter() - began) / (self._calls * self._many)
-        self.close()
+        self._stop(stopwatch, wait=True)
+        done = self._calls * self._many
+        seconds = stopwatch.under_way / done
         self.window = prepared.window(
             self._folder, calls=self._calls, steps=self._many, seconds=seconds
         )
@@ -126,9 +176,11 @@ class Recorder:
             warm=self.window,
             seconds=seconds,
             wait=None,
+            between=stopwatch.between / done,
             peak=runner.peak(prepared.devices, dtype=self._dtype),
             dtype=self._dtype,
             devices=len(prepared.devices),
+            local_devices=len(devices.local(prepared.devices)),
             memory=prepared.memory(),
         )
         files.write(found, self._folder, title=self._title, facts={})

@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from memejax.profile import devices as machine
 from memejax.profile import flops, hlo, scopes, table, trace
 
 # Side of the product that the peak is measured with: large enough to be at its
@@ -37,12 +36,15 @@ class Window:
       steps: traced.
       seconds: by the host's clock, a step.
       idle: share of the window in which no operation ran on any thread or stream.
+      others: seconds a step of other programs, as of an evaluation between two calls,
+        summed as the rows' are; in no row.
     """
 
     rows: Sequence[table.Row]
     steps: int
     seconds: float
     idle: float
+    others: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +62,13 @@ class Profile:
         None.
       wait: part of it in which the host waited for data; None where it was not
         measured apart.
+      between: seconds a step in which no call was under way, none of them in
+        `seconds`: data waited for, evaluations, checkpoints; None where what lies
+        between the calls is in `seconds`.
       peak: measured FLOP/s of a large product on all devices together.
       dtype: of that product's factors.
       devices: that the step runs on.
+      local_devices: those of them of this process, which the traces are of.
       memory: name -> bytes.
     """
 
@@ -74,9 +80,11 @@ class Profile:
     warm: Window
     seconds: float
     wait: float | None
+    between: float | None
     peak: float
     dtype: str
     devices: int
+    local_devices: int
     memory: dict[str, int]
 
 
@@ -129,9 +137,11 @@ def measure(
         warm=warm,
         seconds=seconds,
         wait=wait,
+        between=None,
         peak=peak(devices, dtype=dtype),
         dtype=dtype,
         devices=len(devices),
+        local_devices=len(machine.local(devices)),
         memory=prepared.memory(),
     )
 
@@ -184,11 +194,17 @@ class Prepared:
             steps=steps,
         )
         idle = times.idle / times.seconds if times.seconds else 1.0
-        return Window(rows, calls * steps, seconds, idle)
+        others = sum(
+            busy.seconds
+            for (owner, _), busy in times.operations.items()
+            if owner not in ("", self.program)
+        )
+        done = calls * steps
+        return Window(rows, done, seconds, idle, others / done)
 
     def memory(self) -> dict[str, int]:
         """Name -> bytes: the step's on a device, and what was in use at most."""
-        return _memory(self.compiled, self.devices)
+        return machine.memory(self.compiled, self.devices)
 
 
 def prepare(step: Callable[..., Any], state: Any, chunk: Any) -> Prepared:
@@ -199,7 +215,7 @@ def prepare(step: Callable[..., Any], state: Any, chunk: Any) -> Prepared:
       state: arrays as it will be called with; they are not used up.
       chunk: the same.
     """
-    devices = _devices(state)
+    devices = machine.of(state)
     began = time.perf_counter()
     with scopes.marked():
         traced = (step if hasattr(step, "trace") else jax.jit(step)).trace(state, chunk)
@@ -210,7 +226,7 @@ def prepare(step: Callable[..., Any], state: Any, chunk: Any) -> Prepared:
     text = compiled.as_text()
     return Prepared(
         compiled=compiled,
-        counted=flops.count_jaxpr(traced.jaxpr, platform=_platform(devices[0])),
+        counted=flops.count_jaxpr(traced.jaxpr, platform=machine.platform(devices[0])),
         devices=devices,
         trace_seconds=ready - began,
         compile_seconds=compiling,
@@ -229,14 +245,15 @@ def peak(devices: Sequence[Any], *, dtype: str) -> float:
       devices: of one kind; of those of other processes the rate is taken for equal.
       dtype: "float32", "bfloat16", ...
     """
-    own = [d for d in devices if d.process_index == jax.process_index()]
     side = _SIDE.get(devices[0].platform, _LARGE_SIDE)
 
     @jax.jit
     def product(x: jax.Array) -> jax.Array:
         return jnp.matmul(x, x, preferred_element_type=jnp.float32)
 
-    factors = [jax.device_put(jnp.ones((side, side), dtype), d) for d in own]
+    factors = [
+        jax.device_put(jnp.ones((side, side), dtype), d) for d in machine.local(devices)
+    ]
     jax.block_until_ready([product(x) for x in factors])
     times = []
     for _ in range(_TRIES):
@@ -297,40 +314,3 @@ def _compile(lowered: Any) -> Any:
         return lowered.compile()
     finally:
         jax.config.update("jax_compilation_cache_include_metadata_in_key", before)
-
-
-def _devices(state: Any) -> list[Any]:
-    """The devices that the state lies on; the first where it lies on none."""
-    arrays = [x for x in jax.tree.leaves(state) if isinstance(x, jax.Array)]
-    found = {d for x in arrays for d in x.sharding.device_set}
-    return sorted(found, key=lambda device: device.id) or jax.local_devices()[:1]
-
-
-def _platform(device: Any) -> str:
-    """Its name in `lax.platform_dependent`, which tells makers of GPUs apart."""
-    if device.platform != "gpu":
-        return device.platform
-    return "rocm" if "rocm" in device.client.platform_version else "cuda"
-
-
-def _memory(compiled: Any, devices: Sequence[Any]) -> dict[str, int]:
-    """Bytes of the step on a device by the compiler, and what was in use at most."""
-    found = {}
-    planned = compiled.memory_analysis()
-    if planned is not None:
-        found = {
-            "arguments": planned.argument_size_in_bytes,
-            "results": planned.output_size_in_bytes,
-            "of them in place of arguments": planned.alias_size_in_bytes,
-            "temporaries": planned.temp_size_in_bytes,
-            "code": planned.generated_code_size_in_bytes,
-        }
-    # The CPU keeps no count.
-    local = [d for d in devices if d.process_index == jax.process_index()]
-    counts = local[0].memory_stats() or {}
-    if "peak_bytes_in_use" in counts:
-        found["device, at most"] = counts["peak_bytes_in_use"]
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in KiB, macOS in bytes.
-    found["host, at most"] = most * (1 if sys.platform == "darwin" else 1024)
-    return found

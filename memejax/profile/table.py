@@ -17,7 +17,7 @@ from memejax.profile.flops import Counted
 from memejax.profile.hlo import Source
 from memejax.profile.trace import Times
 
-# What ran and is of no operation of the program: transfers, other programs.
+# What ran and is of no operation of the program, as transfers.
 NOT_ATTRIBUTED = "not attributed"
 OUTSIDE = "(no module)"
 
@@ -32,7 +32,7 @@ class Row:
       kind: class, one of `rules.CLASSES`, or NOT_ATTRIBUTED.
       calls: in the program as written.
       kernels: events of the compiled program.
-      seconds: summed over threads, streams and devices.
+      seconds: summed over threads, streams and this process's devices.
       flops: in the program as written.
       bytes_in: the same.
       bytes_out: the same.
@@ -65,7 +65,7 @@ def join(
 
     Args:
       counted: of one call of the program.
-      times: of a window with `calls` calls.
+      times: of a window with `calls` calls; what other programs took is left out.
       sources: of the compiled program.
       program: its name in the profiler.
       calls: calls of the program in the window.
@@ -89,7 +89,9 @@ def join(
         for o in counted.operations
     ]
     for (owner, name), busy in times.operations.items():
-        source = sources.get(name) if owner == program else None
+        if owner not in ("", program):
+            continue
+        source = sources.get(name) if owner else None
         if source is None:
             source = Source(NOT_ATTRIBUTED, "", NOT_ATTRIBUTED)
         each = 1 / (calls * steps)

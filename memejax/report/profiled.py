@@ -13,38 +13,53 @@ from memejax.report.finished import Finished
 
 # As profile.Recorder writes it.
 FILE = "profile.json"
+_WHOLE = "profile.md"
 _STAGES = ("pretrain", "baseline", "finetune", "graph")
 _COLUMNS = ("", "kernels", "ms", "time", "GFLOP", "FLOPs", "GFLOP/s", "of peak")
 # The longest rows; the files have all.
 _MOST = 15
 _DEEP = 4
 _NOTES = (
-    "Figures of a step. Time is summed over threads or streams, which work side by "
-    "side. A kernel of several operations has its time in the row of its product or "
-    "convolution; GFLOP/s and the share of the measured peak are of the time in which "
-    "it ran.",
+    "Figures of a step. Time is summed over threads or streams, and over the devices "
+    "of the process that was traced, which work side by side; that of other programs "
+    "is in no row. A kernel of several operations has its time in the row of its "
+    "product or convolution; GFLOP/s, on all devices together, and the share of the "
+    "measured peak are of the time in which it ran.",
 )
 
 
 def section(run: Finished) -> list[str]:
     """A table by class and one of the longest operations, for each traced stage."""
+    stages = {
+        f"{stage}, seed {seed}": f"{seed}/{stage}"
+        for seed in run.seeds
+        for stage in _STAGES
+    }
+    return of_stages(run.folder, stages)
+
+
+def of_stages(where: pathlib.Path, stages: Mapping[str, str]) -> list[str]:
+    """The same for stages in folders that are given.
+
+    Args:
+      where: the run's folder.
+      stages: a stage's name -> its folder within the run's, with or without a window.
+
+    Returns:
+      HTML; [] if no stage was traced.
+    """
     parts = []
-    for seed in run.seeds:
-        for stage in _STAGES:
-            file = run.folder / seed / stage / FILE
-            found = folder.read_json(file)
-            if found is not None:
-                name = f"{stage}, seed {seed}"
-                parts += _stage(name, found, file.with_suffix(".md"), run)
+    for name, place in stages.items():
+        found = folder.read_json(where / place / FILE)
+        if found is not None:
+            parts += _stage(name, found, f"{place}/{_WHOLE}")
     return ["<h2>Where the time went</h2>", *parts] if parts else []
 
 
-def _stage(
-    name: str, found: Mapping[str, Any], whole: pathlib.Path, run: Finished
-) -> list[str]:
+def _stage(name: str, found: Mapping[str, Any], whole: str) -> list[str]:
     warm = found["warm"]
     rate = found["flops"] / found["seconds"]
-    href = markup.escape(whole.relative_to(run.folder).as_posix())
+    href = markup.escape(whole)
     said = (
         f"{found['seconds'] * 1e3:.1f} ms a step over {warm['steps']} steps, "
         f"{found['flops'] / 1e9:.3f} GFLOP, {rate / 1e9:.1f} GFLOP/s: "
@@ -58,6 +73,7 @@ def _stage(
     return [
         f"<h3>{markup.escape(name)}</h3>",
         markup.paragraph(said),
+        *_between(found),
         markup.facts(
             {
                 "Compiled in": f"{found['compile_seconds']:.1f} s",
@@ -71,6 +87,20 @@ def _stage(
         markup.table(_table("By class", classes, warm["by_class"], _NOTES)),
         markup.table(_table(f"The {len(longest)} longest", titles, longest)),
         f'<p>All operations and modules: <a href="{href}">{href}</a></p>',
+    ]
+
+
+def _between(found: Mapping[str, Any]) -> list[str]:
+    """What the time of a step leaves out; nothing where it leaves out nothing."""
+    # Not in the files of earlier windows, whose steps had it in them.
+    seconds = found.get("between")
+    if not seconds:
+        return []
+    return [
+        markup.paragraph(
+            f"Between the calls passed {seconds * 1e3:.1f} ms a step more, in which "
+            "the run waited for data, evaluated or saved."
+        )
     ]
 
 

@@ -32,13 +32,14 @@ summary { margin: .75rem 0 } .pairs { grid-template-columns:
 """
 
 
-def study_html(study: Study) -> str:
+def study_html(study: Study, *, more: Sequence[str] = ()) -> str:
     """The whole page, one file that needs no network; what a study lacks is left out.
 
     Of a study of one arm, which is compared with nothing, the page is that arm's.
 
     Args:
       study: the study.
+      more: sections (HTML) for the end of the page.
 
     Returns:
       HTML.
@@ -56,6 +57,7 @@ def study_html(study: Study) -> str:
             *_pictures(study),
             *_correlations(study),
             *_toy(study),
+            *more,
         ],
     )
     return page.replace("</style>", f"{_STYLE}</style>", 1)
