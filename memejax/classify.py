@@ -163,7 +163,8 @@ def _train(config, data, where, signals, baseline) -> dict[str, Any]:
     if config.curriculum.kind == "uniform":
         logs.say("scores of every training picture")
         columns = {"rows": data.train} | made.uncertainty(state, tuple(build.SCORES))
-        np.savez_compressed(where / "scores.npz", allow_pickle=False, **columns)
+        with folder.replacing(where / "scores.npz") as file:
+            np.savez_compressed(file, allow_pickle=False, **columns)
     result = {
         "steps": outcome["steps"],
         "seconds": outcome["seconds"],

@@ -251,11 +251,13 @@ def run(where: pathlib.Path) -> dict[str, Any]:
             if not (where / seed / name / "checkpoints").exists():
                 continue
             stage = make(config, data, seed=int(seed), mesh=mesh)
+            untrained = jax.device_get(stage.state.weights())
+            stage.give_up()
             outcome = probe(
                 config,
                 data,
                 stage,
-                untrained=jax.device_get(stage.state.weights()),
+                untrained=untrained,
                 trained=restore(
                     where / seed / name, stage, keep=config.checkpoint.keep
                 ),

@@ -2,6 +2,7 @@
 
 config.json        every leaf; a different identity on an old folder is an error
 environment.json   versions, devices, git commit
+starts.json        seconds and memory of the starts until now
 results.json       figures of all seeds, and their summary
 report.html        the same for a person
 tokenizer/         the vocabulary in use
@@ -10,14 +11,15 @@ tokenizer/         the vocabulary in use
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
 import jax
 
@@ -42,14 +44,26 @@ class OtherRunError(ValueError):
     """The folder holds a run of another config."""
 
 
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` when all is written.
+
+    An error, or a kill, leaves what was there before.
+    """
+    path = pathlib.Path(path)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        yield file
+    part.replace(path)
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Writes a file whole or not at all; of several processes the first does."""
     if not parallel.is_first():
         return
-    path = pathlib.Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf-8")
-    part.replace(path)
+    text = json.dumps(value, indent=1, sort_keys=True) + "\n"
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

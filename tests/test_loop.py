@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -96,6 +97,23 @@ def test_a_finished_stage_asks_for_nothing(tmp_path):
     state, outcome = run(again, tmp_path)
     assert again.feeder.given == [] and outcome["steps"] == 20
     assert float(state.params["sum"]) == again.feeder.plan.index.sum()
+
+
+def test_a_resumed_stage_has_one_state(tmp_path):
+    """What it was made with is given up, though its step donates nothing."""
+    signals = loop.Signals()
+    signals.received = 15
+    with pytest.raises(loop.Interrupted):
+        run(stage(), tmp_path, signals=signals)
+    one, given_up = stage(), []
+
+    def run_chunk(state, rows):
+        given_up.extend(leaf.is_deleted() for leaf in jax.tree.leaves(one.state))
+        return one.run_chunk(state, rows)
+
+    state, _ = run(dataclasses.replace(one, run_chunk=run_chunk), tmp_path)
+    assert given_up and all(given_up)
+    assert float(state.params["sum"]) == one.feeder.plan.index.sum()
 
 
 def test_the_saved_plan_is_followed_not_the_new_one(tmp_path):
@@ -225,6 +243,18 @@ def test_a_plan_is_drawn_again_from_the_state_of_then(tmp_path, size):
     ]
     with np.load(tmp_path / "refreshes/14.npz") as saved:
         np.testing.assert_array_equal(saved["index"][14:, 0], third)
+
+
+def test_what_was_drawn_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def cut(file, **arrays):
+        write = getattr(file, "write", None) or Path(file).write_bytes
+        write(b"PK")
+        raise OSError("no space")
+
+    monkeypatch.setattr(np, "savez_compressed", cut)
+    with pytest.raises(OSError, match="no space"):
+        run(refreshing(1), tmp_path)
+    assert not (tmp_path / "refreshes/6.npz").exists()
 
 
 @pytest.mark.parametrize("stop", [5, 6, 7, 13])

@@ -102,6 +102,8 @@ def test_killed_three_times_and_resumed_is_the_run_never_killed(finished, tmp_pa
         np.testing.assert_array_equal(a, b)
     again = json.loads((where / "results.json").read_text())
     assert again["summary"] == json.loads(json.dumps(results))["summary"]
+    outcomes = again["seeds"]["0"].values()
+    assert again["seconds"] >= round(sum(o.get("seconds", 0.0) for o in outcomes), 2)
 
 
 def test_sigterm_saves_and_says_so(finished, tmp_path):
@@ -112,6 +114,12 @@ def test_sigterm_saves_and_says_so(finished, tmp_path):
     output = kill_when(process, line, signal.SIGTERM)
     assert process.returncode == 128 + signal.SIGTERM, output
     assert "SIGTERM received, saved after step" in output
-    assert train.run(tiny(), where)["seeds"]["0"]["pretrain"]["steps"] == 12
+    taken = json.loads((where / "starts.json").read_text())
+    began = time.perf_counter()
+    results = train.run(tiny(), where)
+    assert results["seeds"]["0"]["pretrain"]["steps"] == 12
+    both = taken["seconds"] + time.perf_counter() - began
+    assert taken["seconds"] < results["seconds"] <= both + 0.01
+    assert results["peak_memory_gb"] >= taken["peak_memory_gb"] > 0.1
     name = "0/pretrain/metrics.jsonl"
     assert lines_without_clock(where / name) == lines_without_clock(whole / name)

@@ -1,16 +1,37 @@
 """The whole job on tiny models: stages, files, errors."""
 
+import gc
 import json
 import math
+import pathlib
 import shutil
+import time
+import types
+import weakref
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from support import tiny
 
-from memejax import build, dataset, evaluate, folder, logs, loop, metrics, train
+from memejax import (
+    build,
+    dataset,
+    evaluate,
+    folder,
+    logs,
+    loop,
+    metrics,
+    parallel,
+    scores,
+    train,
+)
 from memejax.checkpoint import Checkpoints
+from memejax.train import results as of_run
+from memejax.train import stages
+from memejax.train.context import Context
+from memejax.train.starts import Starts
 
 
 def test_results_and_files(finished):
@@ -154,10 +175,28 @@ def test_two_seeds_and_their_summary(tmp_path):
     assert rows[0] != rows[1]
 
 
+@pytest.fixture
+def left(monkeypatch):
+    """How many arrays of pretraining's last state live as fine-tuning begins."""
+    counts, refs = [], []
+
+    def watched(stage, config, where, *rest):
+        if where.name == "finetune" and refs:
+            gc.collect()
+            counts.append(sum(ref() is not None for ref in refs))
+        state, outcome = loop.loop(stage, config, where, *rest)
+        if where.name == "pretrain":
+            refs.extend(map(weakref.ref, jax.tree.leaves(state)))
+        return state, outcome
+
+    monkeypatch.setattr(stages, "loop", watched)
+    return counts
+
+
 @pytest.mark.parametrize(
     ("modalities", "first"), [("image", ("pretrain",)), ("text", ())]
 )
-def test_controls_run(tmp_path, modalities, first):
+def test_controls_run(tmp_path, modalities, first, left):
     config = tiny(
         stages=(*first, "finetune", "evaluate"),
         **{
@@ -169,6 +208,8 @@ def test_controls_run(tmp_path, modalities, first):
     results = train.run(config, tmp_path)
     # Every picture and every caption stands once with each label.
     assert results["summary"]["test_unseen"]["average"]["auroc"]["mean"] == 0.5
+    # Nothing of one stage takes memory in the next.
+    assert left == [0] * len(first)
 
 
 def test_unknown_choices_name_the_options(tmp_path):
@@ -180,7 +221,107 @@ def test_unknown_choices_name_the_options(tmp_path):
         ({"model.dtype": "float8"}, "'float8': choose one of .*bfloat16"),
         ({"data.dev": "dev"}, "data.dev=dev"),
         ({"pretrain.epochs": 2.0}, "one of steps and epochs"),
-        ({"stages": ("evaluate", "pretrain")}, "in this order"),
     ]:
         with pytest.raises(ValueError, match=message):
             train.run(tiny(**change), tmp_path / str(abs(hash(message))))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (("evaluate", "pretrain"), "in this order"),
+        (("pretrain", "train"), "stages must be some of"),
+        (("finetune", "probe"), "in this order"),
+        (("probe", "finetune"), "name both in stages"),
+        (("finetune", "graph"), "graph goes with evaluate alone"),
+        (("classify", "evaluate"), "classify goes alone"),
+    ],
+)
+def test_wrong_stages_are_told_before_the_folder_is_taken(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        train.run(tiny(stages=wrong), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("alone", [("classify",), ("graph", "evaluate")])
+def test_stages_of_one_process_leave_the_folder_free(tmp_path, monkeypatch, alone):
+    monkeypatch.setattr(parallel, "count", lambda: 2)
+    with pytest.raises(parallel.ProcessError, match="one process; there are 2"):
+        train.run(tiny(stages=alone), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_seconds_and_memory_are_of_all_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "peak_memory", lambda: 3.0)
+    with (
+        pytest.raises(loop.Interrupted),
+        Starts(tmp_path, began=time.perf_counter() - 100),
+    ):
+        raise loop.Interrupted(143)
+    monkeypatch.setattr(logs, "peak_memory", lambda: 1.0)
+    taken = Starts(tmp_path, began=time.perf_counter() - 50).taken()
+    assert 150 <= taken["seconds"] < 160 and taken["peak_memory_gb"] == 3.0
+
+
+def test_seconds_are_at_least_those_of_the_stages():
+    """A start that was killed has saved its checkpoints, but not its own seconds."""
+    taken = {"seconds": 90.0, "peak_memory_gb": 1.0}
+    of_seeds = {
+        "0": {"pretrain": {"seconds": 100.0}, "evaluate": {"splits": {}}},
+        "1": {"finetune": {"seconds": 80.5}},
+    }
+    for found, seconds in [
+        ({"seeds": of_seeds}, 180.5),
+        ({"errors": {}, "seconds": 95.5}, 95.5),
+        ({"errors": {}, "seconds": 10.0}, 90.0),
+    ]:
+        given = of_run.gather(tiny(), {}, found=found, taken=taken)
+        assert given["seconds"] == seconds and given["peak_memory_gb"] == 1.0
+
+
+def test_a_baseline_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def cut(file, array):
+        write = getattr(file, "write", None) or pathlib.Path(file).write_bytes
+        write(b"NUMPY")
+        raise OSError("no space")
+
+    def trained(stage, config, where, signals):
+        where.mkdir(parents=True, exist_ok=True)
+        return types.SimpleNamespace(weights=dict), {}
+
+    monkeypatch.setattr(stages, "loop", trained)
+    monkeypatch.setattr(build, "scoring_feeder", lambda *_: None)
+    monkeypatch.setattr(scores, "probabilities", lambda *_: {})
+    monkeypatch.setattr(scores, "uncertainty", lambda *_: np.arange(4.0))
+    made = types.SimpleNamespace(predict=None)
+    monkeypatch.setattr(build, "finetune", lambda *_, **more: made)
+    section = {"kind": "bac", "favour": "easy", "score": "entropy"}
+    config = ConfigDict({"stages": ("finetune",), "curriculum": section})
+    train_split = types.SimpleNamespace(labels=np.zeros(4))
+    data = types.SimpleNamespace(splits={"train": train_split})
+    context = Context(config, data, build.mesh(tiny()), 0, tmp_path, loop.Signals())
+    with monkeypatch.context() as broken:
+        broken.setattr(np, "save", cut)
+        with pytest.raises(OSError, match="no space"):
+            stages.run_seed(context)
+    assert not (tmp_path / "baseline/uncertainty.npy").exists()
+
+
+def test_an_evaluation_that_was_cut_off_is_made_again(finished, tmp_path, monkeypatch):
+    whole, results = finished
+    where = tmp_path / "copy"
+    shutil.copytree(whole, where)
+    for name in ("results.json", "starts.json", "0/evaluate/outcome.json"):
+        (where / name).unlink()
+    seen = []
+
+    def watched(context, stage, **folders):
+        seen.append(stage.state)
+        return best(context, stage, **folders)
+
+    best = stages.best_on_splits
+    monkeypatch.setattr(stages, "best_on_splits", watched)
+    again = train.run(tiny(), where)
+    assert again["summary"] == results["summary"]
+    # The best checkpoint's variables lie there alone.
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(seen))

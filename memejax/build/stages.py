@@ -55,7 +55,8 @@ class Stage:
     """What the loop needs.
 
     Attributes:
-      state: before the first update, on the devices.
+      state: before the first update, on the devices; the first update takes its
+        memory, and shapes and places are what stays.
       run_chunk: `(state, chunk) -> (state, metrics)`, compiled.
       feeder: gives the chunks.
       embed: `(variables, batch) -> {arm: features [b, d]}`, compiled.
@@ -76,6 +77,11 @@ class Stage:
     patience: int = 0
     refresh: Refresh | None = None
     is_collapsed: Callable[..., tuple[bool, str]] = losses.is_collapsed
+
+    def give_up(self) -> None:
+        """Frees the state's memory, as the first update does."""
+        for leaf in jax.tree.leaves(self.state):
+            leaf.delete()
 
 
 def mesh(config: ConfigDict) -> Mesh:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from memejax import build, feeders, logs, parallel
+from memejax import build, feeders, folder, logs, parallel
 
 
 class Course:
@@ -58,7 +58,8 @@ class Course:
         self.feeder = self.feeder.with_plan(new.plan)
         self._logger.metrics(step, "curriculum", new.values)
         if new.arrays and parallel.is_first():
-            folder = self._where / "refreshes"
-            folder.mkdir(exist_ok=True)
+            where = self._where / "refreshes"
+            where.mkdir(exist_ok=True)
             arrays: dict[str, Any] = dict(new.arrays)
-            np.savez_compressed(folder / f"{step}.npz", **arrays)
+            with folder.replacing(where / f"{step}.npz") as file:
+                np.savez_compressed(file, **arrays)

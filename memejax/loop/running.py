@@ -29,6 +29,7 @@ def loop(
 ) -> tuple[Any, dict[str, Any]]:
     """Runs a stage to its end, from its last checkpoint if it has one.
 
+    The stage's own state is given up, to the first update or to the checkpoint.
     The metrics of an update are fetched while the device works on the next one.
 
     Returns:
@@ -84,7 +85,10 @@ class _Running:
         )
         self.state, self.step = stage.state, 0
         feeder, self._memory = stage.feeder, Memory()
-        saved = self._checkpoints.restore_latest(self.state)
+        if self._checkpoints.latest is not None:
+            # Before it is read: there may be no room for two states.
+            stage.give_up()
+        saved = self._checkpoints.restore_latest(stage.state)
         if saved is not None:
             self.state, self.step = saved.state, saved.step
             feeder = feeder.with_plan(plans.Plan(**saved.plan))

@@ -150,7 +150,7 @@ def _line(
         finished=len(runs),
         seeds=0 if row.run_by and not runs else seeds,
         collapsed=sum(verdicts) if verdicts else None,
-        seconds=float(np.mean([_seconds(r) for r in runs.values()])) if runs else None,
+        seconds=float(np.mean([r["seconds"] for r in runs.values()])) if runs else None,
         pages=[
             (path.name.removeprefix("seed"), _relative(path / "report.html", workdir))
             for path in runs
@@ -178,17 +178,6 @@ def _reports(runs, split: str | None, row: Row) -> list[dict[str, Any]]:
                 )
             found.append(arms[row.arm])
     return found
-
-
-def _seconds(results: Results) -> float:
-    """How long a run took; of a resumed one, what its stages took in all."""
-    stages = sum(
-        outcome[stage]["seconds"]
-        for outcome in results["seeds"].values()
-        for stage in ("pretrain", "finetune", "graph")
-        if stage in outcome
-    )
-    return max(results["seconds"], stages)
 
 
 def _relative(path: pathlib.Path, workdir: str | os.PathLike[str]) -> str:

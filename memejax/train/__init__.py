@@ -25,6 +25,7 @@ Here:
     stages.py      the stages of one seed, each with the pieces in context.py
     judgement.py   the dev split while a stage runs, every split when it ended
     results.py     what results.json holds, with the summary over seeds
+    starts.py      what the starts of a resumed run took together
     about.py       a run's first lines
 
 Everything is resumable: each stage restores its last checkpoint, and a stage that

@@ -14,7 +14,8 @@ from memejax.loop import Signals
 from memejax.train.about import about_data, about_run
 from memejax.train.context import Context
 from memejax.train.results import gather, read, show, summary
-from memejax.train.stages import run_seed
+from memejax.train.stages import check, run_seed
+from memejax.train.starts import Starts
 
 
 def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -26,8 +27,11 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
       loop.NonFiniteLossError: if a loss is not finite.
       loop.Interrupted: after SIGTERM or SIGINT, when the state is saved.
       parallel.ProcessError: if there are several processes, and the stages are for one.
+      ValueError: if the stages are unknown, out of order or do not go together.
     """
-    started = time.perf_counter()
+    began = time.perf_counter()
+    # Before the folder is the run's: it could not be that of the corrected config.
+    check(config.stages)
     logs.say(about_run(config))
     config = build.adopt(config, logs.say)
     path = folder.claim(workdir, config.to_dict(), build.RUNTIME)
@@ -36,14 +40,17 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
         logs.say(f"This run is finished; its results, from {path}:")
         show(done)
         return done
-    if parallel.count() > 1 and {"classify", "graph"} & set(config.stages):
-        raise parallel.ProcessError(
-            f"stages={tuple(config.stages)} run in one process; there are "
-            f"{parallel.count()}"
-        )
     parallel.keep_compiled(path / "compiled")
-    if tuple(config.stages) == ("classify",):
-        return _classify(config, path, started)
+    with Starts(path, began=began) as starts:
+        if "classify" in config.stages:
+            return _classify(config, path, starts)
+        return _each_seed(config, path, starts)
+
+
+def _each_seed(
+    config: ConfigDict, path: pathlib.Path, starts: Starts
+) -> dict[str, Any]:
+    """The stages of one seed after the other, and what results.json holds."""
     if "graph" in config.stages:
         # Too small for more than one device.
         mesh, data = parallel.mesh(1), build.graph_data(config)
@@ -55,8 +62,9 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
         for seed in range(config.seed, config.seed + config.seeds):
             context = Context(config, data, mesh, seed, path / str(seed), signals)
             by_seed[str(seed)] = run_seed(context)
+            starts.save()
     found = {"dev": data.dev, "seeds": by_seed, "summary": summary(by_seed)}
-    results = gather(config, data.facts, found=found, began=started)
+    results = gather(config, data.facts, found=found, taken=starts.taken())
     if parallel.is_first():
         folder.write_json(path / "results.json", results)
         report.write(path)
@@ -70,13 +78,13 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     return results
 
 
-def _classify(config: ConfigDict, path: pathlib.Path, started: float) -> dict[str, Any]:
+def _classify(config: ConfigDict, path: pathlib.Path, starts: Starts) -> dict[str, Any]:
     """All seeds of a classifier of small pictures, and what results.json holds."""
     data = classify.load(config)
     logs.say(", ".join(f"{name} {value}" for name, value in data.facts.items()))
     with Signals() as signals:
         outcome = classify.run(config, data, path, signals=signals)
-    results = gather(config, data.facts, found=outcome, began=started)
+    results = gather(config, data.facts, found=outcome, taken=starts.taken())
     folder.write_json(path / "results.json", results)
     classify.write_page(config, path)
     show(results)

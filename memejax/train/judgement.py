@@ -43,6 +43,8 @@ def best_on_splits(
 ) -> dict[str, Any]:
     """The best checkpoint: predictions of every split, figures of labelled ones.
 
+    The stage's own state is given up.
+
     Args:
       context: of the stage.
       stage: whose checkpoint.
@@ -56,8 +58,11 @@ def best_on_splits(
     with Checkpoints(
         trained / "checkpoints", keep=config.checkpoint.keep, best=BEST
     ) as saves:
+        stage.give_up()
         saved = saves.restore(stage.state, step=saves.best)
-    variables = saved.state.weights()
+    # No more than is used stays on the devices.
+    step, variables = saved.step, saved.state.weights()
+    del saved
     proba = {}
     for name, split in data.splits.items():
         if name == "train":
@@ -86,7 +91,7 @@ def best_on_splits(
         for arm, values in proba[data.dev].items()
     }
     return {
-        "checkpoint": saved.step,
+        "checkpoint": step,
         "splits": {
             name: scores.reports(
                 values,

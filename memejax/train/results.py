@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from memejax import classify, folder, logs, metrics, parallel, report
+from memejax import classify, folder, metrics, parallel, report
 
 
 def read(path: pathlib.Path) -> Any:
@@ -24,23 +23,30 @@ def gather(
     facts: Mapping[str, Any],
     *,
     found: Mapping[str, Any],
-    began: float,
+    taken: Mapping[str, float],
 ) -> dict[str, Any]:
     """What results.json holds.
+
+    `seconds` are those of all starts of the run. What a start that was killed had not
+    saved is not in `taken`: they are at least what the stages took together, which
+    count themselves from checkpoint to checkpoint.
 
     Args:
       config: the run's.
       facts: of the data.
       found: what the stages found.
-      began: when the run did, by `time.perf_counter`.
+      taken: `seconds` and `peak_memory_gb`, as `Starts` knows them.
     """
+    by_seed = found.get("seeds", {}).values()
+    outcomes = [o for seed in by_seed for o in seed.values()] or [found]
+    stages = round(sum(o.get("seconds", 0.0) for o in outcomes), 2)
     return {
         "config": config.name,
         "preset": config.preset,
         "data": dict(facts),
         **found,
-        "seconds": round(time.perf_counter() - began, 2),
-        "peak_memory_gb": round(logs.peak_memory(), 3),
+        "seconds": max(taken["seconds"], stages),
+        "peak_memory_gb": taken["peak_memory_gb"],
     }
 
 

@@ -7,7 +7,7 @@ not run again.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,35 @@ from memejax.train.results import read
 ORDER = ("pretrain", "probe", "finetune", "graph", "evaluate")
 
 
-def run_seed(context: Context) -> dict[str, Any]:
-    """The stages of one seed, in order."""
-    stages = tuple(context.config.stages)
-    if not set(stages) <= set(ORDER) or list(stages) != sorted(stages, key=ORDER.index):
-        raise ValueError(f"stages must be some of {ORDER} in this order, got {stages}")
+def check(stages: Sequence[str]) -> None:
+    """Raises where a run cannot have these stages.
+
+    Raises:
+      ValueError: if they are unknown, out of order or do not go together.
+      parallel.ProcessError: if there are several processes, and the stages are for one.
+    """
+    stages = tuple(stages)
+    if "classify" in stages and len(stages) > 1:
+        raise ValueError(f"classify goes alone, got {stages}")
+    if stages != ("classify",):
+        known = set(stages) <= set(ORDER)
+        if not known or list(stages) != sorted(stages, key=ORDER.index):
+            raise ValueError(
+                f"stages must be some of {ORDER} in this order, got {stages}"
+            )
     if "probe" in stages and "pretrain" not in stages:
         raise ValueError("probe looks at what pretrain made: name both in stages")
     if "graph" in stages and not set(stages) <= {"graph", "evaluate"}:
         raise ValueError(f"graph goes with evaluate alone, got {stages}")
+    if parallel.count() > 1 and {"classify", "graph"} & set(stages):
+        raise parallel.ProcessError(
+            f"stages={stages} run in one process; there are {parallel.count()}"
+        )
+
+
+def run_seed(context: Context) -> dict[str, Any]:
+    """The stages of one seed, in order; they are such as `check` lets pass."""
+    stages = tuple(context.config.stages)
     outcomes, pretrained = {}, None
     if "pretrain" in stages:
         outcomes, pretrained = _pretrain(context, "probe" in stages)
@@ -45,13 +65,14 @@ def _pretrain(context: Context, look: bool) -> tuple[dict[str, Any], Callable[[]
     """Pretraining with its collapse panel, and what its features are worth.
 
     Returns:
-      The outcomes, and a function that gives the variables it ended with.
+      The outcomes, and a function that gives the variables it ended with, once.
     """
     where = context.folder / "pretrain"
     looked = context.folder / "probe-pretrain"
     outcome = read(where / "outcome.json")
     seen = read(looked / "outcome.json")
     ended: Callable[[], Any] = functools.partial(_pretrained, context)
+    weights = None
     if outcome is None or (look and seen is None):
         stage = context.stage(build.pretrain)
         # The loop gives the first state's memory up: a copy is the untrained network.
@@ -59,19 +80,25 @@ def _pretrain(context: Context, look: bool) -> tuple[dict[str, Any], Callable[[]
         if outcome is None:
             state, outcome = loop(stage, context.config, where, context.signals)
             folder.write_json(where / "outcome.json", outcome)
-            ended = state.weights
+            # Not the state: its moments, teacher and centre have no more use.
+            weights = state.weights()
+            del state
         if look:
             logs.say("probe: neighbours, linear probe, maps and pictures")
+            weights = ended() if weights is None else weights
             seen = evaluate.probe(
                 context.config,
                 context.data,
                 stage,
-                trained=ended(),
+                trained=weights,
                 untrained=untrained,
                 mesh=context.mesh,
                 where=looked,
             )
             folder.write_json(looked / "outcome.json", seen)
+    if weights is not None:
+        # Who takes them holds them alone, and drops them after use.
+        ended = [weights].pop
     return {"pretrain": outcome} | ({"probe-pretrain": seen} if look else {}), ended
 
 
@@ -99,9 +126,10 @@ def _supervised(
         return {name: outcome} | ({"evaluate": scored} if score else {})
     stage = make()
     if outcome is None:
-        _, outcome = loop(
+        # Not the last state, which would stay beside the best one.
+        outcome = loop(
             stage, context.config, where, context.signals, on_dev(context, stage)
-        )
+        )[1]
         folder.write_json(where / "outcome.json", outcome)
     if not score:
         return {name: outcome}
@@ -133,13 +161,15 @@ def _curriculum(context: Context, start: Any) -> dict[str, Any]:
         proba = scores.probabilities(stage.predict, state.weights(), feeder)
         uncertainty = scores.uncertainty(section.score, proba, train.labels)
         if parallel.is_first():
-            np.save(file, uncertainty)
+            with folder.replacing(file) as opened:
+                np.save(opened, uncertainty)
     return {"curriculum": section, "uncertainty": uncertainty}
 
 
 def _pretrained(context: Context) -> Any:
     """The variables that pretraining ended with, from its last checkpoint."""
     stage = context.stage(build.pretrain)
+    stage.give_up()
     return evaluate.restore(
         context.folder / "pretrain", stage, keep=context.config.checkpoint.keep
     )
