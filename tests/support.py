@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import pathlib
+import shutil
 
 from memejax.bench import pretraining
 from memejax.config import load_config
@@ -27,3 +28,9 @@ def tiny(**changes):
     config = load_config(str(ROOT / "configs/cass_mm.py"))
     config.update_from_flattened_dict(TINY | changes)
     return config
+
+
+def without_data(finished, copy):
+    """Copies what a finished run's folder is read for by those who use the run."""
+    left_out = shutil.ignore_patterns("memes", "pretrain", "cache")
+    return shutil.copytree(finished, copy, ignore=left_out)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import without_data
 
 from memejax import metrics, predict
 from memejax.data.hateful_memes import BadRecordsError, read_jsonl
@@ -31,11 +32,7 @@ def close(got, expected):
 @pytest.fixture(scope="module")
 def run(finished, tmp_path_factory):
     """The finished run without its data."""
-    copy = tmp_path_factory.mktemp("predict") / "run"
-    shutil.copytree(
-        finished[0], copy, ignore=shutil.ignore_patterns("memes", "pretrain", "cache")
-    )
-    return copy
+    return without_data(finished[0], tmp_path_factory.mktemp("predict") / "run")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import without_data
 
 from memejax import steps
 from memejax.checkpoint import Checkpoints
@@ -17,11 +18,7 @@ from memejax.restored import encoders_of, read_finished, restore
 @pytest.fixture(scope="module")
 def run(finished, tmp_path_factory):
     """The finished run without its data."""
-    copy = tmp_path_factory.mktemp("restored") / "run"
-    shutil.copytree(
-        finished[0], copy, ignore=shutil.ignore_patterns("memes", "pretrain", "cache")
-    )
-    return copy
+    return without_data(finished[0], tmp_path_factory.mktemp("restored") / "run")
 
 
 def test_averaged_parameters_are_what_is_read(run, tmp_path):

@@ -15,7 +15,8 @@ def room_for_collectives() -> None:
     until the other devices arrive, and it dispatches later calls on threads of the
     same pool. The pool has a thread a core, or a device if that is more: with three of
     four devices waiting and the fourth thread dispatching, the fourth device never
-    starts, and after 40 seconds XLA aborts the process. Twice as many cannot run out.
+    starts, and after 40 seconds XLA aborts the process. Twice as many are enough where
+    one thread of the program makes the calls: it waits until a call is dispatched.
 
     Called when `memejax.parallel` is imported, for devices asked for by
     JAX_NUM_CPU_DEVICES or in XLA_FLAGS; call it before the first use of a device, if
