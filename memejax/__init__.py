@@ -5,8 +5,17 @@ Pure functions for your own JAX code, imported when first used:
     from memejax import losses
     losses.cass(z_cnn, z_vit)  # [batch]
 
-Submodules (`memejax.losses`, `memejax.augment`, `memejax.metrics`, `memejax.models`,
-`memejax.steps`, ...) are attributes too. `python -m memejax.main` trains.
+Its parts are attributes, too:
+
+    `memejax.losses`, `memejax.augment`         objectives and views
+    `memejax.models`, `memejax.graphs`          Linen modules, graphs of memes
+    `memejax.curriculum`                        scores, sampling, plans
+    `memejax.steps`, `memejax.optim`            one update
+    `memejax.metrics`, `memejax.significance`   figures and their comparison
+    `memejax.probes`, `memejax.attention`       features and attention looked into
+    `memejax.weights`, `memejax.predict`        checkpoints in and out, new memes scored
+
+`python -m memejax.main` trains.
 """
 
 from __future__ import annotations
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
         graphs,
         losses,
         metrics,
+        models,
         optim,
         predict,
         probes,
@@ -77,6 +87,7 @@ _MODULES = (
     "graphs",
     "losses",
     "metrics",
+    "models",
     "optim",
     "predict",
     "probes",
@@ -104,6 +115,7 @@ __all__ = [
     "load_predictor",
     "losses",
     "metrics",
+    "models",
     "negative_cosine",
     "optim",
     "paired_comparison",

@@ -12,15 +12,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 # See memejax.parallel.room_for_collectives: a test may use devices before it does.
 os.environ.setdefault("PJRT_NPROC", str(max(os.cpu_count() or 1, 8)))
-# Compiling takes most of the time here: -O0 halves it, without the emitters of
-# fusions it takes a third less again, and programs as small as these are not worth
-# dividing among threads.
-QUICKLY = (
-    "--xla_backend_optimization_level=0",
-    "--xla_cpu_use_fusion_emitters=false",
-    "--xla_cpu_parallel_codegen_split_count=1",
-)
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *QUICKLY]).strip()
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Many tests compile the same tiny programs; workers and subprocesses share them.
     cache = tempfile.mkdtemp(prefix="memejax-tests-")
@@ -32,6 +23,12 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
+from memejax.parallel import xla  # noqa: E402
+
+# Compiling takes most of the time here. XLA reads its flags when it is first used.
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), xla.as_flags(xla.COMPILE_FAST)]
+).strip()
 # grain's worker processes read absl flags.
 flags.FLAGS.mark_as_parsed()
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -18,15 +18,13 @@ from memejax.build.choices import check_parallel
 from memejax.checkpoint import Checkpoints
 from memejax.config import load_config
 from memejax.models import distilbert, fusion, heads, image, resnet, vit, words
-from memejax.parallel import sharding
+from memejax.parallel import sharding, xla
 from memejax.steps.update import make_step
 
 B, SIDE, TOKENS, WIDTH, PROTOTYPES, STEPS = 16, 8, 4, 8, 6, 5
 KEY = jax.random.key(3)
 # Arrays from which FSDP divides, so that there are some here.
 SMALLEST = 32
-# Compiles in a third of the time.
-QUICKLY: Any = {"xla_cpu_use_fusion_emitters": False}
 
 
 def batch(seed):
@@ -166,7 +164,7 @@ class Compiled:
     @functools.cached_property
     def program(self):
         shapes = jax.eval_shape(self.start), jax.eval_shape(lambda: batch(0))
-        return self.step.lower(*shapes).compile(QUICKLY)
+        return self.step.lower(*shapes).compile(dict(xla.COMPILE_FAST))
 
     def __call__(self, state, number):
         """One update of a state of another mesh's."""
@@ -215,7 +213,7 @@ def compiled(objective, way, accumulate=1):
 def course(objective):
     """States and metrics of one device: before each update, and after the last."""
     one = compiled(objective, "one")
-    first = jax.jit(one.start).lower().compile(QUICKLY)
+    first = jax.jit(one.start).lower().compile(dict(xla.COMPILE_FAST))
     states, metrics = [jax.device_get(first())], []
     for number in range(STEPS):
         state, values = jax.device_get(one(states[-1], number))
@@ -506,7 +504,7 @@ def test_blocks_computed_again_give_the_same(kind):
         init, loss = layered(kind, remat)
         shapes = jax.eval_shape(init)
         step = jax.jit(jax.value_and_grad(loss, has_aux=True))
-        found.append((shapes, step.lower(shapes).compile(QUICKLY)))
+        found.append((shapes, step.lower(shapes).compile(dict(xla.COMPILE_FAST))))
     (plain, one), (again, two) = found
     # Parameters have the same names and shapes: checkpoints are of both.
     assert jax.tree.structure(plain) == jax.tree.structure(again)

@@ -1,5 +1,6 @@
 """An exported run, read by what its card says, with and without memejax."""
 
+import dataclasses
 import json
 import os
 import re
@@ -16,13 +17,15 @@ from flax import traverse_util
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
+from memejax import build, predict
 from memejax import export as package
-from memejax import predict
+from memejax.config import load_config
 from memejax.data import text
 from memejax.data.hateful_memes import read_jsonl
 from memejax.export import encoders, program
 from memejax.export import folder as folders
 from memejax.models import distilbert, resnet
+from memejax.parallel import xla
 from memejax.weights import checkpoint
 from memejax.weights.configs import MODULES
 
@@ -324,6 +327,50 @@ def test_other_precision(exported, restored):
         # The weights stay as they are.
         kinds = {aval.dtype.name for aval in made.in_avals}
         assert kinds == {"float32", "int32", "uint8"}
+
+
+@pytest.fixture(scope="module")
+def demo(restored):
+    """The classifier that the demo trains, before its first update."""
+    config = load_config("configs/cass_mm.py:demo")
+    config.data.image_size, config.data.text_length = 64, 12
+    arms = build.fusion_arms(config, restored.tokenizer.get_vocab_size())
+    images = jnp.zeros((2, 64, 64, 3))
+    tokens = {
+        name: jnp.ones((2, 12), jnp.int32) for name in ("input_ids", "attention_mask")
+    }
+
+    def init(key):
+        views = {arm: {"image": images, **tokens} for arm in config.arms}
+        return arms.init(key, views, train=False, method="classify")
+
+    made = jax.jit(init, compiler_options=xla.RUN_ONCE)(jax.random.key(0))
+    variables = jax.tree.map(np.asarray, made)
+    return dataclasses.replace(restored, config=config, variables=variables)
+
+
+@pytest.mark.parametrize("size", [1, 7, 32])
+def test_program_of_the_demo_takes_any_batch(demo, demo_program, size):
+    """Its convolutions are chosen by the batch's size, which a program leaves open."""
+    rng = np.random.default_rng(size)
+    pictures = rng.integers(0, 256, (size, 64, 64, 3), np.uint8)
+    captions = [" ".join(rng.choice(["window", "basket"], 5)) for _ in range(size)]
+    expected = predict.make_predictor(demo).predict(pictures, captions)
+    tokens = text.encode(demo.tokenizer, captions, length=12)
+    got = demo_program.call(
+        program.flatten(demo.variables),
+        pictures,
+        tokens.input_ids,
+        tokens.attention_mask,
+    )
+    assert size == 1 or np.ptp(expected) > 1e-4
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def demo_program(demo):
+    written = program.make_program(demo, precision="float32").serialize()
+    return jax.export.deserialize(bytearray(written))
 
 
 def test_nothing_half_written(finished, tmp_path, monkeypatch):

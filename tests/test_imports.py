@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -143,3 +144,29 @@ def test_exports_are_there():
     assert set(memejax.__all__) <= set(dir(memejax))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = memejax.nothing
+
+
+def test_what_the_docstring_names_is_there():
+    named = re.findall(r"`memejax\.(\w+)`", memejax.__doc__)
+    assert len(named) > 5
+    for name in named:
+        assert getattr(memejax, name).__name__ == f"memejax.{name}"
+
+
+@pytest.mark.parametrize("part", ["losses", "curriculum", "models", "augment"])
+def test_the_library_needs_little(part):
+    """Pure functions and modules come without what runs and shows experiments."""
+    heavy = (
+        "transformers",
+        "tensorflow_datasets",
+        "matplotlib",
+        "sklearn",
+        "ml_collections",
+    )
+    program = (
+        f"import sys, memejax.{part}; print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import json
 import types
+import warnings
 
 import flax.linen as nn
 import jax
@@ -191,6 +192,20 @@ def test_read_streams(monkeypatch):
         ("", "MemcpyH2D"): trace.Busy(1, 1.0),
     }
     assert (found.seconds, found.idle) == (3.0, 0.0)
+
+
+def test_reading_stats_may_warn(monkeypatch):
+    """As jaxlib's do on Python 3.13, inside of an extension that no error may leave."""
+
+    class Warns(types.SimpleNamespace):
+        @property
+        def stats(self):
+            warnings.warn("builtin type event_stats", DeprecationWarning, stacklevel=1)
+            return [("hlo_op", "gemm"), ("hlo_module", "jit_step")]
+
+    events = [Warns(name="gemm", start_ns=0, duration_ns=10**9)]
+    found = read_planes(monkeypatch, {"/host:CPU": {"pool/1": events}})
+    assert found.operations == {("jit_step", "gemm"): trace.Busy(1, 1.0)}
 
 
 def test_read_an_empty_window(monkeypatch):

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from memejax import dataset, optim
 from memejax.build.pretrained import told_of
+from memejax.parallel import xla
 from memejax.weights import checkpoint as checkpoints
 
 Tree = Any
@@ -35,7 +36,7 @@ def init_variables(
         lambda key, batch: arms.init(
             key, views(None, batch, train=False), train=False, method=method
         ),
-        compiler_options={"xla_backend_optimization_level": 0},
+        compiler_options=xla.RUN_ONCE,
     )(key, batch)
 
 

@@ -18,6 +18,7 @@ from memejax.build.encoders import (
     one_arm,
 )
 from memejax.data import text
+from memejax.parallel import xla
 from memejax.restored import encoders_of, restore
 
 Tree = Any
@@ -115,8 +116,7 @@ def _init(config: ConfigDict, vocabulary: int) -> dict[str, Tree]:
         }
 
     # Runs once: compiling it takes longer than anything that optimising could save.
-    options = {"xla_backend_optimization_level": 0}
-    made = jax.jit(init, compiler_options=options)(jax.random.key(config.seed))
+    made = jax.jit(init, compiler_options=xla.RUN_ONCE)(jax.random.key(config.seed))
     return {
         collection: {
             part: trees[collection]

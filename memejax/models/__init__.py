@@ -1,1 +1,41 @@
-"""Encoders, arms and heads: Linen modules, pure in `init` and `apply`."""
+"""Encoders, arms, heads and graph layers: Linen modules, pure in `init` and `apply`.
+
+The modules stand here flat (`memejax.models.ViT`), their sizes as published beside
+them (`VITS`, `RESNETS`, `BERTS`, `GNNS`). Mask R-CNN is `memejax.models.maskrcnn`.
+
+    vit.py resnet.py distilbert.py        encoders of images and of text
+    convnet.py perceptron.py words.py     small ones
+    image.py fusion.py heads.py           arms of an image encoder, alone or with text
+    gnn/ maskrcnn/                        networks on graphs, the detector
+    layers/ crops.py                      what they share; boxes cut out of pictures
+"""
+
+from memejax.models import gnn as gnn
+from memejax.models import layers as layers
+from memejax.models import maskrcnn as maskrcnn
+from memejax.models.convnet import ConvNet as ConvNet
+from memejax.models.distilbert import BERTS as BERTS
+from memejax.models.distilbert import DistilBert as DistilBert
+from memejax.models.fusion import Arm as Arm
+from memejax.models.fusion import Arms as Arms
+from memejax.models.gnn import GAT as GAT
+from memejax.models.gnn import GCN as GCN
+from memejax.models.gnn import GNNS as GNNS
+from memejax.models.gnn import MLP as MLP
+from memejax.models.gnn import RGCN as RGCN
+from memejax.models.gnn import DeepSets as DeepSets
+from memejax.models.gnn import GATv2 as GATv2
+from memejax.models.gnn import GraphClassifier as GraphClassifier
+from memejax.models.gnn import GraphSAGE as GraphSAGE
+from memejax.models.gnn import MemeGraphNet as MemeGraphNet
+from memejax.models.heads import Classifier as Classifier
+from memejax.models.heads import DinoHead as DinoHead
+from memejax.models.heads import Predictor as Predictor
+from memejax.models.image import DinoArm as DinoArm
+from memejax.models.image import ImageArm as ImageArm
+from memejax.models.perceptron import Perceptron as Perceptron
+from memejax.models.resnet import RESNETS as RESNETS
+from memejax.models.resnet import ResNet as ResNet
+from memejax.models.vit import VITS as VITS
+from memejax.models.vit import ViT as ViT
+from memejax.models.words import AveragedWords as AveragedWords

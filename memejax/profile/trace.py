@@ -20,6 +20,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -158,7 +159,7 @@ def _operations(
     """((program, operation), start, end) in nanoseconds, in order."""
     found = []
     for event in events:
-        stats = dict(event.stats)
+        stats = _stats(event)
         if "hlo_op" in stats:
             name = (str(stats.get("hlo_module", "")), str(stats["hlo_op"]))
         elif everything:
@@ -168,6 +169,16 @@ def _operations(
         found.append((name, event.start_ns, event.start_ns + event.duration_ns))
     # Of two that start together the longer is around the other.
     yield from sorted(found, key=lambda event: (event[1], -event[2]))
+
+
+def _stats(event: Any) -> dict[str, Any]:
+    """An event's figures by name."""
+    with warnings.catch_warnings():
+        # jaxlib 0.12 on Python 3.13: "builtin type event_stats has no __module__
+        # attribute". As an error it would be raised inside of the extension, where
+        # it aborts the process.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return dict(event.stats)
 
 
 def _self_times(

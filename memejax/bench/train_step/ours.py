@@ -23,6 +23,7 @@ from memejax.bench.train_step.problem import (
     data,
 )
 from memejax.models import distilbert, fusion, heads, image, resnet, vit
+from memejax.parallel import xla
 
 Tree = Any
 # As often as a run of ours looks at its outputs' spread.
@@ -122,8 +123,7 @@ class Trainer:
         init, start, step = make(given)
         if variables is None:
             # Runs once: optimising it would take longer.
-            options = {"xla_backend_optimization_level": 0}
-            init = jax.jit(init, compiler_options=options)
+            init = jax.jit(init, compiler_options=xla.RUN_ONCE)
             variables = init(jax.random.key(0), self._batch)
         self._state = jax.device_put(start(variables), self.device)
         leaves = jax.tree.leaves(self._state.params)

@@ -76,8 +76,12 @@ def _suits_a_product(x, kernel, *, stride, padding) -> bool:
     """Whether a CPU convolves faster by a product, by what was measured in float32."""
     if x.shape[-1] <= FEW_CHANNELS and stride == 1:
         return True
+    batch = x.shape[0]
+    if not isinstance(batch, int):
+        # An exported program is for batches of any size.
+        return False
     sides = [(n + 2 * padding - len(kernel)) // stride + 1 for n in x.shape[1:3]]
-    return len(x) * math.prod(sides) <= FEW_POSITIONS * kernel.shape[-1]
+    return batch * math.prod(sides) <= FEW_POSITIONS * kernel.shape[-1]
 
 
 def convolve(
