@@ -40,6 +40,9 @@ def jit_step(
 def pmap_step(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """The same from a step of a device's part of the batch, with `jax.pmap`.
 
+    For compatibility: JAX has pmap in maintenance mode, and since 0.10 it is a wrapper
+    around `jax.jit` and `jax.shard_map`. `jit_step` is what to use.
+
     The step names the mesh's axis, `data`, wherever its part has to become the whole;
     its state and metrics have to be the same on every device.
 
