@@ -6,7 +6,7 @@ demo (default)
   is        the networks, data and fine-tuning of configs/cass_mm.py, so that only
             what is pretrained differs. On pictures with a visible concept, with a
             probe of what was learnt (README.md has the scores):
-              --config.data.name=pictures --config.stages="('pretrain','probe')"
+              --config=configs/cass.py:then=probe --config.data.name=pictures
 
 full
   command   python -m memejax.main --config=configs/cass.py:full
@@ -26,49 +26,109 @@ paper
             fastText's in fine-tuning: trained with the classifier, not beforehand.
             Not kept: gradients that pile up over the whole run because nothing clears
             them; the weight averaging whose result the original never uses
-            (pretrain.average=swa has one that is used); pretraining on the tenth of
+            (average=swa has one that is used); pretraining on the tenth of
             the pictures that was to be labelled.
+
+After the colon, behind the preset (`configs/cass.py:full,average=ema`):
+  then=finetune|probe     what follows pretraining
+  average=none|ema|swa    an average of the parameters, which is then fine-tuned
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from memejax.config import load_config
+from memejax.configs import common
 
 
-def get_config(preset: str = "demo") -> ConfigDict:
-    config = load_config(f"configs/cass_mm.py:{preset}").unlock()
-    # Curricula are for fine-tuning alone: configs/supervised.py, configs/cass_mm.py.
-    del config.curriculum
-    config.name = "cass"
-    # Whether the checkpoints' classifiers become the arms' heads.
-    config.weights.heads = preset != "demo"
-    # Whether a head of other classes than its checkpoint's starts at random instead.
-    config.weights.allow_new_head = False
-    section = config.pretrain
-    del section.token_dropout, section.caption_dropout
-    section.method = "cass"
-    section.head = dict(out=128 if preset == "demo" else 1000, predictor=0)
-    section.augmentation = "random"
-    section.augment = config.augment.copy_and_resolve_references()
-    # "ema" or "swa" of the parameters is then what is fine-tuned.
-    section.average = dict(kind="none", momentum=0.999, start=0)
-    if preset != "demo":
-        section.optimizer.groups = dict(
-            encoders=dict(pattern=".*/image_encoder/.*", lr=1e-4),
-            heads=dict(pattern=".*/head/.*", lr=1e-3),
+def get_config(text: str = "") -> ConfigDict:
+    preset, chosen = common.parse(
+        text, then=common.THEN, average=("none", "ema", "swa")
+    )
+    config = ConfigDict(
+        dict(
+            name="cass",
+            preset=preset,
+            seed=0,
+            seeds=1,
+            arms=("cnn", "vit"),
+            weights=common.weights("image_cnn", "image_vit", "text")
+            | dict(
+                # Whether the checkpoints' classifiers become the arms' heads.
+                heads=preset != "demo",
+                # Whether a head of other classes than its checkpoint's starts at random
+                # instead.
+                allow_new_head=False,
+            ),
+            data=common.data(preset, leaks=False),
+            model=common.model(
+                preset,
+                arm=common.fused_arm(preset),
+                text=dict(name="words", hidden=150) if preset == "paper" else None,
+            ),
+            pretrain={"demo": demo, "full": full, "paper": paper}[preset](),
+            parallel=common.parallel(),
+            pipeline=common.pipeline(preset),
+            checkpoint=common.checkpoint(every=100 if preset == "demo" else 500),
+            log=common.log(),
+            profile=common.profile(),
         )
-    if preset == "paper":
-        for name, value in published().items():
-            section[name] = value
-        config.model.text = dict(name="words", hidden=150)
+    )
+    if chosen["average"] != "none":
+        config.pretrain.average = dict(kind=chosen["average"], momentum=0.999, start=0)
+    if chosen["then"] == "probe":
+        config.stages = ("pretrain", "probe")
+        config.probe = common.probe()
+        return config.lock()
+    config.stages = ("pretrain", "finetune", "evaluate")
+    config.augment = common.augmentation(preset)
+    config.finetune = common.finetune(preset)
     return config.lock()
 
 
-def published() -> dict:
+def demo() -> dict[str, Any]:
+    return dict(
+        method="cass",
+        head=dict(out=128, predictor=0),
+        objective=objective(),
+        # Whether each arm sees a random view of its own.
+        independent_views=True,
+        augmentation="random",
+        augment=common.augmentation("demo"),
+        **common.training(
+            steps=200,
+            batch=128,
+            optimizer=common.optimizer(common.demo_groups(), warmup=20),
+        ),
+    )
+
+
+def full() -> dict[str, Any]:
+    rates = dict(
+        encoders=dict(pattern=".*/image_encoder/.*", lr=1e-4),
+        heads=dict(pattern=".*/head/.*", lr=1e-3),
+    )
+    return dict(
+        method="cass",
+        head=dict(out=1000, predictor=0),
+        objective=objective(),
+        independent_views=True,
+        augmentation="random",
+        augment=common.augmentation("full"),
+        **common.training(
+            epochs=100.0,
+            batch=128,
+            optimizer=common.optimizer(rates, warmup=500),
+        ),
+    )
+
+
+def paper() -> dict[str, Any]:
     """As in the official notebook, but for what the header names."""
     return dict(
-        batch=16,
-        epochs=100.0,
+        method="cass",
+        head=dict(out=1000, predictor=0),
+        objective=objective(standardize=False, covariance=0.0),
         independent_views=False,
         augmentation="cass",
         augment=dict(
@@ -79,17 +139,28 @@ def published() -> dict:
             flip=0.3,
             vertical_flip=0.3,
         ),
-        objective=dict(
-            standardize=False, variance=0.0, covariance=0.0, stop_gradient=False
+        **common.training(
+            epochs=100.0,
+            batch=16,
+            optimizer=common.optimizer(
+                dict(all=dict(pattern=".*", lr=1e-3)),
+                rule="adam",
+                schedule="cosine_cycle",
+                warmup=0,
+                half_period=16,
+                floor=1e-3,
+                weight_decay=0.0,
+                clip=0.0,
+            ),
         ),
-        optimizer=dict(
-            rule="adam",
-            schedule="cosine_cycle",
-            warmup=0,
-            half_period=16,
-            floor=1e-3,
-            weight_decay=0.0,
-            clip=0.0,
-            groups=dict(all=dict(pattern=".*", lr=1e-3)),
-        ),
+    )
+
+
+def objective(*, standardize: bool = True, covariance: float = 0.04) -> dict[str, Any]:
+    return dict(
+        standardize=standardize,
+        # Standardised outputs have variance 1: the variance term is for raw ones.
+        variance=0.0,
+        covariance=covariance,
+        stop_gradient=False,
     )

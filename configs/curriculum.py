@@ -19,121 +19,87 @@ paper
   is        full with the thesis's readings where they differ: the temperature starts
             at 1 and only grows (its cap on the ratio), easier examples are favoured,
             as its text has it. It gives no size, rate or ratio; those are ours.
+
+After the colon, behind the preset (`configs/curriculum.py:full,network=resnet`):
+  network=perceptron|convnet|resnet    what is trained
+The section `curriculum` has the leaves of every kind: kinds are compared here.
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from memejax.configs import common
 
-def get_config(preset: str = "demo") -> ConfigDict:
-    config = demo()
-    presets = {"demo": lambda _: None, "full": full, "paper": paper}
-    if preset not in presets:
-        raise ValueError(f"unknown preset {preset!r}: choose one of {sorted(presets)}")
-    presets[preset](config)
-    config.name = "curriculum"
-    config.preset = preset
-    return config
+NETWORKS: dict[str, dict[str, Any]] = {
+    "perceptron": dict(hidden=(200, 200, 200), dropout=0.2, activation="relu"),
+    # Keras's network for MNIST; in CONVNETS there is one for CIFAR-10.
+    "convnet": dict(stages=((32, 64),), padding=(0, 0), dense=128, dropout=(0.25, 0.5)),
+    "resnet": dict(stage_sizes=(2, 2, 2, 2), width=64, dropout=0.2),
+}
 
 
-def demo() -> ConfigDict:
-    return ConfigDict(
+def get_config(text: str = "") -> ConfigDict:
+    preset, chosen = common.parse(text, network=tuple(NETWORKS))
+    network, small = chosen["network"], preset == "demo"
+    # Updates between evaluations, and between draws by score.
+    every, refresh = (300, 300) if small else (1250, 313)
+    config = ConfigDict(
         dict(
+            name="curriculum",
+            preset=preset,
             seed=0,
-            seeds=10,
+            seeds=10 if small else 20,
             stages=("classify",),
-            data=dict(
-                name="geoshapes",
-                root=placeholder(str),
-                # Pictures to train on, and to judge by: all, where not said.
-                train=placeholder(int),
-                validation=5000,
-                test=placeholder(int),
-                # GeoShapes: hard pictures ("geom"), easy ones ("basic") or both.
-                pool="geom",
-                label_noise=0.0,
-            ),
+            data=data(10_000 if preset != "demo" else None),
             model=dict(
-                network="perceptron",
-                dtype="float32",
-                perceptron=dict(hidden=(200, 200, 200), dropout=0.2, activation="relu"),
-                # Keras's network for MNIST; in CONVNETS there is one for CIFAR-10.
-                convnet=dict(
-                    stages=((32, 64),), padding=(0, 0), dense=128, dropout=(0.25, 0.5)
-                ),
-                resnet=dict(stage_sizes=(2, 2, 2, 2), width=64, dropout=0.2),
+                network=network, dtype="float32", **{network: NETWORKS[network]}
             ),
             train=dict(
-                steps=3000,
+                # 256 epochs of 10,000 but for the demo.
+                steps=3000 if small else 80_000,
                 batch=32,
-                # Updates between evaluations.
-                eval_every=300,
-                optimizer=dict(
+                eval_every=every,
+                optimizer=common.optimizer(
+                    dict(all=dict(pattern=".*", lr=0.012)),
                     rule="sgd",
-                    schedule="cosine",
                     warmup=0,
                     weight_decay=0.0,
                     clip=0.0,
-                    groups=dict(all=dict(pattern=".*", lr=0.012)),
                 ),
             ),
-            curriculum=curriculum(warmup=300, refresh=300),
+            curriculum=common.curriculum(
+                *("uniform", "replacement", "switch", "bac", "dsac"),
+                warmup=refresh,
+                refresh=refresh,
+                passes=20,
+            ),
             # A run of kind "uniform" and the same seeds, whose scores bac ranks by;
             # without it bac trains one first.
             baseline=placeholder(str),
-            checkpoint=dict(every=1500, keep=1),
-            log=dict(every=300),
             # Seeds of a device: one after another, or as one batch. They are split over
             # the devices, so that "pmap", which splits a batch, is refused.
             parallel=dict(devices=placeholder(int), vectorize=False, mode="jit"),
-            # A window of steps in the profiler, after so many; 0: none.
-            profile=dict(start=0, steps=5),
+            checkpoint=common.checkpoint(every=1500 if small else 10_000, keep=1),
+            log=common.log(every=every),
+            profile=common.profile(),
         )
     )
+    if preset == "paper":
+        config.curriculum.min_temperature = 1.0
+    return config.lock()
 
 
-def curriculum(*, warmup: int, refresh: int) -> dict:
-    """The section that says in which order examples are trained on."""
+def data(train: int | None) -> dict[str, Any]:
     return dict(
-        # uniform: shuffled passes; replacement; switch: easy pictures first; bac; dsac
-        kind="uniform",
-        score="entropy",
-        # easy, hard; bac also random
-        favour="easy",
-        # Dropout passes of scores that take several.
-        passes=20,
-        # bac: tasks, and whether phases are of equal "updates" or "epochs".
-        tasks=2,
-        reading="updates",
-        balanced=False,
-        # switch: updates on easy pictures.
-        switch=0,
-        # dsac: largest by smallest probability, inf for no control, and its course.
-        ratio=10.0,
-        ratio_end=placeholder(float),
-        ratio_schedule="constant",
-        # 1: the ratio is only ever made smaller, as in the thesis; 0: always met.
-        min_temperature=0.0,
-        winsorize=0.0,
-        # Updates before the first draw by score, and between two of them.
-        warmup=warmup,
-        refresh=refresh,
-        # Power of the importance weights.
-        correction=0.0,
+        name="geoshapes",
+        root=placeholder(str),
+        # Pictures to train on, and to judge by: all, where not said.
+        train=common.optional(int, train),
+        validation=5000,
+        test=placeholder(int),
+        # GeoShapes: hard pictures ("geom"), easy ones ("basic") or both.
+        pool="geom",
+        label_noise=0.0,
     )
-
-
-def full(config: ConfigDict) -> None:
-    config.seeds = 20
-    config.data.train = 10_000
-    # 256 epochs of 10,000.
-    config.train.steps = 80_000
-    config.train.eval_every = 1250
-    config.curriculum.warmup = config.curriculum.refresh = 313
-    config.checkpoint.every = 10_000
-    config.log.every = 1250
-
-
-def paper(config: ConfigDict) -> None:
-    full(config)
-    config.curriculum.min_temperature = 1.0

@@ -6,7 +6,7 @@ demo (default)
   is        the networks, data and fine-tuning of configs/cass_mm.py, so that only
             what is pretrained differs. On pictures with a visible concept, with a
             probe of what was learnt (README.md has the scores):
-              --config.data.name=pictures --config.stages="('pretrain','probe')"
+              --config=configs/dino.py:then=probe --config.data.name=pictures
 
 full
   command   python -m memejax.main --config=configs/dino.py:full
@@ -23,124 +23,172 @@ paper
   is        the published recipe of ViT-B/16 (400 epochs, 65,536 prototypes), at its
             batch of 1024. The ResNet-50 beside it has that recipe too, and not its
             own with SGD; --config.arms="('vit',)" leaves it out.
+
+After the colon, behind the preset (`configs/dino.py:full,then=probe`):
+  then=finetune|probe    what follows pretraining
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from memejax.config import load_config
+from memejax.configs import common
 
 
-def get_config(preset: str = "demo") -> ConfigDict:
-    config = load_config(f"configs/cass_mm.py:{preset}").unlock()
-    # Curricula are for fine-tuning alone: configs/supervised.py, configs/cass_mm.py.
-    del config.curriculum
-    config.name = "dino"
-    config.pretrain = dict(
-        method="dino",
-        steps=config.pretrain.get_ref("steps"),
-        epochs=config.pretrain.get_ref("epochs"),
-        batch=config.pretrain.batch,
-        accumulate=1,
-        drop_path=0.1,
-        student_temperature=0.1,
-        center_momentum=0.9,
-        # Epochs in which the prototypes stay as they are.
-        freeze_last_layer=1.0,
-        teacher=dict(
-            momentum=0.99,
-            warmup_temperature=0.04,
-            temperature=0.04,
-            warmup_epochs=0,
-        ),
-        head=dict(
-            out=4096,
-            hidden=2048,
-            bottleneck=256,
-            layers=3,
-            batch_norm=False,
-            norm_last_layer=True,
-        ),
-        augment=dict(
-            global_size=config.data.image_size,
-            global_scale=(0.4, 1.0),
-            local_size=96,
-            local_scale=(0.05, 0.4),
-            local_crops=8,
-            flip=0.5,
-            # In pixels of the crop.
-            blur_sigma=(0.1, 2.0),
-            grayscale=0.2,
-            jitter=(0.4, 0.4, 0.2, 0.1),
-            # Of the first global crop, the second, and the local ones.
-            solarize=(0.0, 0.2, 0.0),
-        ),
-        optimizer=dict(
-            rule="adamw",
-            schedule="cosine",
-            warmup=500,
-            floor=2e-3,
-            weight_decay=0.04,
-            weight_decay_end=0.4,
-            clip=0.0,
-            clip_each=3.0,
-            groups=groups(5e-4),
-        ),
+def get_config(text: str = "") -> ConfigDict:
+    preset, chosen = common.parse(text, then=common.THEN)
+    config = ConfigDict(
+        dict(
+            name="dino",
+            preset=preset,
+            seed=0,
+            seeds=1,
+            arms=("cnn", "vit"),
+            weights=common.weights("image_cnn", "image_vit", "text"),
+            data=common.data(preset, leaks=False),
+            model=common.model(
+                preset,
+                arm=common.fused_arm(preset),
+                text=dict(name="words", hidden=150) if preset == "paper" else None,
+            ),
+            pretrain={"demo": demo, "full": full, "paper": paper}[preset](),
+            parallel=common.parallel(),
+            pipeline=common.pipeline(preset),
+            checkpoint=common.checkpoint(every=100 if preset == "demo" else 500),
+            log=common.log(),
+            profile=common.profile(),
+        )
     )
-    {"demo": demo, "full": full, "paper": paper}[preset](config)
+    if chosen["then"] == "probe":
+        config.stages = ("pretrain", "probe")
+        config.probe = common.probe()
+        return config.lock()
+    config.stages = ("pretrain", "finetune", "evaluate")
+    config.augment = common.augmentation(preset)
+    config.finetune = common.finetune(preset)
     return config.lock()
 
 
-def groups(lr: float) -> dict:
+def demo() -> dict[str, Any]:
+    return dict(
+        method="dino",
+        drop_path=0.0,
+        student_temperature=0.1,
+        center_momentum=0.9,
+        # Epochs in which the prototypes stay as they are.
+        freeze_last_layer=0.5,
+        # Sharp, or the outputs fade to uniform before they agree on anything.
+        teacher=dict(momentum=0.99, temperature=0.02),
+        head=dict(out=1024, hidden=256, bottleneck=64, batch_norm=True),
+        augment=dict(
+            global_size=48,
+            global_scale=(0.6, 1.0),
+            local_size=32,
+            local_scale=(0.4, 0.8),
+            local_crops=2,
+            flip=0.5,
+            # In pixels of the crop: 2 would leave nothing of a pattern in 48.
+            blur_sigma=(0.1, 0.5),
+            # Colours are the easier thing to agree on.
+            grayscale=0.8,
+            jitter=(0.4, 0.4, 0.4, 0.1),
+            solarize=(0.0, 0.0, 0.0),
+        ),
+        **common.training(
+            steps=500,
+            batch=128,
+            optimizer=optimizer(groups(1e-3), warmup=30, weight_decay_end=0.04),
+        ),
+    )
+
+
+def full() -> dict[str, Any]:
+    return dict(
+        method="dino",
+        drop_path=0.1,
+        student_temperature=0.1,
+        center_momentum=0.9,
+        freeze_last_layer=1.0,
+        teacher=dict(momentum=0.99, temperature=0.04),
+        head=dict(out=4096, hidden=2048, bottleneck=256, batch_norm=False),
+        augment=augment(
+            global_scale=(0.4, 1.0), local_scale=(0.05, 0.4), local_crops=8
+        ),
+        **common.training(
+            epochs=100.0,
+            batch=128,
+            optimizer=optimizer(groups(5e-4), warmup=500),
+        ),
+    )
+
+
+def paper() -> dict[str, Any]:
+    return dict(
+        method="dino",
+        drop_path=0.1,
+        student_temperature=0.1,
+        center_momentum=0.9,
+        freeze_last_layer=3.0,
+        teacher=dict(
+            momentum=0.996,
+            temperature=0.07,
+            # Where it begins, and in how many epochs it comes to that.
+            warmup_temperature=0.04,
+            warmup_epochs=50,
+        ),
+        head=dict(out=65536, hidden=2048, bottleneck=256, batch_norm=False),
+        augment=augment(
+            global_scale=(0.25, 1.0), local_scale=(0.05, 0.25), local_crops=10
+        ),
+        **common.training(
+            epochs=400.0,
+            batch=1024,
+            # Per 256 examples of a batch 7.5e-4, and 10 epochs of warm-up.
+            optimizer=optimizer(
+                groups(3e-3), warmup=83, floor=2e-6 / 3e-3, clip_each=0.3
+            ),
+        ),
+    )
+
+
+def augment(**sizes: Any) -> dict[str, Any]:
+    """Crops of pictures as ImageNet's are."""
+    return dict(
+        global_size=224,
+        local_size=96,
+        flip=0.5,
+        # In pixels of the crop.
+        blur_sigma=(0.1, 2.0),
+        grayscale=0.2,
+        jitter=(0.4, 0.4, 0.2, 0.1),
+        # Of the first global crop, the second, and the local ones.
+        solarize=(0.0, 0.2, 0.0),
+        **sizes,
+    )
+
+
+def optimizer(
+    groups: dict[str, Any],
+    *,
+    warmup: int,
+    floor: float = 2e-3,
+    weight_decay_end: float = 0.4,
+    clip_each: float = 3.0,
+) -> dict[str, Any]:
+    return dict(
+        rule="adamw",
+        schedule="cosine",
+        warmup=warmup,
+        floor=floor,
+        weight_decay=0.04,
+        weight_decay_end=weight_decay_end,
+        clip_each=clip_each,
+        groups=groups,
+    )
+
+
+def groups(lr: float) -> dict[str, Any]:
     return dict(
         rest=dict(pattern="(?!.*/head/(prototypes|gain)).*", lr=lr),
         prototypes=dict(pattern=".*/head/(prototypes|gain)", lr=lr, frozen=True),
     )
-
-
-def demo(config: ConfigDict) -> None:
-    section = config.pretrain
-    section.steps = 500
-    section.batch = 128
-    section.drop_path = 0.0
-    section.freeze_last_layer = 0.5
-    # Sharp, or the outputs fade to uniform before they agree on anything.
-    section.teacher.update(temperature=0.02, warmup_temperature=0.02)
-    section.head.update(out=1024, hidden=256, bottleneck=64, batch_norm=True)
-    section.augment.update(
-        global_size=48,
-        global_scale=(0.6, 1.0),
-        local_size=32,
-        local_crops=2,
-        local_scale=(0.4, 0.8),
-        # A blur of 2 pixels would leave nothing of a pattern in 48.
-        blur_sigma=(0.1, 0.5),
-        # Colours are the easier thing to agree on.
-        grayscale=0.8,
-        jitter=(0.4, 0.4, 0.4, 0.1),
-        solarize=(0.0, 0.0, 0.0),
-    )
-    section.optimizer.update(
-        warmup=30, weight_decay_end=0.04, clip_each=3.0, groups=groups(1e-3)
-    )
-
-
-def full(config: ConfigDict) -> None:
-    section = config.pretrain
-    section.augment.update(global_size=224, local_size=96)
-    config.data.image_size = 384
-
-
-def paper(config: ConfigDict) -> None:
-    section = config.pretrain
-    section.epochs = 400.0
-    section.batch = 1024
-    section.freeze_last_layer = 3.0
-    section.teacher.update(momentum=0.996, temperature=0.07, warmup_epochs=50)
-    section.head.out = 65536
-    section.augment.update(global_size=224, global_scale=(0.25, 1.0), local_crops=10)
-    section.augment.local_scale = (0.05, 0.25)
-    # Per 256 examples of a batch 7.5e-4, and 10 epochs of warm-up.
-    section.optimizer.update(
-        clip_each=0.3, floor=2e-6 / 3e-3, warmup=83, groups=groups(3e-3)
-    )
-    config.model.text = dict(name="words", hidden=150)

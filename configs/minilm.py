@@ -10,30 +10,54 @@ is        MINILM, a folder or hub name of all-MiniLM-L6-v2 (22.7 M parameters: 6
           384 wide; captions are the mean over their tokens, as it was trained), beside
           the demo's small ResNet from scratch. One pass over 3,000 memes at a rate of
           1e-4 for the encoder; README.md has the scores.
+
+After the colon:
+  curriculum=none|uniform|replacement|bac|dsac    the order in which examples are drawn
 """
 
 from ml_collections import ConfigDict
 
-from memejax.config import load_config
+from memejax.configs import common
 
 
-def get_config(preset: str = "full") -> ConfigDict:
-    if preset != "full":
-        raise ValueError(f"unknown preset {preset!r}: this experiment has only 'full'")
-    config = load_config("configs/supervised.py:demo").unlock()
-    config.name, config.preset = "minilm", preset
-    config.arms = ("cnn",)
-    config.data.text_length = 64
-    config.model.dtype = "bfloat16"
-    config.model.text = dict(name="minilm_l6", dropout=0.1)
-    config.model.arm.text_pooling = "mean"
-    section = config.finetune
-    section.batch, section.steps, section.eval_every = 32, 100, 25
-    section.optimizer.warmup = 10
-    section.optimizer.groups = dict(
-        image=dict(pattern=".*/image_encoder/.*", lr=2e-3),
-        text=dict(pattern=".*/text_encoder/.*", lr=1e-4),
-        heads=dict(pattern="arms_[^/]*/(?!image_encoder|text_encoder).*", lr=1e-3),
+def get_config(text: str = "") -> ConfigDict:
+    preset, chosen = common.parse(text, ("full",), curriculum=common.CURRICULA)
+    config = ConfigDict(
+        dict(
+            name="minilm",
+            preset=preset,
+            seed=0,
+            seeds=1,
+            stages=("finetune", "evaluate"),
+            arms=("cnn",),
+            weights=common.weights("image_cnn", "image_vit", "text"),
+            data=common.data("demo", text_length=64),
+            model=common.model(
+                "demo",
+                dtype="bfloat16",
+                text=dict(name="minilm_l6", dropout=0.1),
+                arm=common.fused_arm("demo") | dict(text_pooling="mean"),
+            ),
+            augment=common.augmentation("demo"),
+            finetune=common.training(
+                steps=100,
+                batch=32,
+                balance=True,
+                eval_every=25,
+                patience=0,
+                optimizer=common.optimizer(
+                    common.groups(image=2e-3, text=1e-4, heads=1e-3), warmup=10
+                ),
+            ),
+            parallel=common.parallel(),
+            pipeline=common.pipeline("demo"),
+            checkpoint=common.checkpoint(every=50),
+            log=common.log(),
+            profile=common.profile(),
+        )
     )
-    config.checkpoint.every = 50
+    if chosen["curriculum"] != "none":
+        config.curriculum = common.curriculum(
+            chosen["curriculum"], warmup=40, refresh=40
+        )
     return config.lock()

@@ -8,18 +8,45 @@ hardware  demo: 2 CPU cores, 2 minutes; full and paper: one GPU; not run by us y
 is        configs/cass_mm.py without its first stage. With --config.weights.* the
           encoders start from those checkpoints, as the papers' rows do. In `paper`
           averaged word vectors stand for fastText's.
+
+After the colon, behind the preset (`configs/supervised.py:demo,curriculum=dsac`):
+  curriculum=none|uniform|replacement|bac|dsac    the order in which examples are drawn
 """
 
 from ml_collections import ConfigDict
 
-from memejax.config import load_config
+from memejax.configs import common
 
 
-def get_config(preset: str = "demo") -> ConfigDict:
-    config = load_config(f"configs/cass_mm.py:{preset}").unlock()
-    config.name = "supervised"
-    config.stages = ("finetune", "evaluate")
-    del config.pretrain
-    if preset == "paper":
-        config.model.text = dict(name="words", hidden=150)
+def get_config(text: str = "") -> ConfigDict:
+    preset, chosen = common.parse(text, curriculum=common.CURRICULA)
+    config = ConfigDict(
+        dict(
+            name="supervised",
+            preset=preset,
+            seed=0,
+            seeds=1,
+            stages=("finetune", "evaluate"),
+            # Of the image encoders below.
+            arms=("cnn", "vit"),
+            weights=common.weights("image_cnn", "image_vit", "text"),
+            data=common.data(preset),
+            model=common.model(
+                preset,
+                arm=common.fused_arm(preset),
+                text=dict(name="words", hidden=150) if preset == "paper" else None,
+            ),
+            augment=common.augmentation(preset),
+            finetune=common.finetune(preset),
+            parallel=common.parallel(),
+            pipeline=common.pipeline(preset),
+            checkpoint=common.checkpoint(every=100 if preset == "demo" else 500),
+            log=common.log(),
+            profile=common.profile(),
+        )
+    )
+    if chosen["curriculum"] != "none":
+        config.curriculum = common.curriculum(
+            chosen["curriculum"], warmup=40, refresh=40
+        )
     return config.lock()

@@ -7,13 +7,12 @@ Pure functions for your own JAX code, imported when first used:
 
 Its parts are attributes, too:
 
-    `memejax.losses`, `memejax.augment`         objectives and views
-    `memejax.models`, `memejax.graphs`          Linen modules, graphs of memes
-    `memejax.curriculum`                        scores, sampling, plans
-    `memejax.steps`, `memejax.optim`            one update
-    `memejax.metrics`, `memejax.significance`   figures and their comparison
-    `memejax.probes`, `memejax.attention`       features and attention looked into
-    `memejax.weights`, `memejax.predict`        checkpoints in and out, new memes scored
+    `memejax.losses`, `memejax.augment`    objectives and views
+    `memejax.models`, `memejax.graphs`     Linen modules, graphs of memes
+    `memejax.curriculum`                   scores, sampling, plans
+    `memejax.steps`, `memejax.optim`       one update
+    `memejax.metrics`, `memejax.explain`   figures, their comparison, attention maps
+    `memejax.weights`, `memejax.predict`   checkpoints in and out, new memes scored
 
 `python -m memejax.main` trains.
 """
@@ -25,23 +24,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memejax import (
-        attention,
         augment,
         curriculum,
+        explain,
         graphs,
         losses,
         metrics,
         models,
         optim,
         predict,
-        probes,
         profile,
-        significance,
         steps,
-        views,
         weights,
     )
     from memejax.curriculum import sampling_probs
+    from memejax.explain import attention
     from memejax.losses import (
         binary_cross_entropy,
         cass,
@@ -55,9 +52,10 @@ if TYPE_CHECKING:
         standardize,
         variance_covariance,
     )
-    from memejax.metrics import auroc, binary_report
+    from memejax.metrics import auroc, binary_report, probes, significance
+    from memejax.metrics.significance import paired_comparison
     from memejax.predict import load_predictor
-    from memejax.significance import paired_comparison
+    from memejax.steps import views
 
 __version__ = "0.1.0"
 
@@ -74,29 +72,35 @@ _EXPORTS = {
     "is_dino_collapsed": "memejax.losses",
     "load_predictor": "memejax.predict",
     "negative_cosine": "memejax.losses",
-    "paired_comparison": "memejax.significance",
+    "paired_comparison": "memejax.metrics.significance",
     "sampling_probs": "memejax.curriculum",
     "sigmoid_focal": "memejax.losses",
     "standardize": "memejax.losses",
     "variance_covariance": "memejax.losses",
 }
-_MODULES = (
-    "attention",
-    "augment",
-    "curriculum",
-    "graphs",
-    "losses",
-    "metrics",
-    "models",
-    "optim",
-    "predict",
-    "probes",
-    "profile",
-    "significance",
-    "steps",
-    "views",
-    "weights",
-)
+_MODULES = {
+    **{
+        name: f"memejax.{name}"
+        for name in (
+            "augment",
+            "curriculum",
+            "explain",
+            "graphs",
+            "losses",
+            "metrics",
+            "models",
+            "optim",
+            "predict",
+            "profile",
+            "steps",
+            "weights",
+        )
+    },
+    "attention": "memejax.explain.attention",
+    "probes": "memejax.metrics.probes",
+    "significance": "memejax.metrics.significance",
+    "views": "memejax.steps.views",
+}
 
 __all__ = [
     "attention",
@@ -109,6 +113,7 @@ __all__ = [
     "curriculum",
     "dino",
     "dino_panel",
+    "explain",
     "graphs",
     "is_collapsed",
     "is_dino_collapsed",
@@ -137,7 +142,7 @@ def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         return getattr(importlib.import_module(_EXPORTS[name]), name)
     if name in _MODULES:
-        return importlib.import_module(f"memejax.{name}")
+        return importlib.import_module(_MODULES[name])
     raise AttributeError(f"module 'memejax' has no attribute {name!r}")
 
 

@@ -40,6 +40,10 @@ PACKAGES = (
 )
 
 
+# Of a run's folder; another one is refused. 2: evaluate/outcome.json names its stage.
+LAYOUT = 2
+
+
 class OtherRunError(ValueError):
     """The folder holds a run of another config."""
 
@@ -88,13 +92,14 @@ def claim(
       The folder's absolute path.
 
     Raises:
-      OtherRunError: with the leaves that differ.
+      OtherRunError: with the leaves that differ, or for a folder of another layout.
     """
     folder = pathlib.Path(workdir).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads(json.dumps(config))
     old = read_json(folder / "config.json")
     if old is not None:
+        check_layout(folder)
         before, now = flatten(old), flatten(config)
         different = [
             f"  {name}: {before.get(name, '(absent)')} there, "
@@ -108,9 +113,24 @@ def claim(
                 + "\n".join(different)
                 + "\nchoose another --workdir, or remove that one"
             )
-    write_json(folder / "config.json", config)
+    # This order: a config without an environment would be of the first layout.
     write_json(folder / "environment.json", environment())
+    write_json(folder / "config.json", config)
     return folder
+
+
+def check_layout(folder: pathlib.Path) -> None:
+    """Refuse a run's folder that another version of memejax laid out.
+
+    Raises:
+      OtherRunError: naming both layouts.
+    """
+    layout = (read_json(folder / "environment.json") or {}).get("layout", 1)
+    if layout != LAYOUT:
+        raise OtherRunError(
+            f"{folder} holds a run of layout {layout}, and this memejax reads and "
+            f"writes layout {LAYOUT}: choose another --workdir, or remove that one"
+        )
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -133,6 +153,7 @@ def environment() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
     return {
+        "layout": LAYOUT,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),

@@ -5,15 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import app, flags
 
-from memejax import processes
-from memejax.config import located
+from memejax import command_line, process_flags
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "the experiment, FILE.py or FILE.py:PRESET"
-)
+_CONFIG = command_line.define_config()
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "the run's folder; default runs/<config>-<preset>"
 )
@@ -23,28 +19,26 @@ def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    # jax and orbax narrate at INFO; what the user is to read is printed.
-    logging.set_verbosity(logging.WARNING)
-    with processes.joined():
+    command_line.prepare()
+    with process_flags.joined():
         _run()
 
 
 def _run() -> None:
     # Imported here, so that --help and a misspelt flag answer at once.
-    from memejax import build, folder, parallel, train
+    from memejax import folder, parallel, stages, train
     from memejax.data import hateful_memes
+    from memejax.stages.parts.pretrained import CheckpointError
 
     config = _CONFIG.value
-    if "classify" in config.stages and config.seeds > 1:
-        # A device to each core, for seeds side by side; one seed has all cores.
-        parallel.device_a_core()
+    stages.prepare(config)
     workdir = _WORKDIR.value or f"runs/{config.name}-{config.preset}"
     try:
         train.run(config, workdir)
     except (
         hateful_memes.BadRecordsError,
         folder.OtherRunError,
-        build.CheckpointError,
+        CheckpointError,
         parallel.ProcessError,
     ) as error:
         # These speak to the user, who has no need of a traceback.
@@ -54,7 +48,7 @@ def _run() -> None:
 def run() -> None:
     """Entry point."""
     flags.mark_flag_as_required("config")
-    app.run(main, argv=[located(argument) for argument in sys.argv])
+    app.run(main)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from memejax import folder
 from memejax.data import text
+from memejax.outcomes import evaluated
 
 Tree = Any
 
@@ -49,7 +50,8 @@ class Restored:
     def threshold(self, arm: str) -> float | None:
         """The arm's threshold, chosen on the dev split; None if that had no labels."""
         # Every split's report is at the dev split's threshold.
-        reports = self.outcomes["evaluate"]["splits"]
+        found = evaluated(self.outcomes)
+        reports = found["splits"] if found else {}
         return next((float(rows[arm]["threshold"]) for rows in reports.values()), None)
 
 
@@ -74,13 +76,15 @@ def restore(workdir: str | os.PathLike[str], *, seed: int = 0) -> Restored:
         raise ValueError(
             f"{where} has the seeds {', '.join(results['seeds'])}, asked for {seed}"
         )
-    if not {"finetune", "evaluate"} <= outcomes.keys():
+    found = evaluated(outcomes)
+    # Networks on stored features have no arms: they read no pictures or captions.
+    if found is None or "arms" not in config:
         raise ValueError(
             f"the run in {where} ran the stages {', '.join(outcomes)}: expected one "
             "with finetune and evaluate in its stages"
         )
-    step = outcomes["evaluate"]["checkpoint"]
-    saved = where / str(seed) / "finetune" / "checkpoints" / str(step)
+    step = found["checkpoint"]
+    saved = where / str(seed) / found["stage"] / "checkpoints" / str(step)
     if not saved.is_dir():
         raise ValueError(f"{saved}, which gave the run's test scores, is not there")
     return Restored(
@@ -157,7 +161,8 @@ def read_finished(
             f"the run in {where} is not finished: there is no results.json, there is "
             f"{there}; start its command again with the same --workdir, it resumes"
         )
-    if "seeds" not in results:
+    folder.check_layout(where)
+    if not results["seeds"]:
         raise ValueError(
             f"the run in {where} is a {config['name']!r}, which trains no classifier "
             "of memes: expected one that fine-tunes"

@@ -7,20 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from memejax import build, feeders, steps
+from memejax import feeders, steps
 from memejax.data import plans
+from memejax.stages import pretrain
 
 
 def counting_stage(monkeypatch):
-    """`build.pretrain` makes a stage of five parameters: `devices`, `batches` seen."""
+    """`pretrain.make` makes a stage of five parameters: `devices`, `batches` seen."""
     seen = types.SimpleNamespace(devices=[], batches=[])
     variables = {"params": {"w": jnp.zeros(5)}}
 
-    def pretrain(config, data, *, seed, mesh):
+    def make(config, data, *, seed, mesh):
         c, train = config.pretrain, data.splits["train"]
         n = len(train.ids)
         plan = plans.shuffled(n, batch=c.batch, steps=c.steps, seed=seed)
         seen.devices.append(mesh.size)
+
+        def init():
+            return steps.init_state(variables, optax.sgd(0.1), key=jax.random.key(0))
 
         def run_chunk(state, batch):
             assert len(batch["image"].sharding.device_set) == mesh.size
@@ -28,7 +32,8 @@ def counting_stage(monkeypatch):
             return state.replace(step=state.step + 1), {}
 
         return types.SimpleNamespace(
-            state=steps.init_state(variables, optax.sgd(0.1), key=jax.random.key(0)),
+            init=init,
+            abstract=jax.eval_shape(init),
             run_chunk=run_chunk,
             feeder=feeders.StreamFeeder(
                 train.source,
@@ -39,5 +44,5 @@ def counting_stage(monkeypatch):
             ),
         )
 
-    monkeypatch.setattr(build, "pretrain", pretrain)
+    monkeypatch.setattr(pretrain, "make", make)
     return seen

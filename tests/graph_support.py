@@ -6,8 +6,8 @@ import numpy as np
 from support import ROOT
 
 from memejax.config import load_config
-from memejax.graphs.shards import columns
-from memejax.graphs.store_writer import StoreWriter
+from memejax.store.shards import columns
+from memejax.store.write import StoreWriter
 
 SIZES = {"train": 48, "dev_seen": 16, "test_unseen": 16, "test_seen": 8}
 TINY = {
@@ -22,8 +22,8 @@ TINY = {
 }
 
 
-def tiny(store, **changes):
-    config = load_config(str(ROOT / "configs/graph.py"))
+def tiny(store, kind="stored", **changes):
+    config = load_config(str(ROOT / f"configs/graph.py:kind={kind}"))
     config.update_from_flattened_dict(TINY | {"features": str(store)} | changes)
     return config
 

@@ -3,6 +3,7 @@
 import pathlib
 import shutil
 
+from memejax import folder
 from memejax.bench import pretraining
 from memejax.config import load_config
 
@@ -23,10 +24,24 @@ TINY = pretraining.TINY | {
 }
 
 
-def tiny(**changes):
-    """The demo's config, but for its sizes."""
-    config = load_config(str(ROOT / "configs/cass_mm.py"))
-    config.update_from_flattened_dict(TINY | changes)
+def tiny(text="demo", **changes):
+    """The demo's config, but for its sizes; `text` is what stands after the colon."""
+    return shrunk(load_config(str(ROOT / f"configs/cass_mm.py:{text}")), **changes)
+
+
+def shrunk(config, sizes=TINY, **changes):
+    """A demo's config with the sizes of what it has, and with changes."""
+    known = set(folder.flatten(config.to_dict()))
+    # Sizes go before those of a network's name, beside which they do not stand.
+    named = ("model.image.cnn", "model.image.vit", "model.text")
+    sizes = {
+        leaf: value
+        for leaf, value in sizes.items()
+        if leaf in known or (leaf.startswith(named) and "model" in config)
+    }
+    with config.unlocked():
+        config.update_from_flattened_dict(sizes)
+    config.update_from_flattened_dict(changes)
     return config
 
 

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 from scipy import special
 
-from memejax.attention import (
+from memejax.explain import (
     cls_attention,
     grad_cam,
     own_direction,

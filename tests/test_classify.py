@@ -7,11 +7,14 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from support import ROOT
+from support import ROOT, shrunk
 
-from memejax import build, classify, folder, labelled, logs, train
+from memejax import curriculum, folder, logs, report, train
 from memejax.checkpoint import Checkpoints
 from memejax.config import load_config
+from memejax.datasets import labelled
+from memejax.stages import classify
+from memejax.stages.parts.small_classifier import make_classifier
 
 TINY = {
     "seeds": 2,
@@ -30,10 +33,9 @@ TINY = {
 }
 
 
-def tiny(**changes):
-    config = load_config(str(ROOT / "configs/curriculum.py"))
-    config.update_from_flattened_dict(TINY | changes)
-    return config
+def tiny(network="perceptron", **changes):
+    config = load_config(str(ROOT / f"configs/curriculum.py:network={network}"))
+    return shrunk(config, TINY, **changes)
 
 
 def kind(name, **changes):
@@ -44,8 +46,9 @@ def kind(name, **changes):
 @functools.cache
 def template():
     """A state of two seeds, as every kind of curriculum has it."""
-    made = build.classifier(tiny(), classify.load(tiny()), seeds=range(2))
-    return made.stage.state
+    config = tiny()
+    data, mesh = classify.load(config, None), classify.devices(config)
+    return classify.make(config, data, seed=0, mesh=mesh).abstract
 
 
 def last_params(where):
@@ -76,7 +79,7 @@ def test_results_and_files(uniform, capsys):
     fiftieths = 50 * np.array(results["errors"]["test"])
     np.testing.assert_allclose(fiftieths, np.round(fiftieths), atol=1e-5)
     with np.load(where / "scores.npz") as saved:
-        assert set(saved) == {"rows", *build.SCORES}
+        assert set(saved) == {"rows", *curriculum.SCORES}
         assert saved["entropy"].shape == (2, 96)
         # The two seeds' networks differ.
         assert (saved["entropy"][0] != saved["entropy"][1]).any()
@@ -96,7 +99,7 @@ def test_the_page_has_a_window_in_the_profiler(uniform, tmp_path):
     (tmp_path / "baseline/train").mkdir(parents=True)
     table = (tmp_path / "train/profile.json").read_text("utf-8")
     (tmp_path / "baseline/train/profile.json").write_text(table, "utf-8")
-    classify.write_page(config, tmp_path)
+    report.write(tmp_path)
     page = (tmp_path / "report.html").read_text("utf-8")
     assert 'href="baseline/train/profile.md"' in page
 
@@ -105,7 +108,7 @@ def test_errors_and_scores_are_those_of_the_network_alone(uniform):
     """One seed's network, applied to one picture after another by numpy."""
     where, results = uniform
     params = last_params(where)
-    data = classify.load(tiny())
+    data = classify.load(tiny(), None)
     pixels = data.images.astype(np.float64) / 255
     x = (pixels - pixels[:5000].mean()) / pixels[:5000].std()
     x = x.reshape(len(x), -1)
@@ -141,10 +144,11 @@ def test_a_seed_does_not_depend_on_the_others(uniform, tmp_path):
     where, _ = uniform
     train.run(tiny(seed=1, seeds=1), tmp_path)
     both = last_params(where)
-    data = classify.load(tiny(seed=1, seeds=1))
-    stage = build.classifier(tiny(seed=1, seeds=1), data, seeds=[1]).stage
+    config = tiny(seed=1, seeds=1)
+    data, mesh = classify.load(config, None), classify.devices(config)
+    stage = make_classifier(config, data, seeds=[1], mesh=mesh).stage
     with Checkpoints(tmp_path / "train/checkpoints", keep=1) as saves:
-        alone = saves.restore(stage.state, step=saves.latest).state.params
+        alone = saves.restore(stage.abstract, step=saves.latest).state.params
     for a, b in zip(jax.tree.leaves(both), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(a[1], b[0], rtol=1e-5, atol=1e-6)
 
@@ -180,11 +184,11 @@ def test_bac_trains_its_baseline_and_begins_with_the_easy(uniform, tmp_path):
     with np.load(uniform[0] / "scores.npz") as saved:
         np.testing.assert_array_equal(saved["loss"], loss)
     with Checkpoints(tmp_path / "train/checkpoints", keep=1) as saves:
-        data = classify.load(config)
-        made = build.classifier(
-            config, data, seeds=range(2), baseline={"loss": loss}
+        data, mesh = classify.load(config, None), classify.devices(config)
+        made = make_classifier(
+            config, data, seeds=range(2), mesh=mesh, baseline={"loss": loss}
         ).stage
-        index = saves.restore(made.state, step=12).plan["index"]
+        index = saves.restore(made.abstract, step=12).plan["index"]
     np.testing.assert_array_equal(index, made.feeder.plan.index)
     for seed in range(2):
         seen = np.isin(rows[seed], index[:6, seed])
@@ -239,7 +243,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, monkeypatch):
 
 
 def test_switch_and_pools_of_geoshapes():
-    data = classify.load(tiny())
+    data = classify.load(tiny(), None)
     assert data.classes == ("rectangle", "ellipse", "triangle")
     assert len(data.images) == 96 + 96 + 40 + 50
     parts = [data.easy, data.train[0], data.validation[0], data.test]
@@ -247,9 +251,11 @@ def test_switch_and_pools_of_geoshapes():
     # Elongation is that of the training pictures trained on: basic ones have none.
     assert np.all(data.difficulty["elongation"][data.easy] == 0)
     assert np.all(data.difficulty["elongation"][data.train[0]] > 0)
-    both = classify.load(tiny(**{"data.pool": "union"}))
+    both = classify.load(tiny(**{"data.pool": "union"}), None)
     assert both.train.shape == (2, 192)
-    made = build.classifier(kind("switch", switch=5), data, seeds=range(2))
+    config = kind("switch", switch=5)
+    mesh = classify.devices(config)
+    made = make_classifier(config, data, seeds=range(2), mesh=mesh)
     index = made.stage.feeder.plan.index
     assert np.isin(index[:5], data.easy).all()
     assert np.isin(index[5:], data.train[0]).all()
@@ -257,7 +263,8 @@ def test_switch_and_pools_of_geoshapes():
 
 def test_label_noise_is_trained_on_and_not_judged_by():
     clean, noisy = (
-        classify.load(tiny(**{"data.label_noise": share})) for share in (0.0, 0.25)
+        classify.load(tiny(**{"data.label_noise": share}), None)
+        for share in (0.0, 0.25)
     )
     wrong = noisy.labels != noisy.truth
     assert wrong.sum() == round(0.25 * len(wrong))
@@ -287,7 +294,7 @@ def test_files_are_split_by_seed(tmp_path):
     root = mnist(tmp_path / "mnist")
     changes = {"data.name": "mnist", "data.root": root, "data.validation": 20}
     config = tiny(**changes | {"data.train": 30, "data.test": 10})
-    data = classify.load(config)
+    data = classify.load(config, None)
     assert data.images.shape == (80, 28, 28, 1) and len(data.classes) == 10
     for seed in range(2):
         held, used = data.validation[seed], data.train[seed]
@@ -296,7 +303,7 @@ def test_files_are_split_by_seed(tmp_path):
     assert set(data.validation[0]) != set(data.validation[1])
     np.testing.assert_array_equal(data.test, np.arange(60, 70))
     with pytest.raises(ValueError, match="cannot hold 20 out, train on 50"):
-        classify.load(tiny(**changes | {"data.train": 50}))
+        classify.load(tiny(**changes | {"data.train": 50}), None)
 
 
 @pytest.mark.parametrize(
@@ -310,6 +317,7 @@ def test_files_are_split_by_seed(tmp_path):
         ({"curriculum.kind": "random"}, "unknown curriculum.kind 'random'"),
         ({"curriculum.score": "luck"}, "unknown curriculum.score 'luck'.*entropy"),
         ({"model.network": "vgg"}, "unknown model.network 'vgg'.*perceptron"),
+        ({"model.network": "resnet"}, "after the colon.*:demo,network=resnet"),
         ({"model.perceptron.activation": "gelu"}, "unknown activation 'gelu'"),
         (
             {"curriculum.kind": "dsac", "curriculum.favour": "random"},
@@ -327,17 +335,12 @@ def test_bad_input_is_named(tmp_path, changes, message):
 
 @pytest.mark.parametrize("network", ["convnet", "resnet"])
 def test_other_networks(tmp_path, network):
-    changes = {
-        "model.network": network,
-        "model.convnet.stages": ((4,), (4,)),
-        "model.convnet.dense": 8,
-        "model.resnet.stage_sizes": (1,),
-        "model.resnet.width": 4,
-        "train.steps": 2,
-        "seeds": 1,
-        "data.train": 16,
-    }
-    results = train.run(tiny(**changes), tmp_path)
+    sizes = {
+        "convnet": {"model.convnet.stages": ((4,), (4,)), "model.convnet.dense": 8},
+        "resnet": {"model.resnet.stage_sizes": (1,), "model.resnet.width": 4},
+    }[network]
+    changes = {"train.steps": 2, "seeds": 1, "data.train": 16} | sizes
+    results = train.run(tiny(network, **changes), tmp_path)
     assert 0 <= results["errors"]["test"][0] <= 1
     with np.load(tmp_path / "scores.npz") as saved:
         assert (saved["bald"] > 0).any()

@@ -94,7 +94,7 @@ def test_divided_parameters_are_gathered_once():
     divided = [
         4 * leaf.size
         for leaf, where in zip(
-            jax.tree.leaves(params), jax.tree.leaves(many.where.params), strict=True
+            jax.tree.leaves(params), jax.tree.leaves(many.shardings.params), strict=True
         )
         if not where.is_fully_replicated
     ]

@@ -12,14 +12,16 @@ import pytest
 from flax import linen as nn
 from support import ROOT, tiny
 
-from memejax import build, optim, parallel, steps, views
-from memejax.build import modules, stages
-from memejax.build.choices import check_parallel
+from memejax import optim, parallel, steps
 from memejax.checkpoint import Checkpoints
 from memejax.config import load_config
 from memejax.models import distilbert, fusion, heads, image, resnet, vit, words
-from memejax.parallel import sharding, xla
-from memejax.steps.update import make_step
+from memejax.parallel import device_placement, xla
+from memejax.stages import finetune, pretrain
+from memejax.stages.parts import models, training
+from memejax.stages.parts.choices import check_parallel
+from memejax.stages.parts.training import devices
+from memejax.steps import views
 
 B, SIDE, TOKENS, WIDTH, PROTOTYPES, STEPS = 16, 8, 4, 8, 6, 5
 KEY = jax.random.key(3)
@@ -159,7 +161,7 @@ class Compiled:
     step: Any
     start: Any
     mesh: Any
-    where: Any
+    shardings: Any
 
     @functools.cached_property
     def program(self):
@@ -168,7 +170,7 @@ class Compiled:
 
     def __call__(self, state, number):
         """One update of a state of another mesh's."""
-        state = parallel.put_state(self.mesh, state, shardings=self.where)
+        state = parallel.put_state(self.mesh, state, shardings=self.shardings)
         data = parallel.put_batch(self.mesh, batch(number))
         return self.program(state, data)
 
@@ -202,11 +204,13 @@ def compiled(objective, way, accumulate=1):
 
     if way == "pmap":
         return Compiled(parallel.pmap_step(step, mesh), start, mesh, None)
-    where = None
+    shardings = None
     if way == "fsdp":
         shapes = jax.eval_shape(start)
-        where = parallel.state_shardings(mesh, shapes, smallest=SMALLEST)
-    return Compiled(parallel.jit_step(step, mesh, shardings=where), start, mesh, where)
+        shardings = parallel.state_shardings(mesh, shapes, smallest=SMALLEST)
+    return Compiled(
+        parallel.jit_step(step, mesh, shardings=shardings), start, mesh, shardings
+    )
 
 
 @functools.cache
@@ -279,9 +283,9 @@ def linear_step(way, traced, accumulate=1):
     mesh, tx = parallel.mesh(4), remember(0.1)
     params = {"w": jnp.ones((SIDE * SIDE * 3, 4))}
     state = steps.init_state({"params": params}, tx, key=KEY)
-    where = None
+    shardings = None
     if way == "fsdp":
-        where = parallel.state_shardings(mesh, state, smallest=SMALLEST)
+        shardings = parallel.state_shardings(mesh, state, smallest=SMALLEST)
     one = steps.make_supervised_step(
         linear,
         tx,
@@ -297,16 +301,16 @@ def linear_step(way, traced, accumulate=1):
     run = (
         parallel.pmap_step(step, mesh)
         if way == "pmap"
-        else parallel.jit_step(step, mesh, shardings=where)
+        else parallel.jit_step(step, mesh, shardings=shardings)
     )
-    return run, parallel.put_state(mesh, state, shardings=where), mesh, where
+    return run, parallel.put_state(mesh, state, shardings=shardings), mesh, shardings
 
 
 @pytest.mark.parametrize("way", ["jit", "pmap", "fsdp"])
 def test_a_step_is_compiled_once(way):
     """And the state comes out as it went in, and its memory is given up."""
     traced = []
-    run, state, mesh, where = linear_step(way, traced)
+    run, state, mesh, shardings = linear_step(way, traced)
     lies, sizes = jax.tree.map(lambda x: x.sharding, state), []
     for number in range(5):
         old = state
@@ -320,7 +324,7 @@ def test_a_step_is_compiled_once(way):
     # Not traced again; jax keeps a second entry, of what came out of the step itself.
     assert len(traced) == 1 and sizes[-1] == sizes[2] <= 2
     assert metrics["loss"].sharding.is_fully_replicated
-    if where is not None:
+    if shardings is not None:
         own = state.params["w"].addressable_shards[0].data
         assert own.size == state.params["w"].size // 4
 
@@ -373,8 +377,8 @@ def test_divided_variables_predict_as_whole_ones():
     variables = {"w": rng.normal(size=(6, 8)).astype(np.float32)}
     x = rng.normal(size=(B, 6)).astype(np.float32)
     predict = parallel.jit_predict(lambda v, batch: batch["x"] @ v["w"], mesh)
-    where = parallel.state_shardings(mesh, variables, smallest=1)
-    divided = parallel.put_state(mesh, variables, shardings=where)
+    shardings = parallel.state_shardings(mesh, variables, smallest=1)
+    divided = parallel.put_state(mesh, variables, shardings=shardings)
     assert not divided["w"].sharding.is_fully_replicated
     for given in (divided, parallel.put_state(mesh, variables), variables):
         out = predict(given, parallel.put_batch(mesh, {"x": x}))
@@ -395,16 +399,16 @@ def test_a_state_to_be_divided_is_whole_on_no_device(monkeypatch):
     """Of a large array; a small one is, and a key."""
     mesh, seen = parallel.mesh(4), []
     state = {"w": jnp.ones((64, 1024)), "b": jnp.ones(64), "key": KEY}
-    where = parallel.state_shardings(mesh, state)
-    real = sharding.put_whole
+    shardings = parallel.state_shardings(mesh, state)
+    real = device_placement.put_whole
 
-    def put(tree, where):
+    def put(tree, shardings):
         seen.append(on_first_device() - before)
-        return real(tree, where)
+        return real(tree, shardings)
 
-    monkeypatch.setattr(sharding, "put_whole", put)
+    monkeypatch.setattr(device_placement, "put_whole", put)
     before = on_first_device()
-    divided = parallel.put_state(mesh, state, shardings=where)
+    divided = parallel.put_state(mesh, state, shardings=shardings)
     assert seen[0] < 1024
     assert divided["w"].sharding.shard_shape((64, 1024)) == (64, 256)
     # The copies themselves, all on four devices.
@@ -420,15 +424,15 @@ def test_a_state_survives_the_donation_of_its_copy(size, whose):
     start = -raw.ctypes.data % 64
     w = raw[start : start + 64 * 1024 * 4].view(np.float32).reshape(64, 1024)
     state: Any = {"w": w, "key": KEY}
-    where = parallel.state_shardings(mesh, state)
+    shardings = parallel.state_shardings(mesh, state)
     if whose != "numpy":
-        state["w"] = jax.device_put(w, where["w"] if whose == "divided" else None)
-    copy = parallel.put_state(mesh, state, shardings=where)
-    assert copy["w"].sharding == where["w"]
+        state["w"] = jax.device_put(w, shardings["w"] if whose == "divided" else None)
+    copy = parallel.put_state(mesh, state, shardings=shardings)
+    assert copy["w"].sharding == shardings["w"]
     step = parallel.jit_step(
         lambda state, batch: (state | {"w": state["w"] + batch.sum()}, {}),
         mesh,
-        shardings=where,
+        shardings=shardings,
     )
     ended, _ = step(copy, parallel.put_batch(mesh, jnp.ones(4)))
     assert copy["w"].is_deleted()
@@ -439,15 +443,16 @@ def test_a_state_survives_the_donation_of_its_copy(size, whose):
 def test_dropout_masks_are_a_devices_own_under_pmap():
     """With one key, the first examples of all devices would lose the same features."""
 
-    def loss_fn(params, stats, batch, keys, _):
-        kept = jax.random.bernoulli(keys["dropout"], 0.5, (32,))
-        return params["w"].sum(), (stats, {}, {"kept": kept})
+    class Objective(steps.StepObjective):
+        def loss(self, params, state, *, stats, batch, keys):
+            kept = jax.random.bernoulli(keys["dropout"], 0.5, (32,))
+            return params["w"].sum(), steps.LossAux(stats, {}, {"kept": kept})
 
-    def measure(state, outputs, batch):
-        return {"kept": jax.lax.all_gather(outputs["kept"], "data")}
+        def measure(self, state, reduced, *, batch):
+            return {"kept": jax.lax.all_gather(reduced.kept["kept"], "data")}
 
     mesh, tx = parallel.mesh(4), remember(0.1)
-    step = make_step(loss_fn, tx, axis_name="data", measure=measure)
+    step = steps.make_step(Objective(), tx, axis_name="data")
     state = steps.init_state({"params": {"w": jnp.ones(2)}}, tx, key=KEY)
     state = parallel.put_state(mesh, state)
     data = parallel.put_batch(mesh, batch(0))
@@ -523,15 +528,15 @@ def test_blocks_computed_again_give_the_same(kind):
 def test_a_config_tells_modules_of_devices():
     config = tiny(**{"parallel.mode": "pmap", "parallel.remat": True})
     mesh = parallel.mesh(4)
-    arms = modules.fusion_arms(config, 50, **stages.on_devices(config, mesh)).arms
+    arms = models.fusion_arms(config, 50, **training.on_devices(config, mesh)).arms
     assert arms["cnn"].image_encoder.axis_name == "data"
     assert all(arm.image_encoder.remat for arm in arms.values())
     assert all(arm.text_encoder.remat for arm in arms.values())
     config = tiny()
-    assert stages.on_devices(config, mesh) == {"axis_name": None, "remat": False}
+    assert training.on_devices(config, mesh) == {"axis_name": None, "remat": False}
 
 
-@pytest.mark.parametrize("stage", [build.pretrain, build.finetune])
+@pytest.mark.parametrize("stage", [pretrain.make, finetune.make])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -562,7 +567,7 @@ def test_what_cannot_be_is_said_before_anything_is_made(stage, changes, message)
 
 def test_more_devices_than_there_are():
     with pytest.raises(ValueError, match="asked for 5 devices, this machine has 4"):
-        build.mesh(tiny(**{"parallel.devices": 5}))
+        devices(tiny(**{"parallel.devices": 5}))
 
 
 def test_seeds_are_not_parts_of_a_batch():

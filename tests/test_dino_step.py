@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import linen as nn
 
-from memejax import optim, steps, views
+from memejax import optim, steps
 from memejax.models import heads
+from memejax.steps import views
 
 B, C, K, U, V = 8, 3, 5, 2, 4
 KEY = jax.random.key(0)
@@ -331,6 +333,36 @@ def test_accumulation_gives_the_same_update():
         same, m2 = split(same, data)
     assert_close(learnt(state), learnt(same))
     assert_close(m1, m2, rtol=2e-5)
+
+
+def scans(jaxpr):
+    """All scans of a program, those within others too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            yield equation
+        for value in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+        ):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from scans(inner)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_logits_do_not_outlive_their_part_of_a_batch(every):
+    """Of [v, b, k] and [u, b, k] the scan over parts gives one crop and sums alone."""
+    parts = 4
+    step, state = dino_step(accumulate=parts, panel=steps.Panel(every))
+    program = jax.make_jaxpr(step)(state, batch())
+    (scan,) = scans(program.jaxpr)
+    assert scan.params["length"] == parts
+    carried = scan.params["num_carry"]
+    sizes = [math.prod(out.aval.shape) for out in scan.outvars]
+    # Stacked: the first crop of each arm. Added up: nothing larger than a parameter.
+    assert [out.aval.shape for out in scan.outvars[carried:]] == [
+        (parts, B // parts, K)
+    ] * 2
+    assert max(sizes[:carried]) <= C * K
 
 
 def test_masked_examples_do_not_matter():

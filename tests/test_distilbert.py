@@ -27,6 +27,7 @@ PARAMETERS = {
     # BertModel without its pooler and its two token types.
     "bert_base": 109_482_240 - (768 * 768 + 768) - 2 * 768,
     "minilm_l6": formula(384, 1536, 6),
+    "transformer_demo": formula(96, 192, 2),
 }
 
 

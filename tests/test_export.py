@@ -17,8 +17,8 @@ from flax import traverse_util
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from memejax import build, predict
 from memejax import export as package
+from memejax import predict
 from memejax.config import load_config
 from memejax.data import text
 from memejax.data.hateful_memes import read_jsonl
@@ -26,6 +26,7 @@ from memejax.export import encoders, program
 from memejax.export import folder as folders
 from memejax.models import distilbert, resnet
 from memejax.parallel import xla
+from memejax.stages.parts.models import fusion_arms
 from memejax.weights import checkpoint
 from memejax.weights.configs import MODULES
 
@@ -334,7 +335,7 @@ def demo(restored):
     """The classifier that the demo trains, before its first update."""
     config = load_config("configs/cass_mm.py:demo")
     config.data.image_size, config.data.text_length = 64, 12
-    arms = build.fusion_arms(config, restored.tokenizer.get_vocab_size())
+    arms = fusion_arms(config, restored.tokenizer.get_vocab_size())
     images = jnp.zeros((2, 64, 64, 3))
     tokens = {
         name: jnp.ones((2, 12), jnp.int32) for name in ("input_ids", "attention_mask")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 from safetensors.numpy import load_file, save_file
-from support import ROOT, TINY
+from support import ROOT, TINY, shrunk
 from test_pretrained import save_with_tokenizer
 from weights_support import save
 
@@ -36,10 +36,10 @@ from memejax.extract.entities import (
 from memejax.extract.features import Options, columns_of, expected_columns
 from memejax.extract.memes import memes_digest
 from memejax.extract.sources import find_source
-from memejax.graphs.store import open_store, shard_path
-from memejax.graphs.store_writer import OtherStoreError
 from memejax.models.maskrcnn import Detections
-from memejax.models.resnet import ResNet
+from memejax.models.resnet import RESNETS, ResNet
+from memejax.store.read import open_store, shard_path
+from memejax.store.write import OtherStoreError
 from memejax.weights.maskrcnn import maskrcnn_variables
 
 SIDE = 24
@@ -51,8 +51,7 @@ def tiny(**changes):
     parts = ("data", "model")
     sizes = {k: v for k, v in TINY.items() if k.split(".")[0] in parts}
     sizes |= {"extract.chunk": 40, "extract.batch": 16, "extract.grid": 2}
-    config.update_from_flattened_dict(sizes | changes)
-    return config
+    return shrunk(config, sizes, **changes)
 
 
 def entities(boxes, where=None, **more):
@@ -401,7 +400,8 @@ def test_a_store(made, source):
     )
     assert pictures.shape == (16, SIDE, SIDE, 3)
     config = tiny().model.image.cnn.to_dict()
-    del config["name"], config["normalization"]
+    config |= RESNETS[config.pop("name")] | config
+    del config["normalization"]
     encode = jax.jit(lambda x: ResNet(**config).apply(source.image, x, train=False))
     found = split.features
     close(found.image, encode(normalised(pictures)))

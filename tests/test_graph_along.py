@@ -14,20 +14,20 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from support import ROOT
 
-from memejax import graphs, parallel, scores
-from memejax.build import along, stored
-from memejax.build.encoders import encoders_config, start_encoders
+from memejax import graphs, parallel, scoring
 from memejax.config import load_config
 from memejax.data import canvases
 from memejax.extract import cutting, extract
-from memejax.graphs.store import open_store, shard_path
 from memejax.models import crops
-from memejax.models.gnn.along import node_features
+from memejax.models.gnn.end_to_end import node_features
 from memejax.models.maskrcnn import rescale_boxes
+from memejax.stages.parts.encoders import encoders_config, start_encoders
+from memejax.stages.parts.graphs import end_to_end, stored
+from memejax.store.read import open_store, shard_path
 
 
 def tiny(run, store=None, **changes):
-    config = load_config(str(ROOT / "configs/graph.py"))
+    config = load_config(str(ROOT / "configs/graph.py:kind=trained"))
     named = {} if store is None else {"features": str(store)}
     config.update_from_flattened_dict(
         {
@@ -37,7 +37,6 @@ def tiny(run, store=None, **changes):
             "extract.chunk": 40,
             "extract.batch": 16,
             "data.root": str(run / "memes"),
-            "graph.kind": "trained",
             "graph.trained.encoder_lr": 3e-3,
             "graph.network": "gcn",
             "graph.width": 8,
@@ -191,8 +190,8 @@ def store(run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(run, store):
     config = tiny(run, store)
-    data = along.along_data(config)
-    stage = along.along_stage(config, data, seed=0, mesh=parallel.mesh(1))
+    data = end_to_end.load(config)
+    stage = end_to_end.make(config, data, seed=0, mesh=parallel.mesh(1))
     return config, data, stage
 
 
@@ -209,17 +208,17 @@ def close(got, expected, tolerance=1e-4):
 
 def logits_of(made, batch, variables=None):
     _, _, stage = made
-    variables = stage.state.weights() if variables is None else variables
+    variables = stage.init().weights() if variables is None else variables
     return np.asarray(stage.predict(variables, batch)["gcn"])
 
 
 def test_features_begin_as_the_stored_ones(made, store):
     config, data, stage = made
     theirs, _ = encoders_config(config, open_store(store))
-    net = along.along_network(
+    net = end_to_end.end_to_end_network(
         config, theirs, vocabulary=data.vocabulary, widths=tuple(data.facts["widths"])
     )
-    views = along.make_along_views(theirs)
+    views = end_to_end.make_views(theirs)
 
     @jax.jit
     def encode(variables, batch):
@@ -227,7 +226,7 @@ def test_features_begin_as_the_stored_ones(made, store):
         return net.apply(variables, inputs, method="features")
 
     rows = [0, 1, 2, 5, 6, 9, 11, 3]
-    found = encode(stage.state.weights(), batch_of(data, "dev_seen", rows))
+    found = encode(stage.init().weights(), batch_of(data, "dev_seen", rows))
     features = open_store(store).splits["dev_seen"].features
     assert 0 < features.where[rows].sum() < 32
     for name in ("image", "text", "entities"):
@@ -240,7 +239,7 @@ def test_features_begin_as_the_stored_ones(made, store):
 def test_logits_begin_as_those_of_stored_features(made, store):
     """The same graph network's, on the graphs that are made of the store."""
     config, data, stage = made
-    variables, rows = stage.state.weights(), np.arange(16)
+    variables, rows = stage.init().weights(), np.arange(16)
     features = open_store(store).splits["test_unseen"].features
     net = stored.stored_network(config, graphs.widths(features))
     graph = graphs.batch(features, rows, relations=tuple(config.graph.relations))
@@ -248,8 +247,8 @@ def test_logits_begin_as_those_of_stored_features(made, store):
     expected = jax.jit(functools.partial(net.apply, train=False))(
         {"params": params}, jax.device_put(graph)
     )[:16]
-    feeder = along.along_feeder(config, data.splits["test_unseen"], parallel.mesh(1))
-    proba = scores.probabilities(stage.predict, variables, feeder)
+    feeder = stage.scoring(data.splits["test_unseen"])
+    proba = scoring.probabilities(stage.predict, variables, feeder)
     close(proba["gcn"], 1 / (1 + np.exp(-np.asarray(expected, float))))
     assert set(proba) == {"gcn", "average"} and np.ptp(expected) > 1e-3
 
@@ -280,8 +279,8 @@ def test_a_meme_is_read_by_itself_whatever_it_lacks(made):
 def test_gradients_reach_encoders_and_graph_network(made):
     _, data, stage = made
     ((_, chunk), *_) = stage.feeder.chunks(0, 1)
-    begin = jax.device_get(stage.state)
-    state = parallel.put_state(parallel.mesh(1), stage.state)
+    begin = jax.device_get(stage.init())
+    state = stage.init()
     for _ in range(10):
         state, values = stage.run_chunk(state, chunk)
     labels = np.asarray(chunk["label"])
@@ -313,9 +312,9 @@ def test_gradients_reach_encoders_and_graph_network(made):
 
 def test_groups_of_the_optimizer(made, run, store):
     """Frozen encoders stay; without a rate of their own the others must cover them."""
-    params = jax.tree.map(np.asarray, made[2].state.params)
+    params = jax.tree.map(np.asarray, made[2].init().params)
     config = tiny(run, store, **{"graph.trained.encoder_lr": 0.0})
-    tx, _ = along.along_optimizer(config, params, total=4)
+    tx, _ = end_to_end.end_to_end_optimizer(config, params, total=4)
 
     @jax.jit
     def update(params):
@@ -328,7 +327,7 @@ def test_groups_of_the_optimizer(made, run, store):
     with config.unlocked():
         config.graph.trained.encoder_lr = None
     with pytest.raises(ValueError, match="image_encoder/.* is in no group"):
-        along.along_optimizer(config, params, total=4)
+        end_to_end.end_to_end_optimizer(config, params, total=4)
 
 
 def test_entities_along_masks(run, store, tmp_path):
@@ -339,7 +338,7 @@ def test_entities_along_masks(run, store, tmp_path):
     facts["parts"]["entities"] = {"by": "detector", "crop": "mask"}
     (where / "store.json").write_text(json.dumps(facts))
     with pytest.raises(ValueError, match="extract.masks=True"):
-        along.along_data(tiny(run, where))
+        end_to_end.load(tiny(run, where))
     facts["columns"]["masks"] = ["uint8", [4, 28, 28]]
     (where / "store.json").write_text(json.dumps(facts))
     rng = np.random.default_rng(0)
@@ -349,12 +348,10 @@ def test_entities_along_masks(run, store, tmp_path):
         columns["masks"] = rng.integers(0, 256, (n, 4, 28, 28)).astype(np.uint8)
         save_file(columns, shard_path(where, shard))
     config = tiny(run, where)
-    data = along.along_data(config)
+    data = end_to_end.load(config)
     theirs, _ = encoders_config(config, open_store(where))
     batch = batch_of(data, "train", [2, 4])
-    views = jax.jit(
-        functools.partial(along.make_along_views(theirs), None, train=False)
-    )
+    views = jax.jit(functools.partial(end_to_end.make_views(theirs), None, train=False))
     images = np.asarray(views(batch)["image"])
     split = open_store(where).splits["train"]
     mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
@@ -377,13 +374,13 @@ def test_entities_along_masks(run, store, tmp_path):
 )
 def test_bad_input_is_named(run, store, changes, message):
     with pytest.raises(ValueError, match=message):
-        along.along_data(tiny(run, store, **changes))
+        end_to_end.load(tiny(run, store, **changes))
 
 
 def test_encoders_that_cannot_start(made, run, store):
     config, _, stage = made
     theirs, _ = encoders_config(config, open_store(store))
-    variables = stage.state.weights()
+    variables = stage.init().weights()
     params = dict(variables["params"])
     params["text_encoder"] = jax.tree.map(lambda x: x[..., :1], params["text_encoder"])
     with pytest.raises(ValueError, match="text_encoder of the run .* other params"):
@@ -406,7 +403,7 @@ def test_memes_of_another_data_set(run, store, tmp_path):
     with pytest.raises(
         ValueError, match=f"of dev_seen meme 3 is .*{record['id']}.*'x'"
     ):
-        along.along_data(config)
+        end_to_end.load(config)
     file.write_text("\n".join(lines[:15]))
     with pytest.raises(ValueError, match="of dev_seen 16 memes here and 15 there"):
-        along.along_data(config)
+        end_to_end.load(config)

@@ -9,10 +9,12 @@ import pytest
 from graph_support import tiny, write_store
 from PIL import Image
 
-from memejax import build, graphs
-from memejax.graphs.store import open_store
-from memejax.report import graph_pictures
-from memejax.report.graph_pictures import DPI, GRAPH, PICTURE, ROW, Drawing, graph_grid
+from memejax import graphs
+from memejax.explain.graph_pictures import DPI, GRAPH, PICTURE, ROW, Drawing, graph_grid
+from memejax.stages.parts.graphs import pictures
+from memejax.stages.parts.graphs.networks import stored_network
+from memejax.stages.parts.graphs.pictures import graph_attention
+from memejax.store.read import open_store
 
 
 def drawing(**changes):
@@ -103,7 +105,7 @@ def store(tmp_path_factory):
 
 
 def variables_of(config, graph):
-    net = build.graph_network(config, (6, 4, 6))
+    net = stored_network(config, (6, 4, 6))
     return net, jax.jit(lambda key, g: net.init(key, g, train=False))(
         jax.random.key(0), jax.device_put(graph)
     )
@@ -118,7 +120,7 @@ def test_attention_by_hand(store):
     even = jax.tree_util.tree_map_with_path(
         lambda path, x: 0 * x if "att_" in jax.tree_util.keystr(path) else x, variables
     )
-    got = build.graph_attention(config, even, graph, widths=(6, 4, 6))
+    got = graph_attention(config, even, graph, widths=(6, 4, 6))
     assert got is not None
     degree = np.bincount(graph.receivers, minlength=len(graph.nodes["kind"]))
     count = graph.n_edge[:3].sum()
@@ -126,7 +128,7 @@ def test_attention_by_hand(store):
     np.testing.assert_allclose(got[:count], 1 / (1 + degree[into]), rtol=1e-5)
     other = tiny(store, **{"graph.network": "gcn"})
     _, variables = variables_of(other, graph)
-    assert build.graph_attention(other, variables, graph, widths=(6, 4, 6)) is None
+    assert graph_attention(other, variables, graph, widths=(6, 4, 6)) is None
 
 
 def test_pictures_of_a_run(store, tmp_path):
@@ -135,14 +137,14 @@ def test_pictures_of_a_run(store, tmp_path):
     graph = graphs.batch(split.features, [0, 1], relations=("image_entity",))
     _, variables = variables_of(config, graph)
     proba = np.linspace(0, 1, 16)
-    rows = graph_pictures._chosen(split, proba)
+    rows = pictures._chosen(split, proba)
     there = np.flatnonzero(split.features.where.any(axis=1))
     assert rows.tolist() == [there[-1], there[-2], there[1], there[0]]
-    png = graph_pictures.draw(config, variables, proba=proba)
+    png = pictures.draw(config, variables, proba=proba)
     assert png is not None
     assert len(pixels(png)) == round(4 * ROW * DPI)
     # A control reads no edges; pictures may have gone.
     control = tiny(store, **{"graph.network": "mlp"})
-    assert graph_pictures.draw(control, {}, proba=proba) is None
+    assert pictures.draw(control, {}, proba=proba) is None
     gone = tiny(store, **{"data.root": str(tmp_path)})
-    assert graph_pictures.draw(gone, variables, proba=proba) is None
+    assert pictures.draw(gone, variables, proba=proba) is None

@@ -10,10 +10,12 @@ from graph_support import SIZES, tiny, write_store
 from safetensors.numpy import load_file, save_file
 from support import ROOT
 
-from memejax import build, folder, graphs, metrics, optim, parallel, train
+from memejax import folder, graphs, metrics, optim, parallel, train
 from memejax.checkpoint import Checkpoints
 from memejax.config import load_config
-from memejax.graphs.store import open_store, shard_path
+from memejax.stages import graph as graph_stage
+from memejax.stages.parts.graphs.networks import GRAPH_NETWORKS, stored_network
+from memejax.store.read import open_store, shard_path
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +63,15 @@ def test_it_learns_what_picture_and_caption_say_together(run):
 def test_predictions_are_those_of_the_network_on_the_packed_graph(run, store):
     """The network applied by hand to what `graphs.batch` makes on the host."""
     where, config, results = run
-    data = build.graph_data(config)
-    stage = build.graph(config, data, seed=0, mesh=parallel.mesh(1))
+    data = graph_stage.load(config, None)
+    stage = graph_stage.make(config, data, seed=0, mesh=parallel.mesh(1))
     with Checkpoints(where / "0/graph/checkpoints", keep=2, best="auroc") as saves:
-        params = saves.restore(stage.state, step=saves.best).state.params
+        params = saves.restore(stage.abstract, step=saves.best).state.params
     split = open_store(store).splits["test_unseen"]
     graph = graphs.batch(
         split.features, np.arange(16), relations=tuple(config.graph.relations)
     )
-    net = build.graph_network(config, (6, 4, 6))
+    net = stored_network(config, (6, 4, 6))
     apply = jax.jit(functools.partial(net.apply, train=False))
     logits = np.asarray(apply({"params": params}, graph))[:16]
     ids, proba, _ = metrics.read_predictions(
@@ -88,7 +90,7 @@ def test_a_chunk_is_its_steps(store):
     config = tiny(store, **{"log.every": 12, "checkpoint.every": 12})
     config.graph.eval_every, config.graph.network = 12, "text"
     mesh = parallel.mesh(1)
-    stage = build.graph(config, build.graph_data(config), seed=0, mesh=mesh)
+    stage = graph_stage.make(config, graph_stage.load(config, None), seed=0, mesh=mesh)
     ((count, whole),) = stage.feeder.chunks(0)
     assert count == 12 and whole["rows"]["index"].shape == (1, 12, 12)
     parts = [
@@ -98,7 +100,7 @@ def test_a_chunk_is_its_steps(store):
     ends = []
     for chunks in ([whole], parts):
         # The stage's own state stays as it began.
-        state, losses = parallel.put_state(mesh, stage.state), []
+        state, losses = stage.init(), []
         for chunk in chunks:
             state, values = stage.run_chunk(state, chunk)
             losses.append(values["loss"])
@@ -106,7 +108,7 @@ def test_a_chunk_is_its_steps(store):
     (one, losses), (other, again) = ends
     assert int(state.step) == 12
     np.testing.assert_allclose(again, losses, rtol=1e-5)
-    start = jax.tree.leaves(stage.state.params)
+    start = jax.tree.leaves(stage.init().params)
     assert max(np.abs(a - b).max() for a, b in zip(one, start, strict=True)) > 1e-3
     for a, b in zip(one, other, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
@@ -114,19 +116,17 @@ def test_a_chunk_is_its_steps(store):
 
 @pytest.mark.parametrize(
     ("name", "preset"),
-    [(name, "demo") for name in build.GRAPH_NETWORKS]
-    + [("gcn", "full"), ("gcn", "paper")],
+    [(name, "demo") for name in GRAPH_NETWORKS] + [("gcn", "full"), ("gcn", "paper")],
 )
 def test_every_network_is_built_and_optimised(store, name, preset):
     """By shapes alone, at the real sizes."""
     config = load_config(str(ROOT / f"configs/graph.py:{preset}"))
-    assert len(folder.flatten(config.to_dict())) <= 125
     config.graph.network = name
     memes = open_store(store).splits["train"].features
     graph = jax.device_put(
         graphs.batch(memes, [0, 1], relations=tuple(config.graph.relations))
     )
-    net = build.graph_network(config, graphs.widths(memes))
+    net = stored_network(config, graphs.widths(memes))
     init = functools.partial(net.init_with_output, train=False)
     logits, variables = jax.eval_shape(init, jax.random.key(0), graph)
     assert logits.shape == (3,)
@@ -158,7 +158,7 @@ def test_controls_do_not_see_edges(store):
     )
     assert with_edges.n_edge[:2].sum() > 0 == without.n_edge.sum()
     for name in ("text", "deepsets", "sage"):
-        net = build.graph_network(tiny(store, **{"graph.network": name}), (6, 4, 6))
+        net = stored_network(tiny(store, **{"graph.network": name}), (6, 4, 6))
         init, apply = (
             jax.jit(functools.partial(method, train=False))
             for method in (net.init, net.apply)
@@ -187,7 +187,7 @@ def test_a_meme_without_entities_is_scored(run, store):
         ({"graph.relations": ("friends",)}, "got relations"),
         ({"graph.relations": ("text_token",)}, "memes without tokens"),
         ({"graph.readout": "sum"}, "readout must be one of"),
-        ({"stages": ("finetune", "graph")}, "graph goes with evaluate alone"),
+        ({"stages": ("finetune", "graph")}, "graph may stand first"),
         ({"graph.optimizer.groups.head.pattern": "tail/.*"}, "exactly one optimizer"),
     ],
 )
@@ -213,18 +213,18 @@ def test_stores_that_do_not_do(tmp_path):
 
 
 def test_where_the_memes_are_from(store, tmp_path):
-    facts = build.graph_data(tiny(store)).facts
+    facts = graph_stage.load(tiny(store), None).facts
     assert facts["root"] is None and facts["sizes"] == SIZES
     theirs = write_store(tmp_path / "theirs", root="F")
-    assert build.graph_data(tiny(theirs)).facts["root"] == "F"
+    assert graph_stage.load(tiny(theirs), None).facts["root"] == "F"
     named = tiny(theirs, **{"data.root": "G"})
-    assert build.graph_data(named).facts["root"] == "G"
+    assert graph_stage.load(named, None).facts["root"] == "G"
     # Built-in memes lie in the store, with the best possible scores.
     own = tmp_path / "own"
     write_store(own, root=str(own / "memes"))
     (own / "memes").mkdir()
     (own / "memes/bayes.json").write_text('{"bayes": {"both": 1}}')
-    facts = build.graph_data(tiny(own)).facts
+    facts = graph_stage.load(tiny(own), None).facts
     assert facts["root"] is None and facts["bayes"] == {"both": 1}
 
 

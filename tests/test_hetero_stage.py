@@ -16,27 +16,26 @@ from safetensors.numpy import load_file, save_file
 from support import ROOT
 
 from memejax import (
-    build,
     graphs,
     logs,
     metrics,
     optim,
     parallel,
     report,
-    scores,
+    scoring,
     train,
 )
-from memejax.build import hetero as hetero_build
 from memejax.checkpoint import Checkpoints
 from memejax.config import load_config
 from memejax.data import plans
 from memejax.graphs import hetero
-from memejax.graphs.store import open_store, shard_path
-from memejax.loop import Interrupted, Signals, loop
+from memejax.loop import Interrupted, LoopOptions, Signals, loop
 from memejax.models import gnn
+from memejax.stages import graph as graph_stage
+from memejax.stages.parts.graphs import hetero as hetero_build
+from memejax.store.read import open_store, shard_path
 
 HETERO = {
-    "graph.kind": "hetero",
     "graph.network": "rgcn",
     "graph.hetero.fanouts": (2, 4, 2),
     "graph.hetero.distance": 1,
@@ -55,7 +54,7 @@ HETERO = {
 
 
 def over_memes(store, **changes):
-    return tiny(store, **HETERO | changes)
+    return tiny(store, "hetero", **HETERO | changes)
 
 
 def write_shared(where, *, flip=False):
@@ -93,8 +92,8 @@ def run(store, tmp_path_factory):
 
 def make(config):
     """Data and stage of a config."""
-    data = build.graph_data(config)
-    return data, build.graph(config, data, seed=0, mesh=parallel.mesh(1))
+    data = graph_stage.load(config, None)
+    return data, graph_stage.make(config, data, seed=0, mesh=parallel.mesh(1))
 
 
 @pytest.fixture(scope="module")
@@ -102,18 +101,11 @@ def made(store):
     return make(over_memes(store))
 
 
-def fresh(stage):
-    """The stage, whose state is not given up."""
-    return dataclasses.replace(
-        stage, state=parallel.put_state(parallel.mesh(1), stage.state)
-    )
-
-
 @pytest.fixture(scope="module")
 def weights(run, made):
     """Of the run's best checkpoint."""
     with Checkpoints(run[0] / "0/graph/checkpoints", keep=2, best="auroc") as saves:
-        return saves.restore(fresh(made[1]).state, step=saves.best).state.weights()
+        return saves.restore(made[1].abstract, step=saves.best).state.weights()
 
 
 def test_it_learns_from_those_who_say_the_same(run):
@@ -149,10 +141,10 @@ class Hidden:
 def test_without_the_labels_of_neighbours_nothing_is_known(store, made, weights):
     data, stage = made
     split = data.splits["test_unseen"]
-    feeder = build.graph_feeder(over_memes(store), split, parallel.mesh(1))
+    feeder = stage.scoring(split)
     shown, hidden = (
         metrics.auroc(
-            scores.probabilities(stage.predict, weights, passes)["rgcn"], split.labels
+            scoring.probabilities(stage.predict, weights, passes)["rgcn"], split.labels
         )
         for passes in (feeder, Hidden(feeder))
     )
@@ -205,17 +197,18 @@ def test_predictions_are_of_the_graph_of_all(run, store, made, weights):
 
 def test_training_sees_training_memes_alone_unless_it_is_transductive(store):
     config = over_memes(store)
-    roots = build.graph_data(config).splits["train"].source["graph"]
+    roots = graph_stage.load(config, None).splits["train"].source["graph"]
     by_hand = whole_graph(store, ["train"])
     assert roots.first == 0 and len(roots.graph) == SIZES["train"]
     for name, links in by_hand.links.items():
         np.testing.assert_array_equal(roots.graph.links[name].senders, links.senders)
     config.graph.hetero.transductive = True
-    data = build.graph_data(config)
+    data = graph_stage.load(config, None)
     roots = data.splits["train"].source["graph"]
     assert roots.first == 0 and len(roots.graph) == sum(SIZES.values())
     # Held-out memes are neighbours, without labels.
-    feeder = build.graph_feeder(config, data.splits["train"], parallel.mesh(1))
+    stage = graph_stage.make(config, data, seed=0, mesh=parallel.mesh(1))
+    feeder = stage.scoring(data.splits["train"])
     nodes = feeder.batch(0)["graph"].nodes
     held_out = (nodes["kind"] == 0) & (nodes["place"] >= SIZES["train"])
     assert held_out.any() and (nodes["label"][held_out] == -1).all()
@@ -234,20 +227,21 @@ def test_held_out_labels_change_no_batch_and_no_parameter(store, made, tmp_path)
     # And where most could leak: all memes are there when it is trained.
     for these, where in zip(batches, (store, flipped), strict=True):
         config = over_memes(where, **{"graph.hetero.transductive": True})
-        split = build.graph_data(config).splits["train"]
-        feeder = build.graph_feeder(config, split, parallel.mesh(1))
+        data = graph_stage.load(config, None)
+        all_memes = graph_stage.make(config, data, seed=0, mesh=parallel.mesh(1))
+        feeder = all_memes.scoring(data.splits["train"])
         these += [feeder.batch(step) for step in range(len(feeder.plan))]
     assert len(batches[0]) == 24 + 4
     assert (np.stack([batch["label"] for batch in batches[0]]) >= 0).all()
     jax.tree.map(np.testing.assert_array_equal, *batches)
     ends = []
     for it in (made[1], stage):
-        state = fresh(it).state
+        state = it.init()
         for _, batch in it.feeder.chunks(0, 5):
             state, _ = it.run_chunk(state, batch)
         ends.append(jax.device_get(state.params))
     jax.tree.map(np.testing.assert_array_equal, *ends)
-    begun = jax.device_get(stage.state.params)
+    begun = jax.device_get(stage.init().params)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), begun, ends[0])
     assert max(jax.tree.leaves(moved)) > 1e-3
 
@@ -263,6 +257,11 @@ def test_an_interrupted_run_is_the_run_without(store, made, tmp_path, kind):
     else:
         plan = plans.shuffled(48, batch=12, steps=6, seed=1)
         stage = dataclasses.replace(stage, feeder=stage.feeder.with_plan(plan))
+    options = LoopOptions(
+        save_every=config.checkpoint.every,
+        keep=config.checkpoint.keep,
+        log_every=config.log.every,
+    )
     states, lines = [], []
     for stops in (0, 2):
         where = tmp_path / str(stops)
@@ -271,9 +270,9 @@ def test_an_interrupted_run_is_the_run_without(store, made, tmp_path, kind):
             signals = Signals()
             signals.received = signal.SIGTERM
             with pytest.raises(Interrupted):
-                loop(fresh(stage), config, where, signals)
+                loop(stage, options, where, signals)
         assert (where / f"checkpoints/{middle}").exists() == (stops > 0)
-        ended, outcome = loop(fresh(stage), config, where, Signals())
+        ended, outcome = loop(stage, options, where, Signals())
         assert outcome["steps"] == len(stage.feeder.plan) > middle
         states.append(ended.replace(key=jax.random.key_data(ended.key)))
         found = logs.read_metrics(where / "metrics.jsonl")
@@ -354,11 +353,11 @@ def test_labels_are_added_to_nodes():
 @pytest.mark.parametrize("name", hetero_build.NETWORKS)
 def test_every_network_is_built_and_optimised(store, name):
     """By shapes alone, at the real sizes."""
-    config = load_config(str(ROOT / "configs/graph.py"))
-    config.graph.network, config.graph.kind = name, "hetero"
+    config = load_config(str(ROOT / "configs/graph.py:kind=hetero"))
+    config.graph.network = name
     graph = whole_graph(store, ["train"])
     tree = hetero.sample(graph, [0, 5], fanouts=(8, 4), seed=0, step=0)
-    net = build.graph_network(config, graph.widths)
+    net = hetero_build.hetero_network(config, graph.widths)
     init = partial(net.init_with_output, train=False)
     logits, variables = jax.eval_shape(init, jax.random.key(0), tree)
     assert logits.shape == (3,)
@@ -379,7 +378,7 @@ def test_controls_read_a_roots_own_nodes_alone(store):
     nodes = np.random.default_rng(0).normal(size=(len(tree.nodes["kind"]), 8))
     for name, places in {"mlp": (1, 2), "text": (2,)}.items():
         config = over_memes(store, **{"graph.network": name})
-        head = build.graph_network(config, graph.widths).head
+        head = hetero_build.hetero_network(config, graph.widths).head
         plain = tree._replace(nodes=nodes.astype(np.float32))
         variables = drawn(head.init, plain)
 
@@ -402,7 +401,7 @@ def test_controls_read_a_roots_own_nodes_alone(store):
         ({"graph.hetero.fanouts": (1, 1, 1, 1)}, "got 4 fan-outs.*at most 3"),
         ({"graph.hetero.distance": 16}, "got distance 16, expected 1 to 15"),
         ({"graph.hetero.most": 0}, "got most 0, expected at least 1"),
-        ({"graph.edge_fields": ("weight",)}, "graph.edge_fields=.*expected none"),
+        ({"graph.kind": "trained"}, "'trained' is switched on .*demo,kind=trained"),
     ],
 )
 def test_bad_input_is_named(store, tmp_path, changes, message):
@@ -417,7 +416,7 @@ def test_stores_that_do_not_do(tmp_path):
     memes = [json.loads(line) | {"caption": " "} for line in lines]
     path.write_text("".join(json.dumps(meme) + "\n" for meme in memes))
     with pytest.raises(ValueError, match="silent has no captions"):
-        build.graph_data(over_memes(where))
+        graph_stage.load(over_memes(where), None)
     where = write_shared(tmp_path / "unhashed")
     facts = json.loads((where / "store.json").read_text())
     for shard in range(3):
@@ -427,6 +426,6 @@ def test_stores_that_do_not_do(tmp_path):
     del facts["columns"]["hash"]
     (where / "store.json").write_text(json.dumps(facts))
     with pytest.raises(ValueError, match="unhashed has no column 'hash'"):
-        build.graph_data(over_memes(where))
+        graph_stage.load(over_memes(where), None)
     # One graph a meme needs none.
-    assert build.graph_data(tiny(where)).facts["sizes"] == SIZES
+    assert graph_stage.load(tiny(where), None).facts["sizes"] == SIZES

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from support import ROOT
 
-from memejax import build
-from memejax.build import modules
 from memejax.config import load_config
 from memejax.models import fusion, heads, image, resnet, vit, words
+from memejax.stages.parts import models
+from memejax.stages.parts.variables import transfer
 
 KEY = jax.random.key(0)
 B, K = 3, 6
@@ -75,7 +75,7 @@ def test_an_arm_with_text_takes_the_encoder_over(make):
     new = jax.tree.map(
         lambda s: jnp.zeros(s.shape, s.dtype), shapes(with_text, "classify")
     )
-    merged = build.transfer(old, new)
+    merged = transfer(old, new)
     assert "stem" in merged["batch_stats"]["arms_cnn"]["image_encoder"]
     for collection, tree in merged.items():
         for arm in ("arms_cnn", "arms_vit"):
@@ -204,7 +204,7 @@ def test_each_size_is_a_batch_of_its_own():
 def test_only_the_student_drops_paths():
     config = load_config(str(ROOT / "configs/dino.py"))
     config.pretrain.drop_path = 0.25
-    student, teacher = (modules.dino_arms(config, student=s) for s in (True, False))
+    student, teacher = (models.dino_arms(config, student=s) for s in (True, False))
     assert student.arms["vit"].image_encoder.drop_path == 0.25
     assert teacher.arms["vit"].image_encoder.drop_path == 0.0
     assert student.arms["cnn"] == teacher.arms["cnn"]

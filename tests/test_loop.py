@@ -8,20 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from memejax import build, logs, loop, profile, steps
+from memejax import logs, loop, profile, steps
 from memejax.data import plans
+from memejax.signals import Interrupted, Signals
+from memejax.stage import Evaluation, Measured, Refresh, Refreshed, Stage
 
-CONFIG = ConfigDict(
-    {
-        "name": "sums",
-        "preset": "demo",
-        "checkpoint": {"every": 4, "keep": 2},
-        "log": {"every": 5},
-        "profile": {"start": 0, "steps": 4},
-    }
-)
+OPTIONS = loop.LoopOptions(save_every=4, keep=2, log_every=5)
+
+
+def traced(start, steps):
+    """Options with a window in the profiler."""
+
+    def recorder(run_chunk, path):
+        title = f"sums, preset demo, {path.name}"
+        return profile.Recorder(
+            run_chunk, path, start=start, steps=steps, dtype="float32", title=title
+        )
+
+    return dataclasses.replace(OPTIONS, recorder=recorder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,17 +70,21 @@ def stage(total=20, size=1, measure=lambda x: {}, **more):
         average={},
         key=jax.random.key(0),
     )
-    return build.Stage(
-        state=jax.device_put(state, jax.local_devices()[0]),
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return Stage(
+        init=lambda: jax.device_put(state, device),
+        abstract=jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), state
+        ),
         run_chunk=jax.jit(run_chunk),
         feeder=Chunks(plan, size, []),
-        embed=lambda *_: {},
+        scoring=lambda split: None,
         **more,
     )
 
 
-def run(one, where, evaluation=None, signals=None, config=CONFIG):
-    return loop.loop(one, config, where, signals or loop.Signals(), evaluation)
+def run(one, path, evaluation=None, signals=None, options=OPTIONS):
+    return loop.loop(one, options, path, signals or Signals(), evaluation)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -99,29 +108,27 @@ def test_a_finished_stage_asks_for_nothing(tmp_path):
     assert float(state.params["sum"]) == again.feeder.plan.index.sum()
 
 
-def test_a_resumed_stage_has_one_state(tmp_path):
-    """What it was made with is given up, though its step donates nothing."""
-    signals = loop.Signals()
+def test_a_resumed_stage_makes_no_first_state(tmp_path):
+    """There may be no room for two, and checkpoints to start from may be gone."""
+    signals = Signals()
     signals.received = 15
-    with pytest.raises(loop.Interrupted):
+    with pytest.raises(Interrupted):
         run(stage(), tmp_path, signals=signals)
-    one, given_up = stage(), []
 
-    def run_chunk(state, rows):
-        given_up.extend(leaf.is_deleted() for leaf in jax.tree.leaves(one.state))
-        return one.run_chunk(state, rows)
+    def init():
+        raise AssertionError("a first state is made")
 
-    state, _ = run(dataclasses.replace(one, run_chunk=run_chunk), tmp_path)
-    assert given_up and all(given_up)
+    one = stage()
+    state, _ = run(dataclasses.replace(one, init=init), tmp_path)
     assert float(state.params["sum"]) == one.feeder.plan.index.sum()
 
 
 def test_the_saved_plan_is_followed_not_the_new_one(tmp_path):
     """A plan made from a model's scores cannot be made again."""
     first = stage()
-    signals = loop.Signals()
+    signals = Signals()
     signals.received = 15
-    with pytest.raises(loop.Interrupted) as caught:
+    with pytest.raises(Interrupted) as caught:
         run(first, tmp_path, signals=signals)
     assert caught.value.code == 128 + 15
     other = stage()
@@ -135,9 +142,9 @@ def test_averages_span_an_interruption(tmp_path):
     """Stopped after step 1 of 5 of a line: the line is that of a whole run."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run(stage(), whole)
-    signals = loop.Signals()
+    signals = Signals()
     signals.received = 2
-    with pytest.raises(loop.Interrupted):
+    with pytest.raises(Interrupted):
         run(stage(), cut, signals=signals)
     run(stage(), cut)
     lines = [logs.read_metrics(w / "metrics.jsonl") for w in (whole, cut)]
@@ -194,9 +201,9 @@ def scores(values):
 
     def measure(_):
         rating = next(remaining) / 10
-        return loop.Measured({"auroc/average": rating}, rating)
+        return Measured({"auroc/average": rating}, rating)
 
-    return loop.Evaluation(measure, "dev")
+    return Evaluation(measure, "dev")
 
 
 def test_early_stop_keeps_the_best(tmp_path, capsys):
@@ -218,13 +225,13 @@ def refreshing(size, at=(6, 14)):
         index[step:] = (
             int(state.params["sum"]) % 97 + np.arange(len(plan) - step)[:, None]
         )
-        return build.Refreshed(
+        return Refreshed(
             dataclasses.replace(plan, index=index),
             {"first": float(index[step, 0])},
             {"index": index},
         )
 
-    return stage(size=size, refresh=build.Refresh(at, draw))
+    return stage(size=size, refresh=Refresh(at, draw))
 
 
 @pytest.mark.parametrize("size", [1, 4])
@@ -261,15 +268,15 @@ def test_what_was_drawn_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_resuming_goes_on_with_the_plan_that_was_drawn(tmp_path, stop):
     """Stopped before, at and after a refresh: the same end."""
     whole, _ = run(refreshing(1), tmp_path / "whole")
-    signals = loop.Signals()
+    signals = Signals()
 
     def measure(state):
         signals.received = 15 if int(state.step) >= stop else 0
-        return loop.Measured({}, 0.0)
+        return Measured({}, 0.0)
 
     first = dataclasses.replace(refreshing(1), eval_every=1)
-    with pytest.raises(loop.Interrupted):
-        run(first, tmp_path / "cut", loop.Evaluation(measure, "dev"), signals=signals)
+    with pytest.raises(Interrupted):
+        run(first, tmp_path / "cut", Evaluation(measure, "dev"), signals=signals)
     state, outcome = run(refreshing(1), tmp_path / "cut")
     assert outcome["steps"] == 20
     assert float(state.params["sum"]) == float(whole.params["sum"])
@@ -277,9 +284,8 @@ def test_resuming_goes_on_with_the_plan_that_was_drawn(tmp_path, stop):
 
 def test_a_window_in_the_profiler_changes_nothing(tmp_path):
     state, outcome = run(stage(size=3), tmp_path / "plain")
-    config = CONFIG.copy_and_resolve_references()
-    config.profile.start = 5
-    seen, told = run(stage(size=3), tmp_path / "seen", config=config)
+    options = traced(start=5, steps=4)
+    seen, told = run(stage(size=3), tmp_path / "seen", options=options)
     assert seen.params == state.params
     assert told["steps"] == outcome["steps"] == 20
     assert not (tmp_path / "plain/profile.json").exists()
@@ -317,7 +323,5 @@ def test_a_first_call_is_in_no_window(tmp_path):
 
 
 def test_a_window_before_the_first_step_is_refused(tmp_path):
-    config = CONFIG.copy_and_resolve_references()
-    config.profile.start, config.profile.steps = 3, 0
     with pytest.raises(ValueError, match="profile.steps=0"):
-        run(stage(), tmp_path, config=config)
+        run(stage(), tmp_path, options=traced(start=3, steps=0))

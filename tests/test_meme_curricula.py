@@ -4,36 +4,39 @@ import numpy as np
 import pytest
 from support import tiny
 
-from memejax import build, dataset, logs, scores, train
+from memejax import datasets, logs, metrics, train
 from memejax.checkpoint import Checkpoints
+from memejax.stages import finetune
+from memejax.stages.parts import curricula
+from memejax.stages.parts.training import devices
 
 SHORT = {
     "stages": ("finetune",),
     "finetune.steps": 6,
     "finetune.eval_every": 6,
     "checkpoint.every": 2,
-    "curriculum.warmup": 2,
-    "curriculum.refresh": 2,
 }
 
 
 def saved_plan(where, config, **more):
     """The plan of the last checkpoint of fine-tuning."""
-    stage = build.finetune(
-        config, dataset.load(config, where), seed=0, mesh=build.mesh(config), **more
+    stage = finetune.make(
+        config, datasets.load(config, where), seed=0, mesh=devices(config), **more
     )
     with Checkpoints(where / "0/finetune/checkpoints", keep=2) as saves:
-        return saves.restore(stage.state, step=saves.latest).plan["index"]
+        return saves.restore(stage.abstract, step=saves.latest).plan["index"]
 
 
 def test_dsac_draws_memes_by_the_scores_of_then(tmp_path):
     config = tiny(
+        "curriculum=dsac",
         **SHORT
         | {
-            "curriculum.kind": "dsac",
+            "curriculum.warmup": 2,
+            "curriculum.refresh": 2,
             "curriculum.score": "bald",
             "curriculum.ratio": 8.0,
-        }
+        },
     )
     train.run(config, tmp_path)
     lines = logs.read_metrics(tmp_path / "0/finetune/metrics.jsonl")
@@ -51,14 +54,8 @@ def test_dsac_draws_memes_by_the_scores_of_then(tmp_path):
 
 
 def test_bac_ranks_memes_by_a_baseline_of_its_own(tmp_path):
-    config = tiny(
-        **SHORT
-        | {
-            "curriculum.kind": "bac",
-            "curriculum.score": "loss",
-            "curriculum.favour": "hard",
-        }
-    )
+    leaves = {"curriculum.score": "loss", "curriculum.favour": "hard"}
+    config = tiny("curriculum=bac", **SHORT | leaves)
     train.run(config, tmp_path)
     u = np.load(tmp_path / "0/baseline/uncertainty.npy")
     index = saved_plan(tmp_path, config, curriculum=config.curriculum, uncertainty=u)
@@ -70,17 +67,17 @@ def test_bac_ranks_memes_by_a_baseline_of_its_own(tmp_path):
 
 def test_uncertainty_of_a_committee_by_hand():
     proba = {"a": np.array([0.5, 1.0, 0.9]), "b": np.array([0.5, 0.0, 0.9])}
-    proba[scores.AVERAGE] = np.mean(list(proba.values()), axis=0)
+    proba[metrics.AVERAGE] = np.mean(list(proba.values()), axis=0)
     labels = np.array([1, 1, 0])
-    entropy = scores.uncertainty("entropy", proba, labels)
+    entropy = curricula.uncertainty("entropy", proba, labels)
     h = -(0.9 * np.log(0.9) + 0.1 * np.log(0.1))
     np.testing.assert_allclose(entropy, [np.log(2), np.log(2), h], rtol=1e-4)
     # Both are undecided about the first; about the second they disagree.
-    bald = scores.uncertainty("bald", proba, labels)
+    bald = curricula.uncertainty("bald", proba, labels)
     np.testing.assert_allclose(bald, [0, np.log(2), 0], atol=1e-4)
-    loss = scores.uncertainty("loss", proba, labels)
+    loss = curricula.uncertainty("loss", proba, labels)
     np.testing.assert_allclose(loss, -np.log([0.5, 0.5, 0.1]), rtol=1e-4)
     with pytest.raises(ValueError, match="it needs two of them"):
-        scores.uncertainty("bald", {"a": proba["a"]}, labels)
+        curricula.uncertainty("bald", {"a": proba["a"]}, labels)
     with pytest.raises(ValueError, match="unknown score 'luck'"):
-        scores.uncertainty("luck", proba, labels)
+        curricula.uncertainty("luck", proba, labels)

@@ -4,6 +4,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from memejax import metrics
+from memejax.metrics import reports
 
 RNG = np.random.default_rng(4)
 LABELS = RNG.integers(0, 2, 200)
@@ -124,7 +125,7 @@ def test_one_class_has_no_area():
 
 @pytest.mark.parametrize("block", [10**6, 1000])
 def test_interval_is_the_naive_bootstraps(monkeypatch, block):
-    monkeypatch.setattr(metrics, "_BLOCK", block)
+    monkeypatch.setattr(reports, "_BLOCK", block)
     proba, labels = PROBA[:60], LABELS[:60]
     rng, areas = np.random.default_rng(7), []
     for _ in range(100):

@@ -112,7 +112,8 @@ def test_a_device_a_core():
 
 
 DISPATCH = """
-from memejax import parallel
+from memejax import command_line, parallel
+command_line.prepare()
 import jax.numpy as jnp
 mesh = parallel.mesh(4)
 
@@ -158,7 +159,11 @@ def test_four_fake_devices_do_not_wait_for_each_other_forever():
 def test_threads_for_fake_devices(given, expected):
     names = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "PJRT_NPROC")
     environment = {k: v for k, v in os.environ.items() if k not in names}
-    program = "import memejax.parallel, os; print(os.environ.get('PJRT_NPROC'))"
+    program = (
+        "import os; from memejax import command_line, parallel; "
+        "assert os.environ.get('PJRT_NPROC') in (None, '60'); "
+        "command_line.prepare(); print(os.environ.get('PJRT_NPROC'))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=environment | given,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from memejax.report import pictures
+from memejax.explain import pictures
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (3, 20, 30, 3), np.uint8)

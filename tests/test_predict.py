@@ -113,8 +113,8 @@ def test_command_on_one_meme_and_on_a_folder(
     # The one that is compiled already; the test above loads its own.
     monkeypatch.setattr(command, "load_predictor", lambda *_, **__: predictor)
     expected = scored(run)[1]
-    where = [f"--workdir={run}", "--seed=0"]
-    command.main([*where, f"--image={memes[3].image}", f"--text={memes[3].text}"])
+    common = [f"--workdir={run}", "--seed=0"]
+    command.main([*common, f"--image={memes[3].image}", f"--text={memes[3].text}"])
     said = capsys.readouterr().out
     assert f"P(hateful) {expected[3]:.4f}" in said
     assert ("not hateful at 0.5" in said) == (expected[3] <= 0.5)
@@ -129,9 +129,9 @@ def test_command_on_one_meme_and_on_a_folder(
     out = tmp_path / "out.csv"
     rest = [f"--input={folder}", f"--output={out}"]
     with pytest.raises(SystemExit, match=r"1\.PNG: has no caption(.|\n)*2\.PNG"):
-        command.main([*where, *rest])
+        command.main([*common, *rest])
     (folder / asked.CAPTIONS).write_text(captions)
-    command.main([*where, *rest])
+    command.main([*common, *rest])
     assert metrics.read_predictions(out)[0] == ["1.PNG", "2.PNG"]
     close(metrics.read_predictions(out)[1], expected[1:3])
     # The same captions from elsewhere, one path of them absolute.
@@ -143,12 +143,12 @@ def test_command_on_one_meme_and_on_a_folder(
 
 
 def test_command_refuses(run, predictor, memes, tmp_path, monkeypatch):
-    where = [f"--workdir={run}"]
+    common = [f"--workdir={run}"]
     with pytest.raises(SystemExit, match="unknown arm 'rnn': expected one of average"):
-        command.main([*where, f"--image={memes[0].image}", "--text=", "--arm=rnn"])
+        command.main([*common, f"--image={memes[0].image}", "--text=", "--arm=rnn"])
     monkeypatch.setattr(command, "load_predictor", lambda *_, **__: predictor)
     with pytest.raises(SystemExit, match="has no caption: give --text"):
-        command.main([*where, f"--image={memes[0].image}"])
+        command.main([*common, f"--image={memes[0].image}"])
     gone = dataclasses.replace(memes[0], image=f"{tmp_path}/nothing.png")
     with pytest.raises(
         BadRecordsError, match=r"dev_seen\.jsonl:1: .*nothing\.png is mis"
@@ -163,11 +163,11 @@ def test_command_refuses(run, predictor, memes, tmp_path, monkeypatch):
     file.write_text("\n".join(json.dumps(line) for line in lines))
     out = tmp_path / "out.csv"
     with pytest.raises(SystemExit, match=r"in\.jsonl:2: image .*bad\.png is not an"):
-        command.main([*where, f"--input={file}", f"--output={out}"])
+        command.main([*common, f"--input={file}", f"--output={out}"])
     assert not out.exists()
     for usage in (["--input=a"], ["--image=a", "--captions=b"], ["--text=a"], []):
         with pytest.raises(SystemExit) as stopped:
-            command.main([*where, *usage])
+            command.main([*common, *usage])
         assert stopped.value.code == 2
 
 
@@ -181,7 +181,9 @@ def test_command_refuses(run, predictor, memes, tmp_path, monkeypatch):
         ('{"img": "a.png"}', "a.png has no caption"),
         ('{"img": "a.png", "text": 3}', "text is 3"),
         ('{"img": "a.png", "text": "\\ud800"}', "half a surrogate pair"),
-        ('"\xff"', "UTF-8"),
+        ('{"img": "", "text": "a"}', "img is '', expected the path of a picture"),
+        ('{"img": "a.png", "text": null}', "a.png has no caption"),
+        ('"\xff"', "is not UTF-8: .* at byte 1"),
     ],
 )
 def test_bad_lines(tmp_path, line, reason):
@@ -190,6 +192,22 @@ def test_bad_lines(tmp_path, line, reason):
     file.write_bytes(f"{good}\n\n{line}\n".encode("latin-1"))
     with pytest.raises(BadRecordsError, match=rf"memes\.jsonl:3: .*{reason}"):
         asked.from_jsonl(file, captions=True)
+
+
+def test_ids_and_paths_are_taken_as_they_are(tmp_path):
+    """Where a data set's records would be refused."""
+    file = tmp_path / "memes.jsonl"
+    file.write_text(
+        '{"img": "../a.png", "text": "", "id": 2.5, "label": [7]}\n'
+        '{"img": "/b.png", "text": "x", "id": true}\n'
+    )
+    found = [
+        (meme.id, meme.image, meme.label, meme.line)
+        for meme in asked.from_jsonl(file, captions=True)
+    ]
+    above = str(tmp_path.parent / "a.png")
+    assert found == [("2.5", above, -1, 1), ("True", "/b.png", -1, 2)]
+    assert len(read_jsonl(file, root=tmp_path, split=SPLIT)[1]) == 2
 
 
 def test_captions_that_nothing_reads(tmp_path):

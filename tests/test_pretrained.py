@@ -8,14 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from support import ROOT, TINY, tiny
+from support import ROOT, shrunk, tiny
 from tokenizers import Tokenizer
 from weights_support import golden, save
 
-from memejax import build, dataset, train
-from memejax.build import modules, variables
+from memejax import datasets, train
 from memejax.config import load_config
 from memejax.data import text
+from memejax.stages import pretrain
+from memejax.stages.parts import models, variables
+from memejax.stages.parts.pretrained import CheckpointError, adopt
+from memejax.stages.parts.training import devices
 
 CLASSES = 7
 # The classifiers' names in the two architectures, and their widths in golden files.
@@ -59,7 +62,7 @@ def test_encoders_start_from_checkpoints(tmp_path):
         }
     )
     said = []
-    config = build.adopt(given, said.append)
+    config = adopt(given, said.append)
     assert [line.split(",")[0] for line in said] == [
         "weights.image_vit: huggingface vit",
         "weights.text: huggingface bert",
@@ -70,15 +73,15 @@ def test_encoders_start_from_checkpoints(tmp_path):
     assert (config.model.text.hidden, config.model.text.max_length) == (24, 12)
     assert config.model.text.dropout == given.model.text.dropout
     assert config.model.image.cnn.to_dict() == given.model.image.cnn.to_dict()
-    assert modules.image_encoder(config, "vit").eps == 1e-6
-    assert modules.normalization(config, "vit") == dict(
+    assert models.image_encoder(config, "vit").eps == 1e-6
+    assert models.normalization(config, "vit") == dict(
         mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)
     )
-    assert modules.normalization(config, "cnn")["mean"] == (0.485, 0.456, 0.406)
+    assert models.normalization(config, "cnn")["mean"] == (0.485, 0.456, 0.406)
 
-    data = dataset.load(config, tmp_path)
+    data = datasets.load(config, tmp_path)
     assert data.vocabulary == 50
-    params = build.pretrain(config, data, seed=0, mesh=build.mesh(config)).state.params
+    params = pretrain.make(config, data, seed=0, mesh=devices(config)).init().params
     name = "embeddings.word_embeddings.weight"
     words = next(v for k, v in tensors.items() if k.endswith(name))
     for arm in ("arms_cnn", "arms_vit"):
@@ -103,12 +106,12 @@ def test_what_a_run_says_goes_before_what_a_checkpoint_says(tmp_path):
             "model.image.vit.normalization": "imagenet",
         }
     )
-    adopted = build.adopt(config)
+    adopted = adopt(config)
     assert adopted.data.tokenizer == str(tmp_path / "own")
-    assert modules.normalization(adopted, "vit")["mean"] == (0.485, 0.456, 0.406)
+    assert models.normalization(adopted, "vit")["mean"] == (0.485, 0.456, 0.406)
     # A vocabulary that the word table has no rows for.
     with pytest.raises(ValueError, match="the tokenizer has 60 entries, .* 50"):
-        modules.fusion_arms(adopted, 60)
+        models.fusion_arms(adopted, 60)
 
 
 def test_a_checkpoint_of_another_kind_is_told(tmp_path):
@@ -118,22 +121,22 @@ def test_a_checkpoint_of_another_kind_is_told(tmp_path):
         ("weights.image_cnn", "expected resnet"),
     ):
         with pytest.raises(ValueError, match=f"^{leaf}=.* is a vit .*{expected}"):
-            build.adopt(tiny(**{leaf: str(tmp_path)}))
+            adopt(tiny(**{leaf: str(tmp_path)}))
     config = tiny()
-    assert build.adopt(config) is config
+    assert adopt(config) is config
 
 
 def test_pictures_may_have_the_size_of_the_checkpoint(tmp_path):
     save(tmp_path, "vit")
     zero = {"data.image_size": 0, "arms": ("vit",)}
     config = tiny(**zero, **{"weights.image_vit": str(tmp_path)})
-    assert build.adopt(config).data.image_size == 12
+    assert adopt(config).data.image_size == 12
     with pytest.raises(ValueError, match="and none is named"):
-        build.adopt(tiny(**zero))
+        adopt(tiny(**zero))
     preprocessing = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": None}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessing))
     with pytest.raises(ValueError, match="which say .*None.*: set it"):
-        build.adopt(config)
+        adopt(config)
 
 
 def save_classifier(folder, arm, *, classes=CLASSES):
@@ -151,16 +154,13 @@ def save_classifier(folder, arm, *, classes=CLASSES):
 
 
 def cass_config(**changes):
-    config = load_config(str(ROOT / "configs/cass.py"))
-    config.update_from_flattened_dict(
-        TINY | {"pretrain.head.out": CLASSES, "weights.heads": True} | changes
-    )
-    return build.adopt(config)
+    changes = {"pretrain.head.out": CLASSES, "weights.heads": True} | changes
+    return adopt(shrunk(load_config(str(ROOT / "configs/cass.py")), **changes))
 
 
 def zeros_of(config):
     """The arms' variables, all of them zero."""
-    arms = modules.image_arms(config)
+    arms = models.image_arms(config)
     image = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
     made = jax.eval_shape(
         lambda: arms.init(
@@ -259,7 +259,7 @@ def test_a_run_from_a_bad_checkpoint_ends_at_once(damage, said, tmp_path, monkey
     else:
         name = "nobody/has-this"
     config = tiny(**{"weights.text": str(name), "data.text_length": 12})
-    with pytest.raises(build.CheckpointError, match=f"^weights.text={name}: .*{said}"):
+    with pytest.raises(CheckpointError, match=f"^weights.text={name}: .*{said}"):
         train.run(config, tmp_path / "run")
     assert not (tmp_path / "executed").exists()
 

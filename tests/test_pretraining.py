@@ -5,17 +5,18 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from support import ROOT, TINY
+from support import ROOT, shrunk
 from weights_support import save
 
-from memejax import build, dataset, folder, losses, train
+from memejax import datasets, losses, train
 from memejax.config import load_config
+from memejax.stages import finetune, pretrain, probe
+from memejax.stages.parts.training import devices
 
 PICTURES = {
     "data.name": "pictures",
     "data.synthetic.train": 64,
     "data.synthetic.test": 32,
-    "stages": ("pretrain", "probe"),
     "probe.k": 5,
 }
 SMALL = {
@@ -33,14 +34,12 @@ SMALL = {
 }
 
 
-def small(name, **changes):
+def small(name, text="then=probe", **changes):
     """A config's demo, but for its sizes, on pictures."""
-    config = load_config(str(ROOT / f"configs/{name}.py"))
-    known = folder.flatten(config.to_dict())
-    leaves = {k: v for k, v in TINY.items() if k in known}
-    leaves |= PICTURES | SMALL[name] | changes
-    config.update_from_flattened_dict(leaves)
-    return config
+    config = load_config(str(ROOT / f"configs/{name}.py:{text}"))
+    return shrunk(
+        config, **(PICTURES if "probe" in config else {}) | SMALL[name] | changes
+    )
 
 
 @pytest.mark.parametrize("name", ["cass", "dino"])
@@ -66,20 +65,14 @@ def test_pretraining_and_probe(tmp_path, name):
 
 def test_an_embedding_is_an_example_s_own(tmp_path):
     """Whatever its batch: a part of a split gives those rows of the whole."""
-    from memejax import evaluate
-
     config = small("cass")
-    data = dataset.load(config, tmp_path)
-    mesh = build.mesh(config)
-    stage = build.pretrain(config, data, seed=0, mesh=mesh)
-    split, weights = data.splits["test"], stage.state.weights()
-    whole = evaluate.embed(
-        stage.embed, weights, build.scoring_feeder(config, split, mesh)
-    )
+    data = datasets.load(config, tmp_path)
+    mesh = devices(config)
+    stage = pretrain.make(config, data, seed=0, mesh=mesh)
+    split, weights = data.splits["test"], stage.init().weights()
+    whole = probe.embed(stage.embed, weights, stage.scoring(split))
     rows = np.array([1, 5, 30])
-    part = evaluate.embed(
-        stage.embed, weights, build.part_feeder(config, split, rows, mesh)
-    )
+    part = probe.embed(stage.embed, weights, stage.scoring(split.take(rows)))
     assert len(whole["vit"]) == 32
     for arm in ("cnn", "vit"):
         np.testing.assert_allclose(part[arm], whole[arm][rows], rtol=1e-5, atol=1e-6)
@@ -88,6 +81,7 @@ def test_an_embedding_is_an_example_s_own(tmp_path):
 def test_what_is_fine_tuned_of_dino_is_the_teacher(tmp_path):
     config = small(
         "dino",
+        "then=finetune",
         **{
             "data.name": "memes",
             "stages": ("pretrain", "finetune"),
@@ -95,15 +89,15 @@ def test_what_is_fine_tuned_of_dino_is_the_teacher(tmp_path):
             "finetune.steps": 4,
         },
     )
-    data = dataset.load(config, tmp_path)
-    mesh = build.mesh(config)
-    stage = build.pretrain(config, data, seed=0, mesh=mesh)
-    state = stage.state
+    data = datasets.load(config, tmp_path)
+    mesh = devices(config)
+    stage = pretrain.make(config, data, seed=0, mesh=mesh)
+    state = stage.init()
     for _, batch in itertools.islice(stage.feeder.chunks(0), 3):
         state, _ = stage.run_chunk(state, batch)
     start = jax.device_get(state.weights())
-    fine = build.finetune(config, data, seed=0, mesh=mesh, start=state.weights())
-    taken = fine.state.params["arms_vit"]["image_encoder"]["patch"]["kernel"]
+    fine = finetune.make(config, data, seed=0, mesh=mesh, start=state.weights)
+    taken = fine.init().params["arms_vit"]["image_encoder"]["patch"]["kernel"]
     teacher = start["params"]["arms_vit"]["image_encoder"]["patch"]["kernel"]
     student = state.params["arms_vit"]["image_encoder"]["patch"]["kernel"]
     np.testing.assert_array_equal(taken, teacher)
@@ -113,8 +107,8 @@ def test_what_is_fine_tuned_of_dino_is_the_teacher(tmp_path):
 def test_published_cass_has_a_name_for_its_collapse(tmp_path):
     """The verdict names the arm and the figure."""
     config = small("cass")
-    data = dataset.load(config, tmp_path)
-    stage = build.pretrain(config, data, seed=0, mesh=build.mesh(config))
+    data = datasets.load(config, tmp_path)
+    stage = pretrain.make(config, data, seed=0, mesh=devices(config))
     panel = losses.collapse_panel(np.ones((8, 4), np.float32))
     collapsed, why = stage.is_collapsed({k: float(v) for k, v in panel.items()})
     assert collapsed and "std 0.000" in why
@@ -128,7 +122,6 @@ def test_published_cass_has_a_name_for_its_collapse(tmp_path):
         ("cass", {"model.image.vit.name": "vitt"}, "unknown model.image.vit.name"),
         ("cass", {"arms": ("cnn",)}, r"CASS compares two arms, got arms=\('cnn',\)"),
         ("cass", {"arms": ("rnn",)}, "unknown arm 'rnn': choose one of .*cnn.*vit"),
-        ("cass", {"pretrain.average.kind": "mean"}, "averaging must be 'ema' or 'swa'"),
         ("cass", {"data.image_size": 20}, "do not divide into the patches of 8"),
         ("cass", {"pretrain.optimizer.rule": "adagrad"}, "adagrad"),
         ("dino", {"pretrain.augment.local_size": 32}, "local_size is 32, and crops"),
@@ -142,9 +135,9 @@ def test_published_cass_has_a_name_for_its_collapse(tmp_path):
 )
 def test_bad_numbers_are_told_before_compilation(tmp_path, name, changes, message):
     config = small(name, **changes)
-    data = dataset.load(config, tmp_path)
+    data = datasets.load(config, tmp_path)
     with pytest.raises(ValueError, match=message):
-        build.pretrain(config, data, seed=0, mesh=build.mesh(config))
+        pretrain.make(config, data, seed=0, mesh=devices(config))
 
 
 def test_a_checkpoint_of_another_architecture(tmp_path):
@@ -156,17 +149,22 @@ def test_a_checkpoint_of_another_architecture(tmp_path):
         train.run(config, tmp_path / "run")
 
 
+def test_an_unknown_average_is_told(tmp_path):
+    config = small("cass", "average=ema", **{"pretrain.average.kind": "mean"})
+    data = datasets.load(config, tmp_path)
+    with pytest.raises(ValueError, match="averaging must be 'ema' or 'swa'"):
+        pretrain.make(config, data, seed=0, mesh=devices(config))
+
+
 def test_pictures_cannot_be_fine_tuned(tmp_path):
-    config = small("cass")
-    data = dataset.load(config, tmp_path)
+    config = small("cass", "then=finetune", **{"data.name": "pictures"})
+    data = datasets.load(config, tmp_path)
     with pytest.raises(ValueError, match="fine-tuning is of memes"):
-        build.finetune(config, data, seed=0, mesh=build.mesh(config))
+        finetune.make(config, data, seed=0, mesh=devices(config))
 
 
 def test_one_arm_alone_can_be_fine_tuned(tmp_path):
     config = load_config(str(ROOT / "configs/supervised.py"))
-    known = folder.flatten(config.to_dict())
-    leaves = {k: v for k, v in TINY.items() if k in known} | {"finetune.steps": 4}
-    config.update_from_flattened_dict(leaves | {"arms": ("cnn",)})
+    config = shrunk(config, **{"finetune.steps": 4, "arms": ("cnn",)})
     results = train.run(config, tmp_path)
     assert set(results["summary"]["test_unseen"]) == {"cnn", "average", "constant"}

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from memejax import probes
+from memejax.metrics import probes
 
 RNG = np.random.default_rng(3)
 

@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 from support import ROOT, tiny
 
-from memejax import dataset, logs, loop, metrics, parallel, train
+from memejax import datasets, logs, metrics, parallel, train
 from memejax.data import plans
 from memejax.feeders import StreamFeeder
 from memejax.parallel.meeting import meet
+from memejax.signals import Interrupted, Signals
 
 # Captions alone, to compile less; Adam would make 1e-4 of a rounding of 1e-7.
 CONFIG = {
@@ -46,10 +47,12 @@ import dataclasses, json, os, shutil, signal, sys
 from absl import flags
 sys.path.insert(0, sys.argv.pop(1))
 from support import tiny
-from memejax import build, loop, parallel, processes, train
+from memejax import parallel, process_flags, train
+from memejax.signals import Interrupted
+from memejax.stages import finetune
 where, config, term_at = sys.argv[1], tiny(**json.loads(sys.argv[2])), int(sys.argv[3])
 flags.FLAGS(sys.argv[:1] + sys.argv[4:])
-made = build.finetune
+made = finetune.make
 
 def fine_tuning(number, at):
     # Process 1 sends itself a signal at an update.
@@ -61,20 +64,20 @@ def fine_tuning(number, at):
                 os.kill(os.getpid(), number)
             return stage.run_chunk(state, chunk)
         return dataclasses.replace(stage, run_chunk=run_chunk)
-    build.finetune = make
+    finetune.make = make
 
-with processes.joined():
+with process_flags.joined():
     assert (parallel.count(), parallel.mesh().size, parallel.mesh(1).size) == (2, 4, 2)
     assert parallel.from_first({"first": parallel.is_first()}) == {"first": True}
     fine_tuning(signal.SIGTERM, term_at)
     try:
         train.run(config, where + "/whole")
-    except loop.Interrupted as stopped:
+    except Interrupted as stopped:
         print("stopped with", stopped.code, flush=True)
     if parallel.is_first():
         shutil.copytree(where + "/whole", where + "/killed")
     parallel.sync("copied")
-    build.finetune = made
+    finetune.make = made
     train.run(config, where + "/whole")
     fine_tuning(signal.SIGKILL, 5)
     train.run(config, where + "/killed")
@@ -414,10 +417,10 @@ def test_a_second_signal_ends_one_of_several_at_once(monkeypatch, capfd):
         raise EndedError(status)
 
     monkeypatch.setattr(os, "_exit", leave)
-    with loop.Signals() as signals:
+    with Signals() as signals:
         os.kill(os.getpid(), signal.SIGINT)
         assert signals.received == signal.SIGINT
-        with pytest.raises(loop.Interrupted) as alone:
+        with pytest.raises(Interrupted) as alone:
             os.kill(os.getpid(), signal.SIGTERM)
         assert alone.value.code == 143 and capfd.readouterr().err == ""
         monkeypatch.setattr(parallel, "count", lambda: 2)
@@ -448,6 +451,6 @@ def test_a_feeder_gives_the_plan_row_by_row():
 
 def test_others_find_the_built_in_memes():
     config = tiny()
-    found = dataset.as_written(config, pathlib.Path("run"))
+    found = datasets.as_written(config, pathlib.Path("run"))
     assert found.data.root == "run/memes" and config.data.root is None
-    assert dataset.as_written(found, pathlib.Path("other")) is found
+    assert datasets.as_written(found, pathlib.Path("other")) is found

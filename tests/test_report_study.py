@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from memejax import significance
+from memejax.metrics import significance
 from memejax.report.study import (
     Arm,
     Correlations,

@@ -10,13 +10,16 @@ from graph_support import TINY as GRAPH_TINY
 from graph_support import write_store
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
-from support import ROOT, TINY
+from support import ROOT, TINY, shrunk
 
-from memejax import build, folder, loop, metrics, train
+from memejax import folder, metrics, train
+from memejax.config import load_config
 from memejax.report.paper_table import Spread
 from memejax.reproduce import __main__ as command_line
 from memejax.reproduce import command, figures, rows, runs
 from memejax.reproduce import features as stored_features
+from memejax.signals import Interrupted
+from memejax.stages.parts.choices import RUNTIME
 from memejax.train.results import summary
 
 PROBA = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97])
@@ -25,7 +28,8 @@ LABELS = np.array([0, 0, 1, 0, 0, 1, 1, 0, 1, 0])
 
 def fake_config(name):
     """What `load_config` gives, with leaves enough."""
-    file, _, preset = name.partition(":")
+    file, _, text = name.partition(":")
+    preset = text.split(",")[0]
     config = ConfigDict()
     config.name, config.preset = pathlib.Path(file).stem, preset
     config.seed, config.seeds = 7, 3
@@ -50,11 +54,11 @@ class Runner:
         self.config = None
 
     def __call__(self, config, workdir):
-        path = folder.claim(workdir, config.to_dict(), build.RUNTIME)
+        path = folder.claim(workdir, config.to_dict(), RUNTIME)
         name = f"{path.parent.name}/{path.name}"
         self.ran.append(name)
         if self.stop_at == len(self.ran):
-            raise loop.Interrupted(143)
+            raise Interrupted(143)
         self.config = config
         folder.write_json(path / "results.json", self.results(config, name))
         return {}
@@ -247,7 +251,7 @@ def test_shards_together_make_the_table(runner, tmp_path):
 
 def test_an_interrupted_table_goes_on(runner, tmp_path):
     runner.stop_at = 3
-    with pytest.raises(loop.Interrupted):
+    with pytest.raises(Interrupted):
         command.reproduce("table1", workdir=tmp_path, seeds=1)
     assert "2 of 4 seeds are in." in (tmp_path / "table1.html").read_text()
     stopped = runner.ran[-1]
@@ -453,7 +457,10 @@ def test_a_real_run(monkeypatch, tmp_path):
     only = {"cass_mm": rows.METHODS["cass_mm"]}
     monkeypatch.setattr(rows, "METHODS", only)
     monkeypatch.chdir(ROOT)
-    leaves = {leaf: str(value) for leaf, value in TINY.items()} | {
+    monkeypatch.setattr(runs, "load_config", lambda name: shrunk(load_config(name)))
+    named = ("model.image.", "model.text.")
+    sizes = {k: str(v) for k, v in TINY.items() if not k.startswith(named)}
+    leaves = sizes | {
         "stages": "('finetune', 'evaluate')",
         "finetune.steps": "2",
         "finetune.eval_every": "2",

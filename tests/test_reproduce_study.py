@@ -42,7 +42,8 @@ def test_arms_are_distinct_and_the_family_is_the_declared_one(data):
 @pytest.mark.parametrize("data", sorted(arms.SETUPS))
 def test_every_arm_has_a_config_of_the_same_updates(tmp_path, data):
     root = str(tmp_path) if arms.SETUPS[data].files else None
-    base = command.base_config(data, seeds=3, root=root, leaves=TINY)
+    leaves = TINY | {"model.network": "perceptron"}
+    base = command.base_config(data, seeds=3, root=root, leaves=leaves)
     for arm in arms.arms(data, steps=8):
         config = command.arm_config(base, arm, tmp_path)
         assert config.train.steps == (16 if arm.name == "uniform-twice" else 8)

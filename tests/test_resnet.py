@@ -20,6 +20,8 @@ PARAMETERS = {
     "resnet18": 9_408 + 128 + 147_968 + 525_568 + 2_099_712 + 8_393_728,
     "resnet34": 21_284_672,
     "resnet50": 23_508_032,
+    # Stem, then stages of one block; the last two have shortcuts.
+    "resnet_demo": 1_600 + 18_560 + 57_728 + 230_144,
 }
 
 IMAGES: Any = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype(np.float32)

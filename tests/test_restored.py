@@ -59,23 +59,27 @@ def test_no_finished_run(run, tmp_path):
     (tmp_path / "run" / "config.json").write_text(config)
     refuses("not finished: there is no results.json(.|\n)*it resumes")
     results = json.loads((run / "results.json").read_text())
+    shutil.copy(run / "environment.json", tmp_path / "run")
 
     def write(value):
         (tmp_path / "run" / "results.json").write_text(json.dumps(value))
 
-    write({"errors": 0})
+    write({"errors": 0, "seeds": {}})
     refuses("trains no classifier of memes")
     write(results)
     refuses("has the seeds 0, asked for 3", seed=3)
     refuses("which gave the run's test scores, is not there")
     write(results | {"seeds": {"0": {"pretrain": {}}}})
     refuses("ran the stages pretrain: expected one with finetune")
-    write(results | {"seeds": {"0": {"graph": {}, "evaluate": {}}}})
+    write(results | {"seeds": {"0": {"graph": {}, "evaluate": {"splits": {}}}}})
+    features = json.loads(config)
+    del features["arms"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(features))
     refuses("ran the stages graph, evaluate: expected one with finetune")
 
 
 def test_config_and_results_need_no_checkpoint(run, tmp_path):
-    for name in ("config.json", "results.json"):
+    for name in ("config.json", "environment.json", "results.json"):
         shutil.copy(run / name, tmp_path)
     config, results = read_finished(tmp_path)
     assert (config.name, list(config.arms)) == ("cass_mm", ["cnn", "vit"])

@@ -11,8 +11,10 @@ import jax
 import numpy as np
 from support import ROOT, tiny
 
-from memejax import build, dataset, logs, train
+from memejax import datasets, logs, train
 from memejax.checkpoint import Checkpoints
+from memejax.stages import finetune
+from memejax.stages.parts.training import devices
 
 
 def lines_without_clock(path):
@@ -24,10 +26,10 @@ def lines_without_clock(path):
 
 def last_state(where, config, seed=0):
     """The raw arrays of the last checkpoint of a fine-tuning stage."""
-    data = dataset.load(config, where)
-    stage = build.finetune(config, data, seed=seed, mesh=build.mesh(config))
+    data = datasets.load(config, where)
+    stage = finetune.make(config, data, seed=seed, mesh=devices(config))
     with Checkpoints(where / str(seed) / "finetune/checkpoints", keep=2) as saves:
-        state = saves.restore(stage.state, step=saves.latest).state
+        state = saves.restore(stage.abstract, step=saves.latest).state
     return jax.device_get(state.replace(key=jax.random.key_data(state.key)))
 
 

@@ -14,7 +14,7 @@ from memejax.curriculum.gradients import (
     expected_gradient_length,
     last_layer_gradient_length,
 )
-from memejax.curriculum.passes import (
+from memejax.curriculum.mc_dropout import (
     bald,
     mc_dropout,
     predictive_variance,

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from memejax import significance
-from memejax.significance import equivalent, holm, in_words, verdict
+from memejax.metrics import significance
+from memejax.metrics.significance import equivalent, holm, in_words, verdict
 
 FEW = settings(max_examples=30, deadline=None, derandomize=True)
 

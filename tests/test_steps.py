@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from memejax import parallel, steps, views
+from memejax import parallel, steps
+from memejax.steps import views
 
 B, D, K = 8, 4, 3
 KEY = jax.random.key(0)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from memejax import graphs
-from memejax.graphs import store
-from memejax.graphs.shards import columns
-from memejax.graphs.store import different_parts, open_store, store_key
-from memejax.graphs.store_writer import OtherStoreError, StoreWriter
+from memejax.store import read
+from memejax.store.read import different_parts, open_store, store_key
+from memejax.store.shards import columns
+from memejax.store.write import OtherStoreError, StoreWriter
 
 K, T = 3, 4
 PARTS = {"data": "a digest", "image": {"size": 24, "dtype": "float32"}}
@@ -173,7 +173,7 @@ def test_without_what_is_optional(tmp_path):
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[2])
-from memejax.graphs import shards
+from memejax.store import shards
 from test_store import write
 
 whole = shards.save_file
@@ -210,10 +210,10 @@ def test_killed_while_writing(tmp_path):
 def test_damaged_shards(tmp_path):
     made, whole = write(tmp_path / "one")
     other, _ = write(tmp_path / "other", parts=PARTS | {"image": {"size": 48}})
-    paths = [store.shard_path(made.folder, i) for i in range(3)]
+    paths = [read.shard_path(made.folder, i) for i in range(3)]
     os.truncate(paths[0], paths[0].stat().st_size - 10)
     paths[1].unlink()
-    paths[2].write_bytes(store.shard_path(other.folder, 2).read_bytes())
+    paths[2].write_bytes(read.shard_path(other.folder, 2).read_bytes())
     with pytest.raises(ValueError) as error:
         open_store(made.folder)
     for said in ("3 of 3", "cut short", "no shard", "shard of another store"):
@@ -239,7 +239,7 @@ def test_values_that_are_not_finite(tmp_path):
         with pytest.raises(ValueError, match=f"column {name} has NaN or infinity in 1"):
             made.write(2, last | {name: bad})
     # And in a file that something else wrote.
-    path = store.shard_path(tmp_path, 2)
+    path = read.shard_path(tmp_path, 2)
     bad = last["text"].copy()
     bad[:] = np.nan
     save_file(load_file(path) | {"text": bad}, path)

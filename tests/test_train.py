@@ -1,5 +1,6 @@
 """The whole job on tiny models: stages, files, errors."""
 
+import dataclasses
 import gc
 import json
 import math
@@ -16,21 +17,23 @@ from ml_collections import ConfigDict
 from support import tiny
 
 from memejax import (
-    build,
-    dataset,
+    datasets,
     evaluate,
     folder,
     logs,
     loop,
     metrics,
     parallel,
-    scores,
+    scoring,
     train,
 )
 from memejax.checkpoint import Checkpoints
+from memejax.signals import Interrupted, Signals
+from memejax.stages import context, finetune, pretrain
+from memejax.stages.parts import curricula, training
+from memejax.stages.parts.training import devices
 from memejax.train import results as of_run
-from memejax.train import stages
-from memejax.train.context import Context
+from memejax.train.run import run_seed
 from memejax.train.starts import Starts
 
 
@@ -126,12 +129,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     config = tiny(**{"pretrain.optimizer.groups.cnn.lr": 1e30, "checkpoint.every": 1})
     with pytest.raises(loop.NonFiniteLossError, match=r"the loss is nan at step \d+"):
         train.run(config, tmp_path)
-    data = dataset.load(config, tmp_path)
-    stage = build.pretrain(config, data, seed=0, mesh=build.mesh(config))
+    data = datasets.load(config, tmp_path)
+    stage = pretrain.make(config, data, seed=0, mesh=devices(config))
     with Checkpoints(tmp_path / "0/pretrain/checkpoints", keep=2) as saves:
         assert saves.latest is not None
         latest = saves.latest
-        state = saves.restore(stage.state, step=latest).state
+        state = saves.restore(stage.abstract, step=latest).state
     assert int(state.step) == latest >= 1
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
 
@@ -143,7 +146,6 @@ def test_early_stop_and_best_checkpoint(tmp_path):
             # Frozen: no evaluation after the first can be better.
             "finetune.optimizer.groups.cnn.lr": 0.0,
             "finetune.optimizer.groups.vit.lr": 0.0,
-            "model.image.cnn.stem": "patch4",
             "finetune.eval_every": 2,
             "finetune.patience": 2,
         }
@@ -177,19 +179,26 @@ def test_two_seeds_and_their_summary(tmp_path):
 
 @pytest.fixture
 def left(monkeypatch):
-    """How many arrays of pretraining's last state live as fine-tuning begins."""
+    """How many arrays of pretraining's last state live when fine-tuning has its own."""
     counts, refs = [], []
 
-    def watched(stage, config, where, *rest):
-        if where.name == "finetune" and refs:
-            gc.collect()
-            counts.append(sum(ref() is not None for ref in refs))
-        state, outcome = loop.loop(stage, config, where, *rest)
-        if where.name == "pretrain":
+    def watched(stage, options, path, *rest):
+        def init():
+            state = first()
+            if refs:
+                gc.collect()
+                counts.append(sum(ref() is not None for ref in refs))
+            return state
+
+        first = stage.init
+        if path.name == "finetune":
+            stage = dataclasses.replace(stage, init=init)
+        state, outcome = loop.loop(stage, options, path, *rest)
+        if path.name == "pretrain":
             refs.extend(map(weakref.ref, jax.tree.leaves(state)))
         return state, outcome
 
-    monkeypatch.setattr(stages, "loop", watched)
+    monkeypatch.setattr(context, "loop", watched)
     return counts
 
 
@@ -229,12 +238,14 @@ def test_unknown_choices_name_the_options(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (("evaluate", "pretrain"), "in this order"),
-        (("pretrain", "train"), "stages must be some of"),
-        (("finetune", "probe"), "in this order"),
-        (("probe", "finetune"), "name both in stages"),
-        (("finetune", "graph"), "graph goes with evaluate alone"),
-        (("classify", "evaluate"), "classify goes alone"),
+        ((), "expected some of"),
+        (("pretrain", "train"), "expected some of .*'pretrain', 'probe'"),
+        (("evaluate", "pretrain"), "evaluate may stand after finetune or after graph"),
+        (("finetune", "probe"), "probe may stand after pretrain$"),
+        (("probe", "finetune"), "probe may stand after pretrain$"),
+        (("finetune", "graph"), "graph may stand first$"),
+        (("classify", "evaluate"), "evaluate may stand after finetune"),
+        (("pretrain", "pretrain"), "pretrain may stand first$"),
     ],
 )
 def test_wrong_stages_are_told_before_the_folder_is_taken(tmp_path, wrong, message):
@@ -254,10 +265,10 @@ def test_stages_of_one_process_leave_the_folder_free(tmp_path, monkeypatch, alon
 def test_seconds_and_memory_are_of_all_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(logs, "peak_memory", lambda: 3.0)
     with (
-        pytest.raises(loop.Interrupted),
+        pytest.raises(Interrupted),
         Starts(tmp_path, began=time.perf_counter() - 100),
     ):
-        raise loop.Interrupted(143)
+        raise Interrupted(143)
     monkeypatch.setattr(logs, "peak_memory", lambda: 1.0)
     taken = Starts(tmp_path, began=time.perf_counter() - 50).taken()
     assert 150 <= taken["seconds"] < 160 and taken["peak_memory_gb"] == 3.0
@@ -270,12 +281,16 @@ def test_seconds_are_at_least_those_of_the_stages():
         "0": {"pretrain": {"seconds": 100.0}, "evaluate": {"splits": {}}},
         "1": {"finetune": {"seconds": 80.5}},
     }
-    for found, seconds in [
-        ({"seeds": of_seeds}, 180.5),
-        ({"errors": {}, "seconds": 95.5}, 95.5),
-        ({"errors": {}, "seconds": 10.0}, 90.0),
+    of_seeds["0"]["evaluate"] = {"scored": 16}
+    data = types.SimpleNamespace(facts={}, dev="dev_seen")
+    for by_seed, together, seconds in [
+        (of_seeds, False, 180.5),
+        ({"0": {"train": {"errors": {}, "seconds": 95.5}}}, True, 95.5),
+        ({"0": {"train": {"errors": {}, "seconds": 10.0}}}, True, 90.0),
     ]:
-        given = of_run.gather(tiny(), {}, found=found, taken=taken)
+        given = of_run.gather(
+            tiny(), data, by_seed=by_seed, together=together, taken=taken
+        )
         assert given["seconds"] == seconds and given["peak_memory_gb"] == 1.0
 
 
@@ -285,25 +300,32 @@ def test_a_baseline_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         write(b"NUMPY")
         raise OSError("no space")
 
-    def trained(stage, config, where, signals):
-        where.mkdir(parents=True, exist_ok=True)
+    def trained(stage, options, path, *rest):
+        path.mkdir(parents=True, exist_ok=True)
         return types.SimpleNamespace(weights=dict), {}
 
-    monkeypatch.setattr(stages, "loop", trained)
-    monkeypatch.setattr(build, "scoring_feeder", lambda *_: None)
-    monkeypatch.setattr(scores, "probabilities", lambda *_: {})
-    monkeypatch.setattr(scores, "uncertainty", lambda *_: np.arange(4.0))
-    made = types.SimpleNamespace(predict=None)
-    monkeypatch.setattr(build, "finetune", lambda *_, **more: made)
-    section = {"kind": "bac", "favour": "easy", "score": "entropy"}
+    monkeypatch.setattr(context, "loop", trained)
+    monkeypatch.setattr(scoring, "probabilities", lambda *_: {})
+    monkeypatch.setattr(curricula, "uncertainty", lambda *_: np.arange(4.0))
+    made = types.SimpleNamespace(predict=None, scoring=lambda _: None)
+    monkeypatch.setattr(finetune, "make", lambda *_, **more: made)
+    section = tiny("curriculum=bac").curriculum
     config = ConfigDict({"stages": ("finetune",), "curriculum": section})
     train_split = types.SimpleNamespace(labels=np.zeros(4))
     data = types.SimpleNamespace(splits={"train": train_split})
-    context = Context(config, data, build.mesh(tiny()), 0, tmp_path, loop.Signals())
+    around = context.Context(
+        config=config,
+        data=data,
+        mesh=devices(tiny()),
+        seed=0,
+        folder=tmp_path,
+        signals=Signals(),
+        options=loop.LoopOptions(save_every=1, keep=1, log_every=1),
+    )
     with monkeypatch.context() as broken:
         broken.setattr(np, "save", cut)
         with pytest.raises(OSError, match="no space"):
-            stages.run_seed(context)
+            run_seed(around)
     assert not (tmp_path / "baseline/uncertainty.npy").exists()
 
 
@@ -313,15 +335,16 @@ def test_an_evaluation_that_was_cut_off_is_made_again(finished, tmp_path, monkey
     shutil.copytree(whole, where)
     for name in ("results.json", "starts.json", "0/evaluate/outcome.json"):
         (where / name).unlink()
-    seen = []
 
-    def watched(context, stage, **folders):
-        seen.append(stage.state)
-        return best(context, stage, **folders)
+    def made(*_):
+        raise AssertionError("a first state is made")
 
-    best = stages.best_on_splits
-    monkeypatch.setattr(stages, "best_on_splits", watched)
+    # The best checkpoint's variables lie on the devices alone.
+    monkeypatch.setattr(training, "starting", refusing(training.starting, made))
     again = train.run(tiny(), where)
     assert again["summary"] == results["summary"]
-    # The best checkpoint's variables lie there alone.
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(seen))
+
+
+def refusing(starting, init):
+    """`starting`, but for the first state."""
+    return lambda *args, **more: (starting(*args, **more)[0], init)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memejax import augment, views
+from memejax import augment
+from memejax.steps import views
 
 B = 8
 KEY = jax.random.key(0)

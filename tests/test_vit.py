@@ -17,16 +17,17 @@ TINY = dict(hidden=16, layers=2, heads=2, mlp=32, patch=4, grid=3)
 IMAGES: Any = np.random.default_rng(0).normal(size=(8, 12, 12, 3)).astype(np.float32)
 
 
-def formula(d, mlp):
-    """Parameters at patch 16 and grid 14: patch map, CLS, positions, blocks, norm."""
+def formula(d, mlp, layers=12, patch=16):
+    """Parameters at grid 14: patch map, CLS, positions, blocks, norm."""
     block = 4 * (d * d + d) + (d * mlp + mlp) + (mlp * d + d) + 4 * d
-    return (16 * 16 * 3 * d + d) + d + 197 * d + 12 * block + 2 * d
+    return (patch * patch * 3 * d + d) + d + 197 * d + layers * block + 2 * d
 
 
 PARAMETERS = {
     "vit_tiny": formula(192, 768),
     "vit_small": formula(384, 1536),
     "vit_base": 85_798_656,
+    "vit_demo": formula(96, 192, layers=4, patch=8),
 }
 
 

@@ -35,10 +35,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from memejax import build, classify, curriculum, loop, parallel
+from memejax import curriculum, parallel
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
+from memejax.command_line import prepare
 from memejax.config import load_config
+from memejax.datasets import labelled
+from memejax.loop import LoopOptions, loop
+from memejax.signals import Signals
+from memejax.stages import classify
+from memejax.stages.parts.small_classifier import make_classifier
 
 PARTS = ("one", "ten", "dsac", "draws")
 BATCH, EPOCH, LR = 32, 312, 0.01
@@ -53,6 +59,7 @@ def main() -> None:
     # What a process of one part is started with.
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    prepare()
     if options.part is not None:
         figures = _part(options.part, options.pairs, options.steps)
         pairs.write(f"curriculum: {options.part}", figures, options.out)
@@ -116,13 +123,12 @@ def _config(seeds: int, steps: int, kind: str):
 def _ours(seeds: int, steps: int) -> Callable[[], float]:
     """Seed-updates/s of a run's updates, plans and transfers included."""
     config = _config(seeds, steps, "uniform")
-    stage = build.classifier(config, classify.load(config), seeds=range(seeds)).stage
-    mesh = parallel.devices_for_seeds(seeds)
-    # The first state is given up when it is trained.
-    start = jax.device_get(_untyped(stage.state))
+    mesh = classify.devices(config)
+    data = labelled.load(config, range(seeds))
+    stage = classify.make(config, data, seed=0, mesh=mesh)
 
     def run() -> float:
-        state = _typed(parallel.put_batch(mesh, start))
+        state = stage.init()
         began = time.perf_counter()
         for _, chunk in stage.feeder.chunks(0):
             state, values = stage.run_chunk(state, chunk)
@@ -130,14 +136,6 @@ def _ours(seeds: int, steps: int) -> Callable[[], float]:
         return seeds * steps / (time.perf_counter() - began)
 
     return run
-
-
-def _untyped(state: Any) -> Any:
-    return state.replace(key=jax.random.key_data(state.key))
-
-
-def _typed(state: Any) -> Any:
-    return state.replace(key=jax.random.wrap_key_data(state.key))
 
 
 def _best_threads(steps: int) -> tuple[Callable[[], float], int]:
@@ -161,7 +159,7 @@ def _torch(steps: int) -> Callable[[], float]:
     from torch import nn
 
     config = _config(1, steps, "uniform")
-    data = classify.load(config)
+    data = labelled.load(config, range(1))
     rows = data.train[0]
     pixels = torch.from_numpy(data.images[rows].reshape(len(rows), -1)).float() / 255
     pixels = (pixels - pixels.mean()) / pixels.std()
@@ -195,26 +193,23 @@ def _dsac(count: int, steps: int) -> dict[str, Any]:
     def runner(kind: str, folder: pathlib.Path) -> Callable[[], float]:
         config = _config(10, steps, kind)
         config.train.eval_every = steps
-        data = classify.load(config)
-        made = build.classifier(config, data, seeds=range(10))
-        mesh = parallel.devices_for_seeds(10)
-        start = jax.device_get(_untyped(made.stage.state))
+        data, mesh = labelled.load(config, range(10)), classify.devices(config)
+        made = make_classifier(config, data, seeds=range(10), mesh=mesh)
+        options = LoopOptions(
+            config.checkpoint.every, config.checkpoint.keep, config.log.every
+        )
 
         def run() -> float:
-            state = _typed(parallel.put_batch(mesh, start))
+            state = made.stage.init()
             where = folder / f"{kind}{next(numbers)}"
             began = time.perf_counter()
-            loop.loop(
-                dataclasses.replace(made.stage, state=state),
-                config,
-                where,
-                signals,
-            )
+            fresh = dataclasses.replace(made.stage, init=lambda: state)
+            loop(fresh, options, where, signals)
             return 10 * steps / (time.perf_counter() - began)
 
         return run
 
-    with tempfile.TemporaryDirectory() as where, loop.Signals() as signals:
+    with tempfile.TemporaryDirectory() as where, Signals() as signals:
         folder = pathlib.Path(where)
         figures = pairs.in_turn(
             runner("dsac", folder), runner("replacement", folder), pairs=count

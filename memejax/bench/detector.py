@@ -30,6 +30,7 @@ import numpy as np
 from memejax.bench import pairs, tables
 from memejax.bench.command_line import Parser
 from memejax.bench.peers import Peer
+from memejax.command_line import prepare
 
 CLASSES, CANDIDATES, PROPOSALS = 91, 1000, 1000
 STAGES = (3, 4, 6, 3)
@@ -39,6 +40,7 @@ _SCRIPT = pathlib.Path(__file__).with_name("torchvision_peer.py")
 def main() -> None:
     """The command line."""
     options = _options()
+    prepare()
     tensors = random_tensors(shapes())
     picture = make_picture(options.side)
     settings = {

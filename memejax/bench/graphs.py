@@ -28,6 +28,7 @@ import optax
 from memejax import graphs, steps
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
+from memejax.command_line import prepare
 from memejax.data import plans
 from memejax.graphs.stacked import stack
 from memejax.models import gnn
@@ -45,6 +46,7 @@ def main() -> None:
     )
     parser.names("--network", NETWORKS, default=NETWORKS, text="of %(choices)s")
     options = parser.parse_args()
+    prepare()
     memes, labels = make_memes()
     found: dict[str, Any] = {}
     there = importlib.util.find_spec("torch_geometric") is not None

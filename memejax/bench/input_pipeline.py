@@ -23,6 +23,7 @@ from PIL import Image, ImageFilter
 
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
+from memejax.command_line import prepare
 from memejax.data import pipeline, plans
 
 
@@ -122,6 +123,7 @@ def _options() -> argparse.Namespace:
 def main() -> None:
     """The command line."""
     options = _options()
+    prepare()
     how = dict(size=options.size, batch=options.batch, workers=options.workers)
     with tempfile.TemporaryDirectory() as folder:
         paths = make_files(pathlib.Path(folder), options.images, options.format)

@@ -30,6 +30,7 @@ import numpy as np
 
 from memejax.bench import pairs, pretraining, tables, usage
 from memejax.bench.command_line import Parser
+from memejax.command_line import prepare
 
 
 def main() -> None:
@@ -117,13 +118,11 @@ def cell(batch: int, workers: int, options: argparse.Namespace) -> dict[str, Any
     Raises:
       ValueError: if the memes do not fill a batch, or the devices cannot share it.
     """
-    from absl import flags
-
-    # grain's worker processes read absl's flags.
-    flags.FLAGS.mark_as_parsed()
+    prepare()
     import jax
 
-    from memejax import build, dataset, parallel
+    from memejax import datasets, parallel
+    from memejax.stages import pretrain
 
     mesh = parallel.mesh(options.devices)
     parallel.check_batch(mesh, batch)
@@ -137,7 +136,7 @@ def cell(batch: int, workers: int, options: argparse.Namespace) -> dict[str, Any
             workers=workers,
             root=options.root,
         )
-        data = dataset.load(config, pathlib.Path(where))
+        data = datasets.load(config, pathlib.Path(where))
         steps = len(data.splits["train"].ids) // batch
         if not steps or options.epochs < 1:
             raise ValueError(
@@ -145,9 +144,9 @@ def cell(batch: int, workers: int, options: argparse.Namespace) -> dict[str, Any
                 f"{options.epochs} epochs, expected at least one of each"
             )
         config.pretrain.steps = (1 + options.epochs) * steps
-        stage = build.pretrain(config, data, seed=0, mesh=mesh)
+        stage = pretrain.make(config, data, seed=0, mesh=mesh)
         # One stream, as in a run: workers start once, and read on between epochs.
-        chunks, state = stage.feeder.chunks(0), stage.state
+        chunks, state = stage.feeder.chunks(0), stage.init()
 
         def epoch() -> float:
             nonlocal state

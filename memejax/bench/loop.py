@@ -20,10 +20,15 @@ import time
 
 import jax
 
-from memejax import build, dataset, loop, parallel
+from memejax import datasets
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
+from memejax.command_line import prepare
 from memejax.config import load_config
+from memejax.loop import LoopOptions, loop
+from memejax.signals import Signals
+from memejax.stages import pretrain
+from memejax.stages.parts.training import devices
 
 
 def main() -> None:
@@ -31,28 +36,32 @@ def main() -> None:
     parser = Parser("loop", __doc__, pairs=3)
     parser.number("--steps", 200, text="training steps in one run of a side")
     options = parser.parse_args()
+    prepare()
     config = load_config("configs/cass_mm.py:demo")
     config.pretrain.steps = options.steps
     config.pretrain.optimizer.warmup = 0
-    with tempfile.TemporaryDirectory() as where, loop.Signals() as signals:
+    with tempfile.TemporaryDirectory() as where, Signals() as signals:
         path = pathlib.Path(where)
-        data = dataset.load(config, path)
-        mesh = build.mesh(config)
-        stage = build.pretrain(config, data, seed=0, mesh=mesh)
+        data = datasets.load(config, path)
+        mesh = devices(config)
+        stage = pretrain.make(config, data, seed=0, mesh=mesh)
         _, batch = next(iter(stage.feeder.chunks(0)))
         runs = iter(range(1000))
+        saving = LoopOptions(
+            config.checkpoint.every, config.checkpoint.keep, config.log.every
+        )
 
         def through_the_loop() -> float:
-            start = parallel.put_state(mesh, stage.state)
-            fresh = dataclasses.replace(stage, state=start)
+            start = stage.init()
+            fresh = dataclasses.replace(stage, init=lambda: start)
             began = time.perf_counter()
             # The progress lines belong to the loop, but not on this console.
             with contextlib.redirect_stdout(io.StringIO()):
-                loop.loop(fresh, config, path / f"run{next(runs)}", signals)
+                loop(fresh, saving, path / f"run{next(runs)}", signals)
             return options.steps / (time.perf_counter() - began)
 
         def bare() -> float:
-            state = parallel.put_state(mesh, stage.state)
+            state = stage.init()
             began = time.perf_counter()
             for _ in range(options.steps):
                 state, metrics = stage.run_chunk(state, batch)

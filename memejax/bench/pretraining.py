@@ -55,18 +55,20 @@ def cass(
     if size not in SIZES:
         raise ValueError(f"got size {size!r}, expected one of {SIZES}")
     if size == "tiny":
-        config = load_config("configs/cass_mm.py:demo")
+        config = load_config("configs/cass_mm.py:demo").unlock()
+        # Sizes that go before those of the networks' names.
         config.update_from_flattened_dict(TINY)
     else:
-        config = load_config("configs/cass_mm.py:paper")
+        config = load_config("configs/cass_mm.py:paper").unlock()
         # The longest caption of the challenge; the preset is wider.
         config.data.text_length = 88
         # DistilBERT's, not that of the few words of the built-in captions.
-        with config.model.text.unlocked():
-            config.model.text.vocab_size = 30522
+        config.model.text.vocab_size = 30522
+        # The preset has no built-in memes.
+        config.data.synthetic = dict(concepts=4)
     config.data.root = root
     config.data.synthetic.update(train=memes, dev=4, test=4)
     config.pretrain.update(batch=batch, steps=steps, epochs=None)
     config.pretrain.optimizer.warmup = 0
     config.pipeline.update(cache="none", threads=threads, workers=workers)
-    return config
+    return config.lock()

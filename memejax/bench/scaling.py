@@ -34,6 +34,7 @@ import numpy as np
 from memejax.bench import pairs, pretraining, tables
 from memejax.bench.command_line import Parser
 from memejax.bench.scaling_model import KINDS, efficiency
+from memejax.command_line import prepare
 
 INPUTS = ("synthetic", "real")
 _ASK = "import jax; print(jax.default_backend(), jax.local_device_count())"
@@ -151,6 +152,7 @@ def measured(counts: Sequence[int], options: argparse.Namespace) -> dict[str, An
     Raises:
       ValueError: if there are fewer devices, or they cannot share a batch evenly.
     """
+    prepare()
     import jax
 
     with tempfile.TemporaryDirectory() as where:
@@ -244,7 +246,8 @@ class _Case:
     ):
         import jax
 
-        from memejax import build, dataset, parallel
+        from memejax import datasets, parallel
+        from memejax.stages import pretrain
 
         self.devices, self.batch, self._steps = devices, batch, options.steps
         config = pretraining.cass(
@@ -257,14 +260,15 @@ class _Case:
         folder.mkdir()
         mesh = parallel.mesh(devices)
         parallel.check_batch(mesh, batch)
-        stage = build.pretrain(config, dataset.load(config, folder), seed=0, mesh=mesh)
+        data = datasets.load(config, folder)
+        stage = pretrain.make(config, data, seed=0, mesh=mesh)
         self._feeder, self._run, self._state = (
             stage.feeder,
             stage.run_chunk,
-            stage.state,
+            stage.init(),
         )
         self._batch = next(iter(stage.feeder.chunks(0, 1)))[1]
-        self.parameters = sum(x.size for x in jax.tree.leaves(stage.state.params))
+        self.parameters = sum(x.size for x in jax.tree.leaves(stage.abstract.params))
 
     def seconds(self, kind: str) -> float:
         """Of a step, with input of a kind."""

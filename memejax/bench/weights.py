@@ -36,6 +36,7 @@ import numpy as np
 
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
+from memejax.command_line import prepare
 
 # model_type, which is the folder's name too -> attributes of our module.
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--side", choices=tuple(SIDES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    prepare()
     if options.side is not None:
         print(json.dumps(_measured(SIDES[options.side], pathlib.Path(options.folder))))
         return

@@ -4,8 +4,9 @@
     p = curriculum.sampling_probs(u, favour="easy", max_ratio=10.0, min_temperature=0.0)
     index = curriculum.draw_plan(key, p, steps=100, batch=32)      # [100, 32]
 
-    scores.py     of probabilities; passes.py of several passes with dropout;
-                  gradients.py expected gradient length; toy.py what they see
+    scores.py     of probabilities; mc_dropout.py of several passes with dropout;
+                  gradients.py expected gradient length; toy.py what they see;
+                  by_name.py all of them by name
     sampling.py   scores -> probabilities; draws.py probabilities -> indices;
                   diagnostics.py what they do
     tasks.py      BAC: scores -> ranks -> tasks -> pools and updates
@@ -15,6 +16,11 @@ References:
   McWilliam, Automatic curriculum learning for deep models using active learning, 2018.
 """
 
+from memejax.curriculum.by_name import SCORES as SCORES
+from memejax.curriculum.by_name import Committee as Committee
+from memejax.curriculum.by_name import (
+    committee_uncertainty as committee_uncertainty,
+)
 from memejax.curriculum.diagnostics import achieved_ratio as achieved_ratio
 from memejax.curriculum.diagnostics import class_shares as class_shares
 from memejax.curriculum.diagnostics import (
@@ -36,10 +42,10 @@ from memejax.curriculum.gradients import (
 from memejax.curriculum.gradients import (
     last_layer_gradient_length as last_layer_gradient_length,
 )
-from memejax.curriculum.passes import bald as bald
-from memejax.curriculum.passes import mc_dropout as mc_dropout
-from memejax.curriculum.passes import predictive_variance as predictive_variance
-from memejax.curriculum.passes import vote_entropy as vote_entropy
+from memejax.curriculum.mc_dropout import bald as bald
+from memejax.curriculum.mc_dropout import mc_dropout as mc_dropout
+from memejax.curriculum.mc_dropout import predictive_variance as predictive_variance
+from memejax.curriculum.mc_dropout import vote_entropy as vote_entropy
 from memejax.curriculum.sampling import sampling_probs as sampling_probs
 from memejax.curriculum.sampling import temperature as temperature
 from memejax.curriculum.sampling import temperature_search as temperature_search

@@ -17,6 +17,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from memejax.data.images import MAX_PIXELS, Progress, check_all
+from memejax.data.records import BadRecord as BadRecord
+from memejax.data.records import BadRecordsError as BadRecordsError
+from memejax.data.records import Meme as Meme
+from memejax.data.records import read_jsonl as read_jsonl
 
 # The last three are the names of the challenge's first phase.
 SPLITS = (
@@ -28,52 +32,6 @@ SPLITS = (
     "dev",
     "test",
 )
-
-# At most this many records are spelled out in an error's message.
-SHOWN = 20
-
-
-@dataclass(frozen=True)
-class Meme:
-    """One usable record: `image` is an absolute path, `label` -1 where unknown."""
-
-    id: str
-    image: str
-    text: str
-    label: int
-    split: str
-    file: str
-    line: int
-
-
-@dataclass(frozen=True)
-class BadRecord:
-    """One record that cannot be used; line 0 stands for the file as a whole."""
-
-    file: str
-    line: int
-    id: str | None
-    reason: str
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.reason}"
-
-
-class BadRecordsError(ValueError):
-    """Records that cannot be used, all of them in `records`."""
-
-    def __init__(self, root: str, records: Sequence[BadRecord]):
-        super().__init__(root, records)
-        self.root = root
-        self.records = list(records)
-
-    def __str__(self) -> str:
-        lines = [f"{self.root}: {len(self.records)} bad records:"]
-        lines += [f"  {record}" for record in self.records[:SHOWN]]
-        if len(self.records) > SHOWN:
-            lines.append(f"  ... and {len(self.records) - SHOWN} more")
-        return "\n".join(lines)
 
 
 class MissingDataError(FileNotFoundError, ValueError):
@@ -126,121 +84,6 @@ def find_splits(root: str) -> dict[str, str]:
         f"no split file in {root!r}: looked for "
         f"{', '.join(f'{name}.jsonl' for name in SPLITS)}{hint}"
     )
-
-
-class _RecordError(Exception):
-    """A record that cannot be used, while its line is being read."""
-
-
-def _string(record: dict, name: str) -> str:
-    value = record[name]
-    if not isinstance(value, str):
-        raise _RecordError(f"{name} is {value!r:.80}, expected a string")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        # JSON may escape half of a surrogate pair; no tokenizer takes that.
-        raise _RecordError(
-            f"{name} is no valid Unicode (half a surrogate pair)"
-        ) from None
-    return value
-
-
-def _id(record: dict) -> str:
-    if "id" not in record:
-        raise _RecordError("field 'id' is missing")
-    value = record["id"]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise _RecordError(f"id is {value!r:.80}, expected an integer or a string")
-    return _string(record, "id")
-
-
-def _label(record: dict) -> int:
-    value = record.get("label")
-    if value is None:
-        return -1
-    if (type(value) is int and value in (0, 1)) or value in ("0", "1"):
-        return int(value)
-    raise _RecordError(
-        f"label is {value!r:.80}, expected 0 (not hateful), 1 (hateful), or no label"
-    )
-
-
-def _image_path(root: str, img: str) -> str:
-    """The image's real path; `root` is a real path itself."""
-    if not img or "\0" in img:
-        raise _RecordError(f"img is {img!r}, expected a path below the data folder")
-    if os.path.isabs(img):
-        raise _RecordError(
-            f"img {img!r} is absolute, expected a path below the data folder"
-        )
-    path = os.path.realpath(os.path.join(root, img))
-    if os.path.commonpath([root, path]) != root:
-        raise _RecordError(f"img {img!r} leads outside the data folder (to {path})")
-    return path
-
-
-def _parse(line: bytes) -> dict:
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _RecordError(
-            f"is not UTF-8: {error.reason} at byte {error.start}"
-        ) from None
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _RecordError(f"is not JSON: {error}") from None
-    if not isinstance(record, dict):
-        raise _RecordError(
-            f"is {type(record).__name__} {text.strip()!r:.80}, expected a JSON object"
-        )
-    return record
-
-
-def read_jsonl(
-    path: str, *, root: str, split: str
-) -> tuple[list[Meme], list[BadRecord]]:
-    """Reads one jsonl file; the images are not opened.
-
-    `label` is 0, 1, "0" or "1"; absent or null, it is unknown. `id` is an integer or
-    a string. `text` may be empty. Blank lines are skipped.
-
-    Args:
-        path: the file.
-        root: the folder that `img` is relative to and may not leave.
-        split: the name for `Meme.split`.
-
-    Returns:
-        (memes, bad records), each in the file's order.
-    """
-    memes: list[Meme] = []
-    bad: list[BadRecord] = []
-    name = os.path.basename(path)
-    root = os.path.realpath(root)
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if not line.strip():
-                continue
-            meme_id = None
-            try:
-                record = _parse(line)
-                meme_id = _id(record)
-                for required in ("img", "text"):
-                    if required not in record:
-                        raise _RecordError(f"field {required!r} is missing")
-                text = _string(record, "text")
-                label = _label(record)
-                image = _image_path(root, _string(record, "img"))
-            except _RecordError as error:
-                bad.append(BadRecord(name, number, meme_id, str(error)))
-            else:
-                memes.append(Meme(meme_id, image, text, label, split, name, number))
-    return memes, bad
 
 
 def _image_reasons(
@@ -316,8 +159,8 @@ def collect(
             if meme.image not in reasons:
                 usable.append(meme)
                 continue
-            where = os.path.relpath(meme.image, real_root)
-            reason = f"image {where} {reasons[meme.image]}"
+            shown = os.path.relpath(meme.image, real_root)
+            reason = f"image {shown} {reasons[meme.image]}"
             broken.append(BadRecord(meme.file, meme.line, meme.id, reason))
         # Last, so that a record whose image is broken does not displace a later
         # one of the same id that can be used.

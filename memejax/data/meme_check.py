@@ -10,16 +10,9 @@ from itertools import combinations
 
 import numpy as np
 
-from memejax.data.hateful_memes import (
-    SHOWN,
-    BadRecord,
-    Meme,
-    MissingDataError,
-    collect,
-    find_splits,
-    id_key,
-)
+from memejax.data.hateful_memes import MissingDataError, collect, find_splits, id_key
 from memejax.data.images import MAX_PIXELS, Progress
+from memejax.data.records import SHOWN, BadRecord, Meme
 
 
 @dataclass(frozen=True)

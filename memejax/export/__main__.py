@@ -6,9 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from absl import logging
-
-from memejax import logs
+from memejax import command_line, logs
 from memejax.export.folder import export
 from memejax.export.program import PRECISIONS
 
@@ -16,8 +14,7 @@ from memejax.export.program import PRECISIONS
 def main(argv: Sequence[str] | None = None) -> None:
     """Exports what the arguments name."""
     options = _parser().parse_args(argv)
-    # orbax narrates at INFO; what the user is to read is printed.
-    logging.set_verbosity(logging.WARNING)
+    command_line.prepare()
     # These errors speak to the user, who has no need of a traceback.
     try:
         parts = export(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,9 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 import memejax
-from memejax import build, folder
-from memejax.build.modules import normalization
-from memejax.models import distilbert, resnet, vit
+from memejax import folder, models
 from memejax.report.loading import Part
+from memejax.stages.parts.models import fusion_arms, normalization
 from memejax.weights import checkpoint
 from memejax.weights.configs import (
     Architecture,
@@ -42,6 +41,13 @@ _SIZES = {
     ),
     "distilbert": ("vocab_size", "hidden", "layers", "heads", "mlp", "max_length"),
 }
+# Whether a module is one that transformers has, by the same names.
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "resnet": lambda module: module.stem == "imagenet",
+    "vit": lambda module: True,
+    # Theirs has this eps and no other.
+    "distilbert": lambda module: module.eps == 1e-12,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Encoder:
 
     arm: str
     part: str
-    module: nn.Module
+    module: models.Encoder
     variables: Mapping[str, Tree]
     preprocessing: Preprocessing | None
 
@@ -83,7 +89,7 @@ def split(
       "params/arms_cnn/fusion_layer/kernel". A text encoder that arms share stands
       under each of them.
     """
-    modules = build.fusion_arms(config, vocabulary).arms
+    modules = fusion_arms(config, vocabulary).arms
     params = variables["params"]
     holders = {
         part: [name for name in config.arms if part in params.get(f"arms_{name}", {})]
@@ -111,20 +117,14 @@ def split(
 
 
 def preprocessing(config: ConfigDict, arm: str) -> Preprocessing:
-    """What an arm's image encoder is given of a picture."""
+    """Preprocessing of pictures for an arm's image encoder."""
     return Preprocessing(**normalization(config, arm), size=config.data.image_size)
 
 
-def architecture(module: nn.Module) -> Architecture | None:
-    """What transformers can compute in the module's place, None if nothing."""
-    if isinstance(module, resnet.ResNet) and module.stem == "imagenet":
-        name = "resnet"
-    elif isinstance(module, vit.ViT):
-        name = "vit"
-    # Theirs has this eps and no other.
-    elif isinstance(module, distilbert.DistilBert) and module.eps == 1e-12:
-        name = "distilbert"
-    else:
+def architecture(module: models.Encoder) -> Architecture | None:
+    """The architecture in transformers that computes the same, None without one."""
+    name = module.family
+    if name not in _FITS or not _FITS[name](module):
         return None
     sizes = {key: getattr(module, key) for key in _SIZES[name]}
     if name == "resnet":
@@ -133,17 +133,17 @@ def architecture(module: nn.Module) -> Architecture | None:
     return Architecture(name, sizes)
 
 
-def write_encoder(where: pathlib.Path, encoder: Encoder) -> Part:
-    """Writes an encoder's folder: Hugging Face's, or with our own names.
+def write_encoder(path: pathlib.Path, encoder: Encoder) -> Part:
+    """Write an encoder's folder: Hugging Face's, or with our own names.
 
     Args:
-      where: the folder of the export.
+      path: the folder of the export.
       encoder: which one.
 
     Returns:
       What the card and the console say of it.
     """
-    target = where / encoder.path
+    target = path / encoder.path
     theirs = architecture(encoder.module)
     if theirs is not None:
         checkpoint.save(

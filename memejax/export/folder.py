@@ -12,14 +12,14 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from memejax import folder
-from memejax.build.modules import normalization
 from memejax.export import encoders, program
 from memejax.export.tokenizer import write_tokenizer
+from memejax.metrics import AVERAGE
 from memejax.report.card import card
 from memejax.report.finished import Finished
 from memejax.report.loading import Part
 from memejax.restored import Restored, restore
-from memejax.scores import AVERAGE
+from memejax.stages.parts.models import normalization
 
 # By this file a folder is known for an export, which may be replaced.
 MARK = "classifier.json"

@@ -17,10 +17,10 @@ from jax import export
 
 import memejax
 from memejax import folder
-from memejax.build.choices import DTYPES
-from memejax.predict.predictor import make_probability
+from memejax.metrics import AVERAGE
 from memejax.restored import Restored
-from memejax.scores import AVERAGE
+from memejax.stages.parts.choices import DTYPES
+from memejax.stages.parts.probability import make_probability
 
 Tree = Any
 PRECISIONS = tuple(DTYPES)

@@ -11,7 +11,7 @@ detector.py    what is in a picture: objects, by Mask R-CNN
 cutting.py     entities cut out of their pictures
 features.py    all of it for some memes: the columns of a shard
 
-`memejax.graphs.store` reads what this writes.
+`memejax.store.read` reads what this writes.
 """
 
 from memejax.extract.extraction import extract as extract

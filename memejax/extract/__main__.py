@@ -1,6 +1,6 @@
 """The command line: `python -m memejax.extract --config=configs/graph.py --out=STORE`.
 
-    python -m memejax.extract --config=FILE.py[:PRESET] [--config.LEAF=VALUE ...]
+    python -m memejax.extract --config=FILE.py[:TEXT] [--config.LEAF=VALUE ...]
       --out=STORE
 
 Writes the features and entities of a config's memes to a folder, for graph networks to
@@ -12,15 +12,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import app, flags
 
-from memejax import processes
-from memejax.config import located
+from memejax import command_line, process_flags
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "the experiment, FILE.py or FILE.py:PRESET"
-)
+_CONFIG = command_line.define_config()
 _OUT = flags.DEFINE_string("out", None, "the store's folder")
 
 
@@ -28,9 +24,8 @@ def main(argv: Sequence[str]) -> None:
     """Extracts what the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    # jax and orbax narrate at INFO; what the user is to read is printed.
-    logging.set_verbosity(logging.WARNING)
-    with processes.joined():
+    command_line.prepare()
+    with process_flags.joined():
         # Imported here, so that --help and a misspelt flag answer at once.
         from memejax.extract.extraction import extract
 
@@ -44,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
 def run() -> None:
     """Entry point."""
     flags.mark_flags_as_required(["config", "out"])
-    app.run(main, argv=[located(argument) for argument in sys.argv])
+    app.run(main)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from memejax import augment, build, optim, parallel
-from memejax.build.encoders import described
-from memejax.build.modules import arm_names, normalization
+from memejax import augment, optim, parallel
 from memejax.data import text
 from memejax.extract.sources import Source, Variables
 from memejax.models.fusion import pool_tokens
+from memejax.stages.parts.encoders import described
+from memejax.stages.parts.models import arm_names, fusion_arms, normalization
 
 Tree = Any
 
@@ -73,7 +73,7 @@ def make_encoders(source: Source, *, mesh: Mesh, batch: int) -> Encoders:
     parallel.check_batch(mesh, batch)
     config, tokenizer = source.config, source.tokenizer
     c, (name,) = config.data, arm_names(config)
-    arm = build.fusion_arms(config, tokenizer.get_vocab_size()).arms[name]
+    arm = fusion_arms(config, tokenizer.get_vocab_size()).arms[name]
     scale = normalization(config, name)
     pooling = config.model.arm.text_pooling
 

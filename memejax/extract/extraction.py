@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import build, dataset, logs, parallel
+from memejax import datasets, logs, parallel
 from memejax.extract import cutting
 from memejax.extract.detector import load_detector, mask_rcnn
 from memejax.extract.encoders import Encoders, make_encoders, tree_digest
@@ -19,8 +19,9 @@ from memejax.extract.entities import Finder, grid_entities, no_entities
 from memejax.extract.features import Options, columns_of, expected_columns
 from memejax.extract.memes import memes_digest, read_memes
 from memejax.extract.sources import find_source
-from memejax.graphs.shards import FLOATS
-from memejax.graphs.store_writer import StoreWriter
+from memejax.stages.parts.choices import choose
+from memejax.store.shards import FLOATS
+from memejax.store.write import StoreWriter
 
 
 def extract(config: ConfigDict, out: str | os.PathLike[str]) -> str:
@@ -40,7 +41,7 @@ def extract(config: ConfigDict, out: str | os.PathLike[str]) -> str:
         out: the store's folder, made if missing.
 
     Returns:
-        The store's key, for `memejax.graphs.store.open_store`.
+        The store's key, for `memejax.store.read.open_store`.
 
     Raises:
         OtherStoreError: if the folder holds a store of another key, with what differs.
@@ -57,7 +58,7 @@ def extract(config: ConfigDict, out: str | os.PathLike[str]) -> str:
     with parallel.first_before_others("memes"):
         found = config
         if not parallel.is_first():
-            found = dataset.as_written(config, folder)
+            found = datasets.as_written(config, folder)
         root, memes = read_memes(found, folder)
     training = [meme.text for meme in memes if meme.split == "train"]
     source = find_source(config, captions=training, folder=folder)
@@ -149,8 +150,8 @@ def fill(
 
 def _options(config: ConfigDict) -> Options:
     c = config.extract
-    build.choose(dict.fromkeys(cutting.CROPS), c.crop, "extract.crop")
-    build.choose(dict.fromkeys(FLOATS), c.dtype, "extract.dtype")
+    choose(dict.fromkeys(cutting.CROPS), c.crop, "extract.crop")
+    choose(dict.fromkeys(FLOATS), c.dtype, "extract.dtype")
     if c.entities != "detector" and (c.crop == "mask" or c.masks or c.box_features):
         raise ValueError(
             f"extract.entities={c.entities!r} has no masks and no features of its own: "
@@ -217,7 +218,7 @@ def _finder(
 ) -> tuple[Finder, dict[str, Any]]:
     """What finds entities, and what that depends on."""
     name = config.extract.entities
-    finder, how = build.choose(FINDERS, name, "extract.entities")(config, mesh, masks)
+    finder, how = choose(FINDERS, name, "extract.entities")(config, mesh, masks)
     return finder, {"by": name, **how}
 
 

@@ -13,7 +13,7 @@ from memejax.extract import cutting
 from memejax.extract.encoders import Encoders
 from memejax.extract.entities import Entities, Finder, tidied
 from memejax.graphs.hashes import difference_hash
-from memejax.graphs.shards import Column, columns
+from memejax.store.shards import Column, columns
 
 # Brightness as the eye has it, of red, green and blue.
 GREY = np.array([0.299, 0.587, 0.114])
@@ -73,7 +73,7 @@ def columns_of(
         threads: how many pictures are read at once; None: one a core.
 
     Returns:
-        Arrays `[n, ...]` as `memejax.graphs.shards` lists them; features are float32.
+        Arrays `[n, ...]` as `memejax.store.shards` lists them; features are float32.
         A meme without entities has `where` False, and zeros.
 
     Raises:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ml_collections import ConfigDict
 
-from memejax import dataset
+from memejax import datasets
 from memejax.data.hateful_memes import Meme
 
 
@@ -32,7 +32,7 @@ def read_memes(config: ConfigDict, folder: pathlib.Path) -> tuple[str, list[Meme
     name = config.data.name
     if name != "memes":
         raise ValueError(f"data.name={name!r}: only 'memes' have features to extract")
-    root, splits, _ = dataset.read_memes(config, folder)
+    root, splits, _ = datasets.read_memes(config, folder)
     # A meme's own `split` is the file it was in.
     return root, [
         dataclasses.replace(meme, split=name)

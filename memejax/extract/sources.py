@@ -10,16 +10,18 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
-from memejax import build, logs
-from memejax.build.encoders import (
+from memejax import logs
+from memejax.data import text
+from memejax.parallel import xla
+from memejax.restored import encoders_of, restore
+from memejax.stages.parts.encoders import (
     arm_of_run,
     load_encoders,
     named_checkpoints,
     one_arm,
 )
-from memejax.data import text
-from memejax.parallel import xla
-from memejax.restored import encoders_of, restore
+from memejax.stages.parts.models import fusion_arms
+from memejax.stages.parts.pretrained import adopt
 
 Tree = Any
 Variables = Mapping[str, Tree]
@@ -84,7 +86,7 @@ def _of_weights(
     """The encoders of the section `model`, with what `weights` names in them."""
     c = one_arm(config, config.extract.arm)
     named = named_checkpoints(c)
-    c = build.adopt(c, logs.say)
+    c = adopt(c, logs.say)
     if c.data.tokenizer is not None:
         tokenizer = text.load_tokenizer(c.data.tokenizer)
     else:
@@ -103,7 +105,7 @@ def _of_weights(
 
 def _init(config: ConfigDict, vocabulary: int) -> dict[str, Tree]:
     """Random variables of both encoders: collections, and in these the encoders."""
-    (arm,) = build.fusion_arms(config, vocabulary).arms.values()
+    (arm,) = fusion_arms(config, vocabulary).arms.values()
     side, length = config.data.image_size, config.data.text_length
 
     def init(key: jax.Array) -> dict[str, Variables]:

@@ -1,17 +1,23 @@
-"""DINO: the student predicts what the teacher says of other views, and its panel.
+"""DINO: the student predicts the teacher's outputs of other views; and its panel.
 
 Shapes: v student views, u teacher views, b examples, k prototypes. Teacher view i and
 student view i show the same crop, so the first u student views are the global ones.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.typing import ArrayLike
+
+from memejax.losses.center import update_center
+from memejax.losses.dino_terms import (
+    log_probabilities,
+    mean_cross_entropy,
+    prepare_logits,
+)
+from memejax.losses.reductions import check_scalar, sum_over_axis
 
 # Share of ln K that the prototype tells of the example. Runs reported as stuck at a
 # loss of ln K stay within 2e-4 nats of it, 2e-5 of ln K. A head that was not trained
@@ -76,19 +82,28 @@ def dino(
     >>> print(loss, center)  # ln 4
     [1.3862944] [0.1 0.1 0.1 0.1]
     """
-    _check_scalar("center_momentum", center_momentum, "0 to 1", lambda m: 0 <= m <= 1)
-    temperatures = student_temperature, teacher_temperature
-    student, teacher, center, counted = _prepare(
-        student_logits_vbk, teacher_logits_ubk, center_k, where, temperatures
+    check_scalar(
+        "center_momentum",
+        center_momentum,
+        expected="0 to 1",
+        holds=lambda m: 0 <= m <= 1,
     )
-    log_teacher, log_student = _logs(student, teacher, center, temperatures)
-    loss = _cross_entropy(jnp.exp(log_teacher), log_student)
-    total = jnp.sum(teacher, axis=(0, 1))
-    count = teacher.shape[0] * jnp.sum(counted, dtype=jnp.float32)
-    total, count = _sum_over((total, count), axis_name)
-    mean = total / jnp.maximum(count, 1.0)
-    moved = center_momentum * center + (1 - center_momentum) * mean
-    return jnp.where(counted, loss, 0.0), jnp.where(count > 0, moved, center)
+    temperatures = student_temperature, teacher_temperature
+    student, teacher, center, mask = prepare_logits(
+        student_logits_vbk,
+        teacher_logits_ubk,
+        center_k=center_k,
+        temperatures=temperatures,
+        where=where,
+    )
+    log_teacher, log_student = log_probabilities(
+        student, teacher, center_k=center, temperatures=temperatures
+    )
+    loss = mean_cross_entropy(jnp.exp(log_teacher), log_student)
+    new_center = update_center(
+        center, teacher, momentum=center_momentum, where=mask, axis_name=axis_name
+    )
+    return jnp.where(mask, loss, 0.0), new_center
 
 
 def dino_panel(
@@ -148,25 +163,95 @@ def dino_panel(
     {'cross_entropy': 0.693, 'teacher_entropy': 0.0, 'kl': 0.693,
      'mean_entropy': 0.693, 'log_k': 0.693}
     """
-    temperatures = student_temperature, teacher_temperature
-    student, teacher, center, counted = _prepare(
-        student_logits_vbk, teacher_logits_ubk, center_k, where, temperatures
+    sums = sum_dino(
+        student_logits_vbk,
+        teacher_logits_ubk,
+        center_k=center_k,
+        student_temperature=student_temperature,
+        teacher_temperature=teacher_temperature,
+        where=where,
     )
-    log_teacher, log_student = _logs(student, teacher, center, temperatures)
+    return dino_panel_by_sums(sums, axis_name=axis_name)
+
+
+def sum_dino(
+    student_logits_vbk: ArrayLike,
+    teacher_logits_ubk: ArrayLike,
+    *,
+    center_k: ArrayLike,
+    student_temperature: float | jax.Array,
+    teacher_temperature: float | jax.Array,
+    where: ArrayLike | None = None,
+) -> dict[str, jax.Array]:
+    """Sums from which `dino_panel` is made, of a batch or a part of one.
+
+    The sums of a batch's parts add up to those of the batch.
+
+    Args:
+      student_logits_vbk: as in `dino`.
+      teacher_logits_ubk: as in `dino`.
+      center_k: the centre that the loss used, `[K]`.
+      student_temperature: as in `dino`.
+      teacher_temperature: as in `dino`.
+      where: bool `[batch]`: the examples that count.
+
+    Returns:
+      `{"loss", "entropy", "shares", "count"}`: over the examples that count, sums of
+      the losses, of the teacher's entropies and of its distributions (both means over
+      views), and their number; float32, `shares` `[K]`, the others scalars.
+
+    Raises:
+      ValueError: as `dino`.
+    """
+    temperatures = student_temperature, teacher_temperature
+    student, teacher, center, mask = prepare_logits(
+        student_logits_vbk,
+        teacher_logits_ubk,
+        center_k=center_k,
+        temperatures=temperatures,
+        where=where,
+    )
+    log_teacher, log_student = log_probabilities(
+        student, teacher, center_k=center, temperatures=temperatures
+    )
     teacher = jnp.exp(log_teacher)
-    loss = _cross_entropy(teacher, log_student)
+    loss = mean_cross_entropy(teacher, log_student)
     entropy = jnp.mean(-jnp.sum(teacher * log_teacher, axis=-1), axis=0)
     shares = jnp.mean(teacher, axis=0)
+    return {
+        "loss": jnp.sum(jnp.where(mask, loss, 0.0)),
+        "entropy": jnp.sum(jnp.where(mask, entropy, 0.0)),
+        "shares": jnp.sum(jnp.where(mask[:, None], shares, 0.0), axis=0),
+        "count": jnp.sum(mask, dtype=jnp.float32),
+    }
 
-    sums = (
-        jnp.sum(jnp.where(counted, loss, 0.0)),
-        jnp.sum(jnp.where(counted, entropy, 0.0)),
-        jnp.sum(jnp.where(counted[:, None], shares, 0.0), axis=0),
-        jnp.sum(counted, dtype=jnp.float32),
-    )
-    loss, entropy, shares, count = _sum_over(sums, axis_name)
+
+def dino_panel_by_sums(
+    sums: Mapping[str, jax.Array], *, axis_name: str | None = None
+) -> dict[str, jax.Array]:
+    """`dino_panel` of a batch of which `sum_dino` is known, five scalars.
+
+    Args:
+      sums: of the batch, or of this device's part of it.
+      axis_name: as in `dino_panel`.
+
+    Returns:
+      As `dino_panel`.
+
+    >>> sums = sum_dino(
+    ...     jnp.zeros((2, 3, 4)),
+    ...     jnp.zeros((1, 3, 4)),
+    ...     center_k=jnp.zeros(4),
+    ...     student_temperature=0.1,
+    ...     teacher_temperature=0.04,
+    ... )
+    >>> print(dino_panel_by_sums(sums)["cross_entropy"])  # ln 4
+    1.3862944
+    """
+    sums = sum_over_axis(dict(sums), axis_name)
+    count = sums["count"]
     loss, entropy, shares = (
-        value / jnp.maximum(count, 1.0) for value in (loss, entropy, shares)
+        sums[name] / jnp.maximum(count, 1.0) for name in ("loss", "entropy", "shares")
     )
     # 0 log 0 is 0: a prototype that nobody uses.
     mean_entropy = jnp.sum(jax.scipy.special.entr(shares))
@@ -231,85 +316,3 @@ def is_dino_collapsed(panel: Mapping[str, ArrayLike]) -> tuple[bool, str]:
             f"{MIN_INFORMATION} ln K = {MIN_INFORMATION * log_k:.4f}"
         )
     return False, ""
-
-
-def _logs(
-    student: jax.Array,
-    teacher: jax.Array,
-    center: jax.Array,
-    temperatures: tuple[float | jax.Array, float | jax.Array],
-) -> tuple[jax.Array, jax.Array]:
-    """Logarithms of the teacher's centred and of the student's distributions."""
-    teacher = (teacher - center[None, None]) / temperatures[1]
-    student = student / temperatures[0]
-    return jax.nn.log_softmax(teacher, axis=-1), jax.nn.log_softmax(student, axis=-1)
-
-
-def _cross_entropy(teacher_ubk: jax.Array, log_student_vbk: jax.Array) -> jax.Array:
-    """The mean over pairs u != v of -sum_k P_uk log S_vk, `[batch]`."""
-    # A student view meets the sum of the teacher's other views, so that nothing of
-    # [U, V, batch, K] is formed; and none is subtracted again, so nothing cancels.
-    views, teachers = log_student_vbk.shape[0], teacher_ubk.shape[0]
-    local_bk = jnp.sum(log_student_vbk[teachers:], axis=0)
-    total = jnp.sum(jnp.sum(teacher_ubk, axis=0) * local_bk, axis=-1)
-    for own in range(teachers):
-        others_bk = jnp.sum(teacher_ubk[:own], axis=0)
-        others_bk += jnp.sum(teacher_ubk[own + 1 :], axis=0)
-        total += jnp.sum(others_bk * log_student_vbk[own], axis=-1)
-    return -total / (teachers * (views - 1))
-
-
-def _prepare(
-    student: ArrayLike,
-    teacher: ArrayLike,
-    center: ArrayLike,
-    where: ArrayLike | None,
-    temperatures: tuple[float | jax.Array, float | jax.Array],
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Student, teacher and centre in float32, 0 where masked, and the mask."""
-    for name, value in zip(("student", "teacher"), temperatures, strict=True):
-        _check_scalar(f"{name}_temperature", value, "above 0", lambda t: t > 0)
-    student, teacher, center = (
-        jnp.asarray(value, jnp.float32) for value in (student, teacher, center)
-    )
-    if student.ndim != 3 or teacher.ndim != 3 or student.shape[1:] != teacher.shape[1:]:
-        raise ValueError(
-            f"got student logits of shape {student.shape} and teacher logits of shape "
-            f"{teacher.shape}, expected [V, batch, K] and [U, batch, K]"
-        )
-    views, batch, k = student.shape
-    if views < 2 or not 1 <= teacher.shape[0] <= views:
-        raise ValueError(
-            f"got {views} student views and {teacher.shape[0]} teacher views, expected "
-            "at least 2 and from 1 to as many as the student's"
-        )
-    if k < 2:
-        raise ValueError(f"got {k} prototypes, expected at least 2")
-    if center.shape != (k,):
-        raise ValueError(f"got center_k of shape {center.shape}, expected {(k,)}")
-    counted = jnp.ones(batch, bool) if where is None else jnp.asarray(where, bool)
-    if counted.shape != (batch,):
-        raise ValueError(f"got where of shape {counted.shape}, expected {(batch,)}")
-    # Masked before anything else: a padded row may hold anything, NaN too.
-    mask = counted[None, :, None]
-    teacher, center = jax.lax.stop_gradient((teacher, center))
-    return jnp.where(mask, student, 0.0), jnp.where(mask, teacher, 0.0), center, counted
-
-
-def _check_scalar(
-    name: str,
-    value: float | jax.Array,
-    expected: str,
-    holds: Callable[[float], bool],
-) -> None:
-    """Raises ValueError for a value that is none, as far as it is known by now."""
-    if jnp.shape(value) != ():
-        raise ValueError(f"got {name} of shape {jnp.shape(value)}, expected a scalar")
-    # A traced value, such as a schedule's, is known only when the program runs.
-    if not isinstance(value, Tracer) and not holds(float(value)):
-        raise ValueError(f"got {name} {value}, expected {expected}")
-
-
-def _sum_over(value: Any, axis_name: str | None) -> Any:
-    """The sum over the mapped axis, if there is one."""
-    return value if axis_name is None else jax.lax.psum(value, axis_name)

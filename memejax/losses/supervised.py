@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from memejax.losses.reductions import as_mask, sum_over_axis
+
 
 def binary_cross_entropy(
     logits: ArrayLike,
@@ -112,9 +114,7 @@ def weighted_mean(
             "expected one shape"
         )
     total = jnp.sum(jnp.where(weight > 0, values, 0.0) * weight)
-    mass = jnp.sum(weight)
-    if axis_name is not None:
-        total, mass = jax.lax.psum((total, mass), axis_name)
+    total, mass = sum_over_axis((total, jnp.sum(weight)), axis_name)
     return total / jnp.where(mass > 0, mass, 1.0)
 
 
@@ -126,12 +126,12 @@ def _check(
     if jnp.issubdtype(labels.dtype, jnp.inexact):
         raise ValueError(f"got labels of dtype {labels.dtype}, expected integers")
     labels = labels.astype(jnp.int32)
-    mask = jnp.ones(logits.shape, bool) if where is None else jnp.asarray(where, bool)
-    if not logits.shape == labels.shape == mask.shape:
+    if logits.shape != labels.shape:
         raise ValueError(
-            f"got logits of shape {logits.shape}, labels of shape {labels.shape} and "
-            f"where of shape {mask.shape}, expected one shape [batch]"
+            f"got logits of shape {logits.shape} and labels of shape {labels.shape}, "
+            "expected one shape [batch]"
         )
+    mask = as_mask(where, logits.shape)
     # Before the loss, so that what a masked row holds cannot reach the gradient.
     return jnp.where(mask, logits, 0.0), jnp.where(mask, labels, 0), mask
 

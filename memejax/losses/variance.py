@@ -4,11 +4,11 @@ All couple the examples of a batch, so all take a mask `where` and the name of t
 mapped axis the batch is split over.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+from memejax.losses.reductions import as_mask, sum_over_axis
 
 
 def standardize(
@@ -117,11 +117,11 @@ def _off_diagonal(
         if axis_name is not None:
             rows = jax.lax.all_gather(centred, axis_name, tiled=True)
         gram = jnp.matmul(centred, rows.T, precision=high)
-        total = _sum_over(jnp.sum(gram**2), axis_name) / freedom**2
+        total = sum_over_axis(jnp.sum(gram**2), axis_name) / freedom**2
         # Rounding alone could take it below 0.
         return jax.nn.relu(total - jnp.sum(variances**2))
     products = jnp.matmul(centred.T, centred, precision=high)
-    matrix = _sum_over(products, axis_name) / freedom
+    matrix = sum_over_axis(products, axis_name) / freedom
     return jnp.sum(jnp.where(jnp.eye(dim, dtype=bool), 0.0, matrix) ** 2)
 
 
@@ -132,24 +132,16 @@ def _centre(
     outputs = jnp.asarray(outputs, jnp.float32)
     if outputs.ndim != 2:
         raise ValueError(f"got outputs of shape {outputs.shape}, expected [batch, dim]")
-    batch = outputs.shape[0]
-    counted = jnp.ones(batch, bool) if where is None else jnp.asarray(where, bool)
-    if counted.shape != (batch,):
-        raise ValueError(f"got where of shape {counted.shape}, expected {(batch,)}")
+    counted = as_mask(where, outputs.shape[:1])
     mask = counted[:, None]
     # Masked before anything else: a padded row may hold anything, NaN too.
     outputs = jnp.where(mask, outputs, 0.0)
     count = jnp.sum(counted, dtype=jnp.float32)
-    count = jnp.maximum(_sum_over(count, axis_name), 1.0)
+    count = jnp.maximum(sum_over_axis(count, axis_name), 1.0)
     mean = _sum_rows(outputs, axis_name) / count
     return jnp.where(mask, outputs - mean, 0.0), count
 
 
 def _sum_rows(values: jax.Array, axis_name: str | None) -> jax.Array:
     """The sum over the (global) batch, `[1, dim]`."""
-    return _sum_over(jnp.sum(values, axis=0, keepdims=True), axis_name)
-
-
-def _sum_over(value: Any, axis_name: str | None) -> Any:
-    """The sum over the mapped axis, if there is one."""
-    return value if axis_name is None else jax.lax.psum(value, axis_name)
+    return sum_over_axis(jnp.sum(values, axis=0, keepdims=True), axis_name)

@@ -3,6 +3,7 @@
 The modules stand here flat (`memejax.models.ViT`), their sizes as published beside
 them (`VITS`, `RESNETS`, `BERTS`, `GNNS`). Mask R-CNN is `memejax.models.maskrcnn`.
 
+    encoders.py                           their base classes
     vit.py resnet.py distilbert.py        encoders of images and of text
     convnet.py perceptron.py words.py     small ones
     image.py fusion.py heads.py           arms of an image encoder, alone or with text
@@ -16,6 +17,8 @@ from memejax.models import maskrcnn as maskrcnn
 from memejax.models.convnet import ConvNet as ConvNet
 from memejax.models.distilbert import BERTS as BERTS
 from memejax.models.distilbert import DistilBert as DistilBert
+from memejax.models.encoders import Encoder as Encoder
+from memejax.models.encoders import ImageEncoder as ImageEncoder
 from memejax.models.fusion import Arm as Arm
 from memejax.models.fusion import Arms as Arms
 from memejax.models.gnn import GAT as GAT

@@ -3,18 +3,22 @@
 Shape suffixes: `b` batch, `t` tokens, `d` features.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from memejax.models.encoders import Encoder
 from memejax.models.layers import Attention, Dropout, Dtype, LayerNorm, Mlp, apply_block
 
 BERTS: dict[str, dict[str, Any]] = {
     "distilbert": dict(hidden=768, layers=6, heads=12, mlp=3072),
     "bert_base": dict(hidden=768, layers=12, heads=12, mlp=3072),
     "minilm_l6": dict(hidden=384, layers=6, heads=12, mlp=1536),
+    # For the built-in memes, on a CPU.
+    "transformer_demo": dict(hidden=96, layers=2, heads=4, mlp=192),
 }
 
 
@@ -39,7 +43,7 @@ class Block(nn.Module):
         return LayerNorm(self.eps, name="norm2")(x + y)
 
 
-class DistilBert(nn.Module):
+class DistilBert(Encoder):
     """DistilBERT without a head; BERT without a pooler.
 
     Parameters, beside their names in Hugging Face's `DistilBertModel` and
@@ -88,6 +92,24 @@ class DistilBert(nn.Module):
     eps: float = 1e-12
     dtype: Dtype = jnp.float32
     remat: bool = False
+
+    family: ClassVar[str] = "distilbert"
+
+    @nn.nowrap
+    def block_counts(self) -> Mapping[str, int]:
+        """The transformer's blocks, one stage."""
+        return {"block": self.layers}
+
+    @nn.nowrap
+    def with_blocks(self, at_most: int) -> Self:
+        """The encoder with no more than so many layers."""
+        return self.clone(layers=min(self.layers, at_most))
+
+    @nn.nowrap
+    def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """One caption of one token: ids and attention mask."""
+        token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+        return token, token
 
     @nn.compact
     def __call__(

@@ -3,14 +3,15 @@
 Shape suffixes: `b` batch, `h`, `w` height and width, `c` channels, `d` features.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from memejax.models.encoders import ImageEncoder
 from memejax.models.layers import (
     BatchNorm,
     Conv,
@@ -25,6 +26,10 @@ RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": dict(stage_sizes=(2, 2, 2, 2), bottleneck=False, width=64),
     "resnet34": dict(stage_sizes=(3, 4, 6, 3), bottleneck=False, width=64),
     "resnet50": dict(stage_sizes=(3, 4, 6, 3), bottleneck=True, width=64),
+    # For pictures of 48 pixels, on a CPU.
+    "resnet_demo": dict(
+        stage_sizes=(1, 1, 1), bottleneck=False, width=32, stem="patch4"
+    ),
 }
 
 
@@ -126,7 +131,7 @@ class Block(nn.Module):
         return nn.relu(x + shortcut).astype(self.dtype)
 
 
-class ResNet(nn.Module):
+class ResNet(ImageEncoder):
     """Residual network without a classifier.
 
     Parameters, beside their names in Hugging Face's `ResNetModel` (numbers are
@@ -166,6 +171,26 @@ class ResNet(nn.Module):
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
     remat: bool = False
+
+    family: ClassVar[str] = "resnet"
+    explained_by: ClassVar[str] = "grad_cam"
+    # The first block of a stage may have a shortcut.
+    distinct_blocks: ClassVar[int] = 2
+
+    @nn.nowrap
+    def block_counts(self) -> Mapping[str, int]:
+        """The blocks of each stage."""
+        return {f"stage{i}_block": n for i, n in enumerate(self.stage_sizes)}
+
+    @nn.nowrap
+    def with_blocks(self, at_most: int) -> Self:
+        """The encoder with no more than so many blocks per stage."""
+        return self.clone(stage_sizes=tuple(min(n, at_most) for n in self.stage_sizes))
+
+    @nn.nowrap
+    def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """One image that four stages can halve."""
+        return (jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32),)
 
     def __call__(self, images_bhwc: jax.Array, *, train: bool) -> jax.Array:
         """Encode images as the mean of the last stage's map.

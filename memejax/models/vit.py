@@ -6,7 +6,8 @@ features.
 
 import functools
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from memejax.models.encoders import ImageEncoder
 from memejax.models.layers import (
     Attention,
     Dropout,
@@ -31,6 +33,8 @@ VITS: dict[str, dict[str, Any]] = {
     "vit_tiny": dict(hidden=192, layers=12, heads=3, mlp=768),
     "vit_small": dict(hidden=384, layers=12, heads=6, mlp=1536),
     "vit_base": dict(hidden=768, layers=12, heads=12, mlp=3072),
+    # For pictures of 48 pixels, on a CPU.
+    "vit_demo": dict(hidden=96, layers=4, heads=4, mlp=192, patch=8),
 }
 
 # PyTorch's cubic convolution coefficient; `jax.image.resize` has -0.5.
@@ -51,11 +55,11 @@ def cubic_matrix(source: int, target: int) -> np.ndarray:
     Returns:
         `[target, source]` float64, rows sum to 1.
     """
-    where = (np.arange(target) + 0.5) * source / target - 0.5
-    base = np.floor(where).astype(int)
+    centre = (np.arange(target) + 0.5) * source / target - 0.5
+    base = np.floor(centre).astype(int)
     matrix = np.zeros((target, source))
     for offset in (-1, 0, 1, 2):
-        x = np.abs(where - (base + offset))
+        x = np.abs(centre - (base + offset))
         near = (CUBIC + 2) * x**3 - (CUBIC + 3) * x**2 + 1
         far = CUBIC * (x**3 - 5 * x**2 + 8 * x - 4)
         column = np.clip(base + offset, 0, source - 1)
@@ -137,7 +141,7 @@ class Block(nn.Module):
     def __call__(self, x_btd: jax.Array, *, train: bool) -> jax.Array:
         """Map `[b, t, d]` to `[b, t, d]` float32."""
         drop = functools.partial(Dropout(self.dropout), deterministic=not train)
-        # One draw an example: the whole branch is dropped.
+        # One draw per example: the whole branch is dropped.
         drop_path = nn.Dropout(
             self.drop_path, broadcast_dims=(1, 2), deterministic=not train
         )
@@ -151,7 +155,7 @@ class Block(nn.Module):
         return x + drop_path(drop(y))
 
 
-class ViT(nn.Module):
+class ViT(ImageEncoder):
     """Vision transformer without a pooler and a classifier.
 
     Parameters, beside their names in the files of Hugging Face's `ViTModel` (i from
@@ -185,6 +189,8 @@ class ViT(nn.Module):
         qkv_bias: whether queries, keys and values have a bias.
         dtype: dtype of products.
         remat: whether the backward pass computes blocks again, see `apply_block`.
+        axis_name: mapped axis over which the batch is split; nothing here couples
+            its examples.
 
     References:
         Dosovitskiy et al. 2020, arXiv:2010.11929; DeiT's sizes, Touvron et al. 2020,
@@ -204,6 +210,46 @@ class ViT(nn.Module):
     qkv_bias: bool = True
     dtype: Dtype = jnp.float32
     remat: bool = False
+    axis_name: str | None = None
+
+    family: ClassVar[str] = "vit"
+    explained_by: ClassVar[str] = "attention"
+
+    @nn.nowrap
+    def for_images(self, size: int) -> Self:
+        """The encoder whose position table is for square images of `size` pixels."""
+        if size % self.patch:
+            raise ValueError(
+                f"images of {size} pixels do not divide into the patches of "
+                f"{self.patch}"
+            )
+        return self.clone(grid=size // self.patch)
+
+    @nn.nowrap
+    def with_drop_path(self, rate: float) -> Self:
+        """The encoder with another `drop_path`."""
+        return self.clone(drop_path=rate)
+
+    @nn.nowrap
+    def without_dropout(self) -> Self:
+        """The encoder with neither dropout nor drop path."""
+        return self.clone(dropout=0.0, drop_path=0.0)
+
+    @nn.nowrap
+    def block_counts(self) -> Mapping[str, int]:
+        """The transformer's blocks, one stage."""
+        return {"block": self.layers}
+
+    @nn.nowrap
+    def with_blocks(self, at_most: int) -> Self:
+        """The encoder with no more than so many layers."""
+        return self.clone(layers=min(self.layers, at_most))
+
+    @nn.nowrap
+    def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """One image of one patch."""
+        shape = (1, self.patch, self.patch, 3)
+        return (jax.ShapeDtypeStruct(shape, jnp.float32),)
 
     def __call__(self, images_bhwc: jax.Array, *, train: bool) -> jax.Array:
         """Encode images as the CLS token after the last normalisation.

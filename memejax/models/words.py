@@ -3,14 +3,17 @@
 Shape suffixes: `b` batch, `t` tokens, `d` features.
 """
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from memejax.models.encoders import Encoder
 from memejax.models.layers import Dtype
 
 
-class AveragedWords(nn.Module):
+class AveragedWords(Encoder):
     """The mean of a caption's word vectors.
 
     `u = sum_t m_t E[x_t] / max(1, sum_t m_t)`
@@ -30,6 +33,7 @@ class AveragedWords(nn.Module):
         hidden: features of a word.
         dropout: rate of the dropout on the mean.
         dtype: dtype in which the vectors are averaged; sums accumulate in float32.
+        remat: taken as the other encoders take it; there are no blocks here.
 
     References:
         Joulin et al. 2016, arXiv:1607.01759, section 2 (the averaged vectors under a
@@ -40,6 +44,15 @@ class AveragedWords(nn.Module):
     hidden: int = 150
     dropout: float = 0.0
     dtype: Dtype = jnp.float32
+    remat: bool = False
+
+    family: ClassVar[str] = "words"
+
+    @nn.nowrap
+    def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """One caption of one token: ids and attention mask."""
+        token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+        return token, token
 
     @nn.compact
     def __call__(

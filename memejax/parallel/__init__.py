@@ -10,15 +10,21 @@ from memejax.parallel.cache import keep_compiled as keep_compiled
 from memejax.parallel.compiled import jit_predict as jit_predict
 from memejax.parallel.compiled import jit_step as jit_step
 from memejax.parallel.compiled import pmap_step as pmap_step
+from memejax.parallel.device_placement import abstract_like as abstract_like
+from memejax.parallel.device_placement import copy_like as copy_like
+from memejax.parallel.device_placement import gather_parameters as gather_parameters
+from memejax.parallel.device_placement import put_batch as put_batch
+from memejax.parallel.device_placement import put_like as put_like
+from memejax.parallel.device_placement import put_state as put_state
+from memejax.parallel.device_placement import put_whole as put_whole
+from memejax.parallel.device_placement import replicated as replicated
+from memejax.parallel.device_placement import split as split
+from memejax.parallel.device_placement import state_shardings as state_shardings
 from memejax.parallel.meeting import ProcessError as ProcessError
 from memejax.parallel.meshes import can_branch as can_branch
 from memejax.parallel.meshes import check_batch as check_batch
 from memejax.parallel.meshes import mesh as mesh
 from memejax.parallel.meshes import own_rows as own_rows
-from memejax.parallel.meshes import put_batch as put_batch
-from memejax.parallel.meshes import put_whole as put_whole
-from memejax.parallel.meshes import replicated as replicated
-from memejax.parallel.meshes import split as split
 from memejax.parallel.processes import Agreement as Agreement
 from memejax.parallel.processes import count as count
 from memejax.parallel.processes import ending_together as ending_together
@@ -32,9 +38,4 @@ from memejax.parallel.processes import sync as sync
 from memejax.parallel.seeds import device_a_core as device_a_core
 from memejax.parallel.seeds import devices_for_seeds as devices_for_seeds
 from memejax.parallel.seeds import jit_seeds as jit_seeds
-from memejax.parallel.sharding import gather_parameters as gather_parameters
-from memejax.parallel.sharding import put_state as put_state
-from memejax.parallel.sharding import state_shardings as state_shardings
 from memejax.parallel.threads import room_for_collectives as room_for_collectives
-
-room_for_collectives()

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from memejax.parallel.meshes import replicated, split
+from memejax.parallel.device_placement import replicated, split
 
 Tree = Any
 

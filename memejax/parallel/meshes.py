@@ -1,15 +1,10 @@
-"""Meshes of devices, and arrays laid out over them."""
+"""Meshes of devices."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-
-Tree = Any
+from jax.sharding import AxisType, Mesh
 
 
 def mesh(n_devices: int | None = None, *, own: bool = False) -> Mesh:
@@ -46,16 +41,6 @@ def can_branch(mesh: Mesh) -> bool:
     return mesh.size == 1 or mesh.devices.flat[0].platform != "cpu"
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def split(mesh: Mesh) -> NamedSharding:
-    """The leading axis is split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
-
-
 def check_batch(mesh: Mesh, batch: int) -> None:
     """Raises ValueError if a batch cannot be split evenly."""
     if batch % mesh.size:
@@ -63,42 +48,6 @@ def check_batch(mesh: Mesh, batch: int) -> None:
             f"a batch of {batch} cannot be split evenly over {mesh.size} devices: "
             "change the batch or --config.parallel.devices"
         )
-
-
-def put_batch(mesh: Mesh, batch: Tree) -> Tree:
-    """Starts the transfer of a host batch to its devices; does not wait for it.
-
-    Args:
-      mesh: over which it is split.
-      batch: of it this process's rows, `own_rows`; leaves have the axis of rows first.
-
-    Returns:
-      The batch of all processes.
-    """
-    return jax.make_array_from_process_local_data(split(mesh), batch)
-
-
-def put_whole(tree: Tree, where: Tree) -> Tree:
-    """Lays out arrays of which every process has the whole, and the same.
-
-    Args:
-      tree: arrays, PRNG keys among them.
-      where: shardings, a tree as it or one for all.
-    """
-    if jax.process_count() == 1:
-        return jax.device_put(tree, where)
-
-    def put(x: Any, sharding: NamedSharding) -> jax.Array:
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            data = put(jax.random.key_data(x), replicated(sharding.mesh))
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-        host = np.asarray(x)
-        # device_put would compare every array between the processes first.
-        return jax.make_array_from_callback(host.shape, sharding, lambda i: host[i])
-
-    if isinstance(where, NamedSharding):
-        return jax.tree.map(lambda x: put(x, where), tree)
-    return jax.tree.map(put, tree, where)
 
 
 def own_rows(mesh: Mesh, batch: int) -> slice:

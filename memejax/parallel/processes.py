@@ -26,8 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from memejax.parallel.device_placement import put_batch, replicated
 from memejax.parallel.meeting import ProcessError, meet
-from memejax.parallel.meshes import mesh, put_batch, replicated
+from memejax.parallel.meshes import mesh
 
 Tree = Any
 

@@ -18,10 +18,10 @@ def room_for_collectives() -> None:
     starts, and after 40 seconds XLA aborts the process. Twice as many are enough where
     one thread of the program makes the calls: it waits until a call is dispatched.
 
-    Called when `memejax.parallel` is imported, for devices asked for by
-    JAX_NUM_CPU_DEVICES or in XLA_FLAGS; call it before the first use of a device, if
-    they are asked for afterwards by `jax_num_cpu_devices`. PJRT_NPROC, where it is set,
-    stays.
+    Every command calls it, for devices asked for by JAX_NUM_CPU_DEVICES or in
+    XLA_FLAGS; a program of your own calls it before the first use of a device, and
+    after `jax_num_cpu_devices` is set, if that asks for them. PJRT_NPROC, where it is
+    set, stays.
     """
     pattern = r"--xla_force_host_platform_device_count=(\d+)"
     forced = re.findall(pattern, os.environ.get("XLA_FLAGS", ""))

@@ -9,14 +9,13 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from absl import logging
 
-from memejax import logs, metrics
+from memejax import command_line, logs, metrics
 from memejax.data import images
 from memejax.data.hateful_memes import Meme
+from memejax.metrics import AVERAGE
 from memejax.predict import memes as asked
 from memejax.predict.predictor import Predictor, load_predictor
-from memejax.scores import AVERAGE
 
 # Pictures decoded at once, 80 MB at 224 pixels.
 CHUNK = 512
@@ -32,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--captions goes with --input")
     if (options.input is None) != (options.output is None):
         parser.error("--input and --output go together")
-    # orbax narrates at INFO; what the user is to read is printed.
-    logging.set_verbosity(logging.WARNING)
+    command_line.prepare()
     # These errors speak to the user, who has no need of a traceback.
     try:
         predictor = load_predictor(options.workdir, seed=options.seed, arm=options.arm)

@@ -1,14 +1,19 @@
-"""Memes that are asked about: lines of a jsonl file, or the pictures of a folder."""
+"""Memes to predict on: lines of a jsonl file, or the pictures of a folder."""
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
 from memejax.data import images
-from memejax.data.hateful_memes import BadRecord, BadRecordsError, Meme
+from memejax.data.records import (
+    BadRecord,
+    BadRecordsError,
+    Meme,
+    prediction_rules,
+    read_jsonl,
+)
 
 CAPTIONS = "captions.jsonl"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -20,7 +25,7 @@ def from_jsonl(
     root: str | os.PathLike[str] | None = None,
     captions: bool,
 ) -> list[Meme]:
-    """The memes of a file, one {"img", "text"} a line, in its order.
+    """The memes of a file, one {"img", "text"} per line, in its order.
 
     `id` is optional, `img` stands in for it; a label and anything else is ignored.
     Pictures are not opened.
@@ -37,19 +42,12 @@ def from_jsonl(
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(f"no file {path}")
-    root = path.parent if root is None else pathlib.Path(root)
-    memes, bad = [], []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                meme_id, img, text = _read(line, number, captions)
-            except ValueError as error:
-                bad.append(BadRecord(path.name, number, None, str(error)))
-                continue
-            image = os.path.abspath(root / img)
-            memes.append(Meme(meme_id, image, text, -1, "", path.name, number))
+    memes, bad = read_jsonl(
+        path,
+        root=path.parent if root is None else root,
+        split="",
+        rules=prediction_rules(captions=captions),
+    )
     if bad:
         raise BadRecordsError(os.fspath(path), bad)
     if not memes:
@@ -117,27 +115,3 @@ def refuse_unreadable(
     ]
     if bad:
         raise BadRecordsError("pictures", bad)
-
-
-def _read(line: bytes, number: int, captions: bool) -> tuple[str, str, str]:
-    """A line's id, img and text, or a ValueError that says what is wrong with it."""
-    try:
-        # A BOM may stand before the first line.
-        record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"is not JSON in UTF-8: {error}") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"is {record!r:.80}, expected a JSON object")
-    img, text = record.get("img"), record.get("text", None if captions else "")
-    if not isinstance(img, str) or not img or "\0" in img:
-        raise ValueError(f"img is {img!r:.80}, expected the path of a picture")
-    if text is None:
-        raise ValueError(f'{img} has no caption: give it "text", "" if it has no words')
-    if not isinstance(text, str):
-        raise ValueError(f"text is {text!r:.80}, expected a string")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        # JSON may escape half of a surrogate pair; no tokenizer takes that.
-        raise ValueError("text is no valid Unicode (half a surrogate pair)") from None
-    return (img if record.get("id") is None else str(record["id"])), img, text

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 from tokenizers import Tokenizer
 
-from memejax import build, steps
-from memejax.build.viewing import make_views
 from memejax.data import images, text
+from memejax.metrics import AVERAGE
 from memejax.restored import Restored, restore
-from memejax.scores import AVERAGE
+from memejax.stages.parts.probability import make_probability
 
 Tree = Any
 
@@ -137,48 +133,3 @@ def make_predictor(restored: Restored, *, arm: str = AVERAGE) -> Predictor:
         modalities=config.model.arm.modalities,
         threshold=restored.threshold(arm),
     )
-
-
-def make_probability(
-    config: ConfigDict, vocabulary: int, *, arm: str = AVERAGE
-) -> Callable[..., jax.Array]:
-    """`(variables, image, input_ids, attention_mask) -> P(hateful) [b]`, pure.
-
-        sigmoid(y_arm), or the mean of it over the arms
-
-    Args:
-      config: a run's.
-      vocabulary: number of tokens.
-      arm: one of the run's arms, or "average".
-
-    Raises:
-      ValueError: for an unknown arm.
-    """
-    if arm not in (AVERAGE, *config.arms):
-        expected = ", ".join((AVERAGE, *config.arms))
-        raise ValueError(f"unknown arm {arm!r}: expected one of {expected}")
-    arms = build.fusion_arms(config, vocabulary)
-    logits_fn = steps.make_predict(
-        functools.partial(arms.apply, method="classify"),
-        views=make_views(config, _as_they_are, independent=True),
-    )
-
-    def probability(
-        variables: Mapping[str, Tree],
-        image: jax.Array,
-        input_ids: jax.Array,
-        attention_mask: jax.Array,
-    ) -> jax.Array:
-        batch = dict(image=image, input_ids=input_ids, attention_mask=attention_mask)
-        proba = {
-            name: jax.nn.sigmoid(logits.astype(jnp.float32))
-            for name, logits in logits_fn(variables, batch).items()
-        }
-        return jnp.stack(list(proba.values())).mean(0) if arm == AVERAGE else proba[arm]
-
-    return probability
-
-
-def _as_they_are(_: jax.Array, pictures: jax.Array) -> jax.Array:
-    """No augmentation."""
-    return pictures

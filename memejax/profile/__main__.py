@@ -1,6 +1,6 @@
 """The command line: `python -m memejax.profile --config=configs/cass_mm.py`.
 
-    python -m memejax.profile --config=FILE.py[:PRESET] [--config.LEAF=VALUE ...]
+    python -m memejax.profile --config=FILE.py[:TEXT] [--config.LEAF=VALUE ...]
       [--stage=pretrain|finetune|graph|classify] [--steps=5] [--out=DIR]
 
 Builds the stage as a run does, compiles its step, and traces the first call and a
@@ -15,14 +15,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import app, flags
 
-from memejax.config import located
+from memejax import command_line
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "the experiment, FILE.py or FILE.py:PRESET"
-)
+_CONFIG = command_line.define_config()
 _STAGE = flags.DEFINE_string(
     "stage", None, "pretrain, finetune, graph or classify; default: the config's first"
 )
@@ -36,17 +33,14 @@ def main(argv: Sequence[str]) -> None:
     """Profiles what the flags name."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    command_line.prepare()
     # Imported here, so that --help and a misspelt flag answer at once.
-    from memejax import parallel
+    from memejax import stages
     from memejax.data import hateful_memes
     from memejax.profile import command
 
-    # jax narrates at INFO; what the user is to read is printed.
-    logging.set_verbosity(logging.WARNING)
     config = _CONFIG.value
-    if "classify" in config.stages and config.seeds > 1:
-        # As a run has it: a device to each core, for seeds side by side.
-        parallel.device_a_core()
+    stages.prepare(config)
     parts = ["profile", config.name, config.preset, _STAGE.value]
     out = _OUT.value or f"runs/{'-'.join(part for part in parts if part)}"
     try:
@@ -59,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
 def run() -> None:
     """Entry point."""
     flags.mark_flag_as_required("config")
-    app.run(main, argv=[located(argument) for argument in sys.argv])
+    app.run(main)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from memejax import build, dataset, folder, labelled, logs, parallel
+from memejax import folder, logs
 from memejax.profile import files, runner
-
-STAGES = ("pretrain", "finetune", "graph", "classify")
+from memejax.stage import Stage
+from memejax.stages import STAGES
+from memejax.stages.parts.pretrained import adopt
 
 
 def run(
@@ -32,27 +33,27 @@ def run(
       config: of an experiment.
       out: gets `cold/` and `warm/`, which TensorBoard shows, profile.md, .csv and
         .json, and built-in memes in `data/`.
-      stage: one of STAGES; the first that the config has of them if None.
+      stage: one of the config's that trains; the first if None.
       steps: in the traced window.
 
     Raises:
       ValueError: for a stage that the config does not have, or steps less than 1.
     """
-    has = [name for name in STAGES if name in config.stages]
+    has = [name for name in config.stages if STAGES[name].make is not None]
     if stage is None and has:
         stage = has[0]
-    if stage not in has:
+    if stage is None or stage not in has:
         raise ValueError(f"got stage {stage!r}, expected one of the config's: {has}")
     if steps < 1:
         raise ValueError(f"got steps={steps}, expected at least 1")
     where = pathlib.Path(out).absolute()
     where.mkdir(parents=True, exist_ok=True)
-    config = build.adopt(config)
-    made, batch, dtype = _make(config, stage, where)
+    config = adopt(config)
+    made, dtype = _make(config, stage, where), config.model.dtype
     logs.say(f"{config.name}, preset {config.preset}: compiles the step of {stage}")
     profile = runner.measure(
         made.run_chunk,
-        made.state,
+        made.init(),
         chunks=_endless(made.feeder),
         folder=where,
         steps=steps,
@@ -62,7 +63,7 @@ def run(
         profile,
         where,
         title=f"Profile of {config.name}, preset {config.preset}, stage {stage}",
-        facts=_about(batch, dtype),
+        facts=_about(made.feeder.plan.batch, dtype),
     )
     # The long tables are for the file.
     logs.say(written[0].read_text("utf-8").partition("## By operation")[0])
@@ -71,26 +72,14 @@ def run(
     return profile
 
 
-def _make(config: ConfigDict, stage: str, where: pathlib.Path) -> tuple[Any, int, str]:
-    """The stage, the examples in a batch, and the dtype of its products."""
-    dtype = config.model.dtype
-    if stage == "classify":
-        seeds = range(config.seed, config.seed + config.seeds)
-        config = config.copy_and_resolve_references()
-        config.curriculum.kind = "uniform"
-        data = labelled.load(config, seeds)
-        made = build.classifier(config, data, seeds=seeds).stage
-        return made, config.train.batch, dtype
-    if stage == "graph":
-        # On one device, as a run has it.
-        data, mesh = build.graph_data(config), parallel.mesh(1)
-        made = build.graph(config, data, seed=config.seed, mesh=mesh)
-        return made, config.graph.batch, "float32"
-    makers = {"pretrain": build.pretrain, "finetune": build.finetune}
+def _make(config: ConfigDict, name: str, where: pathlib.Path) -> Stage:
+    """Make a stage on its data and devices, as the first of a run."""
+    kind = STAGES[name]
+    if kind.make is None:
+        raise ValueError(f"the stage {name} trains nothing")
     (where / "data").mkdir(exist_ok=True)
-    data = dataset.load(config, where / "data")
-    made = makers[stage](config, data, seed=config.seed, mesh=build.mesh(config))
-    return made, made.feeder.plan.batch, dtype
+    data, mesh = kind.load(config, where / "data"), kind.devices(config)
+    return kind.make(config, data, seed=config.seed, mesh=mesh)
 
 
 def _endless(feeder: Any) -> Iterator[tuple[int, Any]]:

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from memejax.metrics import AVERAGE
+from memejax.outcomes import evaluated, watched
 from memejax.report import loading, tables
 from memejax.report.cells import Table, is_number, number
 from memejax.report.finished import Finished
-from memejax.scores import AVERAGE
 
 _USE = """\
 A score that helps people who moderate to choose what to look at first. It is made for
@@ -104,7 +105,7 @@ def _data(results: Mapping[str, Any], leaves: Mapping[str, Any], seed: str) -> s
     name = (
         "built-in memes" if root is None else os.path.basename(os.path.normpath(root))
     )
-    reports = results["seeds"][seed]["evaluate"]["splits"]
+    reports = _evaluated(results, seed)["splits"]
     rows = []
     sizes = results["data"]["sizes"]
     for split, n in sorted(sizes.items(), key=lambda item: item[0] != "train"):
@@ -132,9 +133,9 @@ def _recipe(
         if isinstance(start, str):
             start = os.path.basename(start) if os.path.isabs(start) else start
             yield f"starts from {start} ({leaf})"
-    if "pretrain" in outcomes:
+    found = watched(outcomes)
+    if found is not None:
         objective = _listed(leaves, "pretrain.objective.")
-        found = outcomes["pretrain"]
         verdict = "collapsed" if found.get("collapsed") else "did not collapse"
         yield (
             f"pretraining: {leaves['pretrain.method']}"
@@ -142,7 +143,8 @@ def _recipe(
             f"{leaves['pretrain.batch']} memes, {_optimizer(leaves, 'pretrain')}; "
             f"its features {verdict}"
         )
-    found = outcomes["finetune"]
+    chosen = _evaluated(results, seed)
+    found = outcomes[chosen["stage"]]
     balance = ", classes weighted alike" if leaves["finetune.balance"] else ""
     kind = leaves.get("curriculum.kind")
     # "uniform" is no curriculum: shuffled passes.
@@ -151,8 +153,15 @@ def _recipe(
         f"fine-tuning: binary cross entropy of each arm{balance}{order}, "
         f"{found['steps']} updates of {leaves['finetune.batch']} memes, "
         f"{_optimizer(leaves, 'finetune')}; of these the checkpoint of update "
-        f"{outcomes['evaluate']['checkpoint']}, the best AUROC on {results['dev']}"
+        f"{chosen['checkpoint']}, the best AUROC on {results['dev']}"
     )
+
+
+def _evaluated(results: Mapping[str, Any], seed: str) -> Mapping[str, Any]:
+    found = evaluated(results["seeds"][seed])
+    if found is None:
+        raise ValueError(f"seed {seed} of the run was not evaluated")
+    return found
 
 
 def _optimizer(leaves: Mapping[str, Any], stage: str) -> str:
@@ -176,7 +185,7 @@ def _listed(leaves: Mapping[str, Any], prefix: str) -> str:
 
 
 def _results(results: Mapping[str, Any], seed: str) -> Iterator[str]:
-    reports = results["seeds"][seed]["evaluate"]["splits"]
+    reports = _evaluated(results, seed)["splits"]
     yield (
         "AUROC with its 95 % interval over resampled memes; F1 is at the threshold "
         f"that {results['dev']} chose. The row constant is a predictor that knows only "

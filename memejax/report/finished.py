@@ -11,9 +11,11 @@ import numpy as np
 from memejax import folder as folders
 from memejax import logs, metrics
 from memejax.data import hateful_memes
-from memejax.graphs.store import open_store
+from memejax.metrics import AVERAGE
+from memejax.outcomes import evaluated, evaluated_seeds
 from memejax.report import tables
-from memejax.scores import AVERAGE
+from memejax.stages.evaluate import NAME as EVALUATED
+from memejax.store.read import open_store
 
 
 class Finished:
@@ -52,7 +54,7 @@ class Finished:
     def predictions(self, seed: str, split: str, arm: str = AVERAGE) -> pathlib.Path:
         """The file of an arm's probabilities."""
         suffix = "" if arm == AVERAGE else f".{arm}"
-        return self.folder / seed / "evaluate" / "predictions" / f"{split}{suffix}.csv"
+        return self.folder / seed / EVALUATED / "predictions" / f"{split}{suffix}.csv"
 
     def probabilities(self, split: str) -> list[np.ndarray]:
         """The average's probabilities of each seed that scored the split."""
@@ -75,7 +77,8 @@ class Finished:
                 ids, proba, _ = metrics.read_predictions(path)
                 keys = map(hateful_memes.id_key, ids)
                 truth = np.array([labels.get(key, -1) for key in keys], int)
-                report = self.results["seeds"][seed]["evaluate"]["splits"][split][arm]
+                found_there = evaluated(self.results["seeds"][seed]) or {}
+                report = found_there["splits"][split][arm]
                 if set(truth.tolist()) == {0, 1} and np.isclose(
                     metrics.auroc(proba, truth), report["auroc"], rtol=0, atol=1e-6
                 ):
@@ -86,13 +89,16 @@ class Finished:
         """Each evaluated seed's threshold of the average, chosen on the dev split."""
         return [
             rows[AVERAGE]["threshold"]
-            for splits in self._evaluated()
+            for splits in evaluated_seeds(self.results)
             for rows in list(splits.values())[:1]
         ]
 
     def confusion(self, split: str) -> dict[str, int]:
         """tn, fp, fn and tp of the average at the dev threshold, over all seeds."""
-        counts = [splits[split][AVERAGE]["confusion"] for splits in self._evaluated()]
+        counts = [
+            splits[split][AVERAGE]["confusion"]
+            for splits in evaluated_seeds(self.results)
+        ]
         return {key: sum(c[key] for c in counts) for key in ("tn", "fp", "fn", "tp")}
 
     def unlabelled(self) -> list[str]:
@@ -103,13 +109,6 @@ class Finished:
             for split in sorted(self.results["data"].get("sizes", {}))
             if split not in self.results["summary"]
             and self.predictions(first, split).exists()
-        ]
-
-    def _evaluated(self) -> list[dict[str, Any]]:
-        """Each evaluated seed's splits."""
-        seeds = (self.results["seeds"][seed] for seed in self.seeds)
-        return [
-            stages["evaluate"]["splits"] for stages in seeds if "evaluate" in stages
         ]
 
     def _labels(self, split: str) -> dict[str, int]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
+from memejax.metrics import AVERAGE
 from memejax.report import tables
-from memejax.scores import AVERAGE
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2933; --muted: #5c6773; --line: #dfe3e8;

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from memejax import logs
+from memejax.metrics import AVERAGE
 from memejax.report import (
     curves,
     graph_pictures,
@@ -23,7 +24,8 @@ from memejax.report import (
 )
 from memejax.report.cells import count
 from memejax.report.finished import Finished
-from memejax.scores import AVERAGE
+from memejax.stages import STAGES
+from memejax.stages.evaluate import NAME as EVALUATED
 
 _MOVED = (
     "No curves: the labelled data of this run are not where they were, or have changed."
@@ -40,9 +42,7 @@ def html(run: Finished) -> str:
             *_head(run),
             *_results(run),
             *representation.section(run),
-            *_stage(run, "pretrain", "Pretraining"),
-            *_stage(run, "finetune", "Fine-tuning"),
-            *_stage(run, "graph", "Training on graphs"),
+            *(part for name in STAGES for part in _stage(run, name)),
             *graph_pictures.section(run),
             *profiled.section(run),
             *_data(run),
@@ -67,7 +67,7 @@ def _head(run: Finished) -> list[str]:
     collapsed = [
         seed
         for seed in run.seeds
-        if results["seeds"][seed].get("pretrain", {}).get("collapsed")
+        if any(o.get("collapsed") for o in results["seeds"][seed].values())
     ]
     warning = f"Pretraining collapsed (seed {', '.join(collapsed)})."
     return [
@@ -187,17 +187,18 @@ def _confusion(run: Finished, split: str) -> str:
 # Training
 
 
-def _stage(run: Finished, stage: str, title: str) -> list[str]:
+def _stage(run: Finished, stage: str) -> list[str]:
     """What a stage came to and logged: losses, panel, dev AUROC, learning rates."""
     figures = curves.figures(run, stage)
+    outcomes = [o.get(stage, {}) for o in run.results["seeds"].values()]
     panels = []
-    if stage == "pretrain":
+    if any("panel" in outcome for outcome in outcomes):
         panels = [tables.pretraining(run.results), tables.dino(run.results)]
     shown = [markup.table(panel) for panel in panels if panel]
-    if not figures and not shown:
+    if STAGES[stage].make is None or not (figures or shown):
         return []
     return [
-        f"<h2>{title}</h2>",
+        f"<h2>{STAGES[stage].title}</h2>",
         *shown,
         markup.paragraph("One curve a seed.") if len(run.seeds) > 1 else "",
         markup.gallery(figures),
@@ -223,7 +224,11 @@ def _data(run: Finished) -> list[str]:
     if not memes:
         source = {"Data": f"{_NAMES.get(name, name)}, {root or 'built in'}"}
     noun, words = "meme" if memes else "example", data.get("vocabulary")
-    chose = any({"finetune", "graph"} & set(s) for s in results["seeds"].values())
+    chose = any(
+        outcome.get("best_step")
+        for outcomes in results["seeds"].values()
+        for outcome in outcomes.values()
+    )
     return [
         "<h2>Data</h2>",
         markup.facts(
@@ -255,7 +260,7 @@ def _classes(results: Mapping[str, Any]) -> int | None:
 
 def _rest(run: Finished) -> list[str]:
     """Times, files and the config."""
-    files = sorted(run.folder.glob("*/evaluate/predictions/*.csv"))
+    files = sorted(run.folder.glob(f"*/{EVALUATED}/predictions/*.csv"))
     files += [p for p in [run.folder / "bad_records.jsonl"] if p.exists()]
     names = [path.relative_to(run.folder).as_posix() for path in files]
     links = ", ".join(
@@ -272,7 +277,7 @@ def _rest(run: Finished) -> list[str]:
     config = markup.table(tables.Table(title, ("leaf", "value"), leaves))
     return [
         "<h2>Times and files</h2>",
-        markup.table(tables.stages(run.results)),
+        *[markup.table(table) for table in [tables.stages(run.results)] if table],
         markup.paragraph(f"Everything of this run is in {run.folder}.", kind="text"),
         f"<p>Predictions (id, proba, label as called): {links}</p>" if names else "",
         f"<p>TensorBoard:</p><pre>{markup.escape(command)}</pre>" if events else "",

@@ -9,6 +9,7 @@ from typing import Any
 
 from memejax.losses import collapse
 from memejax.losses.dino import MIN_INFORMATION, MIN_MEAN_ENTROPY
+from memejax.outcomes import watched
 from memejax.report.cells import Table, count, is_number, number
 
 
@@ -130,12 +131,9 @@ def dino(results: Mapping[str, Any]) -> Table | None:
 
 
 def _panels(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Seed -> outcome of its pretraining, where that has a panel."""
-    return {
-        seed: stages["pretrain"]
-        for seed, stages in results["seeds"].items()
-        if stages.get("pretrain", {}).get("panel")
-    }
+    """Seed -> the outcome that has a panel, where there is one."""
+    found = {seed: watched(stages) for seed, stages in results["seeds"].items()}
+    return {seed: outcome for seed, outcome in found.items() if outcome}
 
 
 def _arms(outcome: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
 
-from memejax.scores import AVERAGE
+from memejax.metrics import AVERAGE
 
 # The page's one colour, and greys: a plot also reads in print and without colour.
 ACCENT = "#0b6e8a"

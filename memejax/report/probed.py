@@ -8,9 +8,9 @@ from typing import Any
 
 from memejax import metrics
 from memejax.report.cells import Table, count, is_number, number
+from memejax.stages import STAGES
+from memejax.stages.probe import folder_of
 
-# A stage that is probed, and what its networks are called.
-STAGES = {"pretrain": "pretrained", "finetune": "fine-tuned"}
 # What an outcome calls the network before its stage, and no network at all.
 _UNTRAINED, _PIXELS = "untrained", "pixels"
 _PROBES = {"knn": "kNN", "linear": "linear probe"}
@@ -58,7 +58,8 @@ def sentence(results: Mapping[str, Any]) -> str | None:
         others.append(f"chance {_shown(_chance(results, split, outcomes)[1][figure])}")
         start = f"Over {len(outcomes)} seeds, " if len(outcomes) > 1 else ""
         text = (
-            f"{start}kNN {name} on {split} of the {STAGES[stage]} {' and '.join(parts)}"
+            f"{start}kNN {name} on {split} of the {STAGES[stage].learned} "
+            f"{' and '.join(parts)}"
             f"; {', '.join(others)}."
         )
         if doubtful:
@@ -73,7 +74,7 @@ def _by_split(results: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
     found: dict[str, dict[str, list[Any]]] = {}
     for stage in STAGES:
         for outcomes in results["seeds"].values():
-            outcome = outcomes.get(f"probe-{stage}")
+            outcome = outcomes.get(folder_of(stage))
             if outcome:
                 probes = found.setdefault(outcome["split"], {})
                 probes.setdefault(stage, []).append(outcome)

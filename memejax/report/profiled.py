@@ -10,11 +10,12 @@ from memejax import folder
 from memejax.report import markup
 from memejax.report.cells import Table
 from memejax.report.finished import Finished
+from memejax.stages import STAGES
+from memejax.stages.finetune import BASELINE
 
 # As profile.Recorder writes it.
 FILE = "profile.json"
 _WHOLE = "profile.md"
-_STAGES = ("pretrain", "baseline", "finetune", "graph")
 _COLUMNS = ("", "kernels", "ms", "time", "GFLOP", "FLOPs", "GFLOP/s", "of peak")
 # The longest rows; the files have all.
 _MOST = 15
@@ -33,7 +34,7 @@ def section(run: Finished) -> list[str]:
     stages = {
         f"{stage}, seed {seed}": f"{seed}/{stage}"
         for seed in run.seeds
-        for stage in _STAGES
+        for stage in (*STAGES, BASELINE)
     }
     return of_stages(run.folder, stages)
 

@@ -7,9 +7,11 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from memejax.report import markup, probed, tables
+from memejax.report import markup, tables
 from memejax.report.cells import count
 from memejax.report.finished import Finished
+from memejax.stages import STAGES
+from memejax.stages.probe import folder_of
 
 # Seeds whose pictures are on the page; of more than these, the first's only.
 _SEEDS = 3
@@ -45,8 +47,8 @@ def section(run: Finished) -> list[str]:
 def _pictures(run: Finished) -> list[str]:
     """The pictures of each stage and seed, by the names in its outcome."""
     parts, left_out = [], []
-    for stage in probed.STAGES:
-        name = f"probe-{stage}"
+    for stage in STAGES:
+        name = folder_of(stage)
         seeds = [seed for seed in run.seeds if name in run.results["seeds"][seed]]
         for i, seed in enumerate(seeds):
             if i and len(seeds) > _SEEDS:
@@ -56,7 +58,7 @@ def _pictures(run: Finished) -> list[str]:
             figures = _figures(run, run.folder / seed / name, outcome, stage)
             if figures:
                 of = f", seed {seed}" if len(run.seeds) > 1 else ""
-                title = f"What the {probed.STAGES[stage]} networks see{of}"
+                title = f"What the {STAGES[stage].learned} networks see{of}"
                 parts += [f"<h3>{markup.escape(title)}</h3>", *figures]
     if left_out:
         what = f"Pictures of the first seed; {count(left_out, 'other')}: "
@@ -90,10 +92,12 @@ def _figures(
 def _attention(run: Finished, arms: Iterable[str]) -> str:
     """What the columns are, for the encoders that this run has."""
     kinds = {arm: run.leaves.get(f"model.image.{arm}.name") for arm in sorted(arms)}
+    # "vit_base" is a "vit".
     own = [
-        _COLUMNS[kind].format(arm=arm)
+        columns.format(arm=arm)
         for arm, kind in kinds.items()
-        if kind in _COLUMNS
+        for family, columns in _COLUMNS.items()
+        if kind and kind.startswith(family)
     ]
     # Without the config, what may be there.
     own = own or [

@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from memejax import folder as folders
 from memejax.report import page, tables
 from memejax.report.finished import Finished
+from memejax.report.study import single
 
 # A line under the head and no other. ASCII: rich would put bars between the columns
 # where the output cannot show its own.
@@ -54,10 +56,14 @@ def write(folder: str | os.PathLike[str]) -> pathlib.Path:
     Raises:
       ValueError: if there is no results.json.
     """
-    run = Finished(folder)
-    path = run.folder / "report.html"
+    where = pathlib.Path(folder).absolute()
+    results = folders.read_json(where / "results.json")
+    # Errors over all seeds at once, or figures of each seed.
+    together = results is not None and "errors" in results
+    html = single.html(where) if together else page.html(Finished(where))
+    path = where / "report.html"
     part = path.with_suffix(".part")
-    part.write_text(page.html(run), "utf-8")
+    part.write_text(html, "utf-8")
     part.replace(path)
     return path
 

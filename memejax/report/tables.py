@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from memejax import metrics
+from memejax.metrics import AVERAGE
+from memejax.outcomes import evaluated_seeds
 from memejax.report import probed
 from memejax.report.cells import Table as Table
 from memejax.report.cells import count
@@ -15,7 +19,7 @@ from memejax.report.panel import PROTOTYPES as PROTOTYPES
 from memejax.report.panel import dino as dino
 from memejax.report.panel import pretraining as pretraining
 from memejax.report.probed import representation as representation
-from memejax.scores import AVERAGE
+from memejax.stages import STAGES
 
 # The row of the predictor that knows only the share of positives.
 CONSTANT = "constant"
@@ -40,15 +44,17 @@ def splits(results: Mapping[str, Any]) -> dict[str, Table]:
     return {name: _split(results, name) for name in names}
 
 
-def stages(results: Mapping[str, Any]) -> Table:
+def stages(results: Mapping[str, Any]) -> Table | None:
     """How long each stage of each seed took, and its best checkpoint."""
     # results.json is sorted by name; a person reads in the order of time.
     found = [
-        (f"{stage}, seed {seed}", stages[stage])
-        for seed, stages in results["seeds"].items()
-        for stage in ("pretrain", "finetune", "graph")
-        if stage in stages
+        (f"{stage}, seed {seed}", outcomes[stage])
+        for seed, outcomes in results["seeds"].items()
+        for stage, kind in STAGES.items()
+        if kind.make is not None and stage in outcomes
     ]
+    if not found:
+        return None
     rows = [
         [
             name,
@@ -69,8 +75,20 @@ def stages(results: Mapping[str, Any]) -> Table:
     )
 
 
+def _errors(results: Mapping[str, Any]) -> list[str]:
+    """Each part's error over all seeds, a line each."""
+    lines = []
+    for part, errors in results["errors"].items():
+        mean, std = metrics.mean_std(errors)
+        spread = "" if math.isnan(std) else f" ± {std:.2%}"
+        lines.append(f"{part} error {mean:.2%}{spread} ({len(errors)} seeds)")
+    return lines
+
+
 def sentence(results: Mapping[str, Any]) -> str:
     """The main result in plain words."""
+    if "errors" in results:
+        return "\n".join(_errors(results))
     split = headline(results)
     if split is None:
         return probed.sentence(results) or (
@@ -150,11 +168,7 @@ def _split(results: Mapping[str, Any], split: str) -> Table:
 
 def _reports(results: Mapping[str, Any], split: str, arm: str) -> list[dict[str, Any]]:
     """What each evaluated seed says of an arm."""
-    return [
-        outcomes["evaluate"]["splits"][split][arm]
-        for outcomes in results["seeds"].values()
-        if "evaluate" in outcomes
-    ]
+    return [splits[split][arm] for splits in evaluated_seeds(results)]
 
 
 def _cell(figure: Mapping[str, float | None] | None, *, spread: bool) -> str:

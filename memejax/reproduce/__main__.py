@@ -25,16 +25,12 @@ def main(argv: list[str] | None = None) -> None:
     """Runs what the arguments name."""
     options = _parser().parse_args(argv)
     # Imported here, so that --help and a misspelt option answer at once.
-    from absl import flags, logging
-
-    from memejax import folder, logs
+    from memejax import command_line, folder, logs
     from memejax.data import hateful_memes
     from memejax.report import paper_table
     from memejax.reproduce import command
 
-    # jax and orbax narrate at INFO; grain's worker processes read absl's flags.
-    logging.set_verbosity(logging.WARNING)
-    flags.FLAGS.mark_as_parsed()
+    command_line.prepare()
     if options.table == "curriculum":
         _study(options)
         return

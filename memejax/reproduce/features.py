@@ -34,7 +34,8 @@ def store(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> str:
     config.seed = ran["seed"]
     for leaf in ("root", "dev", "validation", "image_size"):
         config.data[leaf] = ran["data"][leaf]
-    config.data.synthetic.update(ran["data"]["synthetic"])
+    if "synthetic" in ran["data"]:
+        config.data.synthetic.update(ran["data"]["synthetic"])
     config.extract.run = os.fspath(path)
     config.extract.arm = ran["arms"][0]
     return extract(config.lock(), out)

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from memejax import folder, metrics
+from memejax.outcomes import evaluated_seeds, watched
 from memejax.report import tables
 from memejax.report.paper_table import Line, PaperTable, Spread
 from memejax.reproduce.rows import TITLES, Row, rows
@@ -134,10 +135,10 @@ def _line(
     if len(reports) == 1:
         interval = (reports[0].get("auroc_low"), reports[0].get("auroc_high"))
     verdicts = [
-        outcome["pretrain"]["collapsed"]
+        found["collapsed"]
         for results in runs.values()
-        for outcome in results["seeds"].values()
-        if "collapsed" in outcome.get("pretrain", {})
+        for found in map(watched, results["seeds"].values())
+        if found is not None
     ]
     return Line(
         method=row.method,
@@ -167,10 +168,10 @@ def _reports(runs, split: str | None, row: Row) -> list[dict[str, Any]]:
     """
     found = []
     for results in runs:
-        for outcome in results["seeds"].values():
-            if split is None or "evaluate" not in outcome:
+        for splits in evaluated_seeds(results):
+            if split is None:
                 continue
-            arms = outcome["evaluate"]["splits"][split]
+            arms = splits[split]
             if row.arm not in arms:
                 raise ValueError(
                     f"the row {row.name} is of the arm {row.arm!r}, but its run has "
@@ -186,11 +187,11 @@ def _relative(path: pathlib.Path, workdir: str | os.PathLike[str]) -> str:
 
 def _references(every: Sequence[Results], split: str | None) -> list[Line]:
     """The constant predictor and, of built-in memes, the best possible."""
-    outcomes = [outcome for results in every for outcome in results["seeds"].values()]
     constants = [
-        outcome["evaluate"]["splits"][split][tables.CONSTANT]
-        for outcome in outcomes
-        if split is not None and "evaluate" in outcome
+        splits[split][tables.CONSTANT]
+        for results in every
+        for splits in evaluated_seeds(results)
+        if split is not None
     ]
     lines = [_reference("constant predictor", constants)]
     best = [

@@ -102,6 +102,7 @@ class Row:
       published_accuracy: the same.
       note: under the table.
       run_by: the other table whose runs these are, "" where they are this one's.
+      options: what stands after the colon behind the preset, as "kind=hetero".
     """
 
     name: str
@@ -116,6 +117,7 @@ class Row:
     published_accuracy: float | None = None
     note: str = ""
     run_by: str = ""
+    options: str = ""
 
 
 GRAPH_CONFIG = "configs/graph.py"
@@ -144,8 +146,9 @@ GRAPH_NOTES = {
     "gat": "The paper's table 3 has an AUROC of 0.541, its table 8 one of 0.564.",
     "hetero": "R-GCN over memes: trained on the graph of the training memes alone.",
 }
-# What a row has that is not its name as the network.
-NAMED = {"hetero": {"graph.kind": "hetero", "graph.network": "rgcn"}}
+# The network of a row that is not called by it, and what its config is asked for.
+NAMED = {"hetero": "rgcn"}
+OPTIONS = {"hetero": "kind=hetero"}
 # What the published networks had other rates for than GCN.
 PAPER_GRAPHS = {"sage": {"graph.optimizer.groups.all.lr": 0.01}}
 DEMO_GRAPHS = {"graph.epochs": 5.0}
@@ -158,7 +161,7 @@ def _graph(name: str, table: str, preset: str) -> Row:
     more: Mapping[str, Any] = DEMO_GRAPHS if preset == "demo" else {}
     if preset == "paper":
         more = PAPER_GRAPHS.get(name, {})
-    own = NAMED.get(name, {"graph.network": name})
+    network = NAMED.get(name, name)
     return Row(
         name=name,
         run=f"graph-{name}",
@@ -166,12 +169,13 @@ def _graph(name: str, table: str, preset: str) -> Row:
         architecture=kind,
         size="",
         config=GRAPH_CONFIG,
-        overrides={**own, **more},
-        arm=own["graph.network"],
+        overrides={"graph.network": network, **more},
+        arm=network,
         published_auroc=auroc,
         published_accuracy=accuracy,
         note=GRAPH_NOTES.get(name, ""),
         run_by="" if table == "table3" else "table3",
+        options=OPTIONS.get(name, ""),
     )
 
 

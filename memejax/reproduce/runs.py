@@ -13,9 +13,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from memejax import build, folder
+from memejax import folder
 from memejax.config import load_config
 from memejax.reproduce.rows import Row
+from memejax.stages.parts.choices import RUNTIME
 
 # Leaves that make a row what it is: the table sets them itself.
 OWN = ("name", "preset", "seed", "seeds", "arms", "data.root", "features")
@@ -68,11 +69,11 @@ def expand(
         if row.run_by:
             continue
         first = shared.setdefault(row.run, row)
-        if (first.config, first.overrides) != (row.config, row.overrides):
+        one, two = ((r.config, r.options, dict(r.overrides)) for r in (first, row))
+        if one != two:
             raise ValueError(
                 f"the rows {first.name} and {row.name} share the run {row.run}, but "
-                f"not its config: {first.config} {dict(first.overrides)} and "
-                f"{row.config} {dict(row.overrides)}"
+                f"not its config: {one} and {two}"
             )
     return [
         Run(row, seed, place(workdir, row, seed))
@@ -130,7 +131,8 @@ def configs(
         )
     made, unused = [], dict(leaves)
     for run in runs:
-        config = load_config(f"{run.row.config}:{preset}")
+        text = ",".join(part for part in (preset, run.row.options) if part)
+        config = load_config(f"{run.row.config}:{text}")
         values = dict(run.row.overrides) | {"seed": run.seed, "seeds": 1}
         if root is not None:
             values["data.root"] = root
@@ -182,7 +184,7 @@ def check_folder(path: pathlib.Path, config: ConfigDict) -> None:
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted leaf -> value of what decides what is computed."""
-    parts = {name: part for name, part in config.items() if name not in build.RUNTIME}
+    parts = {name: part for name, part in config.items() if name not in RUNTIME}
     return folder.flatten(parts)
 
 

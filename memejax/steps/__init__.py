@@ -17,6 +17,9 @@ from memejax.steps.dino import DinoObjective as DinoObjective
 from memejax.steps.dino import DinoState as DinoState
 from memejax.steps.dino import init_dino_state as init_dino_state
 from memejax.steps.dino import make_dino_step as make_dino_step
+from memejax.steps.objective import LossAux as LossAux
+from memejax.steps.objective import Reduced as Reduced
+from memejax.steps.objective import StepObjective as StepObjective
 from memejax.steps.panel import Panel as Panel
 from memejax.steps.state import Averaging as Averaging
 from memejax.steps.state import State as State
@@ -24,4 +27,5 @@ from memejax.steps.state import init_state as init_state
 from memejax.steps.supervised import make_supervised_step as make_supervised_step
 from memejax.steps.update import gather_steps as gather_steps
 from memejax.steps.update import make_predict as make_predict
+from memejax.steps.update import make_step as make_step
 from memejax.steps.update import scan_steps as scan_steps

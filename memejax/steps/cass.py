@@ -10,10 +10,11 @@ import jax
 import optax
 
 from memejax import losses
+from memejax.steps.objective import LossAux, Metrics, StepObjective
 from memejax.steps.panel import EVERY_STEP, Panel, panel_of
 from memejax.steps.state import Averaging
-from memejax.steps.update import Metrics, Step, make_step
-from memejax.views import Views
+from memejax.steps.update import Step, make_step
+from memejax.steps.views import Views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,11 +130,32 @@ def make_cass_step(
       `step(state, batch) -> (state, metrics)`.
     """
 
-    def loss_fn(params, batch_stats, batch, keys, _):
+    return make_step(
+        _Cass(apply_fn, views, objective, panel, averaging, axis_name),
+        tx,
+        accumulate=accumulate,
+        learning_rates=learning_rates,
+        axis_name=axis_name,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cass(StepObjective):
+    """CASS of a model; the arguments of `make_cass_step`."""
+
+    apply_fn: Callable[..., Any]
+    views: Callable[..., Views]
+    terms: CassObjective
+    panel: Panel
+    averaging: Averaging | None
+    axis_name: str | None
+
+    def loss(self, params, state, *, stats, batch, keys):
+        """The terms of both arms' outputs, which the collapse panel reads."""
         with jax.named_scope("<views>"):
-            made = views(keys["views"], batch, train=True, step_key=keys["batch"])
-        outputs, new = apply_fn(
-            {"params": params, "batch_stats": batch_stats},
+            made = self.views(keys["views"], batch, train=True, step_key=keys["batch"])
+        outputs, new = self.apply_fn(
+            {"params": params, "batch_stats": stats},
             made,
             train=True,
             rngs={"dropout": keys["dropout"]},
@@ -141,32 +163,27 @@ def make_cass_step(
         )
         with jax.named_scope("<loss>"):
             loss, parts = cass_loss(
-                outputs, batch["weight"], objective=objective, axis_name=axis_name
+                outputs,
+                batch["weight"],
+                objective=self.terms,
+                axis_name=self.axis_name,
             )
         out = {name: z for name, (z, _) in outputs.items()}
-        return loss, (new.get("batch_stats", {}), parts, out)
+        return loss, LossAux(new.get("batch_stats", {}), parts, out)
 
-    def measure(state, outputs, batch):
+    def measure(self, state, reduced, *, batch):
+        """The collapse panel."""
         return panel_of(
-            outputs,
+            reduced.kept,
             batch["weight"],
             step=state.step,
-            panel=panel,
-            axis_name=axis_name,
+            panel=self.panel,
+            axis_name=self.axis_name,
         )
 
-    def finish(state, params, batch_stats, *_):
+    def finish(self, state, params, *, stats, reduced):
+        """The next state, its average with it."""
         average = state.average
-        if averaging is not None:
-            average = averaging.update(average, params, step=state.step)
-        return state.replace(params=params, batch_stats=batch_stats, average=average)
-
-    return make_step(
-        loss_fn,
-        tx,
-        accumulate=accumulate,
-        learning_rates=learning_rates,
-        finish=finish,
-        measure=measure,
-        axis_name=axis_name,
-    )
+        if self.averaging is not None:
+            average = self.averaging.update(average, params, step=state.step)
+        return state.replace(params=params, batch_stats=stats, average=average)

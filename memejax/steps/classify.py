@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ import jax
 import optax
 
 from memejax import losses
-from memejax.steps.update import Metrics, Step, make_step
+from memejax.steps.objective import LossAux, Metrics, StepObjective
+from memejax.steps.update import Step, make_step
 
 
 def make_classify_step(
@@ -33,16 +35,26 @@ def make_classify_step(
       `weight`.
     """
 
-    def loss_fn(params, batch_stats, batch, keys, _):
-        logits, new = apply_fn(
-            {"params": params, "batch_stats": batch_stats},
-            inputs(batch["image"]),
+    return make_step(_Classify(apply_fn, inputs), tx, learning_rates=learning_rates)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Classify(StepObjective):
+    """Cross entropy of a network; the arguments of `make_classify_step`."""
+
+    apply_fn: Callable[..., Any]
+    inputs: Callable[[jax.Array], jax.Array]
+
+    def loss(self, params, state, *, stats, batch, keys):
+        """The weighted mean of the cross entropies."""
+        del state
+        logits, new = self.apply_fn(
+            {"params": params, "batch_stats": stats},
+            self.inputs(batch["image"]),
             train=True,
             rngs={"dropout": keys["dropout"]},
             mutable=["batch_stats"],
         )
         each = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         loss = losses.weighted_mean(each, batch["weight"])
-        return loss, (new.get("batch_stats", {}), {}, {})
-
-    return make_step(loss_fn, tx, learning_rates=learning_rates)
+        return loss, LossAux(new.get("batch_stats", {}), {})

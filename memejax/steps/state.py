@@ -1,4 +1,4 @@
-"""What a run computes, as arrays, and which weights the next stage takes."""
+"""Everything that a run computes, as arrays, and an average of its weights."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,9 @@ import jax
 import optax
 
 from memejax import losses
-from memejax.steps.update import Metrics, Step, make_step
-from memejax.views import Views
+from memejax.steps.objective import LossAux, Metrics, StepObjective
+from memejax.steps.update import Step, make_step
+from memejax.steps.views import Views
 
 
 def make_supervised_step(
@@ -42,11 +44,35 @@ def make_supervised_step(
       `step(state, batch) -> (state, metrics)`.
     """
 
-    def loss_fn(params, batch_stats, batch, keys, _):
+    return make_step(
+        _Supervised(apply_fn, views, positive_weight, axis_name),
+        tx,
+        accumulate=accumulate,
+        learning_rates=learning_rates,
+        axis_name=axis_name,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Supervised(StepObjective):
+    """Binary cross entropies of a model; the arguments of `make_supervised_step`."""
+
+    apply_fn: Callable[..., Any]
+    views: Callable[..., Views]
+    positive_weight: float
+    axis_name: str | None
+
+    def prepare(self, batch):
+        """Weight 0 for what has no label."""
+        return dict(batch, weight=batch["weight"] * (batch["label"] >= 0))
+
+    def loss(self, params, state, *, stats, batch, keys):
+        """The sum of the arms' losses, and each of them."""
+        del state
         with jax.named_scope("<views>"):
-            made = views(keys["views"], batch, train=True, step_key=keys["batch"])
-        logits, new = apply_fn(
-            {"params": params, "batch_stats": batch_stats},
+            made = self.views(keys["views"], batch, train=True, step_key=keys["batch"])
+        logits, new = self.apply_fn(
+            {"params": params, "batch_stats": stats},
             made,
             train=True,
             rngs={"dropout": keys["dropout"]},
@@ -58,23 +84,10 @@ def make_supervised_step(
                 each = losses.binary_cross_entropy(
                     logit,
                     batch["label"],
-                    positive_weight=positive_weight,
+                    positive_weight=self.positive_weight,
                     where=batch["label"] >= 0,
                 )
                 parts[f"bce/{arm}"] = losses.weighted_mean(
-                    each, batch["weight"], axis_name=axis_name
+                    each, batch["weight"], axis_name=self.axis_name
                 )
-        loss = sum(parts.values())
-        return loss, (new.get("batch_stats", {}), parts, {})
-
-    def only_labelled(batch):
-        return dict(batch, weight=batch["weight"] * (batch["label"] >= 0))
-
-    return make_step(
-        loss_fn,
-        tx,
-        accumulate=accumulate,
-        learning_rates=learning_rates,
-        prepare=only_labelled,
-        axis_name=axis_name,
-    )
+        return sum(parts.values()), LossAux(new.get("batch_stats", {}), parts)

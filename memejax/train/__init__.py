@@ -1,35 +1,32 @@
 """Stages, in order, for each seed. Read this first; it is the map.
 
-    main.py     flags -> config -> train.run(config, workdir)
-    train/      run: data, then for each seed the stages in order, then the summary
-                  pretrain   multimodal CASS, CASS or DINO; no labels
-                  probe      what the pretrained features are worth, with pictures
-                  finetune   the labels, from the pretrained arms or from scratch
-                  evaluate   the best checkpoint on every split
-                or, of stored features, in place of all before evaluate
-                  graph      a network on the memes' graphs
-                or, of small pictures, all seeds at once
-                  classify   a classifier under a curriculum (classify.py)
-    loop/       the one loop: chunks in, state on, metrics out, checkpoints, signals
-    dataset.py  config -> Data (splits as columns)
-    build/      config -> Stage (state, compiled step, feeder)
-    steps/      what one update computes, of losses/, views.py and augment/
-    feeders.py  what the loop eats, made of data/pipeline.py and data/plans.py
-    parallel/   devices
-    evaluate.py what a checkpoint's features are worth; scores.py probabilities
-    folder.py   the run's folder; logs.py what it says; report/ its page
+    main.py      flags -> config -> train.run(config, workdir)
+    train/       run: the data, then for each seed the stages in order, the results
+    stages/      the stages: one file each (pretrain, probe, finetune, graph, evaluate,
+                 classify), `STAGES` their table; parts/ from a config's sections to
+                 models, optimizers, views, plans
+    stage.py     Stage: everything that the loop needs
+    loop.py      the one loop: chunks in, state on; metrics, checkpoints, signals
+    datasets/    config.data -> Data (splits as columns)
+    feeders.py   chunks for the loop, made of data/pipeline.py and data/plans.py
+    store/       features of memes on disk
+    parallel/    devices; device_placement.py puts every array where it lies
+    scoring.py   probabilities of a split
+    checkpoint.py folder.py logs.py   what a run writes
+    restored.py  what a finished run learned
+
+Below them is the library: losses/, augment/, models/, steps/ (one update), optim/,
+curriculum/, graphs/, metrics/, explain/, weights/. One update of multimodal CASS goes
+through stages/pretrain.py, loop.py, steps/cass.py, steps/update.py, losses/cass.py.
 
 Here:
 
-    experiment.py  run, from the config to the results
-    stages.py      the stages of one seed, each with the pieces in context.py
-    judgement.py   the dev split while a stage runs, every split when it ended
-    results.py     what results.json holds, with the summary over seeds
-    starts.py      what the starts of a resumed run took together
-    about.py       a run's first lines
+    run.py       run, from the config to the results
+    results.py   the contents of results.json, with the summary over seeds
+    starts.py    seconds and memory of all starts of a resumed run
 
 Everything is resumable: each stage restores its last checkpoint, and a stage that
 ended has an outcome.json and is not run again.
 """
 
-from memejax.train.experiment import run as run
+from memejax.train.run import run as run

@@ -1,31 +1,26 @@
-"""A run's results: read, put together, summed up over seeds, shown."""
+"""The contents of results.json."""
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from memejax import classify, folder, metrics, parallel, report
-
-
-def read(path: pathlib.Path) -> Any:
-    """What a JSON file holds, None if there is none; the same in all processes."""
-    # A folder on a network shows a new file to one machine before the other.
-    return parallel.from_first(folder.read_json(path))
+from memejax import metrics
+from memejax.outcomes import evaluated_seeds
 
 
 def gather(
     config: ConfigDict,
-    facts: Mapping[str, Any],
+    data: Any,
     *,
-    found: Mapping[str, Any],
+    by_seed: Mapping[str, Mapping[str, Any]],
+    together: bool,
     taken: Mapping[str, float],
 ) -> dict[str, Any]:
-    """What results.json holds.
+    """Return what results.json holds.
 
     `seconds` are those of all starts of the run. What a start that was killed had not
     saved is not in `taken`: they are at least what the stages took together, which
@@ -33,26 +28,31 @@ def gather(
 
     Args:
       config: the run's.
-      facts: of the data.
-      found: what the stages found.
-      taken: `seconds` and `peak_memory_gb`, as `Starts` knows them.
+      data: with `facts` and, of seeds one by one, `dev`.
+      by_seed: seed -> stage -> outcome.
+      together: whether the only seed stands for all: its one outcome is the run's.
+      taken: `seconds` and `peak_memory_gb` of all starts.
     """
-    by_seed = found.get("seeds", {}).values()
-    outcomes = [o for seed in by_seed for o in seed.values()] or [found]
-    stages = round(sum(o.get("seconds", 0.0) for o in outcomes), 2)
+    outcomes = [outcome for seed in by_seed.values() for outcome in seed.values()]
+    stages = round(sum(outcome.get("seconds", 0.0) for outcome in outcomes), 2)
+    if together:
+        (whole,) = outcomes
+        found = {"dev": None, "seeds": {}, "summary": {}, **whole}
+    else:
+        found = {"dev": data.dev, "seeds": by_seed, "summary": summary(by_seed)}
     return {
         "config": config.name,
         "preset": config.preset,
-        "data": dict(facts),
+        "data": dict(data.facts),
         **found,
         "seconds": max(taken["seconds"], stages),
         "peak_memory_gb": taken["peak_memory_gb"],
     }
 
 
-def summary(by_seed: dict[str, Any]) -> dict[str, Any]:
+def summary(by_seed: Mapping[str, Any]) -> dict[str, Any]:
     """Split -> arm -> figure -> {"mean", "std"} over the seeds, None for NaN."""
-    evaluated = [s["evaluate"]["splits"] for s in by_seed.values() if "evaluate" in s]
+    evaluated = evaluated_seeds({"seeds": by_seed})
     if not evaluated:
         return {}
 
@@ -69,13 +69,3 @@ def summary(by_seed: dict[str, Any]) -> dict[str, Any]:
         }
         for split, rows in evaluated[0].items()
     }
-
-
-def show(results: dict[str, Any]) -> None:
-    """Results on the console."""
-    if not parallel.is_first():
-        return
-    if "errors" in results:
-        classify.tell(results)
-    else:
-        report.console(results)

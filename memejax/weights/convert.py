@@ -15,9 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from memejax.models.distilbert import DistilBert
-from memejax.models.resnet import ResNet
-from memejax.models.vit import ViT
+from memejax.models.encoders import Encoder
 from memejax.weights.configs import MODULES
 from memejax.weights.names import (
     BETWEEN,
@@ -200,30 +198,19 @@ def _places(form: Form, sizes: Mapping[str, Any]) -> tuple[list[Place], int]:
 
 
 @functools.lru_cache(maxsize=32)
-def _shapes(model: Any) -> tuple[tuple[tuple[TreePath, Shape], ...], int]:
+def _shapes(model: Encoder) -> tuple[tuple[tuple[TreePath, Shape], ...], int]:
     """Paths and shapes of a module's variables, and its features; cheap to ask again.
 
     Nothing is computed, but tracing takes longer than reading a file: of blocks that
-    are alike (all of a transformer, all but the first of a ResNet's stage), one is
-    traced.
+    are alike (`Encoder.distinct_blocks`) one is traced.
     """
-    if isinstance(model, ResNet):
-        blocks = {f"stage{i}_block": n for i, n in enumerate(model.stage_sizes)}
-        traced = 2
-        few = model.clone(stage_sizes=tuple(min(n, 2) for n in model.stage_sizes))
-    else:
-        blocks, traced = {"block": model.layers}, 1
-        few = model.clone(layers=min(model.layers, 1))
-    if isinstance(model, DistilBert):
-        inputs = [jax.ShapeDtypeStruct((1, 1), jnp.int32)] * 2
-    else:
-        side = model.patch if isinstance(model, ViT) else 64
-        inputs = [jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)]
+    blocks, traced = model.block_counts(), model.distinct_blocks
+    few = model.with_blocks(traced)
 
     def init(*inputs):
         return few.init_with_output(jax.random.key(0), *inputs, train=False)
 
-    out, tree = jax.eval_shape(init, *inputs)
+    out, tree = jax.eval_shape(init, *model.smallest_inputs())
     found: list[tuple[TreePath, Shape]] = []
     for path, leaf in traverse_util.flatten_dict(tree).items():
         found.append((path, leaf.shape))

@@ -51,6 +51,7 @@ from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.bench.train_step import problem
 from memejax.bench.train_step.ours import Trainer
+from memejax.command_line import prepare
 from memejax.profile import runner
 
 DEFAULT = ("resnet", "vit", "text", "cass_mm")
@@ -63,6 +64,7 @@ def main() -> None:
     # Before a backend starts: PyTorch needs memory too.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     options = _options()
+    prepare()
     if len(options.case) == 1:
         figures = {options.case[0]: measure(options)}
     else:

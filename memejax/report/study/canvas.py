@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from memejax.report.pictures import COLOURS, DPI
+from memejax.explain.pictures import COLOURS, DPI
 from memejax.report.plots import INK, MUTED
 
 # Black is the reference's alone.

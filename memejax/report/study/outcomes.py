@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from memejax import metrics, significance
+from memejax import metrics
+from memejax.metrics import significance
 from memejax.report.study.arms import GROUPS, Arm, Study
 
 ALPHA = 0.05

@@ -29,7 +29,8 @@ class Setup:
 
     Attributes:
       title: for a person.
-      overrides: dotted leaf of configs/curriculum.py -> value.
+      overrides: dotted leaf of configs/curriculum.py -> value, in its demo.
+      network: that is trained in the demo.
       band: a difference of the error, as a fraction, that does not matter.
       easy: whether there are pictures known to be easier.
       files: whether it is read from files.
@@ -40,6 +41,7 @@ class Setup:
     band: float
     easy: bool = False
     files: bool = True
+    network: str = "perceptron"
 
 
 def _training(updates: int, lr: float, **more: Any) -> dict[str, Any]:
@@ -77,7 +79,6 @@ SETUPS = {
             32_000,
             0.01,
             **{
-                "model.network": "convnet",
                 "train.batch": 64,
                 **{
                     f"model.convnet.{name}": value
@@ -86,6 +87,7 @@ SETUPS = {
             },
         ),
         band=0.005,
+        network="convnet",
     ),
 }
 

@@ -10,9 +10,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
-from memejax import folder, labelled, metrics
+from memejax import folder, metrics
 from memejax.curriculum import toy
-from memejax.labelled import LabelledData
+from memejax.datasets import labelled
+from memejax.datasets.labelled import LabelledData
 from memejax.report import study as pages
 from memejax.reproduce.study.arms import REFERENCE, SETUPS, ArmSpec
 
@@ -139,15 +140,16 @@ def _correlations(where: pathlib.Path, data: LabelledData) -> pages.Correlations
 
 def _network(config: ConfigDict) -> str:
     """The network, and what is wrong with its labels, for a person."""
-    hidden = "-".join(map(str, config.model.perceptron.hidden))
-    named = {
-        "perceptron": f"perceptron {hidden}",
+    name = {
+        "perceptron": "perceptron",
         "convnet": "small convolutional network",
         "resnet": "ResNet",
-    }
+    }[config.model.network]
+    if config.model.network == "perceptron":
+        name += " " + "-".join(map(str, config.model.perceptron.hidden))
     noise = config.data.label_noise
     wrong = f", {noise:.0%} of the labels wrong" if noise else ""
-    return f"{named[config.model.network]}{wrong}"
+    return f"{name}{wrong}"
 
 
 def _notes(workdir: pathlib.Path, data: LabelledData) -> list[str]:

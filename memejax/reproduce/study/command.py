@@ -11,12 +11,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from memejax import build, logs, parallel, train
+from memejax import logs, parallel, train
 from memejax.config import load_config
 from memejax.report import study as pages
 from memejax.reproduce import runs
 from memejax.reproduce.study.arms import REFERENCE, SETUPS, ArmSpec, arms
 from memejax.reproduce.study.collect import collect
+from memejax.stages.parts.curricula import needs_baseline
 
 CONFIG = "configs/curriculum.py"
 # Leaves that make an arm what it is, or that have an argument of their own.
@@ -153,10 +154,18 @@ def base_config(
         raise ValueError(f"{data} {needs}, the folder of its files")
     if set(OWN) & leaves.keys():
         raise ValueError(f"the study itself sets {sorted(set(OWN) & leaves.keys())}")
-    config = load_config(f"{CONFIG}:{preset}")
+    leaves = dict(leaves)
+    network = SETUPS[data].network if preset == "demo" else "perceptron"
+    network = leaves.pop("model.network", network)
+    config = load_config(f"{CONFIG}:{preset},network={network}")
     values = {"data.name": data, "seeds": seeds}
     if preset == "demo":
-        values |= SETUPS[data].overrides
+        # Sizes are those of its own network.
+        values |= {
+            leaf: value
+            for leaf, value in SETUPS[data].overrides.items()
+            if network == SETUPS[data].network or not leaf.startswith("model.")
+        }
     if root is not None:
         values["data.root"] = root
     for leaf, value in values.items():
@@ -173,6 +182,6 @@ def arm_config(base: ConfigDict, spec: ArmSpec, where: pathlib.Path) -> ConfigDi
     config = base.copy_and_resolve_references()
     for leaf, value in spec.overrides.items():
         runs.set_leaf(config, leaf, value)
-    if build.needs_baseline(config.curriculum):
+    if needs_baseline(config.curriculum):
         config.baseline = str(where / REFERENCE)
     return config

@@ -1,0 +1,126 @@
+"""Active scores by name, of whatever has made several predictions of an example.
+
+A network with dropout and a committee of networks give the same attributes
+(`Predictions`), so that a score is written once for both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memejax.curriculum import mc_dropout, scores
+
+
+class Predictions(Protocol):
+    """Predictions of m examples in C classes; each is computed when it is used."""
+
+    @property
+    def log_probs(self) -> jax.Array:
+        """Log-probabilities `[m, C]`."""
+        ...
+
+    @property
+    def probs(self) -> jax.Array:
+        """Probabilities `[m, C]`."""
+        ...
+
+    @property
+    def passes(self) -> jax.Array:
+        """Log-probabilities of several passes, or members, `[M, m, C]`."""
+        ...
+
+    @property
+    def labels(self) -> jax.Array:
+        """Labels, int `[m]`."""
+        ...
+
+    @property
+    def gradient_length(self) -> jax.Array:
+        """Expected length of the last layer's gradient `[m]`."""
+        ...
+
+
+# Name -> uncertainty [m], large where hard.
+SCORES: dict[str, Callable[[Predictions], jax.Array]] = {
+    "aadt": lambda p: scores.aadt(p.probs),
+    "aadt_squared": lambda p: scores.aadt(p.probs, squared=True),
+    "entropy": lambda p: scores.entropy(p.log_probs, log=True),
+    "least_confidence": lambda p: scores.least_confidence(p.probs),
+    "margin": lambda p: scores.margin(p.probs),
+    "loss": lambda p: scores.cross_entropy(p.log_probs, p.labels),
+    "bald": lambda p: mc_dropout.bald(p.passes, log=True),
+    "variance": lambda p: mc_dropout.predictive_variance(jnp.exp(p.passes)),
+    "votes": lambda p: mc_dropout.vote_entropy(p.passes),
+    "gradient_length": lambda p: p.gradient_length,
+}
+# Scores that measure disagreement, of passes or of members.
+OF_SEVERAL = ("bald", "variance", "votes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Committee:
+    """Several networks' predictions; `probs` is their mean.
+
+    Attributes:
+      passes: log-probabilities `[M, m, C]`, one row of the leading axis per network.
+      labels: int `[m]`.
+    """
+
+    passes: jax.Array
+    labels: jax.Array
+
+    @functools.cached_property
+    def probs(self) -> jax.Array:
+        """Probabilities `[m, C]`, the mean over the networks."""
+        return jnp.exp(self.passes).mean(0)
+
+    @functools.cached_property
+    def log_probs(self) -> jax.Array:
+        """Log-probabilities `[m, C]` of that mean."""
+        return jnp.log(self.probs)
+
+    @property
+    def gradient_length(self) -> jax.Array:
+        """Unknown here.
+
+        Raises:
+          ValueError: always.
+        """
+        raise ValueError("gradient_length needs a network, not a committee's outputs")
+
+
+def committee_uncertainty(
+    score: str, positive: Sequence[np.ndarray], labels: np.ndarray
+) -> np.ndarray:
+    """Uncertainty of a committee of binary classifiers, per example.
+
+    Args:
+      score: one of `SCORES`.
+      positive: P(label 1) `[n]` of each member.
+      labels: int `[n]`, 0 or 1.
+
+    Returns:
+      float32 `[n]`, large where hard.
+
+    Raises:
+      ValueError: for an unknown score, one of disagreement with a single member, or
+        one that needs a network.
+    """
+    if score not in SCORES:
+        raise ValueError(f"unknown score {score!r}: choose one of {sorted(SCORES)}")
+    if len(positive) < 2 and score in OF_SEVERAL:
+        raise ValueError(
+            f"{score} measures whether arms disagree: it needs two of them, got one"
+        )
+    # Away from 0 and 1, whose logarithms no sampler can use.
+    clipped = np.clip(np.stack(positive), 1e-7, 1 - 1e-7)
+    passes = np.log(np.stack([1 - clipped, clipped], -1))
+    committee = Committee(jnp.asarray(passes, jnp.float32), jnp.asarray(labels))
+    return np.asarray(SCORES[score](committee))

@@ -1,0 +1,99 @@
+"""A data set as the stages use it: splits, each a set of columns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from memejax.data import pipeline
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split of a data set.
+
+    Attributes:
+      name: "train", "dev_seen", ...
+      source: columns for the pipeline: image, label and, of memes, input_ids and
+        attention_mask.
+      ids: as they go into predictions.
+      labels: int32 [n] in 0..classes-1, -1 where unknown.
+    """
+
+    name: str
+    source: pipeline.Source
+    ids: Sequence[str]
+    labels: np.ndarray
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every label is known and at least two classes occur."""
+        return bool(np.all(self.labels >= 0)) and len(np.unique(self.labels)) >= 2
+
+    def take(self, rows: np.ndarray) -> Split:
+        """Return a split of these rows alone, int `[m]`, in their order."""
+        source = {
+            name: pipeline.Rows(column, rows) for name, column in self.source.items()
+        }
+        ids = [self.ids[int(row)] for row in rows]
+        return Split(self.name, source, ids, self.labels[rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A data set as the stages use it.
+
+    Attributes:
+      splits: by name; "train" is what is trained on.
+      dev: name of the split that chooses the checkpoint and the threshold.
+      vocabulary: number of tokens; 0 without captions.
+      facts: JSON for results.json: name, root, sizes, vocabulary, cut captions, bad
+        records, Bayes scores.
+      classes: number of classes.
+    """
+
+    splits: Mapping[str, Split]
+    dev: str
+    vocabulary: int
+    facts: Mapping[str, Any]
+    classes: int = 2
+
+    def describe(self) -> str:
+        """Return the splits, their sizes and class shares, and what is amiss."""
+        parts = []
+        for name, split in self.splits.items():
+            share = ""
+            if split.labelled and self.classes == 2:
+                share = f", {np.mean(split.labels == 1):.1%} hateful"
+            parts.append(f"{name} {len(split.ids)}{share}")
+        text = f"{self.facts['name']}: {'; '.join(parts)}"
+        if self.classes != 2:
+            text += f"; {self.classes} classes"
+        if self.vocabulary:
+            text += f"; vocabulary {self.vocabulary}"
+        if self.facts["truncated_captions"]:
+            text += f"; {self.facts['truncated_captions']} captions cut"
+        if self.facts["bad_records"]:
+            text += f"; {self.facts['bad_records']} bad records left out"
+        return text
+
+
+def built_in(section: ConfigDict) -> ConfigDict:
+    """The sizes of built-in data, for where no folder is named.
+
+    Args:
+      section: `data` of a config.
+
+    Raises:
+      ValueError: if the config has no built-in data.
+    """
+    if "synthetic" not in section:
+        raise ValueError(
+            f"data.name={section.name!r} needs data.root, the folder of its files: "
+            "only the preset demo has built-in data"
+        )
+    return section.synthetic

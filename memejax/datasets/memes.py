@@ -1,0 +1,135 @@
+"""Memes on disk as columns; the built-in ones are written to disk first.
+
+They then go through the same reader, tokenizer and pipeline as anybody's.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from memejax.data import hateful_memes, pipeline, synthetic_memes, text
+from memejax.datasets.data import Data, Split, built_in
+
+
+def load_memes(config: ConfigDict, workdir: pathlib.Path) -> Data:
+    """Memes on disk, as columns."""
+    c = config.data
+    root, splits, facts = read_memes(config, workdir)
+    if not {"train", c.dev} <= set(splits):
+        raise ValueError(
+            f"{root} has the splits {sorted(splits)}, but the config asks for "
+            f"train and data.dev={c.dev} ('validation' holds data.validation of the "
+            "training memes out)"
+        )
+    tokenizer = _tokenizer(config, [m.text for m in splits["train"]], workdir)
+    everything = [meme for memes in splits.values() for meme in memes]
+    columns = pipeline.image_columns(
+        [meme.image for meme in everything],
+        size=c.image_size,
+        resize=c.resize,
+        max_pixels=c.max_pixels,
+        cache=config.pipeline.cache,
+        folder=workdir / "cache",
+        threads=config.pipeline.threads,
+    )
+    tokens = text.encode(tokenizer, [m.text for m in everything], length=c.text_length)
+    labels = np.array([m.label for m in everything], np.int32)
+    facts |= {
+        "truncated_captions": tokens.truncated,
+        "vocabulary": tokenizer.get_vocab_size(),
+    }
+    done, loaded = 0, {}
+    for name, memes in splits.items():
+        rows = np.arange(done, done + len(memes))
+        done += len(memes)
+        source = {k: pipeline.Rows(column, rows) for k, column in columns.items()}
+        source |= {
+            "input_ids": tokens.input_ids[rows],
+            "attention_mask": tokens.attention_mask[rows],
+            "label": labels[rows],
+        }
+        loaded[name] = Split(name, source, [m.id for m in memes], labels[rows])
+    return Data(loaded, c.dev, tokenizer.get_vocab_size(), facts)
+
+
+def read_memes(
+    config: ConfigDict, folder: pathlib.Path
+) -> tuple[str, dict[str, list[hateful_memes.Meme]], dict[str, Any]]:
+    """The usable memes of every split of a config's data.
+
+    Args:
+      config: an experiment's; without `data.root` the built-in memes are written.
+      folder: for those, and for a list of bad records.
+
+    Returns:
+      The memes' folder; the splits, of which "validation" is held out of "train" where
+      `data.dev` says so; and what there is to say of them.
+
+    Raises:
+      hateful_memes.BadRecordsError: naming every bad record.
+      hateful_memes.MissingDataError: naming what was looked for.
+      ValueError: if there is no train split to hold a validation split out of.
+    """
+    c = config.data
+    facts: dict[str, Any] = {"name": "memes", "root": c.root}
+    root = c.root
+    if root is None:
+        root = os.fspath(folder / "memes")
+        made = synthetic_memes.write(
+            root, seed=config.seed, size=c.image_size, **built_in(c)
+        )
+        facts["bayes"] = dict(made.bayes)
+    memes = hateful_memes.read(
+        root,
+        on_bad_record=c.on_bad_record,
+        max_pixels=c.max_pixels,
+        threads=config.pipeline.threads,
+    )
+    facts["bad_records"] = len(memes.bad)
+    if memes.bad:
+        path = os.fspath(folder / "bad_records.jsonl")
+        hateful_memes.write_bad_records(path, memes.bad)
+    splits = dict(memes.splits)
+    if c.dev == "validation":
+        if "train" not in splits:
+            raise ValueError(
+                f"{root} has the splits {sorted(splits)}: data.dev='validation' holds "
+                "data.validation of train out"
+            )
+        splits["train"], splits["validation"] = hateful_memes.split_by_caption(
+            splits["train"], fraction=c.validation, seed=config.seed
+        )
+    facts["sizes"] = {name: len(memes) for name, memes in splits.items()}
+    return root, splits, facts
+
+
+def as_written(config: ConfigDict, folder: pathlib.Path) -> ConfigDict:
+    """The config of who finds the built-in memes written, by another process.
+
+    Args:
+      config: an experiment's.
+      folder: that they were written under.
+
+    Returns:
+      One whose `data.root` is theirs; the same where it has a root or is of other data.
+    """
+    if config.data.name != "memes" or config.data.root is not None:
+        return config
+    config = config.copy_and_resolve_references()
+    config.data.root = os.fspath(folder / "memes")
+    return config
+
+
+def _tokenizer(config: ConfigDict, captions: list[str], workdir: pathlib.Path):
+    """The named tokenizer, or one trained on the captions; saved with the run."""
+    if config.data.tokenizer is not None:
+        tokenizer = text.load_tokenizer(config.data.tokenizer)
+    else:
+        tokenizer = text.train_wordpiece(captions, vocab_size=config.data.vocabulary)
+    text.save_tokenizer(tokenizer, os.fspath(workdir / "tokenizer"))
+    return tokenizer

@@ -1,0 +1,90 @@
+"""Labelled pictures without captions as columns: built-in ones, MNIST, CIFAR-10."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from memejax.data import arrays, prepared
+from memejax.data.pictures import pictures
+from memejax.datasets.data import Data, Split, built_in
+
+
+def load_pictures(config: ConfigDict, workdir: pathlib.Path) -> Data:
+    """Draw the built-in pictures; see `datasets.load`."""
+    c = config.data
+    if c.root is not None:
+        raise ValueError(
+            f"data.name='pictures' is built in: expected no data.root, got {c.root!r}"
+        )
+    made = built_in(c)
+    drawn = pictures(
+        train=made.train,
+        test=made.test,
+        size=c.image_size,
+        concepts=made.concepts,
+        seed=config.seed,
+    )
+    return _labelled(drawn, config, classes=made.concepts)
+
+
+def load_mnist(config: ConfigDict, workdir: pathlib.Path) -> Data:
+    """Read MNIST; see `datasets.load`."""
+    return _labelled(prepared.read("mnist", _root(config)), config, classes=10)
+
+
+def load_cifar10(config: ConfigDict, workdir: pathlib.Path) -> Data:
+    """Read CIFAR-10; see `datasets.load`."""
+    return _labelled(prepared.read("cifar10", _root(config)), config, classes=10)
+
+
+def _root(config: ConfigDict) -> str:
+    c = config.data
+    if c.root is None:
+        raise ValueError(
+            f"data.name={c.name!r} needs data.root, the folder of its files; got None"
+        )
+    return c.root
+
+
+def _labelled(
+    read: Mapping[str, arrays.Labelled], config: ConfigDict, *, classes: int
+) -> Data:
+    """Labelled pictures as columns."""
+    splits = {}
+    for name, split in read.items():
+        images_nhwc = _resized(split.images, config.data.image_size)
+        source = {
+            # Grey pictures become red, green and blue alike.
+            "image": np.repeat(images_nhwc, 3 // images_nhwc.shape[-1], axis=-1),
+            "label": split.labels,
+        }
+        ids = [str(i) for i in range(len(split))]
+        splits[name] = Split(name, source, ids, split.labels)
+    facts = {
+        "name": config.data.name,
+        "root": config.data.root,
+        "sizes": {name: len(split) for name, split in read.items()},
+        "bad_records": 0,
+        "truncated_captions": 0,
+        "vocabulary": 0,
+    }
+    return Data(splits, "test", 0, facts, classes)
+
+
+def _resized(images_nhwc: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [n, h, w, c] -> [n, size, size, c] by Pillow's bilinear filter."""
+    n, h, w, c = images_nhwc.shape
+    if (h, w) == (size, size):
+        return images_nhwc
+    resized = np.empty((n, size, size, c), np.uint8)
+    for picture, image_hwc in zip(resized, images_nhwc, strict=True):
+        # Pillow knows grey pictures without an axis of channels only.
+        image = Image.fromarray(image_hwc[..., 0] if c == 1 else image_hwc)
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+        picture[...] = np.asarray(image).reshape(size, size, c)
+    return resized

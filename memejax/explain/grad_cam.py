@@ -1,0 +1,114 @@
+"""Grad-CAM: the places that raise a score of a residual network's features.
+
+`grad_cam` is a pure function on arrays; `resnet_grad_cam` runs an encoder through its
+`apply_fn` (a module's `apply`).
+
+Shape suffixes: `b` batch, `h`, `w` height and width, `c` channels, `d` features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+# Score of each example from its pooled features: [b, d] -> [b].
+ScoreFn = Callable[[jax.Array], jax.Array]
+# `(variables, images_bhwc, train=False, method=)`, a module's `apply`.
+ApplyFn = Callable[..., Any]
+Variables = Mapping[str, Any]
+
+
+def grad_cam(
+    maps_bhwd: ArrayLike, score_fn: ScoreFn, *, normalize: bool = True
+) -> jax.Array:
+    """Where in its last map a network finds what raises a score.
+
+    `a_d = mean_ij dy / dA_ijd` (eq. 1), `map_ij = relu(sum_d a_d A_ijd)` (eq. 2), for
+    a score y of features f that are the mean of the map A. Then `dy / dA_ijd = (dy /
+    df_d) / (h w)`, so the network below the map is not run again.
+
+    Args:
+      maps_bhwd: the last map, `[b, h, w, d]`.
+      score_fn: `(features [b, d]) -> [b]`; an example's score must depend on its own
+        features only. The sign counts: for what lowers a score pass its negative.
+      normalize: whether each map is divided by its largest value (a map of zeros
+        stays); else maps are comparable between examples.
+
+    Returns:
+      `[b, h, w]`, at least 0; at most 1 where normalised.
+
+    Raises:
+      ValueError: if the map or the scores are not of that shape.
+
+    References:
+      Selvaraju et al., arXiv 1610.02391, eq. 1 and 2.
+
+    >>> maps = jnp.array([[[[1.0, 0.0], [0.0, 4.0]]]])
+    >>> print(grad_cam(maps, lambda f: f[:, 0] - f[:, 1], normalize=False))
+    [[[0.5 0. ]]]
+    """
+    maps = jnp.asarray(maps_bhwd)
+    if maps.ndim != 4:
+        raise ValueError(f"got a map {list(maps.shape)}, expected [b, h, w, d]")
+    b, h, w, _ = maps.shape
+    scores, pull_back = jax.vjp(score_fn, jnp.mean(maps, axis=(1, 2)))
+    if scores.shape != (b,):
+        raise ValueError(f"got scores {list(scores.shape)}, expected [{b}]")
+    (gradient,) = pull_back(jnp.ones_like(scores))
+    cam = jax.nn.relu(jnp.einsum("bd,bhwd->bhw", gradient / (h * w), maps))
+    if normalize:
+        largest = jnp.max(cam, axis=(1, 2), keepdims=True)
+        cam = cam / jnp.where(largest > 0, largest, 1.0)
+    return cam
+
+
+def own_direction(features_bd: jax.Array) -> jax.Array:
+    """How long an embedding is along its own direction, held fixed: a score.
+
+    `s = <f, stop_gradient(f / |f|)>`, whose gradient is `f / |f|`: a Grad-CAM of it
+    shows, without a label or a head, the places whose features are those of the
+    whole picture.
+
+    Args:
+      features_bd: `[b, d]`.
+
+    Returns:
+      `[b]`, the norms; 0, with a gradient of 0, for a zero embedding.
+    """
+    squared = jnp.sum(jnp.square(features_bd), axis=-1, keepdims=True)
+    norm = jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
+    return jnp.sum(features_bd * jax.lax.stop_gradient(features_bd / norm), axis=-1)
+
+
+def resnet_grad_cam(
+    apply_fn: ApplyFn,
+    variables: Variables,
+    *,
+    images_bhwc: ArrayLike,
+    score_fn: ScoreFn | None = None,
+    normalize: bool = True,
+) -> jax.Array:
+    """Grad-CAM of the last stage of a residual network.
+
+    Args:
+      apply_fn: `apply` of `memejax.models.resnet.ResNet`.
+      variables: its params and batch_stats.
+      images_bhwc: `[b, h, w, c]` float, normalised.
+      score_fn: as in `grad_cam`, what a head makes of the network's features; None
+        takes `own_direction`, which needs no head.
+      normalize: as in `grad_cam`.
+
+    Returns:
+      float32 `[b, h / 32, w / 32]` for four stages, sides rounded up.
+
+    Raises:
+      ValueError: as `grad_cam`.
+    """
+    maps = apply_fn(
+        variables, jnp.asarray(images_bhwc), train=False, method="feature_maps"
+    )
+    return grad_cam(maps[-1], score_fn or own_direction, normalize=normalize)

@@ -1,0 +1,334 @@
+"""How good are the scores? Reports and intervals, on the host.
+
+Labels are 0 or 1 (unknown ones, -1, must be left out before), scores are larger for
+1, and an example is called positive when its probability is *above* the threshold,
+which is the argmax of (1 - p, p) at 0.5. Every report is a dict of plain numbers.
+"""
+
+# No `from __future__ import annotations` here: clu's metrics read annotations.
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import clu.metrics
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.metrics import average_precision_score
+
+# Bootstrap replicates are made in blocks of about this many draws (16 MB a copy).
+_BLOCK = 2_000_000
+
+# The mean of the arms' probabilities, reported beside each arm.
+AVERAGE = "average"
+
+# What an evaluation collects of each example: `Scores.from_model_output(logits=,
+# weight=, index=)` a batch, merged on the host; `compute()` goes to `by_index`.
+Scores = clu.metrics.CollectingMetric.from_outputs(("logits", "weight", "index"))
+
+
+def by_index(scores: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+    """Collected scores, each example once, in the order of the source.
+
+    Args:
+      scores: arrays `[n, ...]`, among them `index` and `weight`; rows of weight 0
+        are padding.
+
+    Returns:
+      The same names without the padding, sorted by index. Of an index that came
+      twice (a last batch filled up from the start) the first row stays.
+    """
+    arrays = {name: np.asarray(value) for name, value in scores.items()}
+    real = np.flatnonzero(arrays["weight"] > 0)
+    _, first = np.unique(arrays["index"][real], return_index=True)
+    return {name: value[real[first]] for name, value in arrays.items()}
+
+
+def auroc(
+    scores: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
+) -> float:
+    """The area under the ROC curve, from ranks.
+
+    `P(s+ > s-) + P(s+ = s-) / 2` for a positive and a negative example drawn by
+    weight.
+
+    Args:
+      scores: `[n]`, any real numbers, infinite ones too.
+      labels: `[n]`, 0 or 1.
+      weights: `[n]`, at least 0 (all 1 when None).
+
+    Returns:
+      A number in [0, 1]; NaN where only one class has weight.
+
+    Raises:
+      ValueError: if a score is NaN, a label is not 0 or 1, or the shapes differ.
+    """
+    scores, labels = _check(scores, labels)
+    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, float)
+    if weights.shape != scores.shape or not (weights >= 0).all():
+        raise ValueError(
+            f"got weights of shape {weights.shape}, expected {scores.shape} numbers "
+            "that are at least 0"
+        )
+    _, group = np.unique(scores, return_inverse=True)
+    negative = np.bincount(group, weights * (1 - labels))
+    return float(_area(negative, np.bincount(group, weights * labels)))
+
+
+def best_threshold(proba: ArrayLike, labels: ArrayLike) -> float:
+    """The threshold with the highest accuracy; choose it on validation data.
+
+    Candidates are the midpoints between neighbouring probabilities, with 0 and 1 as
+    the outer neighbours (-1 calls everything positive when the lowest is 0). Of
+    equally accurate ones the nearest to 0.5 wins, then the lower.
+
+    Args:
+      proba: probabilities of the label 1, `[n]`, n at least 1.
+      labels: `[n]`, 0 or 1.
+
+    Returns:
+      The threshold: positive is `proba > threshold`.
+
+    Raises:
+      ValueError: if a probability is outside [0, 1] or NaN, a label is not 0 or 1,
+        the shapes differ, or there are no examples.
+    """
+    proba, labels = _check(proba, labels, probability=True)
+    if not len(proba):
+        raise ValueError("got no examples, expected at least one")
+    values, group = np.unique(proba, return_inverse=True)
+    lower = np.concatenate([[0.0], values])
+    upper = np.concatenate([values, [1.0]])
+    candidates = (lower + upper) / 2
+    # The midpoint of two neighbouring floats may round to the upper one.
+    candidates = np.where(candidates >= upper, lower, candidates)
+    candidates[0] = candidates[0] if values[0] > 0 else -1.0
+    candidates[-1] = candidates[-1] if values[-1] < 1 else 1.0
+    # Candidate k calls the groups k, k + 1, ... positive.
+    gain = np.bincount(group, weights=1.0 - 2.0 * labels, minlength=len(values))
+    correct = labels.sum() + np.concatenate([[0.0], np.cumsum(gain)])
+    best = candidates[correct == correct.max()]
+    return float(min(best, key=lambda value: (abs(value - 0.5), value)))
+
+
+def binary_report(
+    proba: ArrayLike,
+    labels: ArrayLike,
+    *,
+    threshold: float = 0.5,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Everything a table says of one set of predictions.
+
+    The interval of the AUROC is the 2.5 and 97.5 percentile over resamples of the
+    examples with replacement (replicate r draws `rng.integers(0, n, n)`); resamples
+    with one class are left out.
+
+    Args:
+      proba: probabilities of the label 1, `[n]`, n at least 1.
+      labels: `[n]`, 0 or 1.
+      threshold: chosen elsewhere; f1, precision, recall and confusion are at it.
+      bootstrap: number of resamples; 0 leaves the interval NaN.
+      seed: of the resamples.
+
+    Returns:
+      n, positives, auroc, auroc_low, auroc_high, average_precision, accuracy (at
+      0.5), threshold, threshold_accuracy, f1, precision, recall and confusion
+      (`{"tn", "fp", "fn", "tp"}`), as floats and ints. AUROC, its interval and
+      average precision are NaN with one class only; f1, precision and recall are 0
+      where they divide by 0.
+
+    Raises:
+      ValueError: as `best_threshold`.
+    """
+    proba, labels = _check(proba, labels, probability=True)
+    if not len(proba):
+        raise ValueError("got no examples, expected at least one")
+    n, positives = len(labels), int(labels.sum())
+    both = 0 < positives < n
+    area, low, high = auroc(proba, labels), math.nan, math.nan
+    if both and bootstrap:
+        areas = _bootstrap_aurocs(proba, labels, bootstrap, seed)
+        # A handful of resamples of a handful of examples may all have one class.
+        areas = areas[~np.isnan(areas)]
+        if len(areas):
+            low, high = np.percentile(areas, [2.5, 97.5])
+    return {
+        "n": n,
+        "positives": positives,
+        "auroc": area,
+        "auroc_low": float(low),
+        "auroc_high": float(high),
+        "average_precision": (
+            float(average_precision_score(labels, proba)) if both else math.nan
+        ),
+        "accuracy": float(((proba > 0.5) == (labels == 1)).mean()),
+        "threshold": float(threshold),
+        **_at_threshold(proba > threshold, labels == 1),
+    }
+
+
+def constant_report(labels: ArrayLike) -> dict[str, Any]:
+    """The row of the constant predictor, which knows only the share of positives.
+
+    Its AUROC is 0.5 and its accuracy the majority's share: what a model must beat.
+
+    Args:
+      labels: `[n]`, 0 or 1, n at least 1.
+
+    Returns:
+      The entries of `binary_report`, the interval of the AUROC being (0.5, 0.5).
+
+    Raises:
+      ValueError: if a label is not 0 or 1 or there are no examples.
+    """
+    _, labels = _check(np.zeros(np.shape(labels)), labels)
+    share = labels.mean() if len(labels) else 0.0
+    report = binary_report(np.full(len(labels), share), labels, bootstrap=0)
+    return report | {"auroc": 0.5, "auroc_low": 0.5, "auroc_high": 0.5}
+
+
+def reports_by_arm(
+    proba: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    *,
+    thresholds: Mapping[str, float],
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Every arm's figures on one split, and the constant predictor's row.
+
+    Args:
+      proba: arm -> P(hateful) [n].
+      labels: int [n], 0 or 1.
+      thresholds: arm -> threshold chosen on the dev split.
+      seed: of the bootstrap.
+    """
+    rows = {
+        arm: binary_report(values, labels, threshold=thresholds[arm], seed=seed)
+        for arm, values in proba.items()
+    }
+    return rows | {"constant": constant_report(labels)}
+
+
+def mean_std(values: ArrayLike) -> tuple[float, float]:
+    """Mean and sample standard deviation (n - 1; NaN for one value) of `[n]` values."""
+    values = np.asarray(values, float)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"got values of shape {values.shape}, expected [n], n >= 1")
+    spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    return float(values.mean()), spread
+
+
+def write_predictions(
+    path: str | os.PathLike, ids: Sequence[Any], *, proba: ArrayLike
+) -> None:
+    """Writes the challenge's submission: a CSV with the columns `id,proba,label`.
+
+    The label is the predicted one, the argmax: 1 where proba > 0.5.
+
+    Args:
+      path: the file; its folder must exist.
+      ids: one an example, written as `str` gives them.
+      proba: probabilities of the label 1, `[n]`; read back bit for bit.
+
+    Raises:
+      ValueError: if a probability is outside [0, 1] or NaN, or lengths differ.
+    """
+    proba = np.asarray(proba, float)
+    proba, predicted = _check(proba, proba > 0.5, probability=True)
+    if len(ids) != len(proba):
+        raise ValueError(
+            f"got {len(ids)} ids and {len(proba)} probabilities, expected as many"
+        )
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "proba", "label"])
+        for row in zip(ids, proba.tolist(), predicted.tolist(), strict=True):
+            writer.writerow([str(row[0]), repr(row[1]), row[2]])
+
+
+def read_predictions(
+    path: str | os.PathLike,
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Reads what `write_predictions` wrote.
+
+    Returns:
+      `(ids, proba, labels)`: n strings, float64 `[n]`, int64 `[n]` (predicted).
+
+    Raises:
+      ValueError: if the columns are not `id,proba,label`.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        if header != ["id", "proba", "label"]:
+            raise ValueError(f"{path}: got columns {header}, expected id,proba,label")
+        rows = list(reader)
+    ids = [row[0] for row in rows]
+    proba = np.array([float(row[1]) for row in rows], float)
+    return ids, proba, np.array([int(row[2]) for row in rows], np.int64)
+
+
+def _check(
+    scores: ArrayLike, labels: ArrayLike, *, probability: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both as `[n]` arrays, float64 and int64."""
+    scores, labels = np.asarray(scores, float), np.asarray(labels)
+    if scores.shape != labels.shape or scores.ndim != 1:
+        raise ValueError(
+            f"got scores of shape {scores.shape} and labels of shape {labels.shape}, "
+            "expected [n] for both"
+        )
+    if np.isnan(scores).any():
+        raise ValueError(
+            f"got {np.isnan(scores).sum()} scores that are NaN, expected 0"
+        )
+    if probability and not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError(
+            f"got probabilities from {scores.min()} to {scores.max()}, expected [0, 1]"
+        )
+    other = set(np.unique(labels).tolist()) - {0, 1}
+    if other:
+        raise ValueError(f"got labels {sorted(other)}, expected 0 or 1 only")
+    return scores, labels.astype(np.int64)
+
+
+def _at_threshold(called: np.ndarray, true: np.ndarray) -> dict[str, Any]:
+    """What the counts of right and wrong calls say; 0 where a share is 0 / 0."""
+    tp, fp = int((called & true).sum()), int((called & ~true).sum())
+    fn, tn = int((~called & true).sum()), int((~called & ~true).sum())
+    return {
+        "threshold_accuracy": (tp + tn) / len(true),
+        "f1": 2 * tp / max(2 * tp + fp + fn, 1),
+        "precision": tp / max(tp + fp, 1),
+        "recall": tp / max(tp + fn, 1),
+        "confusion": {"tn": tn, "fp": fp, "fn": fn, "tp": tp},
+    }
+
+
+def _area(negative: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """AUROC `[...]` from the weight of each class at each score, `[..., scores]`."""
+    below = np.cumsum(negative, axis=-1) - negative / 2
+    pairs = positive.sum(axis=-1) * negative.sum(axis=-1)
+    # One class only: NaN without the warning of 0 / 0.
+    return (positive * below).sum(axis=-1) / np.where(pairs > 0, pairs, np.nan)
+
+
+def _bootstrap_aurocs(
+    proba: np.ndarray, labels: np.ndarray, replicates: int, seed: int
+) -> np.ndarray:
+    """AUROCs `[replicates]` of resamples, each a count at (score, label)."""
+    rng, n = np.random.default_rng(seed), len(proba)
+    values, group = np.unique(proba, return_inverse=True)
+    cell, cells = 2 * group + labels, 2 * len(values)
+    block = max(_BLOCK // n, 1)
+    areas = []
+    for start in range(0, replicates, block):
+        rows = min(block, replicates - start)
+        drawn = cell[rng.integers(0, n, (rows, n))] + cells * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * cells)
+        counts = counts.reshape(rows, len(values), 2)
+        areas.append(_area(counts[..., 0], counts[..., 1]))
+    return np.concatenate(areas)

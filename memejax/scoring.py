@@ -1,0 +1,74 @@
+"""Scores of a model over a split, a batch at a time on all devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import special
+
+from memejax import feeders, metrics
+from memejax.metrics import AVERAGE
+
+Tree = Any
+
+
+def probabilities(
+    predict: Callable[..., Mapping[str, jax.Array]],
+    variables: Tree,
+    feeder: feeders.Feeder,
+) -> dict[str, np.ndarray]:
+    """P(hateful) of every example of a split, an arm and their average.
+
+    Args:
+      predict: `(variables, batch) -> {arm: logits [b]}`.
+      variables: params and batch_stats.
+      feeder: one pass over the split in order; weight 0 marks padding.
+
+    Returns:
+      Arm -> float64 [n], in the split's order.
+    """
+    arms: list[str] = []
+
+    def logits(variables: Tree, batch: Mapping[str, jax.Array]) -> jax.Array:
+        outputs = predict(variables, batch)
+        arms[:] = outputs
+        return jnp.stack(list(outputs.values()), axis=-1)
+
+    columns = score_dataset(logits, variables, feeder).T.astype(np.float64)
+    proba = {
+        arm: special.expit(column) for arm, column in zip(arms, columns, strict=True)
+    }
+    return proba | {AVERAGE: np.mean(list(proba.values()), axis=0)}
+
+
+def score_dataset(
+    score: Callable[[Tree, Mapping[str, jax.Array]], jax.Array],
+    variables: Tree,
+    feeder: feeders.Feeder,
+) -> np.ndarray:
+    """A score of every example of a split, a batch at a time, on all devices.
+
+    Args:
+      score: `(variables, batch) -> values [b, ...]`, compiled: of a batch as it is,
+        without augmentation. `curriculum` has scores of probabilities.
+      variables: params and batch_stats.
+      feeder: one pass over the split, a batch a chunk; weight 0 marks padding.
+
+    Returns:
+      [n, ...], in the order of the source.
+    """
+    collected, waiting = metrics.Scores.empty(), metrics.Scores.empty()
+    for step, (_, batch) in enumerate(feeder.chunks(0)):
+        values = score(variables, batch)
+        # The plan's row, not the batch's, of which a process has a part only.
+        row = feeder.plan.row(step)
+        # One batch late: the device works on this one while the last is fetched.
+        collected = collected.merge(waiting)
+        waiting = metrics.Scores.from_model_output(
+            logits=values, weight=row["weight"], index=row["index"]
+        )
+    return metrics.by_index(collected.merge(waiting).compute())["logits"]

@@ -1,0 +1,151 @@
+"""The stage "classify": small pictures under a curriculum, all seeds at once.
+
+The run's folder gets
+
+    baseline/     the uniform run that "bac" ranks by, unless config.baseline names one
+    train/        metrics.jsonl, checkpoints, refreshes/<update>.npz (drawn plans)
+    curves.json   errors of every seed at every evaluation
+    scores.npz    of a uniform run: every score of every training row at the end
+                  [seeds, m]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from memejax import curriculum, folder, logs, parallel
+from memejax.datasets import labelled
+from memejax.datasets.labelled import LabelledData
+from memejax.stage import Evaluation, Measured, Stage
+from memejax.stages.context import Context, Ended
+from memejax.stages.parts import curricula
+from memejax.stages.parts.small_classifier import make_classifier
+
+NAME = "train"
+RATING = "accuracy"
+
+
+def load(config: ConfigDict, path: pathlib.Path) -> LabelledData:
+    """Load the data of all seeds; nothing goes into the folder."""
+    del path
+    return labelled.load(config, _seeds(config))
+
+
+def devices(config: ConfigDict) -> Mesh:
+    """Return as many devices as the seeds can be split over evenly."""
+    return parallel.devices_for_seeds(config.seeds, config.parallel.devices)
+
+
+def prepare(config: ConfigDict) -> None:
+    """Make each core of a CPU a device, for seeds side by side; one seed has all."""
+    if config.seeds > 1:
+        parallel.device_a_core()
+
+
+def make(config: ConfigDict, data: LabelledData, *, seed: int, mesh: Mesh) -> Stage:
+    """Make the training of all seeds in shuffled passes; `seed` is not read."""
+    del seed
+    uniform = config.copy_and_resolve_references()
+    uniform.curriculum.kind = "uniform"
+    return make_classifier(uniform, data, seeds=_seeds(config), mesh=mesh).stage
+
+
+def run(context: Context, before: Ended | None) -> Ended:
+    """Train all seeds and score what they were trained on, unless that is done.
+
+    The outcome holds `errors`, the share that is wrong of "validation" and of "test"
+    for every seed at the last update; `steps` and `seconds`.
+
+    Raises:
+      ValueError: as `make_classifier` does; if config.baseline is not the folder of a
+        finished run of the same seeds and rows.
+    """
+    del before  # It goes alone.
+    outcome = context.outcome(NAME)
+    if outcome is None:
+        baseline = None
+        if curricula.needs_baseline(context.config.curriculum):
+            baseline = _baseline(context)
+        outcome = _train(context, baseline)
+    return Ended(NAME, {NAME: outcome}, _made_again)
+
+
+def _made_again() -> Stage:
+    raise ValueError("no stage goes after classify")
+
+
+def _seeds(config: ConfigDict) -> range:
+    return range(config.seed, config.seed + config.seeds)
+
+
+def _baseline(context: Context) -> dict[str, np.ndarray]:
+    """Score -> uncertainty [s, m] of a uniform run's last networks."""
+    path = context.folder / "baseline"
+    if context.config.baseline is not None:
+        path = pathlib.Path(context.config.baseline)
+    elif not (path / "scores.npz").exists():
+        uniform = context.config.copy_and_resolve_references()
+        uniform.curriculum.kind = "uniform"
+        _train(dataclasses.replace(context, config=uniform, folder=path), None)
+    file = path / "scores.npz"
+    if not file.exists():
+        raise ValueError(f"baseline={path} holds no scores.npz of a finished run")
+    with np.load(file) as saved:
+        scores = dict(saved)
+    if not np.array_equal(scores.pop("rows"), context.data.train):
+        raise ValueError(f"{file} is of other seeds or other training pictures")
+    return scores
+
+
+def _train(context: Context, baseline: dict[str, np.ndarray] | None) -> dict[str, Any]:
+    config, data = context.config, context.data
+    made = make_classifier(
+        config, data, seeds=_seeds(config), mesh=context.mesh, baseline=baseline
+    )
+    curves = _Curves(context.folder / "curves.json")
+
+    def measure(state: Any) -> Measured:
+        errors = made.errors(state)
+        curves.add(int(np.asarray(state.step)[0]), errors)
+        values = {f"error/{part}": float(e.mean()) for part, e in errors.items()}
+        return Measured(values, rating=1 - values["error/validation"])
+
+    evaluation = Evaluation(measure, "held out", RATING)
+    state, outcome = context.train(made.stage, NAME, evaluation)
+    if config.curriculum.kind == "uniform":
+        logs.say("scores of every training picture")
+        scores = made.uncertainty(state, tuple(curriculum.SCORES))
+        columns = {"rows": data.train} | scores
+        with folder.replacing(context.folder / "scores.npz") as file:
+            np.savez_compressed(file, allow_pickle=False, **columns)
+    result = {
+        "steps": outcome["steps"],
+        "seconds": outcome["seconds"],
+        "errors": curves.last(),
+    }
+    context.finish(NAME, result)
+    return result
+
+
+class _Curves:
+    """Errors of every seed at every evaluation, in a file that resuming extends."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        self._rows: dict[str, Any] = folder.read_json(path) or {}
+
+    def add(self, step: int, errors: dict[str, np.ndarray]) -> None:
+        """Takes an evaluation; the same one again takes its place."""
+        self._rows[str(step)] = {part: e.tolist() for part, e in errors.items()}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        folder.write_json(self._path, self._rows)
+
+    def last(self) -> dict[str, list[float]]:
+        """The errors of the last evaluation."""
+        return self._rows[max(self._rows, key=int)]

@@ -1,0 +1,81 @@
+"""The stage "evaluate": the best checkpoint of the stage before, on every split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memejax import metrics, parallel, scoring
+from memejax.checkpoint import Checkpoints
+from memejax.metrics import AVERAGE
+from memejax.stage import BEST
+from memejax.stages.context import Context, Ended
+
+NAME = "evaluate"
+
+
+def run(context: Context, before: Ended | None) -> Ended:
+    """Score every split, unless that is done.
+
+    The outcome holds `stage`, the name of the one before; `checkpoint`, the step of its
+    best one; `splits`, the reports of the arms on every labelled split. The folder gets
+    the predictions of all splits.
+    """
+    if before is None:
+        raise ValueError("evaluate scores what a stage before it trained: name one")
+    outcome = context.outcome(NAME)
+    if outcome is None:
+        outcome = _evaluate(context, before)
+        context.finish(NAME, outcome)
+    return Ended(before.name, {NAME: outcome}, before.stage, before.weights)
+
+
+def _evaluate(context: Context, before: Ended) -> dict[str, Any]:
+    stage, data = before.stage(), context.data
+    checkpoints = context.folder / before.name / "checkpoints"
+    with Checkpoints(checkpoints, keep=context.options.keep, best=BEST) as saves:
+        saved = saves.restore(stage.abstract, step=saves.best)
+    # No more than is used stays on the devices.
+    step, variables = saved.step, saved.state.weights()
+    del saved
+    proba = {}
+    for name, split in data.splits.items():
+        if name == "train":
+            continue
+        proba[name] = scoring.probabilities(
+            stage.predict, variables, stage.scoring(split)
+        )
+        if parallel.is_first():
+            _write(context, split, proba[name])
+    dev = data.splits[data.dev]
+    if stage.explain is not None and context.seed == context.config.seed:
+        pictures = stage.explain(variables, proba[data.dev][AVERAGE])
+        for file, png in pictures.items():
+            (context.folder / NAME / file).write_bytes(png)
+    thresholds = {
+        arm: metrics.best_threshold(values, dev.labels)
+        for arm, values in proba[data.dev].items()
+    }
+    return {
+        "stage": before.name,
+        "checkpoint": step,
+        "splits": {
+            name: metrics.reports_by_arm(
+                values,
+                data.splits[name].labels,
+                thresholds=thresholds,
+                seed=context.seed,
+            )
+            for name, values in proba.items()
+            if data.splits[name].labelled
+        },
+    }
+
+
+def _write(context: Context, split: Any, proba: dict[str, Any]) -> None:
+    """Write a split's predictions, one file per arm."""
+    folder = context.folder / NAME / "predictions"
+    folder.mkdir(parents=True, exist_ok=True)
+    for arm, values in proba.items():
+        suffix = "" if arm == AVERAGE else f".{arm}"
+        path = folder / f"{split.name}{suffix}.csv"
+        metrics.write_predictions(path, split.ids, proba=values)

@@ -1,0 +1,233 @@
+"""The stage "finetune": the arms learn the labels, under a curriculum or without."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from memejax import datasets, folder, metrics, parallel, scoring, steps
+from memejax.data import plans
+from memejax.stage import BEST, Evaluation, Measured, Refresh, Refreshed, Stage
+from memejax.stages.context import Context, Ended, Weights
+from memejax.stages.parts import curricula, training
+from memejax.stages.parts.models import absent_parts, fusion_arms
+from memejax.stages.parts.optimizers import optimizer
+from memejax.stages.parts.variables import load_weights, random_variables, transfer
+from memejax.stages.parts.views import make_views, random_views
+
+Tree = Any
+NAME = "finetune"
+# The same fine-tuning in shuffled passes, by whose scores "bac" ranks.
+BASELINE = "baseline"
+
+
+def make(
+    config: ConfigDict,
+    data: datasets.Data,
+    *,
+    seed: int,
+    mesh: Mesh,
+    start: Callable[[], Tree] | None = None,
+    curriculum: ConfigDict | None = None,
+    uncertainty: np.ndarray | None = None,
+) -> Stage:
+    """Make supervised training of every arm.
+
+    Args:
+      config: a run's; `finetune` is the section.
+      data: memes.
+      seed: of parameters, order and randomness.
+      mesh: the devices.
+      start: gives the variables of a stage before, which are taken where they fit;
+        else those of checkpoints, where the config names them; else random ones.
+      curriculum: the section that says how examples are drawn; None: shuffled passes.
+      uncertainty: float `[n]` of the training examples, by which "bac" ranks.
+
+    Raises:
+      ValueError: if the data are no memes of both labels, or the config is not
+        consistent.
+    """
+    c = config.finetune
+    training.check_devices(config, c, mesh)
+    _check_memes(config, data)
+    train = data.splits["train"]
+    devices = training.on_devices(config, mesh)
+    arms = fusion_arms(config, data.vocabulary, **devices)
+    views = make_views(config, random_views(config.augment), independent=True)
+    key = functools.partial(training.key_of, seed, 1)
+    variables = random_variables(arms, train, views=views, key=key, method="classify")
+    shapes = jax.eval_shape(variables)
+    plan = _plan(config, train, seed, curriculum, uncertainty)
+    tx, rates = optimizer(
+        c.optimizer,
+        params=shapes["params"],
+        total=len(plan),
+        absent=absent_parts(config),
+    )
+    step = steps.make_supervised_step(
+        training.applying(config, arms, mesh, method="classify"),
+        tx,
+        views=views,
+        positive_weight=training.positive_weight(train, balance=c.balance),
+        accumulate=c.accumulate,
+        learning_rates=rates,
+        axis_name=devices["axis_name"],
+    )
+
+    def replace(variables: Tree) -> Tree:
+        variables = load_weights(config, variables)
+        return variables if start is None else transfer(start(), variables)
+
+    abstract, init = training.starting(
+        variables,
+        lambda variables: steps.init_state(
+            variables, tx, key=jax.random.fold_in(key(), 1)
+        ),
+        shapes=shapes,
+        mesh=mesh,
+        divided=config.parallel.shard_parameters,
+        replace=replace,
+    )
+    apply_fn = functools.partial(arms.apply, method="classify")
+    predict = parallel.jit_predict(steps.make_predict(apply_fn, views=views), mesh)
+    one_pass = training.scoring(config, mesh, batch=c.batch)
+    return Stage(
+        init=init,
+        abstract=abstract,
+        run_chunk=training.compiled_step(config, step, abstract, mesh),
+        feeder=training.stream(config, train, plan, mesh),
+        scoring=one_pass,
+        embed=training.embedding(arms, views, mesh),
+        predict=predict,
+        eval_every=c.eval_every,
+        patience=c.patience,
+        refresh=_refresh(curriculum, train, len(plan), predict, seed, one_pass),
+    )
+
+
+def run(context: Context, before: Ended | None) -> Ended:
+    """Fine-tune what the stage before ended with, unless that is done."""
+    start = before.weights if before is not None else None
+
+    @functools.cache
+    def stage() -> Stage:
+        return make(
+            context.config,
+            context.data,
+            seed=context.seed,
+            mesh=context.mesh,
+            start=start,
+            **_curriculum(context, start),
+        )
+
+    return supervised(context, NAME, stage)
+
+
+def supervised(context: Context, name: str, stage: Callable[[], Stage]) -> Ended:
+    """Run a stage that the dev split judges, unless that is done."""
+    outcome = context.outcome(name)
+    if outcome is None:
+        # Not the last state, which would stay beside the best one.
+        _, outcome = context.train(stage(), name, on_dev(context.data, stage()))
+        context.finish(name, outcome)
+    weights = Weights(lambda: context.last_weights(name, stage()))
+    return Ended(name, {name: outcome}, stage, weights)
+
+
+def on_dev(data: datasets.Data, stage: Stage) -> Evaluation:
+    """Evaluate by AUROC: the arms and their average on the dev split."""
+    dev = data.splits[data.dev]
+    feeder = stage.scoring(dev)
+
+    def measure(state: Any) -> Measured:
+        proba = scoring.probabilities(stage.predict, state.weights(), feeder)
+        values = {
+            f"{BEST}/{arm}": metrics.auroc(p, dev.labels) for arm, p in proba.items()
+        }
+        return Measured(
+            values,
+            rating=values[f"{BEST}/{metrics.AVERAGE}"],
+            histograms={f"scores/{arm}": p for arm, p in proba.items()},
+        )
+
+    return Evaluation(measure, dev.name)
+
+
+def _curriculum(context: Context, start: Callable[[], Tree] | None) -> dict[str, Any]:
+    """The section of the curriculum and, for "bac", the baseline's scores."""
+    if "curriculum" not in context.config:
+        return {}
+    section = context.config.curriculum
+    if not curricula.needs_baseline(section):
+        return {"curriculum": section}
+    train = context.data.splits["train"]
+    file = context.folder / BASELINE / "uncertainty.npy"
+    if parallel.from_first(file.exists()):
+        return {"curriculum": section, "uncertainty": np.load(file)}
+    stage = make(
+        context.config, context.data, seed=context.seed, mesh=context.mesh, start=start
+    )
+    state, _ = context.train(stage, BASELINE)
+    proba = scoring.probabilities(stage.predict, state.weights(), stage.scoring(train))
+    uncertainty = curricula.uncertainty(section.score, proba, train.labels)
+    if parallel.is_first():
+        with folder.replacing(file) as opened:
+            np.save(opened, uncertainty)
+    return {"curriculum": section, "uncertainty": uncertainty}
+
+
+def _check_memes(config: ConfigDict, data: datasets.Data) -> None:
+    """Raise ValueError unless the data are memes, of both labels to train on."""
+    if data.classes != 2 or not data.vocabulary:
+        raise ValueError(
+            "fine-tuning is of memes (two classes, with captions): for data.name="
+            f"{config.data.name!r} choose --config=FILE.py:PRESET,then=probe"
+        )
+    if not data.splits["train"].labelled:
+        raise ValueError("fine-tuning needs training memes of both labels")
+
+
+def _source(train: datasets.Split) -> curricula.Source:
+    return curricula.Source(np.arange(len(train.ids)), train.labels)
+
+
+def _plan(config, train, seed, curriculum, uncertainty) -> plans.Plan:
+    """Shuffled passes, or what the curriculum makes of as many updates."""
+    plan = training.plan_of(config.finetune, train, seed=2 * seed + 1)
+    if curriculum is None:
+        return plan
+    return curricula.first_plan(
+        curriculum,
+        _source(train),
+        batch=plan.batch,
+        steps=len(plan),
+        seed=seed,
+        uncertainty=uncertainty,
+    )
+
+
+def _refresh(curriculum, train, updates, predict, seed, one_pass) -> Refresh | None:
+    """When a plan is drawn again by the scores of then; None without a curriculum."""
+    if curriculum is None:
+        return None
+    feeder, source = one_pass(train), _source(train)
+
+    def draw(state: Any, plan: plans.Plan, step: int) -> Refreshed:
+        proba = scoring.probabilities(predict, state.weights(), feeder)
+        u = curricula.uncertainty(curriculum.score, proba, train.labels)
+        new, drawn = curricula.redrawn(
+            curriculum, plan, source, uncertainty=u, step=step, seed=seed
+        )
+        return Refreshed(
+            new,
+            curricula.shares(drawn, train.labels),
+            {"uncertainty": u, "probs": drawn.probs, "rows": source.rows},
+        )
+
+    return Refresh(curricula.refresh_steps(curriculum, steps=updates), draw)

@@ -1,0 +1,104 @@
+"""The stage "graph": a network on graphs of memes, from stored features."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from memejax import datasets, parallel
+from memejax.stage import Stage
+from memejax.stages.context import Context, Ended
+from memejax.stages.finetune import supervised
+from memejax.stages.parts.choices import choose
+from memejax.stages.parts.graphs import end_to_end, hetero, stored
+
+NAME = "graph"
+
+
+class GraphKind(NamedTuple):
+    """A kind of graph.
+
+    Attributes:
+      load: config -> splits whose source has the column `graph`.
+      make: `(config, data, *, seed, mesh)` -> the stage.
+      leaves: those of the section `graph` that configs of another kind may lack.
+    """
+
+    load: Callable[[ConfigDict], datasets.Data]
+    make: Callable[..., Stage]
+    leaves: frozenset[str]
+
+
+GRAPHS = {
+    "stored": GraphKind(stored.load, stored.make, frozenset({"relations", "readout"})),
+    "trained": GraphKind(
+        end_to_end.load,
+        end_to_end.make,
+        frozenset({"relations", "readout", "trained"}),
+    ),
+    "hetero": GraphKind(hetero.load, hetero.make, frozenset({"hetero"})),
+}
+
+
+def load(config: ConfigDict, folder: pathlib.Path) -> datasets.Data:
+    """Load stored features as the stages use data; nothing goes into the folder.
+
+    Raises:
+      ValueError: for an unknown kind of graph, or as that kind does.
+    """
+    del folder
+    return _kind(config).load(config)
+
+
+def about(config: ConfigDict) -> str:
+    """Say which network trains on which features."""
+    return f"{config.graph.network} on the features in {config.features}"
+
+
+def devices(config: ConfigDict) -> Mesh:
+    """Return one device: the networks are too small for a second one to help."""
+    del config
+    return parallel.mesh(1)
+
+
+def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> Stage:
+    """Make supervised training of a network on graphs of memes.
+
+    Args:
+      config: a run's; `graph` is the section.
+      data: as `load` gives it.
+      seed: of parameters, order and dropout, and of what is sampled.
+      mesh: of one device.
+
+    Raises:
+      ValueError: for an unknown kind of graph, or as that kind does; if there is
+        nothing of one label to train on.
+    """
+    return _kind(config).make(config, data, seed=seed, mesh=mesh)
+
+
+def run(context: Context, before: Ended | None) -> Ended:
+    """Train the network, unless that is done."""
+    del before  # The first stage of a run.
+
+    @functools.cache
+    def stage() -> Stage:
+        return make(context.config, context.data, seed=context.seed, mesh=context.mesh)
+
+    return supervised(context, NAME, stage)
+
+
+def _kind(config: ConfigDict) -> GraphKind:
+    c = config.graph
+    kind = choose(GRAPHS, c.kind, "graph.kind")
+    if not kind.leaves <= set(c):
+        raise ValueError(
+            f"graph.kind={c.kind!r} is switched on after the colon: "
+            f"--config=configs/graph.py:{config.preset},kind={c.kind}"
+        )
+    return kind

@@ -1,0 +1,130 @@
+"""Networks on one graph a meme: from a config and stored features to a stage.
+
+Features lie in the device's memory, and every meme's graph in a static slot of it: a
+batch is gathered inside of the compiled step, and a stretch of the plan is one call.
+The networks are too small for a second device to help.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from memejax import datasets, feeders, graphs, parallel, steps
+from memejax.data import plans
+from memejax.graphs.stacked import stack
+from memejax.stage import Stage
+from memejax.stages.parts.graphs import pictures
+from memejax.stages.parts.graphs.networks import stored_network
+from memejax.stages.parts.graphs.supervised import facts_of, open_features, supervised
+
+
+def load(config: ConfigDict) -> datasets.Data:
+    """Stored features as the stages use data: a column of graphs a split.
+
+    Raises:
+      ValueError: as `open_features` does; if a feature is not finite; for relations
+        that its memes cannot have.
+    """
+    store = open_features(config)
+    c = config.graph
+    splits = {}
+    for name, split in store.splits.items():
+        column = stack(
+            split.features,
+            relations=tuple(c.relations),
+            overlap=c.overlap,
+            similar=c.similar,
+        )
+        source: Any = {"graph": column, "label": np.asarray(split.labels, np.int32)}
+        splits[name] = datasets.Split(name, source, split.ids, source["label"])
+    widths = graphs.widths(store.splits["train"].features)
+    facts = facts_of(config, store, widths=widths)
+    return datasets.Data(splits, config.data.dev, 0, facts)
+
+
+def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> Stage:
+    """Make supervised training of a network on the memes' graphs.
+
+    Args:
+      config: a run's; `graph` is the section.
+      data: as `load` gives it.
+      seed: of parameters, order and dropout.
+      mesh: of one device.
+
+    Raises:
+      ValueError: as `stored_network` and `supervised` do.
+    """
+    c, train = config.graph, data.splits["train"]
+    column: Any = train.source["graph"]
+    training = supervised(
+        config,
+        train,
+        net=stored_network(config, tuple(data.facts["widths"])),
+        example=column[np.arange(2) % len(column)],
+        # Every other graph is padding.
+        memes=slice(None, None, 2),
+        seed=seed,
+        mesh=mesh,
+    )
+    many = steps.gather_steps(training.step)
+
+    def run_chunk(state: Any, chunk: Mapping[str, Any]) -> Any:
+        # The plan has an axis of seeds, of which this is one.
+        rows = jax.tree.map(lambda x: x[0], chunk["rows"])
+        return many(state, rows, chunk["data"])
+
+    def explain(variables: Any, proba: np.ndarray) -> dict[str, bytes]:
+        drawn = pictures.draw(config, variables, proba=proba)
+        return {} if drawn is None else {pictures.FILE: drawn}
+
+    return Stage(
+        init=training.init,
+        abstract=training.abstract,
+        run_chunk=jax.jit(run_chunk, donate_argnums=0),
+        feeder=feeders.ArrayFeeder(
+            train.source,
+            plans.stacked([training.plan]),
+            mesh=mesh,
+            marks=(c.eval_every, config.checkpoint.every, config.log.every),
+        ),
+        scoring=functools.partial(_one_pass, mesh=mesh, batch=c.batch),
+        predict=jax.jit(
+            steps.make_predict(
+                training.apply_fn,
+                views=lambda _, batch, **__: batch["data"]["graph"][batch["index"]],
+            )
+        ),
+        explain=explain,
+        eval_every=c.eval_every,
+        patience=c.patience,
+    )
+
+
+def _one_pass(split: datasets.Split, *, mesh: Mesh, batch: int) -> feeders.Feeder:
+    """One pass over a split in order, as the stage's `predict` takes it."""
+    plan = plans.sequential(len(split.ids), batch=batch)
+    return _Rows(jax.device_put(dict(split.source), parallel.replicated(mesh)), plan)
+
+
+class _Rows:
+    """The plan's rows, one batch a chunk, beside data that lies on the device."""
+
+    def __init__(self, data: Mapping[str, Any], plan: plans.Plan):
+        self.plan = plan
+        self._data = data
+
+    def with_plan(self, plan: plans.Plan) -> _Rows:
+        return _Rows(self._data, plan)
+
+    def chunks(
+        self, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        for step in range(start, len(self.plan) if stop is None else stop):
+            yield 1, self.plan.row(step) | {"data": self._data}

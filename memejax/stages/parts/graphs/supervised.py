@@ -1,0 +1,173 @@
+"""Parts of every kind of graph network: a store, parameters, one update."""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from memejax import datasets, steps
+from memejax.data import plans
+from memejax.models import gnn
+from memejax.stages.parts.optimizers import optimizer
+from memejax.stages.parts.training import (
+    key_of,
+    positive_weight,
+    starting,
+    total_steps,
+)
+from memejax.store.read import Store, open_store
+
+Tree = Any
+
+
+def open_features(config: ConfigDict) -> Store:
+    """The store that a config names.
+
+    Raises:
+      ValueError: if none is named, or it lacks the training or the dev split.
+    """
+    if config.features is None:
+        raise ValueError(
+            "a graph network needs features=STORE, the folder that "
+            "python -m memejax.extract --config=configs/graph.py --out=STORE wrote"
+        )
+    store = open_store(config.features)
+    needed = {"train", config.data.dev}
+    if not needed <= set(store.splits):
+        raise ValueError(
+            f"{config.features} has the splits {sorted(store.splits)}, but the config "
+            f"asks for train and data.dev={config.data.dev}"
+        )
+    return store
+
+
+def facts_of(
+    config: ConfigDict, store: Store, *, widths: tuple[int, ...]
+) -> dict[str, Any]:
+    """What results.json says of the data: sizes, widths of features, origin."""
+    return {
+        "name": "memes",
+        "features": config.features,
+        "sizes": {name: len(split.ids) for name, split in store.splits.items()},
+        "widths": list(widths),
+        "bad_records": 0,
+        "truncated_captions": 0,
+        "vocabulary": 0,
+    } | _origin(config, store)
+
+
+def _origin(config: ConfigDict, store: Store) -> dict[str, Any]:
+    """Where the memes are from; of built-in ones the best possible scores."""
+    root = config.data.root or store.facts["root"]
+    own = store.folder.absolute() / "memes"
+    if root is None or pathlib.Path(root) != own:
+        return {"root": root}
+    # The extraction writes built-in memes into the store.
+    made = own / "bayes.json"
+    bayes = json.loads(made.read_text("utf-8"))["bayes"] if made.exists() else None
+    return {"root": None} | ({"bayes": bayes} if bayes else {})
+
+
+class Training(NamedTuple):
+    """A network's supervised training, before its first update.
+
+    Attributes:
+      abstract: shapes and shardings of the first state.
+      init: `() -> state`.
+      step: `(state, batch) -> (state, metrics)`; a batch has `graph`, `label`,
+        `index`, `weight` and `draw`.
+      apply_fn: `(variables, graph, train=, ...) -> {network: logits [b]}`.
+      plan: shuffled passes over the training memes.
+    """
+
+    abstract: Any
+    init: Callable[[], Any]
+    step: Callable[..., Any]
+    apply_fn: Callable[..., Any]
+    plan: plans.Plan
+
+
+def supervised(
+    config: ConfigDict,
+    train: datasets.Split,
+    *,
+    net: gnn.MemeGraphNet,
+    example: Tree,
+    memes: slice,
+    seed: int,
+    mesh: Mesh,
+) -> Training:
+    """Make the supervised training that the section `graph` describes.
+
+    Args:
+      config: a run's.
+      train: the training split.
+      net: the network.
+      example: a graph as it will read them.
+      memes: places of the memes' graphs in a batch; the others are padding.
+      seed: of parameters, order and dropout.
+      mesh: of one device.
+
+    Raises:
+      ValueError: if there is nothing of one label to train on.
+    """
+    if not train.labelled:
+        raise ValueError("a graph network needs training memes of both labels")
+    c = config.graph
+    key = functools.partial(key_of, seed, 2)
+
+    def variables() -> Tree:
+        return net.init(key(), example, train=False)
+
+    shapes = jax.eval_shape(variables)
+    plan = graph_plan(c, train, seed=seed)
+    tx, rates = optimizer(c.optimizer, params=shapes["params"], total=len(plan))
+    apply_fn = as_arm(net, c.network, memes)
+    step = steps.make_supervised_step(
+        apply_fn,
+        tx,
+        views=lambda _, batch, **__: batch["graph"],
+        positive_weight=positive_weight(train, balance=c.balance),
+        learning_rates=rates,
+    )
+    abstract, init = starting(
+        variables,
+        lambda variables: steps.init_state(
+            variables, tx, key=jax.random.fold_in(key(), 1)
+        ),
+        shapes=shapes,
+        mesh=mesh,
+    )
+    return Training(abstract, init, step, apply_fn, plan)
+
+
+def graph_plan(section: ConfigDict, train: datasets.Split, *, seed: int) -> plans.Plan:
+    """Return shuffled passes over the training memes, as the section `graph` says."""
+    n = len(train.labels)
+    total = total_steps(n, batch=section.batch, epochs=section.epochs)
+    return plans.shuffled(n, batch=section.batch, steps=total, seed=2 * seed + 1)
+
+
+def as_arm(net: Any, name: str, memes: slice) -> Callable[..., Any]:
+    """Make `(variables, inputs, train=, ...) -> {name: logits [b]}`, like an arm's.
+
+    Args:
+      net: a network that gives a logit per graph of a batch.
+      name: of the arm.
+      memes: places of the memes' graphs in a batch; the others are padding.
+    """
+
+    def apply_fn(variables: Any, graph: Any, *, train: bool, **more: Any) -> Any:
+        out = net.apply(variables, graph, train=train, **more)
+        if "mutable" not in more:
+            return {name: out[memes]}
+        return {name: out[0][memes]}, out[1]
+
+    return apply_fn

@@ -1,0 +1,45 @@
+"""Maps of what an arm's image encoder looks at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from memejax import augment, explain
+from memejax.stages.parts.models import image_encoder, normalization
+
+Tree = Any
+
+
+def image_maps(
+    config: ConfigDict, arm: str, variables: Tree, *, images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Title -> maps [n, h, w]: attention per head, or Grad-CAM, as the encoder has it.
+
+    Args:
+      config: the run's.
+      arm: whose encoder.
+      variables: params and batch_stats of all arms.
+      images: uint8 [n, h, w, 3].
+    """
+    name = f"arms_{arm}"
+    own = {
+        collection: tree[name]["image_encoder"]
+        for collection, tree in variables.items()
+        if name in tree and "image_encoder" in tree[name]
+    }
+    if "params" not in own:
+        # A control without pictures.
+        return {}
+    encoder = image_encoder(config, arm)
+    pixels = augment.normalize(augment.to_float(images), **normalization(config, arm))
+    if encoder.explained_by == "attention":
+        maps_bnhw = np.asarray(
+            explain.vit_attention(encoder.apply, own, images_bhwc=pixels)
+        )
+        heads = {f"{arm} head {i}": maps_bnhw[:, i] for i in range(maps_bnhw.shape[1])}
+        return {f"{arm} attention": maps_bnhw.mean(axis=1), **heads}
+    cam = explain.resnet_grad_cam(encoder.apply, own, images_bhwc=pixels)
+    return {f"{arm} Grad-CAM": np.asarray(cam)}

@@ -1,0 +1,186 @@
+"""Models: from the section `model` to Linen modules."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from memejax.models import distilbert, fusion, heads, image, resnet, vit, words
+from memejax.stages.parts.choices import DTYPES, NORMALIZATIONS, choose
+
+IMAGE_ENCODERS: dict[str, Callable[..., Any]] = {
+    "resnet": resnet.ResNet,
+    "vit": vit.ViT,
+    **{
+        n: functools.partial(resnet.ResNet, **size)
+        for n, size in resnet.RESNETS.items()
+    },
+    **{n: functools.partial(vit.ViT, **size) for n, size in vit.VITS.items()},
+}
+TEXT_ENCODERS: dict[str, Callable[..., Any]] = {
+    "transformer": distilbert.DistilBert,
+    "words": words.AveragedWords,
+    **{
+        n: functools.partial(distilbert.DistilBert, **size)
+        for n, size in distilbert.BERTS.items()
+    },
+}
+
+
+# Parts of an arm that a control on one modality has not.
+ONE_MODALITY = {
+    "image": ("text_encoder", "language_adder", "language_norm"),
+    "text": ("image_encoder", "image_head", "vision_adder", "vision_norm"),
+}
+
+
+def arm_names(config: ConfigDict) -> tuple[str, ...]:
+    """The arms that a run uses, of those that `model.image` describes."""
+    names = tuple(config.arms)
+    if not names:
+        raise ValueError("arms is empty: name one or two of model.image")
+    for name in names:
+        choose(config.model.image, name, "arm")
+    return names
+
+
+def absent_parts(config: ConfigDict) -> tuple[str, ...]:
+    """Paths of what the config describes and a run does without.
+
+    All of an arm that `arms` does not name, and of the others what a control
+    (`model.arm.modalities`) leaves out; a path stands for all below it.
+    """
+    here = arm_names(config)
+    parts = ("image_encoder", "text_encoder", "head")
+    whole = [
+        f"arms_{a}/{p}/_" for a in config.model.image if a not in here for p in parts
+    ]
+    left_out = ONE_MODALITY.get(config.model.arm.modalities, ())
+    return (*whole, *(f"arms_{arm}/{part}/_" for arm in here for part in left_out))
+
+
+def image_family(config: ConfigDict, arm: str) -> str:
+    """The architecture of an arm's image encoder, as "resnet"."""
+    name = config.model.image[arm].name
+    make = choose(IMAGE_ENCODERS, name, f"model.image.{arm}.name")
+    return getattr(make, "func", make).family
+
+
+def normalization(config: ConfigDict, arm: str) -> dict[str, tuple[float, ...]]:
+    """Mean and standard deviation of the pictures that an arm sees, per channel."""
+    found = config.model.image[arm].normalization
+    if not isinstance(found, str):
+        return {name: tuple(values) for name, values in found.items()}
+    return choose(NORMALIZATIONS, found, f"model.image.{arm}.normalization")
+
+
+def image_encoder(
+    config: ConfigDict, arm: str, *, axis_name: str | None = None, remat: bool = False
+) -> Any:
+    """An arm's image encoder.
+
+    Args:
+      config: a run's.
+      arm: of those that `model.image` describes.
+      axis_name: device axis that a batch is split over, under pmap.
+      remat: whether the backward pass computes its blocks again.
+    """
+    encoder = dict(config.model.image[arm])
+    del encoder["normalization"]
+    make = choose(IMAGE_ENCODERS, encoder.pop("name"), f"model.image.{arm}.name")
+    dtype = choose(DTYPES, config.model.dtype, "model.dtype")
+    module = make(dtype=dtype, remat=remat, axis_name=axis_name, **encoder)
+    try:
+        return module.for_images(config.data.image_size)
+    except ValueError as error:
+        raise ValueError(f"model.image.{arm}: {error}") from None
+
+
+def fusion_arms(
+    config: ConfigDict,
+    vocabulary: int,
+    *,
+    axis_name: str | None = None,
+    remat: bool = False,
+) -> fusion.Arms:
+    """The arms with text: what multimodal CASS pretrains, and what is fine-tuned.
+
+    Args:
+      config: a run's.
+      vocabulary: number of tokens.
+      axis_name: as `image_encoder` takes it.
+      remat: as `image_encoder` takes it, here of text encoders too.
+    """
+    c = config.model
+    text_args: dict[str, Any] = {"vocab_size": vocabulary, **c.text}
+    make_text = functools.partial(
+        choose(TEXT_ENCODERS, text_args.pop("name"), "model.text.name"),
+        dtype=choose(DTYPES, c.dtype, "model.dtype"),
+        remat=remat,
+        **text_args,
+    )
+    if text_args["vocab_size"] < vocabulary:
+        raise ValueError(
+            f"the tokenizer has {vocabulary} entries, the text encoder of weights.text "
+            f"{text_args['vocab_size']}: data.tokenizer must be that checkpoint's"
+        )
+
+    shared = make_text() if c.share_text else None
+    return fusion.Arms(
+        {
+            name: fusion.Arm(
+                image_encoder=image_encoder(
+                    config, name, axis_name=axis_name, remat=remat
+                ),
+                text_encoder=shared or make_text(),
+                **c.arm,
+            )
+            for name in arm_names(config)
+        }
+    )
+
+
+def image_arms(
+    config: ConfigDict, *, axis_name: str | None = None, remat: bool = False
+) -> fusion.Arms:
+    """The arms of images alone that CASS pretrains; see `image_encoder`."""
+    return fusion.Arms(
+        {
+            name: image.ImageArm(
+                image_encoder(config, name, axis_name=axis_name, remat=remat),
+                **config.pretrain.head,
+            )
+            for name in arm_names(config)
+        }
+    )
+
+
+def dino_arms(
+    config: ConfigDict,
+    *,
+    student: bool,
+    axis_name: str | None = None,
+    remat: bool = False,
+) -> fusion.Arms:
+    """DINO's student or teacher of each arm; only a student drops anything.
+
+    Args:
+      config: a run's.
+      student: which of the two.
+      axis_name: as `image_encoder` takes it.
+      remat: as `image_encoder` takes it.
+    """
+    arms = {}
+    for name in arm_names(config):
+        encoder = image_encoder(config, name, axis_name=axis_name, remat=remat)
+        encoder = (
+            encoder.with_drop_path(config.pretrain.drop_path)
+            if student
+            else encoder.without_dropout()
+        )
+        head = heads.DinoHead(axis_name=axis_name, **config.pretrain.head)
+        arms[name] = image.DinoArm(encoder, head)
+    return fusion.Arms(arms)

@@ -1,0 +1,137 @@
+"""What comes with a checkpoint: sizes, normalisation, tokenizer."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from memejax.stages.parts.models import arm_names, image_family
+from memejax.weights import checkpoint as checkpoints
+from memejax.weights.checkpoint import Checkpoint
+
+# Leaves of an encoder's section that do not describe its parameters.
+KEPT = ("normalization", "dropout", "drop_path")
+TEXT_FAMILIES = ("distilbert", "bert")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that a run cannot start from, and why."""
+
+
+@contextlib.contextmanager
+def told_of(leaf: str, name: str) -> Iterator[None]:
+    """Errors about a checkpoint begin with the leaf that named it."""
+    try:
+        yield
+    except ValueError as error:
+        raise CheckpointError(f"{leaf}={name}: {error}") from error
+
+
+def adopt(
+    config: ConfigDict, say: Callable[[str], None] = lambda line: None
+) -> ConfigDict:
+    """The config with what the checkpoints under `weights` bring.
+
+    An encoder that starts from a checkpoint has the checkpoint's sizes, whatever the
+    section says of them; where its `normalization` is "checkpoint" it has the
+    checkpoint's mean and standard deviation; where `data.image_size` is 0 pictures have
+    the checkpoints' size; captions are cut up by the text checkpoint's tokenizer unless
+    `data.tokenizer` names another. Only the files' headers are read.
+
+    Args:
+      config: a run's.
+      say: is told a line a checkpoint.
+
+    Returns:
+      A copy; the config itself where no checkpoint is named.
+
+    Raises:
+      CheckpointError: if a checkpoint is not there, is not known, or is of another kind
+        of encoder than the arm's.
+      ValueError: if `data.image_size` is 0 and the checkpoints tell no
+        size, or two.
+    """
+    if "weights" not in config or "arms" not in config:
+        # Nothing starts from checkpoints here.
+        return config
+    if not _named(config):
+        if not config.data.image_size:
+            raise ValueError(
+                "data.image_size=0 takes that of weights.image_*, and none is named"
+            )
+        return config
+    config = copy.deepcopy(config).unlock()
+    pixels = {}
+    for arm in arm_names(config):
+        name = config.weights[f"image_{arm}"]
+        if name is None:
+            continue
+        family = image_family(config, arm)
+        found = _opened(f"weights.image_{arm}", name, (family,))
+        section = _section(config.model.image[arm], family, found)
+        if section["normalization"] == "checkpoint" and found.preprocessing is not None:
+            mean, std, _ = found.preprocessing
+            section["normalization"] = dict(mean=mean, std=std)
+        config.model.image[arm] = section
+        pixels[arm] = found.preprocessing and found.preprocessing.size
+        say(_line(found, f"image_{arm}", name))
+    if not config.data.image_size:
+        config.data.image_size = _one_size(pixels)
+    name = config.weights.text
+    if name is not None:
+        found = _opened("weights.text", name, TEXT_FAMILIES)
+        config.model.text = _section(config.model.text, "transformer", found)
+        if config.data.tokenizer is None and found.tokenizer is not None:
+            config.data.tokenizer = str(found.tokenizer)
+        say(_line(found, "text", name))
+    return config.lock()
+
+
+def _one_size(pixels: dict[str, int | None]) -> int:
+    """The side that all checkpoints agree about."""
+    told = {size for size in pixels.values() if size}
+    if len(told) != 1:
+        raise ValueError(
+            "data.image_size=0 takes that of weights.image_*, which say "
+            f"{pixels or 'nothing'}: set it"
+        )
+    return told.pop()
+
+
+def _line(found: Checkpoint, leaf: str, name: str) -> str:
+    """What a checkpoint is, for the console."""
+    count = sum(tensor.size for tensor in found.tensors.values())
+    line = f"weights.{leaf}: {found.form}, {count / 1e6:.1f} M parameters, from {name}"
+    if found.preprocessing is not None and found.preprocessing.size:
+        line += f"; trained at {found.preprocessing.size} pixels"
+    return line
+
+
+def _named(config: ConfigDict) -> bool:
+    return any(
+        value is not None and not isinstance(value, bool)
+        for value in config.weights.values()
+    )
+
+
+def _section(section: ConfigDict, name: str, found: Checkpoint) -> dict[str, Any]:
+    """An encoder's section with a checkpoint's sizes."""
+    kept = {k: v for k, v in section.items() if k in KEPT}
+    return {"name": name, **kept, **found.architecture.sizes}
+
+
+def _opened(leaf: str, name: str, families: tuple[str, ...]) -> Checkpoint:
+    """A checkpoint of one of these kinds."""
+    with told_of(leaf, name):
+        found = checkpoints.open_checkpoint(name)
+        if found.architecture.name not in families:
+            raise ValueError(
+                f"it is a {found.architecture.name} ({found.form}), expected "
+                f"{' or '.join(families)}: `python -m memejax.weights.inspect {name}` "
+                "tells what it is for"
+            )
+    return found

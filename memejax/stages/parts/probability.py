@@ -1,0 +1,63 @@
+"""Pictures and tokens to P(hateful), as one pure function of a run's variables."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from memejax import steps
+from memejax.metrics import AVERAGE
+from memejax.stages.parts.models import fusion_arms
+from memejax.stages.parts.views import make_views
+
+Tree = Any
+
+
+def make_probability(
+    config: ConfigDict, vocabulary: int, *, arm: str = AVERAGE
+) -> Callable[..., jax.Array]:
+    """`(variables, image, input_ids, attention_mask) -> P(hateful) [b]`, pure.
+
+        sigmoid(y_arm), or the mean of it over the arms
+
+    Args:
+      config: a run's.
+      vocabulary: number of tokens.
+      arm: one of the run's arms, or "average".
+
+    Raises:
+      ValueError: for an unknown arm.
+    """
+    if arm not in (AVERAGE, *config.arms):
+        expected = ", ".join((AVERAGE, *config.arms))
+        raise ValueError(f"unknown arm {arm!r}: expected one of {expected}")
+    arms = fusion_arms(config, vocabulary)
+    logits_fn = steps.make_predict(
+        functools.partial(arms.apply, method="classify"),
+        views=make_views(config, _as_they_are, independent=True),
+    )
+
+    def probability(
+        variables: Mapping[str, Tree],
+        image: jax.Array,
+        input_ids: jax.Array,
+        attention_mask: jax.Array,
+    ) -> jax.Array:
+        batch = dict(image=image, input_ids=input_ids, attention_mask=attention_mask)
+        proba = {
+            name: jax.nn.sigmoid(logits.astype(jnp.float32))
+            for name, logits in logits_fn(variables, batch).items()
+        }
+        return jnp.stack(list(proba.values())).mean(0) if arm == AVERAGE else proba[arm]
+
+    return probability
+
+
+def _as_they_are(_: jax.Array, pictures: jax.Array) -> jax.Array:
+    """No augmentation."""
+    return pictures

@@ -1,0 +1,349 @@
+"""A classifier of small pictures, all seeds at once: from a config to a stage.
+
+Every array of a seed has a leading axis of seeds, which `parallel.jit_seeds` splits
+over the devices. Shape suffixes: s seeds, m rows, c classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from memejax import curriculum, feeders, parallel, steps
+from memejax.data import plans
+from memejax.datasets.labelled import LabelledData
+from memejax.models import convnet, perceptron, resnet
+from memejax.stage import Refresh, Refreshed, Stage
+from memejax.stages.parts import curricula
+from memejax.stages.parts.choices import DTYPES, check_parallel, choose
+from memejax.stages.parts.optimizers import optimizer
+
+Tree = Any
+NETWORKS: dict[str, Callable[..., Any]] = {
+    "perceptron": perceptron.Perceptron,
+    "convnet": convnet.ConvNet,
+    "resnet": resnet.DropoutResNet,
+}
+# Rows that a network looks at together when it is asked, not trained.
+_ROWS = 500
+
+
+class Outputs:
+    """What a network says of some pictures; each figure is computed where asked for."""
+
+    def __init__(self, module: Any, variables: Tree, inputs: jax.Array, labels, passes):
+        self._module, self._variables = module, variables
+        self._apply = functools.partial(module.apply, variables)
+        self._inputs, self.labels, self._passes = inputs, labels, passes
+
+    @functools.cached_property
+    def trunk(self) -> Any:
+        """What comes before the first dropout."""
+        return self._apply(self._inputs, method="trunk")
+
+    @functools.cached_property
+    def log_probs(self) -> jax.Array:
+        """[m, c], without dropout."""
+        logits = self._apply(self.trunk, train=False, method="head")
+        return jax.nn.log_softmax(logits)
+
+    @functools.cached_property
+    def probs(self) -> jax.Array:
+        """[m, c], without dropout."""
+        return jnp.exp(self.log_probs)
+
+    @functools.cached_property
+    def passes(self) -> jax.Array:
+        """Log-probabilities of dropout passes [passes, m, c]."""
+        key, count = self._passes
+        return curriculum.mc_dropout(
+            lambda inputs: inputs,
+            lambda features, key: self._apply(
+                features,
+                train=True,
+                shared_mask=True,
+                rngs={"dropout": key},
+                method="head",
+            ),
+            self.trunk,
+            key=key,
+            passes=count,
+        )
+
+    @functools.cached_property
+    def gradient_length(self) -> jax.Array:
+        """Expected length of the last layer's gradient, [m]."""
+
+        def loss(out: Tree, features: Any, label: jax.Array) -> jax.Array:
+            params = {**self._variables["params"], "out": out}
+            logits = self._module.apply(
+                {**self._variables, "params": params},
+                jax.tree.map(lambda x: x[None], features),
+                train=False,
+                method="head",
+            )
+            return -jax.nn.log_softmax(logits[0])[label]
+
+        return curriculum.expected_gradient_length(
+            loss, self._variables["params"]["out"], self.trunk, probs=self.probs
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A stage and what is asked of its network.
+
+    Attributes:
+      stage: what the loop needs.
+      errors: state -> {"validation": [s], "test": [s]}, shares that are wrong.
+      uncertainty: (state, names) -> {name: [s, m]} of the training rows.
+    """
+
+    stage: Stage
+    errors: Callable[[Any], dict[str, np.ndarray]]
+    uncertainty: Callable[[Any, Sequence[str]], dict[str, np.ndarray]]
+
+
+def make_classifier(
+    config: ConfigDict,
+    data: LabelledData,
+    *,
+    seeds: Sequence[int],
+    mesh: Mesh,
+    baseline: Mapping[str, np.ndarray] | None = None,
+) -> Classifier:
+    """A network for every seed, trained in the order of its curriculum.
+
+    Seed i has the same start, rows and dropout whatever the curriculum.
+
+    Args:
+      config: a run's.
+      data: of these seeds.
+      seeds: which.
+      mesh: over which they are split.
+      baseline: score -> uncertainty [s, m] that "bac" ranks by.
+
+    Raises:
+      ValueError: for an unknown network, score or kind, or a number out of range.
+    """
+    c = config.curriculum
+    choose(curriculum.SCORES, c.score, "curriculum.score")
+    check_parallel(config.parallel, seeds=True)
+    module = _module(config, len(data.classes))
+    inputs = _inputs(data.images)
+    abstract, init, step = _learner(config, module, inputs, data.images, seeds, mesh)
+    across = functools.partial(
+        parallel.jit_seeds, mesh=mesh, vectorize=config.parallel.vectorize
+    )
+    run = across(steps.gather_steps(step), donate=True)
+    # Once, for training and for asking.
+    columns = jax.device_put(
+        {"image": data.images, "label": data.labels, "truth": data.truth},
+        parallel.replicated(mesh),
+    )
+    asked = _Asked(module, inputs, data, columns, mesh, across, c.passes)
+    sources = [
+        curricula.Source(rows, data.labels[rows], data.easy) for rows in data.train
+    ]
+    size = dict(batch=config.train.batch, steps=config.train.steps)
+    plan = plans.stacked(
+        [
+            curricula.first_plan(
+                c,
+                source,
+                seed=seed,
+                uncertainty=None if baseline is None else baseline[c.score][i],
+                **size,
+            )
+            for i, (seed, source) in enumerate(zip(seeds, sources, strict=True))
+        ]
+    )
+    again = curricula.refresh_steps(c, steps=config.train.steps)
+    marks = (config.train.eval_every, config.checkpoint.every, config.log.every)
+    trained_on = {name: columns[name] for name in ("image", "label")}
+
+    def run_chunk(state, chunk):
+        state, values = run(state, chunk["rows"], chunk["data"])
+        return state, jax.tree.map(lambda x: jnp.mean(x, axis=0), values)
+
+    def uncertainty(state, names):
+        return asked.scores(state, data.train, tuple(names))
+
+    stage = Stage(
+        init=init,
+        abstract=abstract,
+        run_chunk=run_chunk,
+        feeder=feeders.ArrayFeeder(trained_on, plan, mesh=mesh, marks=marks),
+        scoring=_no_splits,
+        eval_every=config.train.eval_every,
+        refresh=Refresh(again, _redraw(c, sources, seeds, uncertainty)),
+    )
+    return Classifier(stage, asked.errors, uncertainty)
+
+
+def _no_splits(_: Any) -> Any:
+    raise ValueError("seeds together are scored by their errors, not by splits")
+
+
+def _module(config: ConfigDict, classes: int) -> Any:
+    c = config.model
+    make = choose(NETWORKS, c.network, "model.network")
+    if c.network not in c:
+        raise ValueError(
+            f"model.network={c.network!r} is switched on after the colon: "
+            f"--config=configs/{config.name}.py:{config.preset},network={c.network}"
+        )
+    dtype = choose(DTYPES, c.dtype, "model.dtype")
+    return make(classes=classes, dtype=dtype, **c[c.network])
+
+
+def _inputs(images: np.ndarray) -> Callable[[jax.Array], jax.Array]:
+    """Pixels with mean 0 and deviation 1, by these pictures' figures."""
+    # Of the first pictures: the figures need not be exact, only the same for all.
+    pixels = images[:5000].astype(np.float64) / 255
+    mean, std = float(pixels.mean()), float(pixels.std())
+    return lambda x: (x.astype(jnp.float32) / 255 - mean) / std
+
+
+def _learner(config, module, inputs, images, seeds, mesh):
+    """All seeds' first state, how it is made, and the step of one seed."""
+    one = inputs(jnp.asarray(images[:2]))
+
+    def start(seed: jax.Array) -> Tree:
+        key = jax.random.fold_in(jax.random.key(seed), 1)
+        return module.init(key, one, train=False)
+
+    shapes = jax.eval_shape(start, jnp.uint32(0))
+    # The rates are the same for all seeds: not worth a line per update.
+    tx, _ = optimizer(
+        config.train.optimizer, params=shapes["params"], total=config.train.steps
+    )
+    step = steps.make_classify_step(module.apply, tx, inputs=inputs)
+
+    def begin(seed: jax.Array) -> Any:
+        key = jax.random.fold_in(jax.random.key(seed), 2)
+        return steps.init_state(start(seed), tx, key=key)
+
+    every = jax.jit(lambda seeds: jax.lax.map(begin, seeds))
+    numbers = np.asarray(list(seeds), np.uint32)
+
+    def init() -> Any:
+        return parallel.put_batch(mesh, every(numbers))
+
+    abstract = parallel.abstract_like(
+        jax.eval_shape(every, numbers), parallel.split(mesh)
+    )
+    return abstract, init, step
+
+
+class _Asked:
+    """What all seeds' networks say of rows of the data, a chunk of rows at a time."""
+
+    def __init__(self, module, inputs, data, columns, mesh, across, passes):
+        self._module, self._inputs, self._data, self._mesh = module, inputs, data, mesh
+        self._across, self._passes = across, passes
+        self._columns = columns
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+
+    def errors(self, state: Any) -> dict[str, np.ndarray]:
+        """Split -> share that is wrong [s]."""
+
+        def wrong(outputs: Outputs, truth: jax.Array) -> jax.Array:
+            return jnp.argmax(outputs.log_probs, axis=-1) != truth
+
+        seeds = len(self._data.train)
+        parts = {
+            "validation": self._data.validation,
+            "test": np.tile(self._data.test, (seeds, 1)),
+        }
+        return {
+            name: self._over("wrong", wrong, state, rows).mean(axis=1)
+            for name, rows in parts.items()
+        }
+
+    def scores(
+        self, state: Any, rows: np.ndarray, names: tuple[str, ...]
+    ) -> dict[str, np.ndarray]:
+        """Score -> uncertainty [s, m] of rows [s, m]."""
+        for name in names:
+            choose(curriculum.SCORES, name, "score")
+
+        def all_of(outputs: Outputs, _) -> dict[str, jax.Array]:
+            return {name: curriculum.SCORES[name](outputs) for name in names}
+
+        return self._over(names, all_of, state, rows)
+
+    def _over(self, name, ask, state, rows: np.ndarray) -> Any:
+        """`ask(outputs, truth)` of every row, [s, m] each."""
+        m = rows.shape[1]
+        chunks = -(-m // _ROWS)
+        # The last row again, until the chunks are full.
+        padded = rows[:, np.minimum(np.arange(chunks * _ROWS), m - 1)]
+        padded = padded.reshape(len(rows), chunks, _ROWS)
+        if name not in self._compiled:
+            self._compiled[name] = self._across(self._runner(ask), donate=False)
+        given = (state.weights(), state.key, state.step)
+        found = self._compiled[name](
+            given, parallel.put_batch(self._mesh, padded), self._columns
+        )
+        return jax.tree.map(
+            lambda x: np.asarray(x).reshape(len(rows), -1)[:, :m], found
+        )
+
+    def _runner(self, ask):
+        def of_a_seed(given, chunks, columns):
+            variables, key, step = given
+            # A stream of its own: asking leaves training's randomness as it is.
+            key = jax.random.fold_in(jax.random.fold_in(key, 9), step)
+
+            def of_a_chunk(rows):
+                outputs = Outputs(
+                    self._module,
+                    variables,
+                    self._inputs(columns["image"][rows]),
+                    columns["label"][rows],
+                    (key, self._passes),
+                )
+                return ask(outputs, columns["truth"][rows])
+
+            return jax.lax.map(of_a_chunk, chunks)
+
+        return of_a_seed
+
+
+def _redraw(c, sources, seeds, uncertainty):
+    """What draws all seeds' plans again."""
+
+    def draw(state: Any, plan: plans.Plan, step: int) -> Refreshed:
+        u = uncertainty(state, (c.score,))[c.score]
+        made = [
+            curricula.redrawn(
+                c,
+                plans.Plan(*(x[:, i] for x in plan.as_arrays().values())),
+                source,
+                uncertainty=u[i],
+                step=step,
+                seed=seed,
+            )
+            for i, (seed, source) in enumerate(zip(seeds, sources, strict=True))
+        ]
+        figures = [
+            curricula.shares(draw, source.labels)
+            for (_, draw), source in zip(made, sources, strict=True)
+        ]
+        return Refreshed(
+            plans.stacked([plan for plan, _ in made]),
+            curricula.mean_figures(figures),
+            # Of the first seed, as an example.
+            {"uncertainty": u[0], "probs": made[0][1].probs, "rows": sources[0].rows},
+        )
+
+    return draw

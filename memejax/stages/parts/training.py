@@ -1,0 +1,193 @@
+"""Parts of the stages that train on streamed batches: data, devices, first states."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from memejax import datasets, feeders, parallel, steps
+from memejax.data import plans
+from memejax.parallel import xla
+from memejax.stages.parts.choices import STEPS, check_parallel
+
+Tree = Any
+
+
+def load(config: ConfigDict, path: pathlib.Path) -> datasets.Data:
+    """Load the data; of several processes the first writes what is to be written."""
+    with parallel.first_before_others("data"):
+        if not parallel.is_first():
+            config = datasets.as_written(config, path)
+        return datasets.load(config, path)
+
+
+def devices(config: ConfigDict) -> Mesh:
+    """Return the devices of the run."""
+    return parallel.mesh(config.parallel.devices)
+
+
+def check_devices(config: ConfigDict, section: ConfigDict, mesh: Mesh) -> None:
+    """Raises ValueError where a stage cannot run on the devices as it is asked to.
+
+    Args:
+      config: a run's.
+      section: of the stage, with `batch` and `accumulate`.
+      mesh: of the run.
+    """
+    check_parallel(config.parallel)
+    parallel.check_batch(mesh, section.batch)
+    part = section.batch // mesh.size
+    if config.parallel.mode == "pmap" and part % section.accumulate:
+        raise ValueError(
+            f"accumulate={section.accumulate} does not divide the {part} examples that "
+            f"each of {mesh.size} devices has of a batch of {section.batch}"
+        )
+
+
+def on_devices(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+    """What modules in training are to know of devices: `axis_name` and `remat`."""
+    mapped = config.parallel.mode == "pmap"
+    return dict(
+        axis_name=mesh.axis_names[0] if mapped else None,
+        remat=config.parallel.remat,
+    )
+
+
+def applying(
+    config: ConfigDict, arms: Any, mesh: Mesh, *, method: str
+) -> Callable[..., Any]:
+    """What a step applies: a method of the arms, on parameters as they lie."""
+    apply_fn = functools.partial(arms.apply, method=method)
+    if config.parallel.shard_parameters:
+        return parallel.gather_parameters(apply_fn, mesh)
+    return apply_fn
+
+
+def starting(
+    variables: Callable[[], Tree],
+    state_of: Callable[[Tree], Any],
+    *,
+    shapes: Tree,
+    mesh: Mesh,
+    divided: bool = False,
+    replace: Callable[[Tree], Tree] = lambda variables: variables,
+) -> tuple[Any, Callable[[], Any]]:
+    """Describe a stage's first state, and how it is made when it is needed.
+
+    Random variables are made where they are to lie, so that a state that fits only
+    divided over the devices can start.
+
+    Args:
+      variables: pure; random variables.
+      state_of: pure; variables -> the state before the first update.
+      shapes: of the variables, `jax.eval_shape(variables)`.
+      mesh: the devices.
+      divided: whether large arrays are divided over them (FSDP).
+      replace: puts checkpoints, or what a stage before ended with, in the place of
+        random variables; not traced.
+
+    Returns:
+      The state's shapes and shardings, and `() -> state`.
+    """
+
+    def shardings(tree: Tree) -> Tree:
+        if divided:
+            return parallel.state_shardings(mesh, tree)
+        return jax.tree.map(lambda _: parallel.replicated(mesh), tree)
+
+    abstract = jax.eval_shape(state_of, shapes)
+    abstract = parallel.abstract_like(abstract, shardings(abstract))
+
+    def init() -> Any:
+        # Runs once: compiling it takes longer than optimising could save.
+        once = functools.partial(jax.jit, compiler_options=xla.RUN_ONCE)
+        made = once(variables, out_shardings=shardings(shapes))()
+        where_it_lies = jax.tree.map(lambda x: x.sharding, abstract)
+        return once(state_of, out_shardings=where_it_lies)(replace(made))
+
+    return abstract, init
+
+
+def compiled_step(
+    config: ConfigDict, step: Callable[..., Any], abstract: Any, mesh: Mesh
+) -> Callable[..., Any]:
+    """Compile a step for a state that lies as `abstract` says."""
+    make = STEPS[config.parallel.mode]
+    if not config.parallel.shard_parameters:
+        return make(step, mesh)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    return parallel.jit_step(step, mesh, shardings=shardings)
+
+
+def scoring(
+    config: ConfigDict, mesh: Mesh, *, batch: int
+) -> Callable[[datasets.Split], feeders.Feeder]:
+    """Make the function from a split to one pass over it, in order."""
+
+    def one_pass(split: datasets.Split) -> feeders.Feeder:
+        plan = plans.sequential(len(split.ids), batch=batch)
+        return stream(config, split, plan, mesh)
+
+    return one_pass
+
+
+def embedding(arms: Any, views: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """`(variables, batch) -> {arm: features [b, d]}`, compiled."""
+    apply_fn = functools.partial(arms.apply, method="embeddings")
+    return parallel.jit_predict(steps.make_predict(apply_fn, views=views), mesh)
+
+
+def key_of(seed: int, stage: int) -> jax.Array:
+    """The PRNG key of a stage of a seed."""
+    return jax.random.fold_in(jax.random.key(seed), stage)
+
+
+def total_steps(
+    n: int, *, batch: int, epochs: float | None, steps: int | None = None
+) -> int:
+    """Return the updates of a stage on n examples, by its steps or its epochs.
+
+    Raises:
+      ValueError: unless just one of them is set.
+    """
+    if steps is not None and epochs is None:
+        return steps
+    if epochs is not None and steps is None:
+        return max(1, round(epochs * n / batch))
+    raise ValueError(f"set one of steps and epochs, got steps={steps}, epochs={epochs}")
+
+
+def positive_weight(split: datasets.Split, *, balance: bool) -> float:
+    """Return the weight of the positive class: negatives over positives, or 1."""
+    positives = float(np.mean(split.labels == 1))
+    return (1 - positives) / positives if balance else 1.0
+
+
+def plan_of(section: ConfigDict, split: datasets.Split, *, seed: int) -> plans.Plan:
+    """A stage's plan: shuffled passes, as many as its steps or epochs say."""
+    n = len(split.ids)
+    total = total_steps(
+        n, batch=section.batch, epochs=section.epochs, steps=section.steps
+    )
+    return plans.shuffled(n, batch=section.batch, steps=total, seed=seed)
+
+
+def stream(
+    config: ConfigDict, split: datasets.Split, plan: plans.Plan, mesh: Mesh
+) -> feeders.Feeder:
+    """Batches of a split, read as the plan says."""
+    c = config.pipeline
+    return feeders.StreamFeeder(
+        split.source,
+        plan,
+        mesh=mesh,
+        threads=c.threads,
+        workers=c.workers,
+    )

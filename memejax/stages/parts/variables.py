@@ -1,0 +1,166 @@
+"""Parameters before the first update: random, from checkpoints, from a stage before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from memejax import datasets, optim, parallel
+from memejax.stages.parts.pretrained import told_of
+from memejax.weights import checkpoint as checkpoints
+
+Tree = Any
+
+
+def random_variables(
+    arms: Any,
+    split: datasets.Split,
+    *,
+    views: Callable[..., Any],
+    key: Callable[[], jax.Array],
+    method: str,
+) -> Callable[[], Tree]:
+    """Make the pure function to random parameters and statistics.
+
+    Args:
+      arms: a module.
+      split: its examples have the shapes that the module is made for.
+      views: `(key, batch, train=) -> inputs`.
+      key: gives the PRNG key, where it is traced.
+      method: of the module.
+    """
+    two = np.arange(2) % len(split.ids)
+    batch = {name: column[two] for name, column in split.source.items()}
+    batch |= {"index": two, "draw": two}
+
+    def variables() -> Tree:
+        made = views(None, jax.tree.map(jnp.asarray, batch), train=False)
+        return arms.init(key(), made, train=False, method=method)
+
+    return variables
+
+
+def load_weights(config: ConfigDict, variables: Tree) -> Tree:
+    """Puts the encoders' checkpoints named under `weights` in their places.
+
+    Raises:
+      CheckpointError: if a file cannot be read, or holds what is not finite.
+      ValueError: listing what is missing, unexpected or of another shape.
+    """
+    variables = jax.tree.map(lambda x: x, variables)
+    for arm in config.arms:
+        for part, leaf in (
+            ("image_encoder", f"image_{arm}"),
+            ("text_encoder", "text"),
+        ):
+            path = config.weights[leaf]
+            place = variables["params"].get(f"arms_{arm}", {})
+            if path is None or part not in place:
+                continue
+            table = place[part].get("positions") if part == "image_encoder" else None
+            # A ViT's checkpoint may be for pictures of another size.
+            grid = None if table is None else math.isqrt(len(table) - 1)
+            with told_of(f"weights.{leaf}", path):
+                loaded = checkpoints.load(path, grid=grid)
+            what = f"{path}, a {loaded.architecture.name},"
+            _replace(variables, loaded.variables, (f"arms_{arm}", part), what)
+    return variables
+
+
+def _replace(variables: Tree, loaded: Tree, where: tuple[str, str], what: str) -> None:
+    """Exchanges a subtree of every collection, if the shapes are the same."""
+    arm, part = where
+    for collection, tree in loaded.items():
+        old = variables.get(collection, {}).get(arm, {}).get(part, {})
+        if not set(tree) & set(old):
+            raise ValueError(
+                f"{what} is of another architecture than {arm}/{part}: the model has "
+                f"{sorted(old)} there, the checkpoint {sorted(tree)}"
+            )
+        shapes = [jax.tree.map(np.shape, t) for t in (old, tree)]
+        if shapes[0] != shapes[1]:
+            flat = [
+                dict(jax.tree_util.tree_leaves_with_path(s, is_leaf=_is_shape))
+                for s in shapes
+            ]
+            wrong = [
+                f"  {optim.path_of(k)}: the model has {flat[0].get(k)}, "
+                f"the checkpoint {flat[1].get(k)}"
+                for k in sorted(flat[0].keys() | flat[1].keys(), key=str)
+                if flat[0].get(k) != flat[1].get(k)
+            ]
+            hint = (
+                "\nweights.allow_new_head=True starts it at random"
+                if part == "head"
+                else ""
+            )
+            raise ValueError(
+                f"{what} does not fit {arm}/{part}:\n" + "\n".join(wrong) + hint
+            )
+        variables[collection][arm][part] = jax.tree.map(parallel.put_like, tree, old)
+
+
+def _is_shape(x: Any) -> bool:
+    return isinstance(x, tuple)
+
+
+def transfer(old: Tree, new: Tree) -> Tree:
+    """Return `new` with copies of the leaves that `old` has at the same path and shape.
+
+    Raises:
+      ValueError: if no leaf is taken over.
+    """
+    known = {
+        optim.path_of(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(old)
+    }
+    leaves, shape = jax.tree_util.tree_flatten_with_path(new)
+    paths = [optim.path_of(path) for path, _ in leaves]
+    merged = {path: leaf for path, (_, leaf) in zip(paths, leaves, strict=True)}
+    taken = {
+        path: known[path]
+        for path, leaf in merged.items()
+        if path in known and known[path].shape == leaf.shape
+    }
+    if not taken:
+        raise ValueError("nothing of the pretrained state fits the model to fine-tune")
+    merged |= parallel.copy_like(taken, {path: merged[path] for path in taken})
+    return jax.tree.unflatten(shape, [merged[path] for path in paths])
+
+
+def load_classifiers(config: ConfigDict, variables: Tree) -> Tree:
+    """Puts the checkpoints' classifiers in the place of the arms' image heads.
+
+    Their classes are the same in both arms, so that the arms' outputs mean the same
+    from the start. With `weights.allow_new_head` a head of another size stays as it is.
+
+    Raises:
+      ValueError: if a checkpoint has no classifier; if a head and its classifier differ
+        in shape.
+    """
+    variables = jax.tree.map(lambda x: x, variables)
+    for arm in config.arms:
+        path = config.weights[f"image_{arm}"]
+        place = variables["params"][f"arms_{arm}"]
+        if path is None or "head" not in place:
+            continue
+        with told_of(f"weights.image_{arm}", path):
+            classifier = checkpoints.load(path).classifier
+        if classifier is None:
+            raise ValueError(
+                f"{path} has no classifier: set weights.heads=False, or take a "
+                "checkpoint for image classification"
+            )
+        same = jax.tree.map(np.shape, classifier) == jax.tree.map(
+            np.shape, dict(place["head"])
+        )
+        if same or not config.weights.allow_new_head:
+            where = (f"arms_{arm}", "head")
+            _replace(variables, {"params": classifier}, where, str(path))
+    return variables

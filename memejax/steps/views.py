@@ -1,0 +1,111 @@
+"""Views of a batch: pictures to normalised floats, random while training.
+
+Randomness of an example derives from (key, index, draw), not from the step,
+the batch or the device it falls into.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from memejax import augment
+
+Batch = Mapping[str, jax.Array]
+Views = dict[str, dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Preprocessing and augmentation of one arm's view of a batch.
+
+    Attributes:
+      mean: of the normalisation, per channel, in [0, 1].
+      std: of the normalisation.
+      augment: `(keys [b], images_bhwc) -> images`, one array or a tuple of arrays of
+        several crops `[v, b, h, w, c]`; None leaves pictures as they are.
+      token_dropout: share of a caption's tokens that a view loses.
+      stream: arms with one stream see one view, arms with two see two.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: Callable[..., Any] | None = None
+    token_dropout: float = 0.0
+    stream: int = 0
+
+
+def make_views(
+    recipes: Mapping[str, Recipe],
+    *,
+    caption_dropout: float = 0.0,
+    dtype: Any = jnp.float32,
+) -> Callable[..., Views]:
+    """Make the function from a batch to one view per arm.
+
+    Args:
+      recipes: arm -> recipe of its view.
+      caption_dropout: probability that a whole batch loses its captions, in the
+        views of all arms. Captions are the easier thing to agree on: without this
+        the arms agree on little else and learn next to nothing of the pictures. Of
+        the batch, not of an example: which examples kept theirs would be one more
+        easy thing to agree on.
+      dtype: of the pictures.
+
+    Returns:
+      `views(key, batch, train=, step_key=) -> {arm: view}`. A view holds `image`, or
+      `crops` where the recipe makes several of them, and `input_ids` and
+      `attention_mask` where the batch has captions. Examples draw from `key`, the
+      batch from `step_key`; under `train=False` nothing is random and neither is
+      used.
+
+    References:
+      Neverova et al., ModDrop: adaptive multi-modal gesture recognition, 1501.00102,
+      for leaving a modality out while training.
+    """
+
+    def views(
+        key: jax.Array | None,
+        batch: Batch,
+        *,
+        train: bool,
+        step_key: jax.Array | None = None,
+    ) -> Views:
+        captions = batch.get("attention_mask")
+        if train and caption_dropout and captions is not None:
+            left_out = jax.random.bernoulli(step_key, caption_dropout)
+            first = jnp.arange(captions.shape[1])[None] == 0
+            captions = jnp.where(left_out & ~first, 0, captions)
+        return {
+            name: _view(recipe, key, batch, captions, train=train, dtype=dtype)
+            for name, recipe in recipes.items()
+        }
+
+    return views
+
+
+def _view(recipe, key, batch, captions, *, train, dtype) -> dict[str, Any]:
+    """One arm's view of a batch."""
+    keys = None
+    if train and (recipe.augment or recipe.token_dropout):
+        keys = augment.example_keys(key, batch["index"], batch["draw"], recipe.stream)
+    images = augment.to_float(batch["image"])
+    if train and recipe.augment:
+        images = recipe.augment(keys, images)
+    images = jax.tree.map(
+        lambda x: augment.normalize(x, mean=recipe.mean, std=recipe.std).astype(dtype),
+        images,
+    )
+    view = {"crops" if isinstance(images, tuple) else "image": images}
+    if captions is not None:
+        ids, mask = batch["input_ids"], captions
+        if train and recipe.token_dropout:
+            ids, mask = augment.token_dropout(
+                keys, ids, mask, rate=recipe.token_dropout
+            )
+        view |= {"input_ids": ids, "attention_mask": mask}
+    return view

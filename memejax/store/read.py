@@ -1,0 +1,286 @@
+"""A feature store: what a model sees in memes, computed once and read by graphs.
+
+    FOLDER/store.json                  what was computed, of what, in which shape
+    FOLDER/memes.jsonl                 {"id", "split", "caption", "label", "image"} a
+                                       line, split after split
+    FOLDER/shards/00000.safetensors    columns of the first `chunk` memes, see shards.py
+
+`python -m memejax.extract` makes one. A shard gets its name when it is complete, so
+that what is there is whole, and a pass that was stopped goes on with what is missing.
+A store has a key: a digest of each thing that its values depend on. Values of another
+model, other data or other settings are never taken for these.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memejax.graphs.features import MemeFeatures
+from memejax.store.shards import Column, check_finite, read_shard
+
+VERSION = 1
+FACTS, MEMES, SHARDS = "store.json", "memes.jsonl", "shards"
+DIGITS = 16
+# Columns of MemeFeatures.
+FEATURES = tuple(field.name for field in dataclasses.fields(MemeFeatures))
+AGAIN = "run its extraction again, which computes only what is missing"
+
+
+def store_key(parts: Mapping[str, Any]) -> str:
+    """The key of a store: a digest of each thing that its values depend on.
+
+    Args:
+        parts: by name, JSON; a digest itself where it is large.
+
+    Returns:
+        "name:digest" of each part, joined by spaces; 64 bits of its SHA-256 each.
+    """
+    return " ".join(
+        f"{name}:{hashlib.sha256(_canonical(part)).hexdigest()[:DIGITS]}"
+        for name, part in parts.items()
+    )
+
+
+def different_parts(one: str, other: str) -> list[str]:
+    """Names of the parts in which two keys differ."""
+    a, b = (dict(part.split(":", 1) for part in key.split()) for key in (one, other))
+    return [name for name in {**a, **b} if a.get(name) != b.get(name)]
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitFeatures:
+    """What a store knows of one split's n memes, in the split's order.
+
+    Attributes:
+        name: of the split.
+        ids: of the memes.
+        captions: their texts.
+        images: paths of the pictures, relative to the data's folder.
+        labels: int32 `[n]` in {0, 1}; -1 where unknown.
+        parts: mapped shards, each with the first and behind the last of its rows that
+            are this split's.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    captions: tuple[str, ...]
+    images: tuple[str, ...]
+    labels: np.ndarray
+    parts: tuple[tuple[Mapping[str, np.ndarray], int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def column(self, name: str) -> np.ndarray:
+        """A column, checked: `[n, ...]`, features as float32.
+
+        A view on the file where the split lies in one shard and is stored in float32;
+        a copy in memory otherwise.
+
+        Raises:
+            ValueError: if the store has no such column, or a value is not finite.
+        """
+        if name not in self.parts[0][0]:
+            raise ValueError(
+                f"the store has no column {name!r}, it has "
+                f"{', '.join(sorted(self.parts[0][0]))}"
+            )
+        pieces = [shard[name][start:stop] for shard, start, stop in self.parts]
+        values = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        check_finite(f"{name} of {self.name}", values, ids=self.ids)
+        return values.astype(np.float32) if values.dtype == np.float16 else values
+
+    @functools.cached_property
+    def features(self) -> MemeFeatures:
+        """What graphs are made of; read when first asked for."""
+        there = [name for name in FEATURES if name in self.parts[0][0]]
+        return MemeFeatures(**{name: self.column(name) for name in there})
+
+    @functools.cached_property
+    def hashes(self) -> np.ndarray:
+        """Perceptual hashes of the pictures, uint64 `[n]`."""
+        return self.column("hash")
+
+    @functools.cached_property
+    def masks(self) -> np.ndarray | None:
+        """uint8 `[n, k, 28, 28]`, 255 is the entity, over its box; None without."""
+        return self.column("masks") if "masks" in self.parts[0][0] else None
+
+    @functools.cached_property
+    def box_features(self) -> np.ndarray | None:
+        """The detector's features of the boxes, float32 `[n, k, d]`; None without."""
+        there = "box_features" in self.parts[0][0]
+        return self.column("box_features") if there else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """An open feature store.
+
+    Attributes:
+        folder: where it is.
+        facts: what store.json holds: `version`, `key`, `parts` (of the key), `chunk`
+            (memes a shard), `splits` (memes of each), `columns` (dtype and shape of
+            each), and what else the extraction says.
+        splits: by name, in the store's order.
+    """
+
+    folder: Path
+    facts: Mapping[str, Any]
+    splits: Mapping[str, SplitFeatures]
+
+    @property
+    def key(self) -> str:
+        """The store's key."""
+        return self.facts["key"]
+
+
+def open_store(folder: str | os.PathLike[str], *, key: str | None = None) -> Store:
+    """Open a store that is complete; of its features, nothing is read yet.
+
+    Args:
+        folder: where it is.
+        key: that the store must have, as `store_key` makes it; None takes any.
+
+    Returns:
+        The store.
+
+    Raises:
+        ValueError: if there is no store, it is of another version or has another key,
+            or a shard is missing, cut short or another store's; with what to do.
+    """
+    folder = Path(folder)
+    facts = read_facts(folder)
+    if facts is None:
+        raise ValueError(
+            f"no feature store in {folder}: there is no {FACTS}; "
+            "`python -m memejax.extract` makes one"
+        )
+    if key is not None and key != facts["key"]:
+        raise ValueError(
+            f"the store in {folder} is of other "
+            f"{' and '.join(different_parts(facts['key'], key))}:\n"
+            f"  it has the key {facts['key']}\n"
+            f"  asked for is   {key}\n"
+            "open the one that was made for these, or extract anew to another folder"
+        )
+    memes = _read_memes(folder, facts)
+    shards, broken = [], []
+    for shard in range(count_shards(facts)):
+        try:
+            shards.append(read_whole(folder, facts, shard))
+        except ValueError as error:
+            broken.append(str(error))
+    if broken:
+        raise ValueError(
+            f"the store in {folder} is not complete, {len(broken)} of "
+            f"{count_shards(facts)} shards are not as they should be: {AGAIN}\n  "
+            + "\n  ".join(broken[:5])
+        )
+    splits, start = {}, 0
+    for name, n in facts["splits"].items():
+        rows = memes[start : start + n]
+        splits[name] = SplitFeatures(
+            name=name,
+            ids=tuple(row["id"] for row in rows),
+            captions=tuple(row["caption"] for row in rows),
+            images=tuple(row["image"] for row in rows),
+            labels=np.array([row["label"] for row in rows], np.int32),
+            parts=_parts(shards, start, start + n, chunk=facts["chunk"]),
+        )
+        start += n
+    return Store(folder, facts, splits)
+
+
+def read_facts(folder: Path) -> dict[str, Any] | None:
+    """What store.json holds, None where there is none.
+
+    Raises:
+        ValueError: if it is none of this version.
+    """
+    path = folder / FACTS
+    if not path.is_file():
+        return None
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+        version = facts["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no store's ({error}): {AGAIN}") from error
+    if version != VERSION:
+        raise ValueError(
+            f"{path} is of version {version}, expected {VERSION}: extract anew to "
+            "another folder"
+        )
+    return facts
+
+
+def count_shards(facts: Mapping[str, Any]) -> int:
+    """How many shards a store has."""
+    return -(-sum(facts["splits"].values()) // facts["chunk"])
+
+
+def shard_rows(facts: Mapping[str, Any], shard: int) -> range:
+    """Which memes a shard holds, as lines of memes.jsonl."""
+    start = shard * facts["chunk"]
+    return range(start, min(start + facts["chunk"], sum(facts["splits"].values())))
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """Where a shard is."""
+    return folder / SHARDS / f"{shard:05}.safetensors"
+
+
+def expected_columns(facts: Mapping[str, Any]) -> dict[str, Column]:
+    """The columns of a store's shards."""
+    return {
+        name: Column(dtype, tuple(shape))
+        for name, (dtype, shape) in facts["columns"].items()
+    }
+
+
+def read_whole(
+    folder: Path, facts: Mapping[str, Any], shard: int
+) -> dict[str, np.ndarray]:
+    """Map a shard, or raise ValueError; see `read_shard`."""
+    return read_shard(
+        shard_path(folder, shard),
+        expected=expected_columns(facts),
+        memes=len(shard_rows(facts, shard)),
+        key=facts["key"],
+    )
+
+
+def _parts(
+    shards: Sequence[Mapping[str, np.ndarray]], start: int, stop: int, *, chunk: int
+) -> tuple[tuple[Mapping[str, np.ndarray], int, int], ...]:
+    """The shards, and rows in them, of memes from start to before stop."""
+    return tuple(
+        (shards[i], max(start - i * chunk, 0), min(stop - i * chunk, chunk))
+        for i in range(start // chunk, -(-stop // chunk))
+    )
+
+
+def _read_memes(folder: Path, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The lines of memes.jsonl, one for each meme of the splits."""
+    path = folder / MEMES
+    try:
+        # Not splitlines: a caption may hold other ends of lines than \n.
+        lines = path.read_text("utf-8").split("\n")
+        memes = [json.loads(line) for line in lines if line]
+        names = [name for name, n in facts["splits"].items() for _ in range(n)]
+        if [meme["split"] for meme in memes] != names:
+            raise ValueError(f"{len(memes)} memes are not those of {FACTS}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): {AGAIN}") from error
+    return memes
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()

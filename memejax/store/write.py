@@ -1,0 +1,177 @@
+"""Writing a feature store: claimed by one key, a shard at a time, resumable."""
+
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memejax.store.read import (
+    FACTS,
+    MEMES,
+    SHARDS,
+    VERSION,
+    count_shards,
+    different_parts,
+    expected_columns,
+    read_facts,
+    read_whole,
+    shard_path,
+    shard_rows,
+    store_key,
+)
+from memejax.store.shards import Column, write_shard
+
+
+class OtherStoreError(ValueError):
+    """The folder holds a store of another key."""
+
+
+class StoreWriter:
+    """A store while it is made.
+
+    Attributes:
+        folder: where it is.
+        facts: what its store.json holds.
+        count: shards that it has when it is complete.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        parts: Mapping[str, Any],
+        columns: Mapping[str, Column],
+        chunk: int,
+        memes: Sequence[Mapping[str, Any]],
+        facts: Mapping[str, Any],
+    ):
+        """Claims a folder for a store, or goes on with one of the same key.
+
+        Several processes may do so at once, as long as each writes shards of its own.
+
+        Args:
+            folder: made if missing.
+            parts: what the values depend on, by name, for `store_key`; the chunk and
+                the columns are added to them.
+            columns: of the shards.
+            chunk: memes a shard, at least 1.
+            memes: `id`, `split`, `caption`, `label` and `image` of each; those of a
+                split lie together.
+            facts: what else store.json is to say, JSON.
+
+        Raises:
+            OtherStoreError: if the folder holds a store of another key, with the parts
+                that differ.
+            ValueError: if there are no memes, the chunk is below 1, or a split's
+                memes do not lie together.
+        """
+        splits = _splits(memes)
+        if chunk < 1 or not memes:
+            raise ValueError(
+                f"got {len(memes)} memes in shards of {chunk}, expected at least 1"
+            )
+        self.folder = Path(folder)
+        layout = {
+            "chunk": chunk,
+            "columns": {name: [c.dtype, list(c.shape)] for name, c in columns.items()},
+        }
+        parts = json.loads(json.dumps({**parts, "layout": layout}))
+        self.facts = {
+            **facts,
+            **layout,
+            "version": VERSION,
+            "key": store_key(parts),
+            "parts": parts,
+            "splits": splits,
+        }
+        self.count = count_shards(self.facts)
+        self._ids = [str(meme["id"]) for meme in memes]
+        (self.folder / SHARDS).mkdir(parents=True, exist_ok=True)
+        there = read_facts(self.folder)
+        if there is not None:
+            _check_same(self.folder, there, self.facts)
+        lines = (json.dumps(meme, ensure_ascii=False) + "\n" for meme in memes)
+        _write(self.folder / MEMES, "".join(lines))
+        _write(self.folder / FACTS, json.dumps(self.facts, indent=1) + "\n")
+
+    def rows(self, shard: int) -> range:
+        """Which of the memes a shard holds."""
+        return shard_rows(self.facts, shard)
+
+    def missing(self) -> list[int]:
+        """Shards that are not there, or not whole."""
+        return [shard for shard in range(self.count) if not self._is_whole(shard)]
+
+    def write(self, shard: int, values: Mapping[str, np.ndarray]) -> None:
+        """Writes the columns of a shard, whole or not at all.
+
+        Args:
+            shard: which.
+            values: `[memes of the shard, ...]` by name of the column.
+
+        Raises:
+            ValueError: see `write_shard`.
+        """
+        rows = self.rows(shard)
+        write_shard(
+            shard_path(self.folder, shard),
+            values,
+            expected=expected_columns(self.facts),
+            ids=self._ids[rows.start : rows.stop],
+            key=self.facts["key"],
+        )
+
+    def _is_whole(self, shard: int) -> bool:
+        try:
+            read_whole(self.folder, self.facts, shard)
+        except ValueError:
+            return False
+        return True
+
+
+def _splits(memes: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Memes a split, in order."""
+    splits: dict[str, int] = {}
+    last = None
+    for meme in memes:
+        name = meme["split"]
+        if name != last and name in splits:
+            raise ValueError(f"memes of the split {name!r} do not lie together")
+        splits[name] = splits.get(name, 0) + 1
+        last = name
+    return splits
+
+
+def _check_same(
+    folder: Path, there: Mapping[str, Any], asked: Mapping[str, Any]
+) -> None:
+    """Raises OtherStoreError if two stores' facts tell of different values."""
+    if there["key"] == asked["key"]:
+        return
+    lines = []
+    for name in different_parts(there["key"], asked["key"]):
+        old, new = there["parts"].get(name), asked["parts"].get(name)
+        if not (isinstance(old, dict) and isinstance(new, dict)):
+            lines.append(f"  {name}: {old} there, {new} asked for")
+            continue
+        lines += [
+            f"  {name}.{leaf}: {old.get(leaf)} there, {new.get(leaf)} asked for"
+            for leaf in {**old, **new}
+            if old.get(leaf) != new.get(leaf)
+        ]
+    raise OtherStoreError(
+        f"{folder} holds the features of something else:\n"
+        + "\n".join(lines)
+        + "\nchoose another folder, or remove that one"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all, under a name of its own until then."""
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    part.write_text(text, "utf-8")
+    part.replace(path)

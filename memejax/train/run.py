@@ -1,0 +1,141 @@
+"""One experiment: from a config and a folder to results and a report."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pathlib
+import time
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from memejax import folder, logs, parallel, profile, report, stages
+from memejax.loop import LoopOptions
+from memejax.signals import Signals
+from memejax.stages import STAGES, Context
+from memejax.stages.parts.choices import RUNTIME
+from memejax.stages.parts.pretrained import adopt
+from memejax.train.results import gather
+from memejax.train.starts import Starts
+
+
+def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Run every stage for every seed, and return the contents of results.json.
+
+    Raises:
+      folder.OtherRunError: if the folder holds a run of another config.
+      hateful_memes.BadRecordsError: naming every bad record of the data.
+      loop.NonFiniteLossError: if a loss is not finite.
+      signals.Interrupted: after SIGTERM or SIGINT, when the state is saved.
+      parallel.ProcessError: if there are several processes, and the stages are for one.
+      ValueError: if the stages are unknown, out of order or do not go together, or one
+        has no section in the config.
+    """
+    began = time.perf_counter()
+    # Before the folder is the run's: it could not be that of the corrected config.
+    stages.check(config.stages)
+    stages.check_sections(config)
+    logs.say(_about(config))
+    config = adopt(config, logs.say)
+    path = folder.claim(workdir, config.to_dict(), RUNTIME)
+    done = parallel.from_first(folder.read_json(path / "results.json"))
+    if done is not None:
+        logs.say(f"This run is finished; its results, from {path}:")
+        _show(done)
+        return done
+    parallel.keep_compiled(path / "compiled")
+    with Starts(path, began=began) as starts:
+        return _run(config, path, starts)
+
+
+def _run(config: ConfigDict, path: pathlib.Path, starts: Starts) -> dict[str, Any]:
+    """Run the stages of every seed and write the results."""
+    first = STAGES[config.stages[0]]
+    mesh, data = first.devices(config), first.load(config, path)
+    logs.say(data.describe())
+    seeds = range(config.seed, config.seed + config.seeds)
+    folders = {str(seed): path / str(seed) for seed in seeds}
+    if first.together:
+        folders = {str(config.seed): path}
+    by_seed = {}
+    with Signals() as signals:
+        for seed, own in folders.items():
+            context = Context(
+                config=config,
+                data=data,
+                mesh=mesh,
+                seed=int(seed),
+                folder=own,
+                signals=signals,
+                options=_options(config),
+            )
+            by_seed[seed] = run_seed(context)
+            starts.save()
+    results = gather(
+        config, data, by_seed=by_seed, together=first.together, taken=starts.taken()
+    )
+    if parallel.is_first():
+        folder.write_json(path / "results.json", results)
+        report.write(path)
+    _show(results)
+    # No process ends before everything is written.
+    parallel.sync("written")
+    logs.say(
+        f"{logs.clock(results['seconds'])} in all, peak memory "
+        f"{results['peak_memory_gb']:.2f} GB; results and report in {path}"
+    )
+    return results
+
+
+def run_seed(context: Context) -> dict[str, Any]:
+    """Run the stages of one seed, in order, and return their outcomes."""
+    outcomes, ended = {}, None
+    for name in context.config.stages:
+        ended = STAGES[name].run(context, ended)
+        outcomes |= ended.outcomes
+    return outcomes
+
+
+def _about(config: ConfigDict) -> str:
+    """Say what this run is, and how to run the real one."""
+    own = STAGES[config.stages[0]].about
+    if own is not None:
+        return f"{config.name}, preset {config.preset}: {own(config)}"
+    if config.preset != "demo":
+        return f"{config.name}, preset {config.preset}"
+    origin = "built in" if config.data.root is None else f"of {config.data.root}"
+    return (
+        f"{config.name}, preset demo: small models on {config.data.name} {origin}, for "
+        f"a CPU; the real one is --config=configs/{config.name}.py:full "
+        "--config.data.root=FOLDER"
+    )
+
+
+def _options(config: ConfigDict) -> LoopOptions:
+    """Return the loop's options, as the runtime sections of a config say them."""
+    traced = config.profile.start and parallel.is_first()
+    return LoopOptions(
+        save_every=config.checkpoint.every,
+        keep=config.checkpoint.keep,
+        log_every=config.log.every,
+        recorder=functools.partial(_recorder, config) if traced else None,
+    )
+
+
+def _recorder(config: ConfigDict, run_chunk: Any, path: pathlib.Path) -> Any:
+    """Make what traces a window; it goes beside the stage's other TensorBoard files."""
+    return profile.Recorder(
+        run_chunk,
+        path,
+        start=config.profile.start,
+        steps=config.profile.steps,
+        dtype=config.model.dtype,
+        title=f"{config.name}, preset {config.preset}, {path.name}",
+    )
+
+
+def _show(results: dict[str, Any]) -> None:
+    """Print results on the console of the first process."""
+    if parallel.is_first():
+        report.console(results)
