@@ -26,13 +26,13 @@ def parse(
     """Return the preset and the options that a text after the colon chooses.
 
     Args:
-      text: `PRESET[,NAME=VALUE...]` or `NAME=VALUE,...`; may be empty.
-      presets: the experiment's, the default first.
-      options: name -> values that it can have, the default first.
+        text: `PRESET[,NAME=VALUE...]` or `NAME=VALUE,...`; may be empty.
+        presets: the experiment's, the default first.
+        options: name -> values that it can have, the default first.
 
     Raises:
-      ValueError: for an unknown preset, name or value, with those that there are; for a
-        name given twice.
+        ValueError: for an unknown preset, name or value, with those that there are; for
+            a name given twice.
     """
     first, *rest = text.split(",")
     parts = rest
@@ -77,10 +77,10 @@ def data(
     """Memes on disk; the demo's are built in where `root` names no folder.
 
     Args:
-      preset: of `PRESETS`.
-      text_length: in tokens; None: the preset's.
-      image_size: in pixels; None: the preset's.
-      leaks: whether built-in memes can be made easier and noisier than they are.
+        preset: of `PRESETS`.
+        text_length: in tokens; None: the preset's.
+        image_size: in pixels; None: the preset's.
+        leaks: whether built-in memes can be made easier and noisier than they are.
     """
     knobs = dict(image_leak=0.0, text_leak=0.0, label_noise=0.0) if leaks else {}
     synthetic = dict(train=8000, dev=1000, test=2000, concepts=4, **knobs)
@@ -115,12 +115,12 @@ def model(
     """The encoders, and what joins them.
 
     Args:
-      preset: of `PRESETS`.
-      arm: as `fused_arm` makes it, and what else an arm has.
-      text: text encoder; None: the preset's.
-      dtype: None: the preset's.
-      cnn_normalization: "imagenet", "half" (to [-1, 1]), "none", or "checkpoint": that
-        of weights.image_cnn, ImageNet's without one.
+        preset: of `PRESETS`.
+        arm: as `fused_arm` makes it, and what else an arm has.
+        text: text encoder; None: the preset's.
+        dtype: None: the preset's.
+        cnn_normalization: "imagenet", "half" (to [-1, 1]), "none", or "checkpoint":
+            that of weights.image_cnn, ImageNet's without one.
     """
     cnn, vit, words = {
         "demo": (
@@ -283,11 +283,12 @@ def curriculum(*kinds: str, warmup: int, refresh: int, passes: int = 0) -> Confi
     """Order in which examples are trained on.
 
     Args:
-      kinds: that the section has the leaves of; the first is chosen. "uniform":
-        shuffled passes; "replacement"; "switch": easy pictures first; "bac"; "dsac".
-      warmup: updates before the first draw by score.
-      refresh: updates between two draws.
-      passes: dropout passes of scores that take several; 0: no score takes any.
+        kinds: that the section has the leaves of; the first is chosen. "uniform":
+            shuffled passes; "replacement"; "switch": easy pictures first; "bac";
+            "dsac".
+        warmup: updates before the first draw by score.
+        refresh: updates between two draws.
+        passes: dropout passes of scores that take several; 0: no score takes any.
     """
     scores = dict(
         score="entropy",

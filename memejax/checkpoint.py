@@ -25,10 +25,10 @@ class Saved:
     """What a checkpoint gives back.
 
     Attributes:
-      step: updates done.
-      state: the state, on the devices it was asked for on.
-      plan: arrays of the plan that was being followed.
-      position: JSON, as it was saved.
+        step: updates done.
+        state: the state, on the devices it was asked for on.
+        plan: arrays of the plan that was being followed.
+        position: JSON, as it was saved.
     """
 
     step: int
@@ -46,12 +46,12 @@ class Checkpoints:
         """Opens (or makes) a folder of checkpoints.
 
         Args:
-          folder: where they lie.
-          keep: how many of the latest stay, at least 1.
-          best: name of a metric; the checkpoint with the largest stays as well.
+            folder: where they lie.
+            keep: how many of the latest stay, at least 1.
+            best: name of a metric; the checkpoint with the largest stays as well.
 
         Raises:
-          ValueError: if `keep` is not positive.
+            ValueError: if `keep` is not positive.
         """
         if keep < 1:
             raise ValueError(f"keep at least one checkpoint, got keep={keep}")
@@ -122,11 +122,11 @@ class Checkpoints:
         """Reads a checkpoint.
 
         Args:
-          like: a state of the same shapes, on the devices where it is to lie.
-          step: which one, as `latest` or `best` say.
+            like: a state of the same shapes, on the devices where it is to lie.
+            step: which one, as `latest` or `best` say.
 
         Raises:
-          FileNotFoundError: if there is no such checkpoint.
+            FileNotFoundError: if there is no such checkpoint.
         """
         self._checkpointer.wait()
         if step is None:

@@ -26,7 +26,7 @@ def load_config(name: str) -> ConfigDict:
     """Return the config of `FILE.py[:TEXT]`, as `--config` reads it.
 
     Raises:
-      ValueError: if there is no such file, or it has no such preset or option.
+        ValueError: if there is no such file, or it has no such preset or option.
     """
     file, text = find_config(name)
     spec = importlib.util.spec_from_file_location("memejax_config", file)

@@ -54,12 +54,12 @@ def run(path: pathlib.Path, **options: Any) -> dict[str, Any]:
     """Probe every stage of every seed of a run, and return its new results.
 
     Args:
-      path: the run's folder.
-      options: split, k or examples, see `probe.look`; by default those of the section
-        `probe`, where the run's config has one.
+        path: the run's folder.
+        options: split, k or examples, see `probe.look`; by default those of the section
+            `probe`, where the run's config has one.
 
     Raises:
-      ValueError: if there is no run in the folder, or no checkpoint in it.
+        ValueError: if there is no run in the folder, or no checkpoint in it.
     """
     saved = folder.read_json(path / "config.json")
     results = folder.read_json(path / "results.json")

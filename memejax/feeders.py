@@ -49,7 +49,7 @@ class StreamFeeder:
         """Takes what `pipeline.stream` takes, and the mesh that batches go to.
 
         Raises:
-          ValueError: if the batch cannot be split over the mesh.
+            ValueError: if the batch cannot be split over the mesh.
         """
         parallel.check_batch(mesh, plan.batch)
         self.plan = plan
@@ -96,15 +96,15 @@ class ArrayFeeder:
         """Puts the data on the devices.
 
         Args:
-          columns: name -> array [n, ...]; every device gets all of it.
-          plan: [steps, seeds, batch].
-          mesh: over which the seeds are split.
-          marks: no chunk goes past a multiple of any of these, so that the loop can
-            stop there.
+            columns: name -> array [n, ...]; every device gets all of it.
+            plan: [steps, seeds, batch].
+            mesh: over which the seeds are split.
+            marks: no chunk goes past a multiple of any of these, so that the loop can
+                stop there.
 
         Raises:
-          ValueError: if the plan has no axis of seeds, they cannot be split over the
-            mesh, or a mark is not positive.
+            ValueError: if the plan has no axis of seeds, they cannot be split over the
+                mesh, or a mark is not positive.
         """
         if plan.index.ndim != 3:
             raise ValueError(

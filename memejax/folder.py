@@ -84,15 +84,15 @@ def claim(
     Of several processes all check, and the first one writes.
 
     Args:
-      workdir: the run's folder.
-      config: every leaf, JSON.
-      runtime: top-level sections that may differ.
+        workdir: the run's folder.
+        config: every leaf, JSON.
+        runtime: top-level sections that may differ.
 
     Returns:
-      The folder's absolute path.
+        The folder's absolute path.
 
     Raises:
-      OtherRunError: with the leaves that differ, or for a folder of another layout.
+        OtherRunError: with the leaves that differ, or for a folder of another layout.
     """
     folder = pathlib.Path(workdir).absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def check_layout(folder: pathlib.Path) -> None:
     """Refuse a run's folder that another version of memejax laid out.
 
     Raises:
-      OtherRunError: naming both layouts.
+        OtherRunError: naming both layouts.
     """
     layout = (read_json(folder / "environment.json") or {}).get("layout", 1)
     if layout != LAYOUT:

@@ -70,10 +70,10 @@ class Logger:
         """Opens the files of a stage that goes on from update `start`.
 
         Args:
-          folder: the stage's.
-          title: how progress lines begin.
-          total: updates of the stage.
-          start: updates done already; lines past it are dropped.
+            folder: the stage's.
+            title: how progress lines begin.
+            total: updates of the stage.
+            start: updates done already; lines past it are dropped.
         """
         self._title, self._total = title, total
         self._since = (time.perf_counter(), start)

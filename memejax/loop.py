@@ -51,10 +51,10 @@ class LoopOptions:
     """Runtime options of the loop; none changes what is computed.
 
     Attributes:
-      save_every: updates between checkpoints.
-      keep: latest checkpoints that stay, at least 1.
-      log_every: updates between lines.
-      recorder: `(run_chunk, folder) -> Recorder`, or None without a window to trace.
+        save_every: updates between checkpoints.
+        keep: latest checkpoints that stay, at least 1.
+        log_every: updates between lines.
+        recorder: `(run_chunk, folder) -> Recorder`, or None without a window to trace.
     """
 
     save_every: int
@@ -68,13 +68,13 @@ class Memory:
     """The loop's memory between checkpoints: JSON only.
 
     Attributes:
-      averages: of the metrics since the last line, as `logs.Averages` gives them.
-      panel: of the last line that had one.
-      warned: whether its collapse was reported.
-      best: rating so far; None before the first evaluation.
-      since_best: evaluations since then.
-      ended: whether those were too many.
-      seconds: that the stage has run.
+        averages: of the metrics since the last line, as `logs.Averages` gives them.
+        panel: of the last line that had one.
+        warned: whether its collapse was reported.
+        best: rating so far; None before the first evaluation.
+        since_best: evaluations since then.
+        ended: whether those were too many.
+        seconds: that the stage has run.
     """
 
     averages: dict[str, list[float]] = dataclasses.field(default_factory=dict)
@@ -98,18 +98,18 @@ def loop(
     The metrics of an update are fetched while the device works on the next one.
 
     Args:
-      stage: to run.
-      options: of the loop.
-      path: the stage's folder.
-      signals: that end the run after a save.
-      evaluation: of the stage while it runs; None without.
+        stage: to run.
+        options: of the loop.
+        path: the stage's folder.
+        signals: that end the run after a save.
+        evaluation: of the stage while it runs; None without.
 
     Returns:
-      The last state, and the stage's outcome as JSON.
+        The last state, and the stage's outcome as JSON.
 
     Raises:
-      NonFiniteLossError: naming the step; the last good checkpoint stays.
-      Interrupted: after a signal, when the state is saved.
+        NonFiniteLossError: naming the step; the last good checkpoint stays.
+        Interrupted: after a signal, when the state is saved.
     """
     run_chunk, recorder = stage.run_chunk, None
     if options.recorder is not None:
@@ -145,8 +145,8 @@ class _Running:
     """A stage under way: its state, and what is written of it.
 
     Attributes:
-      state: after `step` updates.
-      step: updates done.
+        state: after `step` updates.
+        step: updates done.
     """
 
     def __init__(self, stage, options, path, evaluation):
@@ -283,7 +283,7 @@ class PlanRunner:
     """The plan that a stage follows, drawn again where the stage asks for it.
 
     Attributes:
-      feeder: of the plan as it is by now.
+        feeder: of the plan as it is by now.
     """
 
     def __init__(
@@ -297,10 +297,10 @@ class PlanRunner:
         """Begin with a plan.
 
         Args:
-          feeder: of that plan.
-          refresh: when it is drawn again; None if it never is.
-          logger: gets the figures of each draw.
-          path: the stage's folder, for the arrays of each draw.
+            feeder: of that plan.
+            refresh: when it is drawn again; None if it never is.
+            logger: gets the figures of each draw.
+            path: the stage's folder, for the arrays of each draw.
         """
         self.feeder = feeder
         self._refresh, self._logger, self._path = refresh, logger, path
@@ -309,8 +309,8 @@ class PlanRunner:
         """Yield the chunks from a step on; nothing is read ahead past a new plan.
 
         Args:
-          start: the first step.
-          state: gives the state after the chunks before.
+            start: the first step.
+            state: gives the state after the chunks before.
         """
         refresh, total = self._refresh, len(self.feeder.plan)
         again = refresh.steps if refresh else ()
@@ -349,12 +349,12 @@ class MetricsTracker:
         """Continue from the memory.
 
         Args:
-          logger: gets the lines.
-          memory: kept up to date.
-          every: updates between lines.
-          batch: examples per update.
-          total: updates of the stage.
-          is_collapsed: panel of an arm -> whether it shows collapse, and the reason.
+            logger: gets the lines.
+            memory: kept up to date.
+            every: updates between lines.
+            batch: examples per update.
+            total: updates of the stage.
+            is_collapsed: panel of an arm -> whether it shows collapse, and the reason.
         """
         self._logger, self._memory = logger, memory
         self._is_collapsed = is_collapsed
@@ -365,7 +365,7 @@ class MetricsTracker:
         """Add the metrics of the chunk that ended at `step`: scalars, or [steps] each.
 
         Raises:
-          NonFiniteLossError: naming the step.
+            NonFiniteLossError: naming the step.
         """
         fetched = {k: np.atleast_1d(v) for k, v in jax.device_get(values).items()}
         count = len(fetched["loss"])

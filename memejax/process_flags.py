@@ -34,7 +34,7 @@ def joined() -> Iterator[None]:
     """Joins the processes that the flags name, for the time of the body.
 
     Raises:
-      SystemExit: with a message, where they cannot be joined.
+        SystemExit: with a message, where they cannot be joined.
     """
     # Imported here, so that --help and a misspelt flag answer at once.
     from memejax import parallel

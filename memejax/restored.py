@@ -26,13 +26,13 @@ class Restored:
     """What a seed of a finished run learned.
 
     Attributes:
-      folder: the run's.
-      seed: which one.
-      config: the run's.
-      results: what its results.json holds.
-      variables: params and batch_stats as numpy arrays, those that gave the test
-        scores.
-      tokenizer: the run's.
+        folder: the run's.
+        seed: which one.
+        config: the run's.
+        results: what its results.json holds.
+        variables: params and batch_stats as numpy arrays, those that gave the test
+            scores.
+        tokenizer: the run's.
     """
 
     folder: pathlib.Path
@@ -62,12 +62,12 @@ def restore(workdir: str | os.PathLike[str], *, seed: int = 0) -> Restored:
     prediction uses is read.
 
     Args:
-      workdir: the run's folder.
-      seed: which of its seeds.
+        workdir: the run's folder.
+        seed: which of its seeds.
 
     Raises:
-      ValueError: if the folder holds no finished run that was fine-tuned and
-        evaluated, or not this seed, saying what is there and what to do.
+        ValueError: if the folder holds no finished run that was fine-tuned and
+            evaluated, or not this seed, saying what is there and what to do.
     """
     where = pathlib.Path(workdir).absolute()
     config, results = read_finished(where)
@@ -101,14 +101,14 @@ def encoders_of(restored: Restored, arm: str) -> dict[str, dict[str, Tree]]:
     """The variables of an arm's encoders.
 
     Args:
-      restored: a run.
-      arm: one of the run's.
+        restored: a run.
+        arm: one of the run's.
 
     Returns:
-      Of `image_encoder` and of `text_encoder` the collections that it has.
+        Of `image_encoder` and of `text_encoder` the collections that it has.
 
     Raises:
-      ValueError: if the arm lacks one of them.
+        ValueError: if the arm lacks one of them.
     """
     config, found = restored.config, {}
     # A text encoder that arms share lies under the first of them.
@@ -137,11 +137,11 @@ def read_finished(
     """What a finished run's config.json and results.json hold; no checkpoint is read.
 
     Args:
-      workdir: the run's folder.
+        workdir: the run's folder.
 
     Raises:
-      ValueError: if the folder holds no finished run of a classifier of memes, saying
-        what is there and what to do.
+        ValueError: if the folder holds no finished run of a classifier of memes, saying
+            what is there and what to do.
     """
     where = pathlib.Path(workdir).absolute()
     if not where.is_dir():

@@ -24,12 +24,12 @@ def probabilities(
     """P(hateful) of every example of a split, an arm and their average.
 
     Args:
-      predict: `(variables, batch) -> {arm: logits [b]}`.
-      variables: params and batch_stats.
-      feeder: one pass over the split in order; weight 0 marks padding.
+        predict: `(variables, batch) -> {arm: logits [b]}`.
+        variables: params and batch_stats.
+        feeder: one pass over the split in order; weight 0 marks padding.
 
     Returns:
-      Arm -> float64 [n], in the split's order.
+        Arm -> float64 [n], in the split's order.
     """
     arms: list[str] = []
 
@@ -53,13 +53,13 @@ def score_dataset(
     """A score of every example of a split, a batch at a time, on all devices.
 
     Args:
-      score: `(variables, batch) -> values [b, ...]`, compiled: of a batch as it is,
-        without augmentation. `curriculum` has scores of probabilities.
-      variables: params and batch_stats.
-      feeder: one pass over the split, a batch a chunk; weight 0 marks padding.
+        score: `(variables, batch) -> values [b, ...]`, compiled: of a batch as it is,
+            without augmentation. `curriculum` has scores of probabilities.
+        variables: params and batch_stats.
+        feeder: one pass over the split, a batch a chunk; weight 0 marks padding.
 
     Returns:
-      [n, ...], in the order of the source.
+        [n, ...], in the order of the source.
     """
     collected, waiting = metrics.Scores.empty(), metrics.Scores.empty()
     for step, (_, batch) in enumerate(feeder.chunks(0)):

@@ -25,15 +25,15 @@ def normalize(
     """`(images - mean) / std` a channel, for float images `[b, h, w, c]`.
 
     Args:
-      images: float `[b, h, w, c]`.
-      mean: c numbers, of images in [0, 1].
-      std: c numbers above 0.
+        images: float `[b, h, w, c]`.
+        mean: c numbers, of images in [0, 1].
+        std: c numbers above 0.
 
     Returns:
-      float32 `[b, h, w, c]`, no longer in [0, 1].
+        float32 `[b, h, w, c]`, no longer in [0, 1].
 
     Raises:
-      ValueError: if mean or std does not have one number a channel.
+        ValueError: if mean or std does not have one number a channel.
     """
     images = jnp.asarray(images, jnp.float32)
     if not len(mean) == len(std) == images.shape[-1]:
@@ -69,17 +69,17 @@ def color_jitter(
     These are torchvision's factors; its order is random, this one fixed.
 
     Args:
-      keys: `[b]`.
-      images: `[b, h, w, 3]`.
-      brightness, contrast, saturation: strengths, at least 0.
-      hue: strength, in [0, 0.5].
-      probability: share of the images that are changed at all.
+        keys: `[b]`.
+        images: `[b, h, w, 3]`.
+        brightness, contrast, saturation: strengths, at least 0.
+        hue: strength, in [0, 0.5].
+        probability: share of the images that are changed at all.
 
     Returns:
-      `[b, h, w, 3]`.
+        `[b, h, w, 3]`.
 
     Raises:
-      ValueError: if keys and images do not match or a strength is out of range.
+        ValueError: if keys and images do not match or a strength is out of range.
     """
     check(keys, images, probability=probability)
     if min(brightness, contrast, saturation, hue) < 0 or hue > 0.5:
@@ -137,17 +137,17 @@ def gaussian_blur(
     g(k) proportional to exp(-k^2 / (2 sigma^2)) that sum to 1.
 
     Args:
-      keys: `[b]`.
-      images: `[b, h, w, 3]`.
-      sigma: lowest and highest standard deviation in pixels, above 0; each image's
-        is uniform between them. Pillow calls it the radius.
-      probability: share of the images that are blurred.
+        keys: `[b]`.
+        images: `[b, h, w, 3]`.
+        sigma: lowest and highest standard deviation in pixels, above 0; each image's
+            is uniform between them. Pillow calls it the radius.
+        probability: share of the images that are blurred.
 
     Returns:
-      `[b, h, w, 3]`.
+        `[b, h, w, 3]`.
 
     Raises:
-      ValueError: if keys and images do not match or a number is out of range.
+        ValueError: if keys and images do not match or a number is out of range.
     """
     check(keys, images, probability=probability)
     check_range("sigma", sigma, high=math.inf)
@@ -181,16 +181,16 @@ def solarize(
     `1 - x where x >= threshold, else x`
 
     Args:
-      keys: `[b]`.
-      images: `[b, h, w, 3]`.
-      threshold: in [0, 1].
-      probability: share of the images that are changed.
+        keys: `[b]`.
+        images: `[b, h, w, 3]`.
+        threshold: in [0, 1].
+        probability: share of the images that are changed.
 
     Returns:
-      `[b, h, w, 3]`.
+        `[b, h, w, 3]`.
 
     Raises:
-      ValueError: if keys and images do not match or a number is out of range.
+        ValueError: if keys and images do not match or a number is out of range.
     """
     check(keys, images, probability=probability)
     if not 0 <= threshold <= 1:

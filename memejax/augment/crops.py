@@ -34,28 +34,28 @@ def multi_crop(
     antialiased) where it has bicubic ones.
 
     Args:
-      keys: `[b]`.
-      images: `[b, h, w, 3]`.
-      global_size, local_size: sides of the square crops, from 1 to `min(h, w)`.
-      global_scale, local_scale: share of the area, see `random_resized_crop`.
-      local_crops: how many local crops an image, at least 0.
-      jitter: strengths of brightness, contrast, saturation, hue.
-      jitter_probability, grayscale, flip: probabilities, the same for all crops.
-      blur, solarize: probabilities for the first global crop, the second, and the
-        local ones.
-      blur_sigma: `gaussian_blur`'s, in pixels of the crop. DINO's, the default, is
-        meant for crops of 224 and 96 pixels.
+        keys: `[b]`.
+        images: `[b, h, w, 3]`.
+        global_size, local_size: sides of the square crops, from 1 to `min(h, w)`.
+        global_scale, local_scale: share of the area, see `random_resized_crop`.
+        local_crops: how many local crops an image, at least 0.
+        jitter: strengths of brightness, contrast, saturation, hue.
+        jitter_probability, grayscale, flip: probabilities, the same for all crops.
+        blur, solarize: probabilities for the first global crop, the second, and the
+            local ones.
+        blur_sigma: `gaussian_blur`'s, in pixels of the crop. DINO's, the default, is
+            meant for crops of 224 and 96 pixels.
 
     Returns:
-      `(globals [2, b, G, G, 3], locals [n, b, L, L, 3])` for n local crops; with
-      none of them, locals is an array of size 0.
+        `(globals [2, b, G, G, 3], locals [n, b, L, L, 3])` for n local crops; with
+        none of them, locals is an array of size 0.
 
     Raises:
-      ValueError: if keys and images do not match or a number is out of range.
+        ValueError: if keys and images do not match or a number is out of range.
 
     References:
-      Caron et al., Emerging properties in self-supervised vision transformers,
-      2104.14294; Caron et al., SwAV, 2006.09882, for multi-crop.
+        Caron et al., Emerging properties in self-supervised vision transformers,
+        2104.14294; Caron et al., SwAV, 2006.09882, for multi-crop.
     """
     check(keys, images)
     _check_crops(images, global_size, local_size, local_crops)

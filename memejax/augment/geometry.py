@@ -28,18 +28,18 @@ def random_resized_crop(
     matrices an example resize it: `rows_byh images_bhwc columns_bxw`.
 
     Args:
-      keys: `[b]`.
-      images: `[b, h, w, 3]`.
-      scale: lowest and highest share of the area, in (0, 1].
-      ratio: lowest and highest width over height, above 0.
-      size: height and width of the result; None is the input's.
-      antialias: widen the kernel where a box is made smaller.
+        keys: `[b]`.
+        images: `[b, h, w, 3]`.
+        scale: lowest and highest share of the area, in (0, 1].
+        ratio: lowest and highest width over height, above 0.
+        size: height and width of the result; None is the input's.
+        antialias: widen the kernel where a box is made smaller.
 
     Returns:
-      `[b, *size, 3]`.
+        `[b, *size, 3]`.
 
     Raises:
-      ValueError: if keys and images do not match or a range is not one.
+        ValueError: if keys and images do not match or a range is not one.
     """
     check(keys, images)
     check_range("scale", scale, high=1.0)
@@ -94,16 +94,16 @@ def random_perspective(
     is left free is zero. These are torchvision's moves, not rounded to pixels.
 
     Args:
-      keys: `[b]`.
-      images: `[b, h, w, 3]`.
-      distortion: in [0, 1]; 1 lets corners move up to the middle.
-      probability: share of the images that are changed at all.
+        keys: `[b]`.
+        images: `[b, h, w, 3]`.
+        distortion: in [0, 1]; 1 lets corners move up to the middle.
+        probability: share of the images that are changed at all.
 
     Returns:
-      `[b, h, w, 3]`.
+        `[b, h, w, 3]`.
 
     Raises:
-      ValueError: if keys and images do not match or a number is out of range.
+        ValueError: if keys and images do not match or a number is out of range.
     """
     check(keys, images, distortion=distortion, probability=probability)
     if not distortion or not probability:
@@ -133,18 +133,18 @@ def random_affine(
     the right in `translate[0] * [-w, w]` and down in `translate[1] * [-h, h]`.
 
     Args:
-      keys: `[b]`.
-      images: `[b, h, w, 3]`.
-      degrees: in [0, 180].
-      translate: shares of width and height, in [0, 1].
-      scale: lowest and highest factor, above 0; above 1 enlarges.
-      probability: share of the images that are changed at all.
+        keys: `[b]`.
+        images: `[b, h, w, 3]`.
+        degrees: in [0, 180].
+        translate: shares of width and height, in [0, 1].
+        scale: lowest and highest factor, above 0; above 1 enlarges.
+        probability: share of the images that are changed at all.
 
     Returns:
-      `[b, h, w, 3]`.
+        `[b, h, w, 3]`.
 
     Raises:
-      ValueError: if keys and images do not match or a number is out of range.
+        ValueError: if keys and images do not match or a number is out of range.
     """
     check(keys, images, probability=probability)
     check_range("scale", scale, high=math.inf)

@@ -22,14 +22,14 @@ def example_keys(
     `fold_in(fold_in(fold_in(key, stream), index), draw)`
 
     Args:
-      key: a typed PRNG key (`jax.random.key(seed)`).
-      index: the examples' places in the source, int `[b]`, at least 0.
-      draw: which draw of the example in the run this is, int `[b]`, at least 0.
-      stream: what the keys are for; two streams (the views of two arms) share
-        nothing.
+        key: a typed PRNG key (`jax.random.key(seed)`).
+        index: the examples' places in the source, int `[b]`, at least 0.
+        draw: which draw of the example in the run this is, int `[b]`, at least 0.
+        stream: what the keys are for; two streams (the views of two arms) share
+            nothing.
 
     Returns:
-      Keys `[b]`.
+        Keys `[b]`.
     """
     key = jax.random.fold_in(key, stream)
 

@@ -17,16 +17,16 @@ def token_dropout(
     ([SEP] is a token like the others here.) Ids and positions do not move.
 
     Args:
-      keys: `[b]`; may be those of `random_view`, which draws other numbers.
-      input_ids: int `[b, t]`.
-      attention_mask: int `[b, t]`, 1 where attended.
-      rate: in [0, 1].
+        keys: `[b]`; may be those of `random_view`, which draws other numbers.
+        input_ids: int `[b, t]`.
+        attention_mask: int `[b, t]`, 1 where attended.
+        rate: in [0, 1].
 
     Returns:
-      `(input_ids, attention_mask)`, the ids as they came.
+        `(input_ids, attention_mask)`, the ids as they came.
 
     Raises:
-      ValueError: if the shapes do not match or rate is out of range.
+        ValueError: if the shapes do not match or rate is out of range.
     """
     check_probabilities(rate=rate)
     shape = input_ids.shape

@@ -65,23 +65,23 @@ def random_view(
     give the images back.
 
     Args:
-      keys, images: `[b]` and `[b, h, w, 3]`.
-      crop_scale, crop_ratio: `random_resized_crop`'s; scale (1, 1) is no crop,
-        whatever the ratio.
-      perspective, perspective_probability: `random_perspective`'s distortion.
-      rotation, rotation_probability: `random_affine`'s degrees.
-      flip, vertical_flip: probabilities of `random_flip`.
-      brightness, contrast, saturation, hue, jitter_probability: `color_jitter`'s.
-      grayscale: `random_grayscale`'s probability.
-      blur, blur_sigma: `gaussian_blur`'s probability and range.
-      solarize: `solarize`'s probability, of half of the range.
-      noise: `gaussian_noise`'s sigma.
+        keys, images: `[b]` and `[b, h, w, 3]`.
+        crop_scale, crop_ratio: `random_resized_crop`'s; scale (1, 1) is no crop,
+            whatever the ratio.
+        perspective, perspective_probability: `random_perspective`'s distortion.
+        rotation, rotation_probability: `random_affine`'s degrees.
+        flip, vertical_flip: probabilities of `random_flip`.
+        brightness, contrast, saturation, hue, jitter_probability: `color_jitter`'s.
+        grayscale: `random_grayscale`'s probability.
+        blur, blur_sigma: `gaussian_blur`'s probability and range.
+        solarize: `solarize`'s probability, of half of the range.
+        noise: `gaussian_noise`'s sigma.
 
     Returns:
-      `[b, h, w, 3]`.
+        `[b, h, w, 3]`.
 
     Raises:
-      ValueError: if keys and images do not match or a number is out of range.
+        ValueError: if keys and images do not match or a number is out of range.
     """
     crop = tuple(crop_scale) != (1.0, 1.0)
     colors = dict(brightness=brightness, contrast=contrast, saturation=saturation)
@@ -134,24 +134,24 @@ def cass_view(
     perspective; colour jitter, then a turn about the middle. Then the flips.
 
     Args:
-      keys, images: `[b]` and `[b, h, w, 3]`.
-      jitter: strength of brightness, contrast and saturation (`color_jitter`).
-      distortion: of `random_perspective`.
-      degrees: of `random_affine`.
-      probability: share of the images that pass through a round.
-      perspective_probability: share of those in the first round whose perspective
-        changes; torchvision's default, which the recipe leaves as it is.
-      flip, vertical_flip: probabilities of `random_flip`.
+        keys, images: `[b]` and `[b, h, w, 3]`.
+        jitter: strength of brightness, contrast and saturation (`color_jitter`).
+        distortion: of `random_perspective`.
+        degrees: of `random_affine`.
+        probability: share of the images that pass through a round.
+        perspective_probability: share of those in the first round whose perspective
+            changes; torchvision's default, which the recipe leaves as it is.
+        flip, vertical_flip: probabilities of `random_flip`.
 
     Returns:
-      `[b, h, w, 3]`.
+        `[b, h, w, 3]`.
 
     Raises:
-      ValueError: if keys and images do not match or a number is out of range.
+        ValueError: if keys and images do not match or a number is out of range.
 
     References:
-      Singh, Sizikova and Cirrone, CASS: cross architectural self-supervision for
-      medical image analysis, 2206.04170.
+        Singh, Sizikova and Cirrone, CASS: cross architectural self-supervision for
+        medical image analysis, 2206.04170.
     """
     check(keys, images)
     check_probabilities(probability=probability)

@@ -20,13 +20,13 @@ def affine_matrix(
     """Matrices that turn images about their middle, enlarge and then move them.
 
     Args:
-      angle: radians, counter-clockwise as one looks at the image, `[b]`.
-      scale: above 1 enlarges, `[b]`.
-      shift: pixels to the right and down, `[b, 2]`.
-      height, width: of the images.
+        angle: radians, counter-clockwise as one looks at the image, `[b]`.
+        scale: above 1 enlarges, `[b]`.
+        shift: pixels to the right and down, `[b, 2]`.
+        height, width: of the images.
 
     Returns:
-      float32 `[b, 3, 3]`.
+        float32 `[b, 3, 3]`.
     """
     cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
     x, y = (width - 1) / 2, (height - 1) / 2
@@ -49,16 +49,16 @@ def perspective_matrix(corners: jax.Array, *, height: int, width: int) -> jax.Ar
     adjugate over its determinant.
 
     Args:
-      corners: where the middles of the top left, top right, bottom right and bottom
-        left pixels go, in pixels (x, y), `[b, 4, 2]`.
-      height, width: of the images.
+        corners: where the middles of the top left, top right, bottom right and bottom
+            left pixels go, in pixels (x, y), `[b, 4, 2]`.
+        height, width: of the images.
 
     Returns:
-      float32 `[b, 3, 3]`. The third coordinate it gives is above 0 where the image
-      is seen from its front.
+        float32 `[b, 3, 3]`. The third coordinate it gives is above 0 where the image
+        is seen from its front.
 
     References:
-      Heckbert, Fundamentals of texture mapping and image warping (1989), 2.2.3.
+        Heckbert, Fundamentals of texture mapping and image warping (1989), 2.2.3.
     """
     # Sides of one pixel have no length: any will do.
     sides = jnp.array([max(width - 1, 1), max(height - 1, 1)], jnp.float32)
@@ -86,11 +86,11 @@ def warp(images: jax.Array, matrices: jax.Array) -> jax.Array:
     Outside an image there are zeros: over one pixel its border fades into them.
 
     Args:
-      images: float `[b, h, w, c]`.
-      matrices: `[b, 3, 3]`, see the module.
+        images: float `[b, h, w, c]`.
+        matrices: `[b, 3, 3]`, see the module.
 
     Returns:
-      `[b, h, w, c]`.
+        `[b, h, w, c]`.
     """
     _, height, width, _ = images.shape
     x = jnp.arange(width, dtype=jnp.float32)[None, None, :]

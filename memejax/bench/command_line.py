@@ -18,9 +18,10 @@ class Parser(argparse.ArgumentParser):
         """Of `python -m memejax.bench.NAME`.
 
         Args:
-          name: the benchmark's module.
-          about: its docstring.
-          pairs: the default of --pairs, for `pairs.in_turn`; None: without that option.
+            name: the benchmark's module.
+            about: its docstring.
+            pairs: the default of --pairs, for `pairs.in_turn`; None: without that
+                option.
         """
         super().__init__(
             prog=f"python -m memejax.bench.{name}",
@@ -49,10 +50,10 @@ class Parser(argparse.ArgumentParser):
         """Adds an option that takes a whole number.
 
         Args:
-          option: with its dashes.
-          default: where it is not given.
-          text: what --help says, with the unit.
-          several: whether it takes one or more.
+            option: with its dashes.
+            default: where it is not given.
+            text: what --help says, with the unit.
+            several: whether it takes one or more.
         """
         nargs = "+" if several else None
         self.add_argument(
@@ -65,10 +66,10 @@ class Parser(argparse.ArgumentParser):
         """Adds an option that takes one name or more.
 
         Args:
-          option: with its dashes.
-          choices: the names that there are.
-          default: where it is not given.
-          text: what --help says; `%(choices)s` in it are these.
+            option: with its dashes.
+            choices: the names that there are.
+            default: where it is not given.
+            text: what --help says; `%(choices)s` in it are these.
         """
         self.add_argument(
             option,

@@ -121,7 +121,7 @@ def shapes(stages: tuple[int, ...] = STAGES) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors of torchvision's `maskrcnn_resnet50_fpn` by name.
 
     Args:
-      stages: blocks of the body's four stages.
+        stages: blocks of the body's four stages.
     """
     found: dict[str, tuple[int, ...]] = {}
 
@@ -177,7 +177,7 @@ def random_tensors(of: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     logits spread so that some classes stand out and detections are left.
 
     Args:
-      of: shapes by name.
+        of: shapes by name.
     """
     rng = np.random.default_rng(0)
 
@@ -217,9 +217,9 @@ def ours(
     """A pass of our detector over a picture: boxes, scores, and masks on it.
 
     Args:
-      tensors: see `random_tensors`.
-      picture: uint8 [side, side, 3].
-      settings: see `torchvision_peer`.
+        tensors: see `random_tensors`.
+        picture: uint8 [side, side, 3].
+        settings: see `torchvision_peer`.
     """
     import jax
 
@@ -263,8 +263,8 @@ def matched(found: Mapping[str, Any], theirs: Mapping[str, Any]) -> int:
     """How many of our boxes the other side found, to a tenth of a pixel.
 
     Args:
-      found: ours, `boxes` [k, 4].
-      theirs: `boxes` [n, 4].
+        found: ours, `boxes` [k, 4].
+        theirs: `boxes` [n, 4].
     """
     a = np.reshape(found["boxes"], (-1, 1, 4))
     b = np.reshape(theirs["boxes"], (1, -1, 4))
@@ -281,11 +281,11 @@ def start_peer(
     """Torchvision in its Python with our weights; None where it has none.
 
     Args:
-      python: the interpreter.
-      tensors: see `random_tensors`.
-      picture: uint8 [side, side, 3].
-      settings: see `torchvision_peer`.
-      folder: gets the files that it reads.
+        python: the interpreter.
+        tensors: see `random_tensors`.
+        picture: uint8 [side, side, 3].
+        settings: see `torchvision_peer`.
+        folder: gets the files that it reads.
     """
     try:
         # Without -I the script's neighbours would be found before real modules.

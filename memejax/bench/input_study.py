@@ -107,16 +107,16 @@ def cell(batch: int, workers: int, options: argparse.Namespace) -> dict[str, Any
     """One pair's epochs, in this process.
 
     Args:
-      batch: global.
-      workers: processes that read.
-      options: the command line's: size, memes, root, epochs, threads, devices.
+        batch: global.
+        workers: processes that read.
+        options: the command line's: size, memes, root, epochs, threads, devices.
 
     Returns:
-      batch, workers, steps of an epoch, `epoch seconds` of each, and the figures of
-      `usage.Watch` over all of them.
+        batch, workers, steps of an epoch, `epoch seconds` of each, and the figures of
+        `usage.Watch` over all of them.
 
     Raises:
-      ValueError: if the memes do not fill a batch, or the devices cannot share it.
+        ValueError: if the memes do not fill a batch, or the devices cannot share it.
     """
     prepare()
     import jax
@@ -169,11 +169,11 @@ def rows(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Cells as a table's rows; what no card tells is None.
 
     Args:
-      cells: see `cell`.
+        cells: see `cell`.
 
     Returns:
-      Rows: batch, workers, s/epoch, memes/s, cores, memory, and of all cards the mean
-      utilisation and the most memory of one.
+        Rows: batch, workers, s/epoch, memes/s, cores, memory, and of all cards the mean
+        utilisation and the most memory of one.
     """
     found = []
     for one in cells:

@@ -20,13 +20,13 @@ def in_turn(
     """Runs both sides once to warm up, then in turn, and compares pair by pair.
 
     Args:
-      ours: runs our side once and returns its speed (larger is better).
-      peer: the same for the peer.
-      pairs: counted runs of each side.
+        ours: runs our side once and returns its speed (larger is better).
+        peer: the same for the peer.
+        pairs: counted runs of each side.
 
     Returns:
-      Speeds of both, the median of the pairwise ratios ours / peer, and its 95 %
-      interval by bootstrap over the pairs.
+        Speeds of both, the median of the pairwise ratios ours / peer, and its 95 %
+        interval by bootstrap over the pairs.
     """
     for warm_up in (ours, peer):
         warm_up()

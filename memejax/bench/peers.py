@@ -13,14 +13,14 @@ class Peer:
     """A process that lives for `with Peer(command) as peer`, and answers `ask`.
 
     Attributes:
-      about: its first line, which it sends when it is ready.
+        about: its first line, which it sends when it is ready.
     """
 
     def __init__(self, command: Sequence[str]):
         """Starts it and waits until it is ready.
 
         Raises:
-          RuntimeError: if it ends before.
+            RuntimeError: if it ends before.
         """
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -37,7 +37,7 @@ class Peer:
         """Its answer to a line.
 
         Raises:
-          RuntimeError: if it ended.
+            RuntimeError: if it ended.
         """
         if self._process.stdin is None or self._process.poll() is not None:
             raise RuntimeError(f"the peer ended with {self._process.returncode}")

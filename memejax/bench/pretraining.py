@@ -39,18 +39,18 @@ def cass(
     """Config of a pretraining run whose input is decoded whenever it is used.
 
     Args:
-      size: "tiny", or "paper" (ResNet-50, ViT-B/16 at 384 pixels, a DistilBERT for each
-        with its whole vocabulary and captions of 88 tokens, in float32, at random
-        starts).
-      batch: global.
-      steps: of the plan.
-      memes: built-in ones to train on, a positive multiple of 4.
-      threads: that read, where no workers do.
-      workers: processes that read.
-      root: folder of memes instead of the built-in ones.
+        size: "tiny", or "paper" (ResNet-50, ViT-B/16 at 384 pixels, a DistilBERT for
+            each with its whole vocabulary and captions of 88 tokens, in float32, at
+            random starts).
+        batch: global.
+        steps: of the plan.
+        memes: built-in ones to train on, a positive multiple of 4.
+        threads: that read, where no workers do.
+        workers: processes that read.
+        root: folder of memes instead of the built-in ones.
 
     Raises:
-      ValueError: for an unknown size.
+        ValueError: for an unknown size.
     """
     if size not in SIZES:
         raise ValueError(f"got size {size!r}, expected one of {SIZES}")

@@ -142,15 +142,15 @@ def measured(counts: Sequence[int], options: argparse.Namespace) -> dict[str, An
     """Seconds of steps on some numbers of devices, in this process.
 
     Args:
-      counts: of devices.
-      options: the command line's: kind, input, size, batch, steps, rounds, threads.
+        counts: of devices.
+        options: the command line's: kind, input, size, batch, steps, rounds, threads.
 
     Returns:
-      `cases`, each with devices, batch, input and seconds (of a step, one a round),
-      the device's name, and how many parameters are trained.
+        `cases`, each with devices, batch, input and seconds (of a step, one a round),
+        the device's name, and how many parameters are trained.
 
     Raises:
-      ValueError: if there are fewer devices, or they cannot share a batch evenly.
+        ValueError: if there are fewer devices, or they cannot share a batch evenly.
     """
     prepare()
     import jax
@@ -199,12 +199,13 @@ def summary(
     """Speed-ups and efficiencies out of medians.
 
     Args:
-      cases: see `measured`; of each input one device with the batch.
-      batch: of one device.
-      kinds: "strong", "weak".
+        cases: see `measured`; of each input one device with the batch.
+        batch: of one device.
+        kinds: "strong", "weak".
 
     Returns:
-      Rows: kind, input, devices, batch, seconds a step, memes/s, speed-up, efficiency.
+        Rows: kind, input, devices, batch, seconds a step, memes/s, speed-up,
+        efficiency.
     """
     medians = {
         (c["input"], c["devices"], c["batch"]): float(np.median(c["seconds"]))

@@ -17,8 +17,8 @@ class Link:
     """What joins devices.
 
     Attributes:
-      bandwidth: bytes/s that one device sends while it receives as many.
-      latency: seconds that a message takes whatever its size.
+        bandwidth: bytes/s that one device sends while it receives as many.
+        latency: seconds that a message takes whatever its size.
     """
 
     bandwidth: float
@@ -54,15 +54,15 @@ def ring_seconds(nbytes: float, devices: int, *, link: Link) -> float:
     its slowest link.
 
     Args:
-      nbytes: of the gradients, at least 0.
-      devices: p, at least 1; one needs no time.
-      link: between neighbours.
+        nbytes: of the gradients, at least 0.
+        devices: p, at least 1; one needs no time.
+        link: between neighbours.
 
     Raises:
-      ValueError: for an argument out of its range.
+        ValueError: for an argument out of its range.
 
     References:
-      Patarasuk and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002.
+        Patarasuk and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002.
     """
     _check(nbytes, devices)
     return 2 * (devices - 1) * (nbytes / (devices * link.bandwidth) + link.latency)
@@ -79,14 +79,14 @@ def nodes_seconds(
     adapter, and the node puts the parts together. One phase waits for the other.
 
     Args:
-      nbytes: of the gradients, at least 0.
-      devices: at most `node`, or a multiple of it.
-      inside: between devices of a node.
-      across: between nodes, for each device.
-      node: devices of a node, at least 1.
+        nbytes: of the gradients, at least 0.
+        devices: at most `node`, or a multiple of it.
+        inside: between devices of a node.
+        across: between nodes, for each device.
+        node: devices of a node, at least 1.
 
     Raises:
-      ValueError: for an argument out of its range.
+        ValueError: for an argument out of its range.
     """
     _check(nbytes, devices)
     if node < 1 or (devices > node and devices % node):
@@ -141,23 +141,23 @@ def predicted(
     take longer.
 
     Args:
-      step_seconds: of the step on one device, above 0.
-      gradient_bytes: of all gradients, at least 0.
-      devices: p, at least 1.
-      link: between the devices (of a node).
-      across: between nodes; None puts all devices into one.
-      node: devices of a node.
-      kind: "strong" or "weak".
-      fixed_seconds: of `step_seconds`, those that no smaller batch saves.
-      overlap: share of a device's step during which gradients are sent, in [0, 1].
-      method: "ring" (all-reduce), or "master" (nn.DataParallel), which sends before
-        the forward and after the backward pass: there `overlap` is 0.
+        step_seconds: of the step on one device, above 0.
+        gradient_bytes: of all gradients, at least 0.
+        devices: p, at least 1.
+        link: between the devices (of a node).
+        across: between nodes; None puts all devices into one.
+        node: devices of a node.
+        kind: "strong" or "weak".
+        fixed_seconds: of `step_seconds`, those that no smaller batch saves.
+        overlap: share of a device's step during which gradients are sent, in [0, 1].
+        method: "ring" (all-reduce), or "master" (nn.DataParallel), which sends before
+            the forward and after the backward pass: there `overlap` is 0.
 
     Returns:
-      Seconds.
+        Seconds.
 
     Raises:
-      ValueError: for an argument out of its range or an unknown name.
+        ValueError: for an argument out of its range or an unknown name.
     """
     if kind not in KINDS or method not in METHODS:
         raise ValueError(
@@ -195,16 +195,16 @@ def efficiency(first: float, then: float, *, devices: int, kind: str) -> float:
     strong: t_1 / (p t_p), weak: t_1 / t_p
 
     Args:
-      first: seconds of a step on one device, above 0.
-      then: seconds of a step on p, above 0.
-      devices: p, at least 1.
-      kind: "strong", of one batch, or "weak", of p times the batch.
+        first: seconds of a step on one device, above 0.
+        then: seconds of a step on p, above 0.
+        devices: p, at least 1.
+        kind: "strong", of one batch, or "weak", of p times the batch.
 
     Returns:
-      1 where nothing is lost; p times it is the speed-up.
+        1 where nothing is lost; p times it is the speed-up.
 
     Raises:
-      ValueError: for an argument out of its range.
+        ValueError: for an argument out of its range.
     """
     if kind not in KINDS or min(first, then) <= 0 or devices < 1:
         raise ValueError(
@@ -218,13 +218,13 @@ def fixed_part(seconds: Mapping[int, float]) -> float:
     """Seconds of a step that do not grow with its batch, by the line through two.
 
     Args:
-      seconds: of a step by batch, for two batches.
+        seconds: of a step by batch, for two batches.
 
     Returns:
-      Where the line meets a batch of 0, in [0, the smaller one's seconds].
+        Where the line meets a batch of 0, in [0, the smaller one's seconds].
 
     Raises:
-      ValueError: unless there are two batches.
+        ValueError: unless there are two batches.
     """
     if len(seconds) != 2:
         raise ValueError(f"got batches {sorted(seconds)}, expected two")

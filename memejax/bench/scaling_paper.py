@@ -97,20 +97,20 @@ def rows(
     """Both kinds of scaling to many devices by rings.
 
     Args:
-      step_seconds: on one device.
-      gradient_bytes: of all gradients.
-      devices: how many.
-      link: in a node.
-      across: between nodes.
-      node: devices of one.
-      fixed_seconds: of the step, for strong scaling.
+        step_seconds: on one device.
+        gradient_bytes: of all gradients.
+        devices: how many.
+        link: in a node.
+        across: between nodes.
+        node: devices of one.
+        fixed_seconds: of the step, for strong scaling.
 
     Returns:
-      A row a kind and number of devices: seconds, speed-up and efficiency with nothing
-      hidden, and, as `hidden`, behind the backward pass.
+        A row a kind and number of devices: seconds, speed-up and efficiency with
+        nothing hidden, and, as `hidden`, behind the backward pass.
 
     Raises:
-      ValueError: as of `scaling_model.predicted`.
+        ValueError: as of `scaling_model.predicted`.
     """
     found = []
     for kind in KINDS:
@@ -140,15 +140,15 @@ def read_step(path: str) -> dict[str, Any]:
     """One device's step in a benchmark's JSON.
 
     Args:
-      path: of `memejax.bench.scaling` or of `memejax.bench.train_step` with the case
-        cass_mm.
+        path: of `memejax.bench.scaling` or of `memejax.bench.train_step` with the case
+            cass_mm.
 
     Returns:
-      step_seconds, gradient_bytes (of float32), batch, and fixed_seconds where two
-      batches were measured.
+        step_seconds, gradient_bytes (of float32), batch, and fixed_seconds where two
+        batches were measured.
 
     Raises:
-      ValueError: if the file has no such step.
+        ValueError: if the file has no such step.
     """
     found, parameters = json.loads(pathlib.Path(path).read_text("utf-8")), 0
     if found["benchmark"] == "scaling":

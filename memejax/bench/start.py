@@ -72,12 +72,12 @@ def measured(parts: Sequence[str], *, runs: int) -> dict[str, list[float]]:
     """Seconds of each part, `runs` times in turn after a first that does not count.
 
     Args:
-      parts: of PARTS; "warm" has a cold run before it.
-      runs: at least 1.
+        parts: of PARTS; "warm" has a cold run before it.
+        runs: at least 1.
 
     Raises:
-      ValueError: for no runs or an unknown part.
-      RuntimeError: if a process ends otherwise than it should.
+        ValueError: for no runs or an unknown part.
+        RuntimeError: if a process ends otherwise than it should.
     """
     if runs < 1 or not set(parts) <= set(PARTS):
         raise ValueError(
@@ -112,12 +112,12 @@ def first_step(arguments: Sequence[str], folder: pathlib.Path, *, name: str) -> 
     The run is killed then.
 
     Args:
-      arguments: of Python.
-      folder: keeps compiled programs, which runs with the same folder share.
-      name: of the run's own folder in it, which does not exist.
+        arguments: of Python.
+        folder: keeps compiled programs, which runs with the same folder share.
+        name: of the run's own folder in it, which does not exist.
 
     Raises:
-      RuntimeError: if the run ends before.
+        RuntimeError: if the run ends before.
     """
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": os.fspath(folder / "compiled")

@@ -10,8 +10,8 @@ def text(lines: Sequence[Mapping[str, Any]]) -> str:
     """Rows under the names of their columns.
 
     Args:
-      lines: at least one, all with the first one's keys; floats get four digits, and
-        None, where a machine does not tell, a dash.
+        lines: at least one, all with the first one's keys; floats get four digits, and
+            None, where a machine does not tell, a dash.
     """
     cells = [list(lines[0])] + [[_cell(v) for v in line.values()] for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

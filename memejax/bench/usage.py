@@ -23,10 +23,10 @@ class Process(NamedTuple):
     """A line of /proc/<pid>/stat.
 
     Attributes:
-      parent: its process' number.
-      seconds: of the cores, its own.
-      ended_seconds: of the cores, of its children that ended and were waited for.
-      resident: bytes, pages shared with others included.
+        parent: its process' number.
+        seconds: of the cores, its own.
+        ended_seconds: of the cores, of its children that ended and were waited for.
+        resident: bytes, pages shared with others included.
     """
 
     parent: int

@@ -13,7 +13,8 @@
     dynamic.py    DSAC: segments of a run, each drawn by the scores of now
 
 References:
-  McWilliam, Automatic curriculum learning for deep models using active learning, 2018.
+    McWilliam, Automatic curriculum learning for deep models using active learning,
+    2018.
 """
 
 from memejax.curriculum.by_name import SCORES as SCORES

@@ -69,8 +69,8 @@ class Committee:
     """Several networks' predictions; `probs` is their mean.
 
     Attributes:
-      passes: log-probabilities `[M, m, C]`, one row of the leading axis per network.
-      labels: int `[m]`.
+        passes: log-probabilities `[M, m, C]`, one row of the leading axis per network.
+        labels: int `[m]`.
     """
 
     passes: jax.Array
@@ -91,7 +91,7 @@ class Committee:
         """Unknown here.
 
         Raises:
-          ValueError: always.
+            ValueError: always.
         """
         raise ValueError("gradient_length needs a network, not a committee's outputs")
 
@@ -102,16 +102,16 @@ def committee_uncertainty(
     """Uncertainty of a committee of binary classifiers, per example.
 
     Args:
-      score: one of `SCORES`.
-      positive: P(label 1) `[n]` of each member.
-      labels: int `[n]`, 0 or 1.
+        score: one of `SCORES`.
+        positive: P(label 1) `[n]` of each member.
+        labels: int `[n]`, 0 or 1.
 
     Returns:
-      float32 `[n]`, large where hard.
+        float32 `[n]`, large where hard.
 
     Raises:
-      ValueError: for an unknown score, one of disagreement with a single member, or
-        one that needs a network.
+        ValueError: for an unknown score, one of disagreement with a single member, or
+            one that needs a network.
     """
     if score not in SCORES:
         raise ValueError(f"unknown score {score!r}: choose one of {sorted(SCORES)}")

@@ -22,15 +22,15 @@ def effective_sample_size(
         (sum p)^2 / sum p^2
 
     Args:
-      probs: float `[n]`, at least 0, with a positive sum.
-      share: divide by the number of examples that count.
-      where: bool `[n]`: the examples that count.
+        probs: float `[n]`, at least 0, with a positive sum.
+        share: divide by the number of examples that count.
+        where: bool `[n]`: the examples that count.
 
     Returns:
-      float32 scalar in [1, n], or in [1 / n, 1] as a share.
+        float32 scalar in [1, n], or in [1 / n, 1] as a share.
 
     Raises:
-      ValueError: if probs is not `[n]` or where has another shape.
+        ValueError: if probs is not `[n]` or where has another shape.
 
     >>> print(effective_sample_size(jnp.array([0.5, 0.5, 0.0, 0.0])))
     2.0
@@ -47,15 +47,15 @@ def achieved_ratio(probs: ArrayLike, *, where: ArrayLike | None = None) -> jax.A
     """The largest probability over the smallest, a scalar.
 
     Args:
-      probs: float `[n]`, at least 0.
-      where: bool `[n]`: the examples that count; without it, those of a probability
-        above 0.
+        probs: float `[n]`, at least 0.
+        where: bool `[n]`: the examples that count; without it, those of a probability
+            above 0.
 
     Returns:
-      float32 scalar, at least 1; inf if an example of where has probability 0.
+        float32 scalar, at least 1; inf if an example of where has probability 0.
 
     Raises:
-      ValueError: if probs is not `[n]` or where has another shape.
+        ValueError: if probs is not `[n]` or where has another shape.
 
     >>> print(achieved_ratio(jnp.array([0.75, 0.25, 0.0])))
     3.0
@@ -69,14 +69,14 @@ def unique_fraction(index: ArrayLike, n: int) -> float:
     """The share of n examples that were drawn at least once; on the host.
 
     Args:
-      index: int array of any shape, in [0, n).
-      n: number of examples, at least 1.
+        index: int array of any shape, in [0, n).
+        n: number of examples, at least 1.
 
     Returns:
-      The number of distinct indices over n.
+        The number of distinct indices over n.
 
     Raises:
-      ValueError: if n is below 1 or an index is not in [0, n).
+        ValueError: if n is below 1 or an index is not in [0, n).
 
     >>> unique_fraction(np.array([[0, 3], [3, 3]]), 4)
     0.5
@@ -91,15 +91,15 @@ def class_shares(probs: ArrayLike, labels: ArrayLike, *, n_classes: int) -> jax.
     """The probability of drawing each class: the sum of its examples'.
 
     Args:
-      probs: float `[n]`, of sum 1.
-      labels: int `[n]` in [0, n_classes), or -1: unknown, counted in no class.
-      n_classes: number of classes.
+        probs: float `[n]`, of sum 1.
+        labels: int `[n]` in [0, n_classes), or -1: unknown, counted in no class.
+        n_classes: number of classes.
 
     Returns:
-      float32 `[n_classes]`.
+        float32 `[n_classes]`.
 
     Raises:
-      ValueError: if a shape or a concrete label is not as above.
+        ValueError: if a shape or a concrete label is not as above.
 
     >>> print(class_shares(jnp.array([0.5, 0.25, 0.25]), [1, 0, 1], n_classes=3))
     [0.25 0.75 0.  ]

@@ -47,22 +47,22 @@ def draw(
       drawn: the k largest of log p_i + Gumbel noise, largest first.
 
     Args:
-      key: a typed JAX key, not an array of them.
-      probs: float `[n]`, at least 0, of sum 1 to 1e-3 (and divided by their sum).
-      shape: of the result.
-      method: see above.
+        key: a typed JAX key, not an array of them.
+        probs: float `[n]`, at least 0, of sum 1 to 1e-3 (and divided by their sum).
+        shape: of the result.
+        method: see above.
 
     Returns:
-      int32 array of that shape, in [0, n).
+        int32 array of that shape, in [0, n).
 
     Raises:
-      ValueError: if an argument is not as above, or if "gumbel_top_k" has fewer
-        examples of a probability above 0 than draws.
+        ValueError: if an argument is not as above, or if "gumbel_top_k" has fewer
+            examples of a probability above 0 than draws.
 
     References:
-      Top-k: Kool, van Hoof and Welling, arXiv 1903.06059. The search starts at a
-      guide table: Chen and Asau, On generating random variates from an empirical
-      distribution, AIIE Transactions 6(2), 1974.
+        Top-k: Kool, van Hoof and Welling, arXiv 1903.06059. The search starts at a
+        guide table: Chen and Asau, On generating random variates from an empirical
+        distribution, AIIE Transactions 6(2), 1974.
 
     >>> probs = jnp.array([0.0, 0.5, 0.0, 0.5])
     >>> drawn = draw(jax.random.key(0), probs, (2, 50), method="inverse_cdf")
@@ -106,17 +106,17 @@ def draw_plan(
     passes differs from a uniform one in its order alone.
 
     Args:
-      key: a typed JAX key.
-      probs: float `[n]`, at least 0, of sum 1 to 1e-3.
-      steps: number of batches, at least 1.
-      batch: examples a step, at least 1.
-      method: see `draw`.
+        key: a typed JAX key.
+        probs: float `[n]`, at least 0, of sum 1 to 1e-3.
+        steps: number of batches, at least 1.
+        batch: examples a step, at least 1.
+        method: see `draw`.
 
     Returns:
-      int32 `[steps, batch]`, on the host.
+        int32 `[steps, batch]`, on the host.
 
     Raises:
-      ValueError: if an argument is not as above.
+        ValueError: if an argument is not as above.
 
     >>> probs = np.array([0.5, 0.25, 0.25])
     >>> args = dict(steps=2, batch=3, method="gumbel_top_k")
@@ -152,20 +152,20 @@ def importance_weights(
     weighted mean over draws is an unbiased estimate of the plain mean over those.
 
     Args:
-      probs: float `[n]`, at least 0, of sum 1.
-      index: int array of any shape, in [0, n): what was drawn.
-      power: scalar, 0 (no correction, exactly 1 each) to 1 (full). May be traced.
+        probs: float `[n]`, at least 0, of sum 1.
+        index: int array of any shape, in [0, n): what was drawn.
+        power: scalar, 0 (no correction, exactly 1 each) to 1 (full). May be traced.
 
     Returns:
-      float32 array of the shape of index.
+        float32 array of the shape of index.
 
     Raises:
-      ValueError: if probs is not `[n]`, or if a concrete index is out of range or of
-        an example of probability 0.
+        ValueError: if probs is not `[n]`, or if a concrete index is out of range or of
+            an example of probability 0.
 
     References:
-      Katharopoulos and Fleuret, Not all samples are created equal: deep learning with
-      importance sampling, arXiv 1803.00942.
+        Katharopoulos and Fleuret, Not all samples are created equal: deep learning with
+        importance sampling, arXiv 1803.00942.
 
     >>> print(importance_weights(jnp.array([0.75, 0.25]), jnp.array([1, 0]), power=1.0))
     [2.        0.6666667]

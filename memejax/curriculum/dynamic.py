@@ -39,12 +39,12 @@ class Draw:
     """What a segment trains on, and where it came from.
 
     Attributes:
-      index: int32 `[steps, batch]`, the examples drawn.
-      weight: float32 `[steps, batch]`, their importance corrections, 1 without.
-      probs: float32 `[n]`, the probability of each example in each draw.
-      diagnostics: `ess_share`, `(sum p)^2 / (n sum p^2)` in (0, 1], 1 if uniform;
-        `achieved_ratio`, `max p / min p`, at least 1; `unique_fraction`, the share of
-        the n examples that was drawn at all.
+        index: int32 `[steps, batch]`, the examples drawn.
+        weight: float32 `[steps, batch]`, their importance corrections, 1 without.
+        probs: float32 `[n]`, the probability of each example in each draw.
+        diagnostics: `ess_share`, `(sum p)^2 / (n sum p^2)` in (0, 1], 1 if uniform;
+            `achieved_ratio`, `max p / min p`, at least 1; `unique_fraction`, the share
+            of the n examples that was drawn at all.
     """
 
     index: np.ndarray
@@ -62,18 +62,18 @@ def ratio_schedule(
     is `start (end / start)^f`, linear in ln R; "constant" is start.
 
     Args:
-      kind: "constant", "linear" or "geometric".
-      start: R at step 0, at least 1; finite unless constant.
-      end: R from the last step on, likewise; equal to start if constant.
-      steps: the step that has reached end, at least 1. A step is what the caller
-        counts, updates or segments.
+        kind: "constant", "linear" or "geometric".
+        start: R at step 0, at least 1; finite unless constant.
+        end: R from the last step on, likewise; equal to start if constant.
+        steps: the step that has reached end, at least 1. A step is what the caller
+            counts, updates or segments.
 
     Returns:
-      A function of the step, at least 0, to R.
+        A function of the step, at least 0, to R.
 
     Raises:
-      ValueError: if the kind is not known or a number is out of range; the function
-        too, for a negative step.
+        ValueError: if the kind is not known or a number is out of range; the function
+            too, for a negative step.
 
     >>> ratio = ratio_schedule("geometric", start=100.0, end=1.0, steps=10)
     >>> [round(ratio(step), 6) for step in (0, 5, 10, 15)]
@@ -113,16 +113,16 @@ def refresh_starts(updates: int, *, warm_up: int, every: int) -> tuple[int, ...]
     `0, warm_up, warm_up + every, warm_up + 2 every, ...`, all below `updates`.
 
     Args:
-      updates: of the run, at least 1.
-      warm_up: updates of uniform draws at the start, at least 0. With 0 there is no
-        such segment, and the first one is drawn by the scores of the initial model.
-      every: updates from one refresh to the next, at least 1.
+        updates: of the run, at least 1.
+        warm_up: updates of uniform draws at the start, at least 0. With 0 there is no
+            such segment, and the first one is drawn by the scores of the initial model.
+        every: updates from one refresh to the next, at least 1.
 
     Returns:
-      Ascending, the first one 0.
+        Ascending, the first one 0.
 
     Raises:
-      ValueError: if a number is too small.
+        ValueError: if a number is too small.
 
     >>> refresh_starts(10, warm_up=3, every=4)
     (0, 3, 7)
@@ -140,15 +140,15 @@ def segments(updates: int, *, warm_up: int, every: int) -> tuple[tuple[int, int]
     """The segments of a run, (start, stop) each, which cover [0, updates) exactly.
 
     Args:
-      updates: of the run, as in `refresh_starts`, which gives the starts.
-      warm_up: updates of uniform draws at the start.
-      every: updates from one refresh to the next.
+        updates: of the run, as in `refresh_starts`, which gives the starts.
+        warm_up: updates of uniform draws at the start.
+        every: updates from one refresh to the next.
 
     Returns:
-      One pair a segment, in order; the last one may be shorter than `every`.
+        One pair a segment, in order; the last one may be shorter than `every`.
 
     Raises:
-      ValueError: if a number is too small.
+        ValueError: if a number is too small.
 
     >>> segments(10, warm_up=3, every=4)
     ((0, 3), (3, 7), (7, 10))
@@ -177,30 +177,30 @@ def redraw(
     `uniform_draw` of the same key, segment, sizes and method.
 
     Args:
-      key: the run's typed PRNG key, the same for all segments.
-      u: `[n]`, finite uncertainty, high = hard.
-      segment: the number of the segment in the run, at least 0.
-      steps: updates of the segment, at least 1.
-      batch: examples an update, at least 1.
-      favour: "easy" or "hard", as in `sampling_probs`.
-      max_ratio: R, the largest probability over the smallest, as in
-        `sampling_probs`.
-      min_temperature: as in `sampling_probs`; 1 caps the ratio only, 0 reaches it.
-      winsorize: as in `sampling_probs`.
-      correction: k of the importance weights `(1 / (n p))^k`; 0 leaves all at 1.
-      method: how to draw, as in `draw_plan`; "gumbel_top_k" draws without
-        replacement.
+        key: the run's typed PRNG key, the same for all segments.
+        u: `[n]`, finite uncertainty, high = hard.
+        segment: the number of the segment in the run, at least 0.
+        steps: updates of the segment, at least 1.
+        batch: examples an update, at least 1.
+        favour: "easy" or "hard", as in `sampling_probs`.
+        max_ratio: R, the largest probability over the smallest, as in
+            `sampling_probs`.
+        min_temperature: as in `sampling_probs`; 1 caps the ratio only, 0 reaches it.
+        winsorize: as in `sampling_probs`.
+        correction: k of the importance weights `(1 / (n p))^k`; 0 leaves all at 1.
+        method: how to draw, as in `draw_plan`; "gumbel_top_k" draws without
+            replacement.
 
     Returns:
-      The draw, in host memory.
+        The draw, in host memory.
 
     Raises:
-      ValueError: if a number is too small, or as `sampling_probs`, `draw_plan` and
-        `importance_weights` do.
+        ValueError: if a number is too small, or as `sampling_probs`, `draw_plan` and
+            `importance_weights` do.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, equation (4.8) and chapter 6.
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, equation (4.8) and chapter 6.
 
     >>> draw = redraw(
     ...     jax.random.key(0), jnp.array([0.0, 1.0]), segment=1, steps=500, batch=2,
@@ -235,19 +235,19 @@ def uniform_draw(
     The warm-up of a dynamic curriculum, and each segment of its control.
 
     Args:
-      key: the run's typed PRNG key, the same for all segments.
-      n: examples in the source, at least 1.
-      segment: the number of the segment in the run, at least 0.
-      steps: updates of the segment, at least 1.
-      batch: examples an update, at least 1.
-      method: how to draw, as in `draw_plan`; but for "gumbel_top_k", with
-        replacement.
+        key: the run's typed PRNG key, the same for all segments.
+        n: examples in the source, at least 1.
+        segment: the number of the segment in the run, at least 0.
+        steps: updates of the segment, at least 1.
+        batch: examples an update, at least 1.
+        method: how to draw, as in `draw_plan`; but for "gumbel_top_k", with
+            replacement.
 
     Returns:
-      The draw, in host memory, its weights 1.
+        The draw, in host memory, its weights 1.
 
     Raises:
-      ValueError: if a number is too small, or as `draw_plan` does.
+        ValueError: if a number is too small, or as `draw_plan` does.
 
     >>> draw = uniform_draw(jax.random.key(0), 4, segment=0, steps=3, batch=2)
     >>> print(draw.index.shape, draw.probs)

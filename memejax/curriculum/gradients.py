@@ -32,22 +32,22 @@ def expected_gradient_length(
     the closed form for a linear last layer.
 
     Args:
-      loss_fn: (params, one example, int32 class) -> scalar loss. The example comes
-        without its batch axis.
-      params: tree of float arrays, differentiated.
-      inputs: tree of arrays `[n, ...]`.
-      probs: `[n, C]` of any float dtype: predicted probabilities.
+        loss_fn: (params, one example, int32 class) -> scalar loss. The example comes
+            without its batch axis.
+        params: tree of float arrays, differentiated.
+        inputs: tree of arrays `[n, ...]`.
+        probs: `[n, C]` of any float dtype: predicted probabilities.
 
     Returns:
-      float32 `[n]`, at least 0, high = harder.
+        float32 `[n]`, at least 0, high = harder.
 
     Raises:
-      ValueError: if probs is not `[n, C]` with C >= 2, or if a leaf of inputs has
-        another number of examples.
+        ValueError: if probs is not `[n, C]` with C >= 2, or if a leaf of inputs has
+            another number of examples.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, equation (2.4).
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, equation (2.4).
 
     >>> def squared_error(w, x, label):
     ...     return (w * x - label) ** 2 / 2  # gradient (w x - label) x
@@ -92,19 +92,19 @@ def last_layer_gradient_length(
     `p - e_c` for b, and the norm of an outer product is the product of the norms.
 
     Args:
-      features_nd: `[..., d]` of any float dtype: h, what the last layer takes.
-      probs_nc: `[..., C]` of any float dtype: the softmax of its logits.
-      bias: whether the layer has b.
+        features_nd: `[..., d]` of any float dtype: h, what the last layer takes.
+        probs_nc: `[..., C]` of any float dtype: the softmax of its logits.
+        bias: whether the layer has b.
 
     Returns:
-      float32 `[...]`, at least 0, high = harder.
+        float32 `[...]`, at least 0, high = harder.
 
     Raises:
-      ValueError: if C < 2 or the leading axes differ.
+        ValueError: if C < 2 or the leading axes differ.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, equation (2.4), for these parameters.
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, equation (2.4), for these parameters.
 
     >>> features = jnp.array([[2.0, 2.0]])
     >>> print(last_layer_gradient_length(features, jnp.array([[0.5, 0.5]])))

@@ -35,21 +35,21 @@ def bald(probs_mnc: ArrayLike, *, log: bool = False) -> jax.Array:
     sampler with a maximum ratio, the spread of the estimate is.
 
     Args:
-      probs_mnc: `[M, n, C]` of any float dtype, each row summing to 1.
-      log: probs_mnc holds log-probabilities, -inf included.
+        probs_mnc: `[M, n, C]` of any float dtype, each row summing to 1.
+        log: probs_mnc holds log-probabilities, -inf included.
 
     Returns:
-      float32 `[n]` in [0, min(ln C, ln M)], high = harder; 0 where M is 1. Gradients
-      are finite: 0 for a class without mass.
+        float32 `[n]` in [0, min(ln C, ln M)], high = harder; 0 where M is 1. Gradients
+        are finite: 0 for a class without mass.
 
     Raises:
-      ValueError: if the axis of passes is missing or empty, or C < 2.
+        ValueError: if the axis of passes is missing or empty, or C < 2.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, equation (4.6). Houlsby et al., Bayesian Active Learning for Classification
-      and Preference Learning, arXiv 1112.5745. Gal, Islam and Ghahramani, Deep Bayesian
-      Active Learning with Image Data, arXiv 1703.02910.
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, equation (4.6). Houlsby et al., Bayesian Active Learning for
+        Classification and Preference Learning, arXiv 1112.5745. Gal, Islam and
+        Ghahramani, Deep Bayesian Active Learning with Image Data, arXiv 1703.02910.
 
     >>> same, opposite = [[0.5, 0.5], [0.5, 0.5]], [[1.0, 0.0], [0.0, 1.0]]
     >>> print(bald(jnp.swapaxes(jnp.array([same, opposite]), 0, 1)))
@@ -77,19 +77,19 @@ def vote_entropy(probs_mnc: ArrayLike) -> jax.Array:
     c; classes that tie share the vote of that pass.
 
     Args:
-      probs_mnc: `[M, n, C]` of any float dtype: probabilities, their logarithms, or
-        logits, as only the order within a row counts.
+        probs_mnc: `[M, n, C]` of any float dtype: probabilities, their logarithms, or
+            logits, as only the order within a row counts.
 
     Returns:
-      float32 `[n]` in [0, ln C], high = harder; at most ln M without ties. Piecewise
-      constant: its gradient is 0.
+        float32 `[n]` in [0, ln C], high = harder; at most ln M without ties. Piecewise
+        constant: its gradient is 0.
 
     Raises:
-      ValueError: if the axis of passes is missing or empty, or C < 2.
+        ValueError: if the axis of passes is missing or empty, or C < 2.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, equation (2.5).
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, equation (2.5).
 
     >>> votes = jnp.array([[[0.9, 0.1]], [[0.2, 0.8]]])  # two passes, one example
     >>> print(vote_entropy(votes))
@@ -112,17 +112,17 @@ def predictive_variance(probs_mnc: ArrayLike) -> jax.Array:
     `G(p) = 1 - sum_c p_c^2`, as `bald` is for the entropy.
 
     Args:
-      probs_mnc: `[M, n, C]` of any float dtype, each row summing to 1.
+        probs_mnc: `[M, n, C]` of any float dtype, each row summing to 1.
 
     Returns:
-      float32 `[n]` in [0, 1 - 1/min(M, C)], high = harder; 0 where M is 1.
+        float32 `[n]` in [0, 1 - 1/min(M, C)], high = harder; 0 where M is 1.
 
     Raises:
-      ValueError: if the axis of passes is missing or empty, or C < 2.
+        ValueError: if the axis of passes is missing or empty, or C < 2.
 
     References:
-      Chang, Learned-Miller and McCallum, Active Bias, arXiv 1704.07433: the variance
-      of one class's probability over the iterations of training.
+        Chang, Learned-Miller and McCallum, Active Bias, arXiv 1704.07433: the variance
+        of one class's probability over the iterations of training.
 
     >>> print(predictive_variance(jnp.array([[[1.0, 0.0]], [[0.0, 1.0]]])))
     [0.5]
@@ -153,23 +153,23 @@ def mc_dropout(
     chunks, and compare examples under different networks.
 
     Args:
-      trunk_fn: inputs -> features, without randomness (BatchNorm in evaluation mode).
-      head_fn: (features, key) -> logits `[n, C]` of any float dtype.
-      inputs: what trunk_fn takes.
-      key: of all passes: a key of `jax.random`.
-      passes: M, at least 1. The first passes do not depend on how many follow.
-      at_once: how many passes run side by side; the memory for the head's activations
-        grows with it, and 1 runs them one after another.
+        trunk_fn: inputs -> features, without randomness (BatchNorm in evaluation mode).
+        head_fn: (features, key) -> logits `[n, C]` of any float dtype.
+        inputs: what trunk_fn takes.
+        key: of all passes: a key of `jax.random`.
+        passes: M, at least 1. The first passes do not depend on how many follow.
+        at_once: how many passes run side by side; the memory for the head's activations
+            grows with it, and 1 runs them one after another.
 
     Returns:
-      float32 `[M, n, C]`, for `bald(..., log=True)`.
+        float32 `[M, n, C]`, for `bald(..., log=True)`.
 
     Raises:
-      ValueError: if passes or at_once is less than 1, or if head_fn does not return
-        `[n, C]` with C >= 2.
+        ValueError: if passes or at_once is less than 1, or if head_fn does not return
+            `[n, C]` with C >= 2.
 
     References:
-      Gal and Ghahramani, Dropout as a Bayesian Approximation, arXiv 1506.02142.
+        Gal and Ghahramani, Dropout as a Bayesian Approximation, arXiv 1506.02142.
 
     >>> def head(features, key):
     ...     keep = jax.random.bernoulli(key, 0.5, (1, 4))  # one mask for all examples

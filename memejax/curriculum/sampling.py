@@ -56,28 +56,28 @@ def sampling_probs(
     `effective_sample_size` of at least n 4 R / (1 + R)^2.
 
     Args:
-      u: float `[n]`, finite, high for the harder examples; computed in float32.
-      favour: "easy" or "hard": which examples are drawn more often.
-      max_ratio: R, a scalar in [1, 1e30], or inf for no control: the temperature is
-        then min_temperature, and probabilities may underflow to 0. 1 gives 1 / n
-        exactly. May be traced (a schedule).
-      min_temperature: a scalar >= 0, in the units of u; > 0 if max_ratio is inf.
-      winsorize: q in [0, 0.5): u is first clipped to its q and 1 - q quantiles
-        (linearly interpolated), so that no outlier flattens the others.
-      where: bool `[n]`: the examples that count. The others have probability 0, and
-        their u, which may be NaN, leaves no trace.
+        u: float `[n]`, finite, high for the harder examples; computed in float32.
+        favour: "easy" or "hard": which examples are drawn more often.
+        max_ratio: R, a scalar in [1, 1e30], or inf for no control: the temperature is
+            then min_temperature, and probabilities may underflow to 0. 1 gives 1 / n
+            exactly. May be traced (a schedule).
+        min_temperature: a scalar >= 0, in the units of u; > 0 if max_ratio is inf.
+        winsorize: q in [0, 0.5): u is first clipped to its q and 1 - q quantiles
+            (linearly interpolated), so that no outlier flattens the others.
+        where: bool `[n]`: the examples that count. The others have probability 0, and
+            their u, which may be NaN, leaves no trace.
 
     Returns:
-      float32 `[n]`, of sum 1. Traced values cannot raise: where u, max_ratio or
-      min_temperature is not as above the probabilities are NaN, and where no example
-      counts they are 0.
+        float32 `[n]`, of sum 1. Traced values cannot raise: where u, max_ratio or
+        min_temperature is not as above the probabilities are NaN, and where no example
+        counts they are 0.
 
     Raises:
-      ValueError: if a shape or a concrete argument is not as above.
+        ValueError: if a shape or a concrete argument is not as above.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, equations (4.1), (4.3), (4.5) and (4.8).
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, equations (4.1), (4.3), (4.5) and (4.8).
 
     >>> u = jnp.array([0.0, 3.0, 3.0])
     >>> print(sampling_probs(u, favour="easy", max_ratio=2.0, min_temperature=0.0))
@@ -124,17 +124,17 @@ def temperature(
     `sampling_probs` does not need it.
 
     Args:
-      u, max_ratio, min_temperature, where: as in `sampling_probs`.
+        u, max_ratio, min_temperature, where: as in `sampling_probs`.
 
     Returns:
-      float32 scalar: min_temperature if all u are equal, otherwise inf if R is 1.
+        float32 scalar: min_temperature if all u are equal, otherwise inf if R is 1.
 
     Raises:
-      ValueError: if a shape or a concrete argument is not as in `sampling_probs`.
+        ValueError: if a shape or a concrete argument is not as in `sampling_probs`.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, equation (4.8).
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, equation (4.8).
 
     >>> u = jnp.array([0.0, 4.0])
     >>> print(temperature(u, max_ratio=10.0, min_temperature=2.0))
@@ -162,20 +162,20 @@ def temperature_search(
     in float64. Kept for comparison.
 
     Args:
-      u: float `[n]`, finite.
-      max_ratio: above 1, or 1 if all u are equal.
-      start: the first temperature, above 0.
-      increment: above 0.
+        u: float `[n]`, finite.
+        max_ratio: above 1, or 1 if all u are equal.
+        start: the first temperature, above 0.
+        increment: above 0.
 
     Returns:
-      The temperature.
+        The temperature.
 
     Raises:
-      ValueError: if an argument is not as above, or if 1e8 increments do not do.
+        ValueError: if an argument is not as above, or if 1e8 increments do not do.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, equation (4.8) and the procedure described with it.
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, equation (4.8) and the procedure described with it.
 
     >>> round(temperature_search([0.0, 4.0], max_ratio=10.0), 4)
     1.74

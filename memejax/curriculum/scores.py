@@ -27,22 +27,23 @@ def aadt(
     classes (.85, .15, 0, ...) and (.5, .5, 0, ...) tie at 6.25.
 
     Args:
-      probs: `[..., C]` of any float dtype, each row summing to 1.
-      squared: sum squares in place of absolute values.
-      bound: the largest score. None: what a prediction at distance
-        `sum_c |p_c - 1/C| = 0.001` scores at most, which is `1000 C`, and
-        `10^6 C^2` if squared. One score far above all others flattens the sampling
-        probabilities of these; a lower bound prevents that.
+        probs: `[..., C]` of any float dtype, each row summing to 1.
+        squared: sum squares in place of absolute values.
+        bound: the largest score. None: what a prediction at distance
+            `sum_c |p_c - 1/C| = 0.001` scores at most, which is `1000 C`, and
+            `10^6 C^2` if squared. One score far above all others flattens the sampling
+            probabilities of these; a lower bound prevents that.
 
     Returns:
-      float32 `[...]`, high = harder. Where the bound holds, the gradient is 0.
+        float32 `[...]`, high = harder. Where the bound holds, the gradient is 0.
 
     Raises:
-      ValueError: if C < 2, or if bound is not above the score of a one-hot prediction.
+        ValueError: if C < 2, or if bound is not above the score of a one-hot
+            prediction.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, equation (4.2).
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, equation (4.2).
 
     >>> print(aadt(jnp.array([[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]])))
     [2.6666667 4.       ]
@@ -68,20 +69,20 @@ def entropy(probs: ArrayLike, *, log: bool = False) -> jax.Array:
     `-sum_c p_c ln p_c`, where `0 ln 0 = 0`.
 
     Args:
-      probs: `[..., C]` of any float dtype, each row summing to 1.
-      log: probs holds log-probabilities (a log-softmax), -inf included; more exact
-        where one class has almost all the mass.
+        probs: `[..., C]` of any float dtype, each row summing to 1.
+        log: probs holds log-probabilities (a log-softmax), -inf included; more exact
+            where one class has almost all the mass.
 
     Returns:
-      float32 `[...]` in [0, ln C] but for rounding, high = harder. The gradient of a
-      class without mass is 0; with respect to its probability the limit is +inf.
+        float32 `[...]` in [0, ln C] but for rounding, high = harder. The gradient of a
+        class without mass is 0; with respect to its probability the limit is +inf.
 
     Raises:
-      ValueError: if C < 2.
+        ValueError: if C < 2.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, equation (4.4).
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, equation (4.4).
 
     >>> print(entropy(jnp.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])))
     [0.6931472 0.       ]
@@ -103,17 +104,17 @@ def least_confidence(probs: ArrayLike) -> jax.Array:
     `1 - max_c p_c`.
 
     Args:
-      probs: `[..., C]` of any float dtype, each row summing to 1.
+        probs: `[..., C]` of any float dtype, each row summing to 1.
 
     Returns:
-      float32 `[...]` in [0, 1 - 1/C], high = harder.
+        float32 `[...]` in [0, 1 - 1/C], high = harder.
 
     Raises:
-      ValueError: if C < 2.
+        ValueError: if C < 2.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, equation (2.1).
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, equation (2.1).
 
     >>> print(least_confidence(jnp.array([[0.25, 0.75], [1.0, 0.0]])))
     [0.25 0.  ]
@@ -127,17 +128,17 @@ def margin(probs: ArrayLike) -> jax.Array:
     `1 - (p_(1) - p_(2))`, with p_(1) and p_(2) the largest and the second.
 
     Args:
-      probs: `[..., C]` of any float dtype, each row summing to 1.
+        probs: `[..., C]` of any float dtype, each row summing to 1.
 
     Returns:
-      float32 `[...]` in [0, 1], high = harder: 1 where the two are equal. (The margin
-      itself, `p_(1) - p_(2)`, is high where a prediction is certain.)
+        float32 `[...]` in [0, 1], high = harder: 1 where the two are equal. (The margin
+        itself, `p_(1) - p_(2)`, is high where a prediction is certain.)
 
     Raises:
-      ValueError: if C < 2.
+        ValueError: if C < 2.
 
     References:
-      Settles, Active Learning Literature Survey, 2009, section 3.1.
+        Settles, Active Learning Literature Survey, 2009, section 3.1.
 
     >>> print(margin(jnp.array([[0.25, 0.5, 0.25], [0.0, 0.5, 0.5]])))
     [0.75 1.  ]
@@ -153,15 +154,16 @@ def cross_entropy(log_probs: ArrayLike, labels: ArrayLike) -> jax.Array:
     makes an example hard.
 
     Args:
-      log_probs: `[..., C]` of any float dtype: log-probabilities (a log-softmax).
-      labels: int `[...]` in [0, C). The score of any other label (-1: unknown) is NaN.
+        log_probs: `[..., C]` of any float dtype: log-probabilities (a log-softmax).
+        labels: int `[...]` in [0, C). The score of any other label (-1: unknown) is
+            NaN.
 
     Returns:
-      float32 `[...]`, at least 0, high = harder; +inf where the log-probability of
-      the label is -inf.
+        float32 `[...]`, at least 0, high = harder; +inf where the log-probability of
+        the label is -inf.
 
     Raises:
-      ValueError: if C < 2, or if labels are not integers of the leading shape.
+        ValueError: if C < 2, or if labels are not integers of the leading shape.
 
     >>> log_probs = jnp.log(jnp.array([[0.5, 0.5], [0.25, 0.75]]))
     >>> print(cross_entropy(log_probs, jnp.array([0, 0])))
@@ -185,15 +187,15 @@ def checked(values: ArrayLike, name: str, *, passes: bool = False) -> jax.Array:
     """Predictions as float32, if their shape is one.
 
     Args:
-      values: `[..., C]`, or `[M, ..., n, C]` with passes.
-      name: what an error calls them.
-      passes: whether an axis of passes and one of examples must be there.
+        values: `[..., C]`, or `[M, ..., n, C]` with passes.
+        name: what an error calls them.
+        passes: whether an axis of passes and one of examples must be there.
 
     Returns:
-      float32, in the same shape.
+        float32, in the same shape.
 
     Raises:
-      ValueError: if an axis is missing or empty, or if C < 2.
+        ValueError: if an axis is missing or empty, or if C < 2.
     """
     values = jnp.asarray(values, jnp.float32)
     if passes and (values.ndim < 3 or values.shape[0] < 1):

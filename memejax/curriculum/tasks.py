@@ -29,21 +29,21 @@ def rank(u: ArrayLike, *, order: str, seed: int) -> np.ndarray:
     set, ties would inherit what that is sorted by.
 
     Args:
-      u: `[n]`, uncertainty, high = hard; may be infinite, not NaN.
-      order: "easy_first" (ascending u), "hard_first" (descending u) or "random" (a
-        shuffle, for which u only gives n).
-      seed: any non-negative int; the same arguments give the same places.
+        u: `[n]`, uncertainty, high = hard; may be infinite, not NaN.
+        order: "easy_first" (ascending u), "hard_first" (descending u) or "random" (a
+            shuffle, for which u only gives n).
+        seed: any non-negative int; the same arguments give the same places.
 
     Returns:
-      int32 `[n]`, a permutation of 0..n-1.
+        int32 `[n]`, a permutation of 0..n-1.
 
     Raises:
-      ValueError: if u is not one-dimensional, is empty or holds NaN, or the order is
-        not known.
+        ValueError: if u is not one-dimensional, is empty or holds NaN, or the order is
+            not known.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, equation (5.1).
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, equation (5.1).
 
     >>> print(rank([0.3, 0.1, 0.7], order="easy_first", seed=0))
     [1 0 2]
@@ -82,24 +82,24 @@ def curriculum_tasks(
     classes, so that tasks stay equal in size.
 
     Args:
-      u: `[n]`, uncertainty, high = hard; as in `rank`.
-      n_tasks: T, 1 to n.
-      order: "easy_first", "hard_first" or "random", as in `rank`.
-      seed: any non-negative int, for the ties.
-      labels: the class of each example, int or str `[n]`; classes do not count if
-        None. A class of fewer than T examples misses in some tasks.
+        u: `[n]`, uncertainty, high = hard; as in `rank`.
+        n_tasks: T, 1 to n.
+        order: "easy_first", "hard_first" or "random", as in `rank`.
+        seed: any non-negative int, for the ties.
+        labels: the class of each example, int or str `[n]`; classes do not count if
+            None. A class of fewer than T examples misses in some tasks.
 
     Returns:
-      int32 `[n]`, 0 (trained on from the first phase) to T-1. The sizes of two tasks
-      differ by at most 1, and so do their numbers of examples of any one class.
+        int32 `[n]`, 0 (trained on from the first phase) to T-1. The sizes of two tasks
+        differ by at most 1, and so do their numbers of examples of any one class.
 
     Raises:
-      ValueError: if a shape is wrong, u holds NaN, the order is not known or T is
-        outside of 1 to n.
+        ValueError: if a shape is wrong, u holds NaN, the order is not known or T is
+            outside of 1 to n.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, equation (5.1).
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, equation (5.1).
 
     >>> u = [0.9, 0.1, 0.5, 0.7]
     >>> print(curriculum_tasks(u, 2, order="easy_first", seed=0))
@@ -132,13 +132,13 @@ def pools(tasks: ArrayLike) -> list[np.ndarray]:
     """What each phase trains on: phase t on the examples of tasks 0 to t.
 
     Args:
-      tasks: int `[n]`, each of 0..T-1 at least once.
+        tasks: int `[n]`, each of 0..T-1 at least once.
 
     Returns:
-      T int32 arrays of ascending places; the last one is 0..n-1.
+        T int32 arrays of ascending places; the last one is 0..n-1.
 
     Raises:
-      ValueError: if tasks is not such an array.
+        ValueError: if tasks is not such an array.
 
     >>> print(pools([1, 0, 0, 1]))
     [array([1, 2], dtype=int32), array([0, 1, 2, 3], dtype=int32)]
@@ -169,20 +169,20 @@ def phase_updates(updates: int, sizes: Sequence[int], *, reading: str) -> list[i
       tasks.
 
     Args:
-      updates: U, the baseline's, at least 0.
-      sizes: n_t, examples in the pool of each phase, at least 1 each.
-      reading: "updates" or "epochs".
+        updates: U, the baseline's, at least 0.
+        sizes: n_t, examples in the pool of each phase, at least 1 each.
+        reading: "updates" or "epochs".
 
     Returns:
-      One number a phase, each within 1 of its share; their sum is exactly `updates`.
+        One number a phase, each within 1 of its share; their sum is exactly `updates`.
 
     Raises:
-      ValueError: if there is no phase, a number is too small or the reading is not
-        known.
+        ValueError: if there is no phase, a number is too small or the reading is not
+            known.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, chapter 5.
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, chapter 5.
 
     >>> phase_updates(100_000, [500, 1000], reading="updates")
     [50000, 50000]
@@ -215,20 +215,20 @@ def expected_visits(
     than in a uniform run, the last one less.
 
     Args:
-      updates: u_t, of each phase, at least 0.
-      sizes: n_t, examples in the pool of each phase, at least 1.
-      batch: examples an update, at least 1.
+        updates: u_t, of each phase, at least 0.
+        sizes: n_t, examples in the pool of each phase, at least 1.
+        batch: examples an update, at least 1.
 
     Returns:
-      float64 `[T]`, the mean over the examples of a task. One example's visits differ
-      from it by less than 1 a phase.
+        float64 `[T]`, the mean over the examples of a task. One example's visits differ
+        from it by less than 1 a phase.
 
     Raises:
-      ValueError: if a number is too small or the lengths differ.
+        ValueError: if a number is too small or the lengths differ.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, chapter 5.
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, chapter 5.
 
     >>> print(expected_visits([50_000, 50_000], [500, 1000], batch=1))
     [150.  50.]

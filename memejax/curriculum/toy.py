@@ -18,15 +18,15 @@ class Disagreement(NamedTuple):
     """The members of an ensemble on a line, and the scores of its points.
 
     Attributes:
-      train_inputs: float64 `[200]`: where the observations lie, all in [-2, 2].
-      train_labels: int64 `[200]`, 0 or 1; both occur around the boundary.
-      inputs: float64 `[n]`: the grid, from -6 to 6.
-      probs_mnc: float32 `[M, n, 2]`: what each member predicts.
-      aadt: float32 `[n]`, of the mean prediction.
-      entropy: float32 `[n]`, of the mean prediction.
-      member_entropy: float32 `[n]`: the mean of the members' own entropies, which is
-        what entropy says of a single model; `entropy - bald`.
-      bald: float32 `[n]`.
+        train_inputs: float64 `[200]`: where the observations lie, all in [-2, 2].
+        train_labels: int64 `[200]`, 0 or 1; both occur around the boundary.
+        inputs: float64 `[n]`: the grid, from -6 to 6.
+        probs_mnc: float32 `[M, n, 2]`: what each member predicts.
+        aadt: float32 `[n]`, of the mean prediction.
+        entropy: float32 `[n]`, of the mean prediction.
+        member_entropy: float32 `[n]`: the mean of the members' own entropies, which is
+            what entropy says of a single model; `entropy - bald`.
+        bald: float32 `[n]`.
     """
 
     train_inputs: np.ndarray
@@ -53,20 +53,20 @@ def disagreement_example(
     those of a single member see only the first.
 
     Args:
-      members: M, at least 2.
-      points: n, of the grid, at least 2.
-      seed: of the labels and the draws.
+        members: M, at least 2.
+        points: n, of the grid, at least 2.
+        seed: of the labels and the draws.
 
     Returns:
-      A `Disagreement`: arrays to plot.
+        A `Disagreement`: arrays to plot.
 
     Raises:
-      ValueError: if members or points is less than 2.
+        ValueError: if members or points is less than 2.
 
     References:
-      McWilliam, Automatic curriculum learning for deep models using active learning,
-      2018, equations (4.2), (4.4) and (4.6). Rasmussen and Williams, Gaussian Processes
-      for Machine Learning, 2006, algorithms 3.1 and 3.2.
+        McWilliam, Automatic curriculum learning for deep models using active learning,
+        2018, equations (4.2), (4.4) and (4.6). Rasmussen and Williams, Gaussian
+        Processes for Machine Learning, 2006, algorithms 3.1 and 3.2.
 
     >>> toy = disagreement_example()
     >>> boundary, far = 100, 0  # x = 0 and x = -6

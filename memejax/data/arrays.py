@@ -49,8 +49,8 @@ class Labelled:
     """Pictures of one size, each of one class.
 
     Attributes:
-      images: uint8 [n, h, w, c], c 1 (grey) or 3 (red, green, blue).
-      labels: int32 [n], at least 0.
+        images: uint8 [n, h, w, c], c 1 (grey) or 3 (red, green, blue).
+        labels: int32 [n], at least 0.
     """
 
     images: np.ndarray
@@ -89,16 +89,16 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     big-endian.
 
     Args:
-      path: the file.
+        path: the file.
 
     Returns:
-      An array of the file's shape and type (uint8, int8, int16, int32, float32 or
-      float64) in this machine's byte order.
+        An array of the file's shape and type (uint8, int8, int16, int32, float32 or
+        float64) in this machine's byte order.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: naming the file, if it is no idx file, or is shorter or longer than
-        its header says.
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file, if it is no idx file, or is shorter or longer than
+            its header says.
     """
     content = _content(path)
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_DTYPES:
@@ -131,15 +131,15 @@ def mnist(folder: str | os.PathLike[str]) -> dict[str, Labelled]:
     """Reads MNIST, or a data set in its files (Fashion-MNIST, Kuzushiji-MNIST).
 
     Args:
-      folder: holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same
-        of `t10k`; each with or without `.gz`, and with `-` or `.` before `idx`.
+        folder: holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same
+            of `t10k`; each with or without `.gz`, and with `-` or `.` before `idx`.
 
     Returns:
-      "train" and "test": images [n, 28, 28, 1], labels in 0..9.
+        "train" and "test": images [n, 28, 28, 1], labels in 0..9.
 
     Raises:
-      hateful_memes.MissingDataError: naming what was looked for.
-      ValueError: naming the file whose contents are not MNIST's.
+        hateful_memes.MissingDataError: naming what was looked for.
+        ValueError: naming the file whose contents are not MNIST's.
     """
     splits = {}
     for split, names in MNIST_FILES.items():
@@ -163,16 +163,17 @@ def cifar10(folder: str | os.PathLike[str]) -> dict[str, Labelled]:
     name, and one that names anything but numpy's arrays is refused.
 
     Args:
-      folder: holds `data_batch_1.bin` .. `data_batch_5.bin` and `test_batch.bin`, or
-        the same without `.bin`; or is the folder above them, as the archives unpack.
+        folder: holds `data_batch_1.bin` .. `data_batch_5.bin` and `test_batch.bin`, or
+            the same without `.bin`; or is the folder above them, as the archives
+            unpack.
 
     Returns:
-      "train" and "test": images [n, 32, 32, 3], rows from the top, red, green, blue;
-      labels in 0..9.
+        "train" and "test": images [n, 32, 32, 3], rows from the top, red, green, blue;
+        labels in 0..9.
 
     Raises:
-      hateful_memes.MissingDataError: naming what was looked for.
-      ValueError: naming the file whose contents are not CIFAR-10's.
+        hateful_memes.MissingDataError: naming what was looked for.
+        ValueError: naming the file whose contents are not CIFAR-10's.
     """
     files, read = _find_cifar(pathlib.Path(folder))
     splits = {}

@@ -33,7 +33,7 @@ centre decides (`raster`). The random numbers are numpy's, so no shape is one of
 original's. The original's files list pixels column by column; here rows come first.
 
 References:
-  Bengio, Louradour, Collobert and Weston, Curriculum learning, ICML 2009, section 5.
+    Bengio, Louradour, Collobert and Weston, Curriculum learning, ICML 2009, section 5.
 
 Shape suffixes: n pictures, k corners, 2 for x and y.
 """
@@ -67,15 +67,15 @@ class GeoShapes:
     """Pictures of shapes, and what was drawn.
 
     Attributes:
-      images: uint8 [n, 32, 32, 1], of two values each: round(255 * grey).
-      labels: int32 [n], places in CLASSES: 0 rectangle, 1 ellipse, 2 triangle.
-      properties: float32 [n] each: "angle", radians from the x axis (rightwards)
-        towards the y axis (downwards), in [0, 2 pi); "area" in [0.1, 0.4);
-        "elongation" in [1/3, 3); "peak" in [0, 1), of use to triangles only;
-        "background" and "foreground", in PALETTE; "x" and "y", where what the shape
-        spans begins: its left and its top, in [0, 1).
-      draws: int32 [n], >= 1: how often area and elongation were drawn, what was thrown
-        away with its type included.
+        images: uint8 [n, 32, 32, 1], of two values each: round(255 * grey).
+        labels: int32 [n], places in CLASSES: 0 rectangle, 1 ellipse, 2 triangle.
+        properties: float32 [n] each: "angle", radians from the x axis (rightwards)
+            towards the y axis (downwards), in [0, 2 pi); "area" in [0.1, 0.4);
+            "elongation" in [1/3, 3); "peak" in [0, 1), of use to triangles only;
+            "background" and "foreground", in PALETTE; "x" and "y", where what the shape
+            spans begins: its left and its top, in [0, 1).
+        draws: int32 [n], >= 1: how often area and elongation were drawn, what was
+            thrown away with its type included.
     """
 
     images: np.ndarray
@@ -103,15 +103,15 @@ def geoshapes(kind: str, *, n: int, seed: int) -> GeoShapes:
     nothing in common.
 
     Args:
-      kind: "basic" or "geom".
-      n: how many, >= 1.
-      seed: >= 0.
+        kind: "basic" or "geom".
+        n: how many, >= 1.
+        seed: >= 0.
 
     Returns:
-      n shapes.
+        n shapes.
 
     Raises:
-      ValueError: for another kind, n below 1 or a negative seed.
+        ValueError: for another kind, n below 1 or a negative seed.
     """
     labels, properties, draws = sample(kind, n=n, seed=seed)
     return GeoShapes(render(labels, properties), labels, properties, draws)
@@ -131,17 +131,17 @@ def splits(
     share a shape. The defaults are the paper's numbers.
 
     Args:
-      kind: "basic" or "geom".
-      train: shapes to train on, >= 1.
-      valid: shapes to choose by, >= 1.
-      test: shapes to judge by, >= 1.
-      seed: >= 0.
+        kind: "basic" or "geom".
+        train: shapes to train on, >= 1.
+        valid: shapes to choose by, >= 1.
+        test: shapes to judge by, >= 1.
+        seed: >= 0.
 
     Returns:
-      "train", "valid" and "test".
+        "train", "valid" and "test".
 
     Raises:
-      ValueError: for another kind, a number below 1 or a negative seed.
+        ValueError: for another kind, a number below 1 or a negative seed.
     """
     _check(kind, n=min(train, valid, test), seed=seed)
     sizes = {"train": train, "valid": valid, "test": test}
@@ -157,15 +157,15 @@ def sample(
     """Draws shapes without their pictures.
 
     Args:
-      kind: "basic" or "geom".
-      n: how many, >= 1.
-      seed: >= 0.
+        kind: "basic" or "geom".
+        n: how many, >= 1.
+        seed: >= 0.
 
     Returns:
-      labels int32 [n], properties float32 [n] each, draws int32 [n], as in GeoShapes.
+        labels int32 [n], properties float32 [n] each, draws int32 [n], as in GeoShapes.
 
     Raises:
-      ValueError: for another kind, n below 1 or a negative seed.
+        ValueError: for another kind, n below 1 or a negative seed.
     """
     _check(kind, n=n, seed=seed)
     blocks = []
@@ -199,14 +199,14 @@ def render(labels: np.ndarray, properties: dict[str, np.ndarray]) -> np.ndarray:
     that row or column of the shape: 3 % of the rectangles and triangles.
 
     Args:
-      labels: integers [n] in 0..2.
-      properties: floats [n] each, as in GeoShapes.
+        labels: integers [n] in 0..2.
+        properties: floats [n] each, as in GeoShapes.
 
     Returns:
-      uint8 [n, 32, 32, 1].
+        uint8 [n, 32, 32, 1].
 
     Raises:
-      ValueError: for other labels, or properties of other names or lengths.
+        ValueError: for other labels, or properties of other names or lengths.
     """
     if labels.ndim != 1 or not np.isin(labels, range(len(CLASSES))).all():
         raise ValueError(

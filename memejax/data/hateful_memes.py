@@ -127,15 +127,15 @@ def collect(
     """Reads the files, checks the pictures, and leaves out what cannot be used.
 
     Args:
-      paths: split -> jsonl file.
-      root: the data folder.
-      max_pixels: larger pictures are refused.
-      check_images: whether every picture is decoded, or only looked for.
-      threads: decoding threads; None is one a core.
-      progress: called as `progress(done, total)`.
+        paths: split -> jsonl file.
+        root: the data folder.
+        max_pixels: larger pictures are refused.
+        check_images: whether every picture is decoded, or only looked for.
+        threads: decoding threads; None is one a core.
+        progress: called as `progress(done, total)`.
 
     Returns:
-      Usable memes by split, bad records in the files' order, duplicate ids by split.
+        Usable memes by split, bad records in the files' order, duplicate ids by split.
     """
     parsed = {
         split: read_jsonl(path, root=root, split=split) for split, path in paths.items()

@@ -31,17 +31,17 @@ def pictures(
     a generator, within a split or between them.
 
     Args:
-      train: pictures to train on, at least `concepts`.
-      test: pictures to test on, at least `concepts`.
-      size: side of a picture in pixels, at least 16.
-      concepts: K in 2..8: the first K of `synthetic_pictures.CONCEPTS`.
-      seed: at least 0.
+        train: pictures to train on, at least `concepts`.
+        test: pictures to test on, at least `concepts`.
+        size: side of a picture in pixels, at least 16.
+        concepts: K in 2..8: the first K of `synthetic_pictures.CONCEPTS`.
+        seed: at least 0.
 
     Returns:
-      "train" and "test": images uint8 [n, size, size, 3], labels int32 [n] in 0..K-1.
+        "train" and "test": images uint8 [n, size, size, 3], labels int32 [n] in 0..K-1.
 
     Raises:
-      ValueError: for an argument out of its range.
+        ValueError: for an argument out of its range.
     """
     known = len(synthetic_pictures.CONCEPTS)
     if not 2 <= concepts <= known:

@@ -60,22 +60,22 @@ def stream(
     """Batches of the plan's steps from `start` to before `stop`, in order.
 
     Args:
-      source: columns; see the module's docstring.
-      plan: the order.
-      start: the first step to give.
-      stop: the step to end before; None gives the plan to its end.
-      threads: reading threads (a process each, if `workers` is not 0).
-      workers: worker processes; 0 reads in this process's threads. Decoding and
-        resizing release the interpreter's lock, so threads serve local disks well;
-        processes help when Python itself is the limit. They need absl's flags
-        parsed (`flags.FLAGS.mark_as_parsed()` outside of `absl.app`).
-      prefetch: batches read ahead (a worker, if there are any).
+        source: columns; see the module's docstring.
+        plan: the order.
+        start: the first step to give.
+        stop: the step to end before; None gives the plan to its end.
+        threads: reading threads (a process each, if `workers` is not 0).
+        workers: worker processes; 0 reads in this process's threads. Decoding and
+            resizing release the interpreter's lock, so threads serve local disks well;
+            processes help when Python itself is the limit. They need absl's flags
+            parsed (`flags.FLAGS.mark_as_parsed()` outside of `absl.app`).
+        prefetch: batches read ahead (a worker, if there are any).
 
     Returns:
-      An iterator over dicts of numpy arrays with leading axis `plan.batch`.
+        An iterator over dicts of numpy arrays with leading axis `plan.batch`.
 
     Raises:
-      ValueError: if the steps lie outside of the plan, or a column is too short.
+        ValueError: if the steps lie outside of the plan, or a column is too short.
     """
     stop = len(plan) if stop is None else stop
     if not 0 <= start <= stop <= len(plan):
@@ -125,21 +125,21 @@ def image_columns(
     """The column `image`, decoded now or later.
 
     Args:
-      paths: one file an example; a path that occurs twice is decoded once.
-      size: side of the decoded square, in pixels.
-      resize: how it is made square, see `images.decode`.
-      max_pixels: larger files are refused.
-      cache: "memory" and "disk" decode every file now, into an array in memory or a
-        file of `folder` that later runs with the same files find; "none" decodes at
-        every use.
-      folder: where "disk" keeps its arrays.
-      threads: decoding threads.
+        paths: one file an example; a path that occurs twice is decoded once.
+        size: side of the decoded square, in pixels.
+        resize: how it is made square, see `images.decode`.
+        max_pixels: larger files are refused.
+        cache: "memory" and "disk" decode every file now, into an array in memory or a
+            file of `folder` that later runs with the same files find; "none" decodes at
+            every use.
+        folder: where "disk" keeps its arrays.
+        threads: decoding threads.
 
     Returns:
-      `{"image": column}`.
+        `{"image": column}`.
 
     Raises:
-      ValueError: for an unknown cache, or a picture that cannot be decoded.
+        ValueError: for an unknown cache, or a picture that cannot be decoded.
     """
     if cache == "none":
         files = images.LazyImages(

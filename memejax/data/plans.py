@@ -21,11 +21,11 @@ class Plan:
     at once, each in an order of its own.
 
     Attributes:
-      index: int32, the example's place in its source.
-      weight: float32, 1 for an ordinary example, 0 for the padding of a last
-        batch, or an importance correction.
-      draw: int32, how many times the run drew this example before; an example's
-        augmentation derives from (seed, index, draw).
+        index: int32, the example's place in its source.
+        weight: float32, 1 for an ordinary example, 0 for the padding of a last
+            batch, or an importance correction.
+        draw: int32, how many times the run drew this example before; an example's
+            augmentation derives from (seed, index, draw).
     """
 
     index: np.ndarray
@@ -72,16 +72,16 @@ def shuffled(n: int, *, batch: int, steps: int, seed: int) -> Plan:
     `steps * batch / n` times and no short batch exists.
 
     Args:
-      n: number of examples, at least 1.
-      batch: examples a step.
-      steps: number of steps.
-      seed: any non-negative int; the same arguments give the same plan.
+        n: number of examples, at least 1.
+        batch: examples a step.
+        steps: number of steps.
+        seed: any non-negative int; the same arguments give the same plan.
 
     Returns:
-      A plan whose `draw` is the epoch and whose weights are 1.
+        A plan whose `draw` is the epoch and whose weights are 1.
 
     Raises:
-      ValueError: if a size is not positive.
+        ValueError: if a size is not positive.
     """
     _check_positive(n=n, batch=batch, steps=steps)
     return phased([np.arange(n)], batch=batch, steps=[steps], seed=seed)
@@ -99,19 +99,19 @@ def phased(
     Pass k of the run, counted through all phases, has its order from (seed, k).
 
     Args:
-      pools: int [examples of the phase] each, places in the source, at least 0, none
-        twice in a pool.
-      batch: examples a step.
-      steps: steps of each phase, at least 0, not all 0.
-      seed: any non-negative int; the same arguments give the same plan.
+        pools: int [examples of the phase] each, places in the source, at least 0, none
+            twice in a pool.
+        batch: examples a step.
+        steps: steps of each phase, at least 0, not all 0.
+        seed: any non-negative int; the same arguments give the same plan.
 
     Returns:
-      A plan of `sum(steps)` steps with weights 1; `shuffled` is the plan of the one
-      pool `arange(n)`.
+        A plan of `sum(steps)` steps with weights 1; `shuffled` is the plan of the one
+        pool `arange(n)`.
 
     Raises:
-      ValueError: if a size is wrong, a place is negative or stands twice in a pool,
-        or an empty pool has steps.
+        ValueError: if a size is wrong, a place is negative or stands twice in a pool,
+            or an empty pool has steps.
     """
     if len(pools) != len(steps):
         raise ValueError(
@@ -156,16 +156,16 @@ def from_index(
     """The plan of examples that were drawn one by one, with or without replacement.
 
     Args:
-      index: int [steps, batch], places in the source, at least 0.
-      weight: float [steps, batch]; 1 everywhere if None.
-      before: int [n], how many times the run drew each example before this plan; 0
-        each if None.
+        index: int [steps, batch], places in the source, at least 0.
+        weight: float [steps, batch]; 1 everywhere if None.
+        before: int [n], how many times the run drew each example before this plan; 0
+            each if None.
 
     Returns:
-      A plan whose `draw` counts on from `before`, in the order of the run.
+        A plan whose `draw` counts on from `before`, in the order of the run.
 
     Raises:
-      ValueError: if a shape or dtype is wrong or a place is outside the source.
+        ValueError: if a shape or dtype is wrong or a place is outside the source.
     """
     index = np.asarray(index)
     if index.ndim != 2 or not np.issubdtype(index.dtype, np.integer):
@@ -195,16 +195,16 @@ def counts(
     Whatever its weight, what stands in the plan counts as drawn.
 
     Args:
-      plan: [steps, batch], or [steps, seeds, batch].
-      n: examples in the source.
-      before: int [n], or [seeds, n], the counts before the plan; 0 each if None.
-      stop: count the steps before this one only, all if None.
+        plan: [steps, batch], or [steps, seeds, batch].
+        n: examples in the source.
+        before: int [n], or [seeds, n], the counts before the plan; 0 each if None.
+        stop: count the steps before this one only, all if None.
 
     Returns:
-      int32 [n], or [seeds, n]; what `from_index` takes as `before`.
+        int32 [n], or [seeds, n]; what `from_index` takes as `before`.
 
     Raises:
-      ValueError: if a shape is wrong or a place is outside the source.
+        ValueError: if a shape is wrong or a place is outside the source.
     """
     _check_positive(n=n)
     if stop is not None and not 0 <= stop <= len(plan):
@@ -224,14 +224,14 @@ def stacked(plans: Sequence[Plan]) -> Plan:
     """One plan of several seeds, from a plan a seed.
 
     Args:
-      plans: at least 1, all of one shape [steps, batch].
+        plans: at least 1, all of one shape [steps, batch].
 
     Returns:
-      A plan [steps, seeds, batch].
+        A plan [steps, seeds, batch].
 
     Raises:
-      ValueError: if there is no plan, or their shapes differ or are not
-        [steps, batch].
+        ValueError: if there is no plan, or their shapes differ or are not
+            [steps, batch].
     """
     shapes = [plan.index.shape for plan in plans]
     if len(set(shapes)) != 1 or len(shapes[0]) != 2:
@@ -252,15 +252,15 @@ def spliced(plan: Plan, part: Plan, *, start: int) -> Plan:
     replaced.
 
     Args:
-      plan: [steps, batch], or [steps, seeds, batch].
-      part: of the same seeds and batch, and no more steps than there are from start.
-      start: the first step that is replaced, at least 0.
+        plan: [steps, batch], or [steps, seeds, batch].
+        part: of the same seeds and batch, and no more steps than there are from start.
+        start: the first step that is replaced, at least 0.
 
     Returns:
-      A new plan of `len(plan)` steps; neither argument changes.
+        A new plan of `len(plan)` steps; neither argument changes.
 
     Raises:
-      ValueError: if the shapes do not match or the part does not fit.
+        ValueError: if the shapes do not match or the part does not fit.
     """
     if part.index.shape[1:] != plan.index.shape[1:]:
         raise ValueError(
@@ -283,14 +283,14 @@ def sequential(n: int, *, batch: int) -> Plan:
     """One pass in order, for evaluation; the last batch is padded with weight 0.
 
     Args:
-      n: number of examples, at least 1.
-      batch: examples a step.
+        n: number of examples, at least 1.
+        batch: examples a step.
 
     Returns:
-      A plan of ceil(n / batch) steps. Padding repeats the last example.
+        A plan of ceil(n / batch) steps. Padding repeats the last example.
 
     Raises:
-      ValueError: if a size is not positive.
+        ValueError: if a size is not positive.
     """
     _check_positive(n=n, batch=batch)
     steps = -(-n // batch)

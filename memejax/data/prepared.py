@@ -27,15 +27,15 @@ def read(name: str, folder: str | os.PathLike[str]) -> dict[str, Labelled]:
     """Reads MNIST or CIFAR-10, prepared by TFDS or in its original files.
 
     Args:
-      name: one of ORIGINAL.
-      folder: as `find` takes it, or of the original files as their reader takes it.
+        name: one of ORIGINAL.
+        folder: as `find` takes it, or of the original files as their reader takes it.
 
     Returns:
-      "train" and "test".
+        "train" and "test".
 
     Raises:
-      hateful_memes.MissingDataError: naming what was looked for.
-      ValueError: naming the file whose contents are others.
+        hateful_memes.MissingDataError: naming what was looked for.
+        ValueError: naming the file whose contents are others.
     """
     if find(name, folder) is not None:
         return prepared(name, folder)
@@ -46,9 +46,9 @@ def find(name: str, folder: str | os.PathLike[str]) -> pathlib.Path | None:
     """The folder of the newest version of a prepared data set, None without any.
 
     Args:
-      name: as TFDS calls it: "mnist", "cifar10".
-      folder: the data set's own (`<folder>/features.json`), or TFDS's data folder
-        (`<folder>/<name>/<version>/features.json`).
+        name: as TFDS calls it: "mnist", "cifar10".
+        folder: the data set's own (`<folder>/features.json`), or TFDS's data folder
+            (`<folder>/<name>/<version>/features.json`).
     """
     folder = pathlib.Path(folder)
     if (folder / "features.json").is_file():
@@ -66,15 +66,15 @@ def prepared(name: str, folder: str | os.PathLike[str]) -> dict[str, Labelled]:
     """Reads a prepared data set with the features `image` and `label`.
 
     Args:
-      name: as TFDS calls it.
-      folder: as `find` takes it.
+        name: as TFDS calls it.
+        folder: as `find` takes it.
 
     Returns:
-      "train" and "test".
+        "train" and "test".
 
     Raises:
-      hateful_memes.MissingDataError: if nothing is prepared there, or a split is not.
-      ValueError: if its features or its contents are others.
+        hateful_memes.MissingDataError: if nothing is prepared there, or a split is not.
+        ValueError: if its features or its contents are others.
     """
     # Imported here: it takes seconds.
     import tensorflow_datasets as tfds

@@ -24,17 +24,17 @@ def polygons(corners_bk2: np.ndarray, *, side: int) -> np.ndarray:
     the picture.
 
     Args:
-      corners_bk2: integers [b, k, 2], k >= 3: columns and rows, in order round a convex
-        polygon, either way; equal neighbours count once. They may lie outside the
-        picture, by some thousands of pixels at most.
-      side: height and width of a picture in pixels, >= 1.
+        corners_bk2: integers [b, k, 2], k >= 3: columns and rows, in order round a
+            convex polygon, either way; equal neighbours count once. They may lie
+            outside the picture, by some thousands of pixels at most.
+        side: height and width of a picture in pixels, >= 1.
 
     Returns:
-      bool [b, side, side].
+        bool [b, side, side].
 
     Raises:
-      ValueError: if the corners are no such integers or a polygon is not convex or has
-        no area.
+        ValueError: if the corners are no such integers or a polygon is not convex or
+            has no area.
     """
     if (
         corners_bk2.dtype.kind not in "iu"
@@ -83,18 +83,18 @@ def ellipses(
     floor(w |cos| + h |sin|) wide and floor(w |sin| + h |cos|) high.
 
     Args:
-      lengths_b2: integers [b, 2], >= 1: w and h, in pixels.
-      degrees: integers [b]: angle from the x axis towards the y axis, so clockwise to
-        the eye.
-      corners_b2: integers [b, 2]: column and row where the top left pixel of the turned
-        picture goes.
-      side: height and width of a picture in pixels, >= 1.
+        lengths_b2: integers [b, 2], >= 1: w and h, in pixels.
+        degrees: integers [b]: angle from the x axis towards the y axis, so clockwise to
+            the eye.
+        corners_b2: integers [b, 2]: column and row where the top left pixel of the
+            turned picture goes.
+        side: height and width of a picture in pixels, >= 1.
 
     Returns:
-      bool [b, side, side].
+        bool [b, side, side].
 
     Raises:
-      ValueError: if these are not integers, of other shapes, or a length is below 1.
+        ValueError: if these are not integers, of other shapes, or a length is below 1.
     """
     given = {"lengths": lengths_b2, "degrees": degrees, "corners": corners_b2}
     for name, array in given.items():

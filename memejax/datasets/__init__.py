@@ -45,18 +45,18 @@ def load(config: ConfigDict, workdir: pathlib.Path) -> Data:
     are for files.
 
     Args:
-      config: a run's config; of its seeds the first, `config.seed`, is the data's.
-      workdir: the run's folder.
+        config: a run's config; of its seeds the first, `config.seed`, is the data's.
+        workdir: the run's folder.
 
     Returns:
-      Data.
+        Data.
 
     Raises:
-      hateful_memes.BadRecordsError: naming every bad record.
-      hateful_memes.MissingDataError: naming what was looked for.
-      ValueError: for an unknown name; if a split that the config names does not exist;
-        if a root is missing, or given to the built-in pictures; for files of other
-        contents.
+        hateful_memes.BadRecordsError: naming every bad record.
+        hateful_memes.MissingDataError: naming what was looked for.
+        ValueError: for an unknown name; if a split that the config names does not
+            exist; if a root is missing, or given to the built-in pictures; for files of
+            other contents.
     """
     name = config.data.name
     if name not in DATASETS:

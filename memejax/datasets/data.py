@@ -17,11 +17,11 @@ class Split:
     """One split of a data set.
 
     Attributes:
-      name: "train", "dev_seen", ...
-      source: columns for the pipeline: image, label and, of memes, input_ids and
-        attention_mask.
-      ids: as they go into predictions.
-      labels: int32 [n] in 0..classes-1, -1 where unknown.
+        name: "train", "dev_seen", ...
+        source: columns for the pipeline: image, label and, of memes, input_ids and
+            attention_mask.
+        ids: as they go into predictions.
+        labels: int32 [n] in 0..classes-1, -1 where unknown.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Data:
     """A data set as the stages use it.
 
     Attributes:
-      splits: by name; "train" is what is trained on.
-      dev: name of the split that chooses the checkpoint and the threshold.
-      vocabulary: number of tokens; 0 without captions.
-      facts: JSON for results.json: name, root, sizes, vocabulary, cut captions, bad
-        records, Bayes scores.
-      classes: number of classes.
+        splits: by name; "train" is what is trained on.
+        dev: name of the split that chooses the checkpoint and the threshold.
+        vocabulary: number of tokens; 0 without captions.
+        facts: JSON for results.json: name, root, sizes, vocabulary, cut captions, bad
+            records, Bayes scores.
+        classes: number of classes.
     """
 
     splits: Mapping[str, Split]
@@ -86,10 +86,10 @@ def built_in(section: ConfigDict) -> ConfigDict:
     """The sizes of built-in data, for where no folder is named.
 
     Args:
-      section: `data` of a config.
+        section: `data` of a config.
 
     Raises:
-      ValueError: if the config has no built-in data.
+        ValueError: if the config has no built-in data.
     """
     if "synthetic" not in section:
         raise ValueError(

@@ -26,16 +26,16 @@ class LabelledData:
     """Pictures of all splits in one array, and the rows of each split.
 
     Attributes:
-      images: uint8 [n, h, w, c].
-      labels: int32 [n], which are trained on; some may have been made wrong.
-      truth: int32 [n], which errors are counted by.
-      classes: their names.
-      train: int32 [seeds, m], rows that each seed trains on.
-      validation: int32 [seeds, v].
-      test: int32 [t], the same for every seed.
-      easy: int32 [e], rows of easier training pictures; empty where none are known.
-      difficulty: name -> float32 [n], what is known of how hard a picture is.
-      facts: JSON for results.json.
+        images: uint8 [n, h, w, c].
+        labels: int32 [n], which are trained on; some may have been made wrong.
+        truth: int32 [n], which errors are counted by.
+        classes: their names.
+        train: int32 [seeds, m], rows that each seed trains on.
+        validation: int32 [seeds, v].
+        test: int32 [t], the same for every seed.
+        easy: int32 [e], rows of easier training pictures; empty where none are known.
+        difficulty: name -> float32 [n], what is known of how hard a picture is.
+        facts: JSON for results.json.
     """
 
     images: np.ndarray
@@ -68,9 +68,9 @@ def load(config: ConfigDict, seeds: range) -> LabelledData:
     uniformly from the other classes; errors are counted by the right ones.
 
     Raises:
-      hateful_memes.MissingDataError: naming what was looked for.
-      ValueError: for an unknown name, a root that is missing or not needed, a number
-        that is more than there is, a share of noise outside [0, 1).
+        hateful_memes.MissingDataError: naming what was looked for.
+        ValueError: for an unknown name, a root that is missing or not needed, a number
+            that is more than there is, a share of noise outside [0, 1).
     """
     c = config.data
     if c.name not in LOADERS:

@@ -63,17 +63,17 @@ def read_memes(
     """The usable memes of every split of a config's data.
 
     Args:
-      config: an experiment's; without `data.root` the built-in memes are written.
-      folder: for those, and for a list of bad records.
+        config: an experiment's; without `data.root` the built-in memes are written.
+        folder: for those, and for a list of bad records.
 
     Returns:
-      The memes' folder; the splits, of which "validation" is held out of "train" where
-      `data.dev` says so; and what there is to say of them.
+        The memes' folder; the splits, of which "validation" is held out of "train"
+        where `data.dev` says so; and what there is to say of them.
 
     Raises:
-      hateful_memes.BadRecordsError: naming every bad record.
-      hateful_memes.MissingDataError: naming what was looked for.
-      ValueError: if there is no train split to hold a validation split out of.
+        hateful_memes.BadRecordsError: naming every bad record.
+        hateful_memes.MissingDataError: naming what was looked for.
+        ValueError: if there is no train split to hold a validation split out of.
     """
     c = config.data
     facts: dict[str, Any] = {"name": "memes", "root": c.root}
@@ -112,11 +112,12 @@ def as_written(config: ConfigDict, folder: pathlib.Path) -> ConfigDict:
     """The config of who finds the built-in memes written, by another process.
 
     Args:
-      config: an experiment's.
-      folder: that they were written under.
+        config: an experiment's.
+        folder: that they were written under.
 
     Returns:
-      One whose `data.root` is theirs; the same where it has a root or is of other data.
+        One whose `data.root` is theirs; the same where it has a root or is of other
+        data.
     """
     if config.data.name != "memes" or config.data.root is not None:
         return config

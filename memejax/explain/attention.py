@@ -33,18 +33,18 @@ def cls_attention(
     token without its own column.
 
     Args:
-      weights_bnqk: `[b, heads, t, t]`, rows sum to 1, the CLS token first.
-      grid: patches in height and width, `t - 1` of them, in rows from the top left.
-      renormalize: whether a map sums to 1; else to 1 less what CLS gives itself.
+        weights_bnqk: `[b, heads, t, t]`, rows sum to 1, the CLS token first.
+        grid: patches in height and width, `t - 1` of them, in rows from the top left.
+        renormalize: whether a map sums to 1; else to 1 less what CLS gives itself.
 
     Returns:
-      `[b, heads, grid height, grid width]` in [0, 1].
+        `[b, heads, grid height, grid width]` in [0, 1].
 
     Raises:
-      ValueError: if the weights are not of that shape.
+        ValueError: if the weights are not of that shape.
 
     References:
-      Caron et al. (DINO), arXiv 2104.14294, figures 1 and 3.
+        Caron et al. (DINO), arXiv 2104.14294, figures 1 and 3.
 
     >>> weights = jnp.array([[[[0.5, 0.25, 0.25], [1, 0, 0], [1, 0, 0]]]])
     >>> print(cls_attention(weights, grid=(1, 2)))
@@ -77,17 +77,17 @@ def vit_attention(
     """The CLS token's attention in one block of a ViT, as one picture a head.
 
     Args:
-      apply_fn: `apply` of `memejax.models.vit.ViT`.
-      variables: its params.
-      images_bhwc: `[b, h, w, c]` float, normalised; sides multiples of the patch.
-      layer: block, from 0; negative from the last.
-      renormalize: as in `cls_attention`.
+        apply_fn: `apply` of `memejax.models.vit.ViT`.
+        variables: its params.
+        images_bhwc: `[b, h, w, c]` float, normalised; sides multiples of the patch.
+        layer: block, from 0; negative from the last.
+        renormalize: as in `cls_attention`.
 
     Returns:
-      float32 `[b, heads, h / patch, w / patch]`.
+        float32 `[b, heads, h / patch, w / patch]`.
 
     Raises:
-      ValueError: if there is no such block, or what `apply_fn` runs is no ViT.
+        ValueError: if there is no such block, or what `apply_fn` runs is no ViT.
     """
     images = jnp.asarray(images_bhwc)
     _, state = apply_fn(variables, images, train=False, mutable=["intermediates"])

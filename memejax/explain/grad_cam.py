@@ -32,20 +32,20 @@ def grad_cam(
     df_d) / (h w)`, so the network below the map is not run again.
 
     Args:
-      maps_bhwd: the last map, `[b, h, w, d]`.
-      score_fn: `(features [b, d]) -> [b]`; an example's score must depend on its own
-        features only. The sign counts: for what lowers a score pass its negative.
-      normalize: whether each map is divided by its largest value (a map of zeros
-        stays); else maps are comparable between examples.
+        maps_bhwd: the last map, `[b, h, w, d]`.
+        score_fn: `(features [b, d]) -> [b]`; an example's score must depend on its own
+            features only. The sign counts: for what lowers a score pass its negative.
+        normalize: whether each map is divided by its largest value (a map of zeros
+            stays); else maps are comparable between examples.
 
     Returns:
-      `[b, h, w]`, at least 0; at most 1 where normalised.
+        `[b, h, w]`, at least 0; at most 1 where normalised.
 
     Raises:
-      ValueError: if the map or the scores are not of that shape.
+        ValueError: if the map or the scores are not of that shape.
 
     References:
-      Selvaraju et al., arXiv 1610.02391, eq. 1 and 2.
+        Selvaraju et al., arXiv 1610.02391, eq. 1 and 2.
 
     >>> maps = jnp.array([[[[1.0, 0.0], [0.0, 4.0]]]])
     >>> print(grad_cam(maps, lambda f: f[:, 0] - f[:, 1], normalize=False))
@@ -74,10 +74,10 @@ def own_direction(features_bd: jax.Array) -> jax.Array:
     whole picture.
 
     Args:
-      features_bd: `[b, d]`.
+        features_bd: `[b, d]`.
 
     Returns:
-      `[b]`, the norms; 0, with a gradient of 0, for a zero embedding.
+        `[b]`, the norms; 0, with a gradient of 0, for a zero embedding.
     """
     squared = jnp.sum(jnp.square(features_bd), axis=-1, keepdims=True)
     norm = jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
@@ -95,18 +95,18 @@ def resnet_grad_cam(
     """Grad-CAM of the last stage of a residual network.
 
     Args:
-      apply_fn: `apply` of `memejax.models.resnet.ResNet`.
-      variables: its params and batch_stats.
-      images_bhwc: `[b, h, w, c]` float, normalised.
-      score_fn: as in `grad_cam`, what a head makes of the network's features; None
-        takes `own_direction`, which needs no head.
-      normalize: as in `grad_cam`.
+        apply_fn: `apply` of `memejax.models.resnet.ResNet`.
+        variables: its params and batch_stats.
+        images_bhwc: `[b, h, w, c]` float, normalised.
+        score_fn: as in `grad_cam`, what a head makes of the network's features; None
+            takes `own_direction`, which needs no head.
+        normalize: as in `grad_cam`.
 
     Returns:
-      float32 `[b, h / 32, w / 32]` for four stages, sides rounded up.
+        float32 `[b, h / 32, w / 32]` for four stages, sides rounded up.
 
     Raises:
-      ValueError: as `grad_cam`.
+        ValueError: as `grad_cam`.
     """
     maps = apply_fn(
         variables, jnp.asarray(images_bhwc), train=False, method="feature_maps"

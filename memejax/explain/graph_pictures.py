@@ -26,17 +26,17 @@ class Drawing:
     """One meme to draw: its picture, its k entities, its graph of n nodes and e edges.
 
     Attributes:
-      title: above it.
-      picture_hwc: uint8 `[h, w, 3]`, of any resolution.
-      size: height and width that the boxes are in, pixels.
-      boxes: `[k, 4]`, (x1, y1, x2, y2).
-      where: bool `[k]`, which entities there are.
-      masks: uint8 `[k, m, m]` over the boxes, 255 is the entity; None without.
-      kinds: int `[n]`, places in `graphs.meme_graph.KINDS`.
-      places: int `[n]`, of an entity or token within its meme.
-      senders: int `[e]`.
-      receivers: int `[e]`.
-      weights: `[e]` in [0, 1], None where edges have none.
+        title: above it.
+        picture_hwc: uint8 `[h, w, 3]`, of any resolution.
+        size: height and width that the boxes are in, pixels.
+        boxes: `[k, 4]`, (x1, y1, x2, y2).
+        where: bool `[k]`, which entities there are.
+        masks: uint8 `[k, m, m]` over the boxes, 255 is the entity; None without.
+        kinds: int `[n]`, places in `graphs.meme_graph.KINDS`.
+        places: int `[n]`, of an entity or token within its meme.
+        senders: int `[e]`.
+        receivers: int `[e]`.
+        weights: `[e]` in [0, 1], None where edges have none.
     """
 
     title: str
@@ -59,13 +59,13 @@ def graph_grid(memes: Sequence[Drawing]) -> bytes:
     seen from its sender, as thick as its weight.
 
     Args:
-      memes: at least one.
+        memes: at least one.
 
     Returns:
-      A PNG, `DPI` pixels an inch.
+        A PNG, `DPI` pixels an inch.
 
     Raises:
-      ValueError: if there is no meme, or arrays do not fit each other.
+        ValueError: if there is no meme, or arrays do not fit each other.
     """
     from matplotlib.figure import Figure
 

@@ -56,18 +56,18 @@ def overlay_grid(
     its own least to its own largest value: they compare places, not pictures.
 
     Args:
-      images_nhwc: uint8 `[n, h, w, 3]`.
-      maps: name -> `[n, gh, gw]` of any size, or `[n, heads, gh, gw]` for the
-        attention of several heads. Finite numbers.
-      heads: whether each head has a column; else their mean has one.
-      rows: a name a picture, beside it; None has none.
-      opacity: of the maps, in (0, 1].
+        images_nhwc: uint8 `[n, h, w, 3]`.
+        maps: name -> `[n, gh, gw]` of any size, or `[n, heads, gh, gw]` for the
+            attention of several heads. Finite numbers.
+        heads: whether each head has a column; else their mean has one.
+        rows: a name a picture, beside it; None has none.
+        opacity: of the maps, in (0, 1].
 
     Returns:
-      A PNG, `DPI` pixels an inch: `CELL` a picture, and room for the names.
+        A PNG, `DPI` pixels an inch: `CELL` a picture, and room for the names.
 
     Raises:
-      ValueError: if shapes, dtypes or numbers do not fit.
+        ValueError: if shapes, dtypes or numbers do not fit.
     """
     from matplotlib.figure import Figure
 
@@ -122,16 +122,16 @@ def scatter(
     """Points in the plane, coloured and shaped by their label, with a legend.
 
     Args:
-      points: `[m, 2]`, finite, as `memejax.metrics.probes.embedding_map` gives them.
-      labels: ints `[m]`: 0 to 9, or -1 where unknown.
-      title: above the plot.
-      class_names: a name a class, of label 0 first; None writes the labels.
+        points: `[m, 2]`, finite, as `memejax.metrics.probes.embedding_map` gives them.
+        labels: ints `[m]`: 0 to 9, or -1 where unknown.
+        title: above the plot.
+        class_names: a name a class, of label 0 first; None writes the labels.
 
     Returns:
-      A PNG of `SCATTER` inches at `DPI` pixels an inch.
+        A PNG of `SCATTER` inches at `DPI` pixels an inch.
 
     Raises:
-      ValueError: if shapes or labels do not fit, or a point is not finite.
+        ValueError: if shapes or labels do not fit, or a point is not finite.
     """
     from matplotlib.figure import Figure
 

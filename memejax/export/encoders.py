@@ -55,11 +55,11 @@ class Encoder:
     """One encoder of one arm.
 
     Attributes:
-      arm: whose.
-      part: "image_encoder" or "text_encoder".
-      module: what computes it.
-      variables: its own params and batch_stats.
-      preprocessing: of pictures; None for captions.
+        arm: whose.
+        part: "image_encoder" or "text_encoder".
+        module: what computes it.
+        variables: its own params and batch_stats.
+        preprocessing: of pictures; None for captions.
     """
 
     arm: str
@@ -80,14 +80,14 @@ def split(
     """A run's variables as encoders and all else.
 
     Args:
-      config: the run's.
-      variables: params and batch_stats of all arms.
-      vocabulary: number of tokens.
+        config: the run's.
+        variables: params and batch_stats of all arms.
+        vocabulary: number of tokens.
 
     Returns:
-      The encoders that the arms use, and the other leaves by their paths,
-      "params/arms_cnn/fusion_layer/kernel". A text encoder that arms share stands
-      under each of them.
+        The encoders that the arms use, and the other leaves by their paths,
+        "params/arms_cnn/fusion_layer/kernel". A text encoder that arms share stands
+        under each of them.
     """
     modules = fusion_arms(config, vocabulary).arms
     params = variables["params"]
@@ -137,11 +137,11 @@ def write_encoder(path: pathlib.Path, encoder: Encoder) -> Part:
     """Write an encoder's folder: Hugging Face's, or with our own names.
 
     Args:
-      path: the folder of the export.
-      encoder: which one.
+        path: the folder of the export.
+        encoder: which one.
 
     Returns:
-      What the card and the console say of it.
+        What the card and the console say of it.
     """
     target = path / encoder.path
     theirs = architecture(encoder.module)

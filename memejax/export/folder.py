@@ -43,18 +43,18 @@ def export(
     """Writes a finished run's classifier as a folder that other libraries load.
 
     Args:
-      workdir: the run's folder.
-      to: the folder to write.
-      seed: which of the run's seeds.
-      precision: of the predictor's products, one of `program.PRECISIONS`.
-      overwrite: whether an export that is there is replaced.
+        workdir: the run's folder.
+        to: the folder to write.
+        seed: which of the run's seeds.
+        precision: of the predictor's products, one of `program.PRECISIONS`.
+        overwrite: whether an export that is there is replaced.
 
     Returns:
-      The parts that were written.
+        The parts that were written.
 
     Raises:
-      ValueError: if there is no finished run with that seed, `to` is not empty and
-        may not be replaced, or flatbuffers is not installed.
+        ValueError: if there is no finished run with that seed, `to` is not empty and
+            may not be replaced, or flatbuffers is not installed.
     """
     if precision not in program.PRECISIONS:
         raise ValueError(

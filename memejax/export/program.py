@@ -47,12 +47,12 @@ def make_program(restored: Restored, *, precision: str) -> export.Exported:
     """The mean of the arms' P(hateful), for any number of memes.
 
     Args:
-      restored: a run.
-      precision: of the products, one of PRECISIONS.
+        restored: a run.
+        precision: of the products, one of PRECISIONS.
 
     Returns:
-      `(weights, image [b, s, s, 3], input_ids [b, t], attention_mask [b, t]) ->
-      [b]`, the weights as `flatten` gives them.
+        `(weights, image [b, s, s, 3], input_ids [b, t], attention_mask [b, t]) ->
+        [b]`, the weights as `flatten` gives them.
     """
     config = restored.config.copy_and_resolve_references()
     config.model.dtype = precision
@@ -78,12 +78,12 @@ def write_program(where: pathlib.Path, restored: Restored, *, precision: str) ->
     """Writes the program, its weights, what they are, and a script that runs them.
 
     Args:
-      where: the folder, which is made.
-      restored: a run.
-      precision: of the products, one of PRECISIONS.
+        where: the folder, which is made.
+        restored: a run.
+        precision: of the products, one of PRECISIONS.
 
     Raises:
-      ValueError: if flatbuffers is not installed.
+        ValueError: if flatbuffers is not installed.
     """
     check_flatbuffers()
     program = make_program(restored, precision=precision)

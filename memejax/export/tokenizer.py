@@ -26,9 +26,9 @@ def write_tokenizer(where: pathlib.Path, tokenizer: Tokenizer, *, length: int) -
     Captions are cut and padded to `length` by what tokenizers reads, as the run did.
 
     Args:
-      where: the folder, made if it is not there.
-      tokenizer: the run's.
-      length: tokens a caption.
+        where: the folder, made if it is not there.
+        tokenizer: the run's.
+        length: tokens a caption.
     """
     # A copy: the caller's is in use.
     fixed = copy.deepcopy(tokenizer)

@@ -13,20 +13,20 @@ def cass(x: ArrayLike, y: ArrayLike, *, eps: float = 1e-12) -> jax.Array:
     `memejax.losses.variance_covariance`, or watch `memejax.losses.collapse_panel`.
 
     Args:
-      x: one arm's outputs (raw, not a softmax), `[batch, dim]` of any float dtype;
-        computed in float32.
-      y: the other arm's outputs, the same shape.
-      eps: a vector no longer than this has no direction: its cosine is 0 and no
-        gradient flows through it.
+        x: one arm's outputs (raw, not a softmax), `[batch, dim]` of any float dtype;
+            computed in float32.
+        y: the other arm's outputs, the same shape.
+        eps: a vector no longer than this has no direction: its cosine is 0 and no
+            gradient flows through it.
 
     Returns:
-      Losses in [0, 4], float32 `[batch]`: 0 parallel, 2 orthogonal, 4 opposite.
+        Losses in [0, 4], float32 `[batch]`: 0 parallel, 2 orthogonal, 4 opposite.
 
     Raises:
-      ValueError: if the shapes differ or are scalars.
+        ValueError: if the shapes differ or are scalars.
 
     References:
-      Singh et al., Cross-Architectural Self-Supervision, arXiv 2206.04170.
+        Singh et al., Cross-Architectural Self-Supervision, arXiv 2206.04170.
 
     >>> print(cass(jnp.array([[3.0, 0.0], [3.0, 0.0]]), jnp.array([[0, 1.0], [1, 0]])))
     [2. 0.]
@@ -49,19 +49,19 @@ def negative_cosine(
     scale of `cass` (the gradient is twice SimSiam's).
 
     Args:
-      prediction: the predictor's outputs, `[batch, dim]`, computed in float32.
-      target: the other branch's projections, the same shape; gets no gradient.
-      eps: as in `cass`.
+        prediction: the predictor's outputs, `[batch, dim]`, computed in float32.
+        target: the other branch's projections, the same shape; gets no gradient.
+        eps: as in `cass`.
 
     Returns:
-      Losses in [0, 4], float32 `[batch]`.
+        Losses in [0, 4], float32 `[batch]`.
 
     Raises:
-      ValueError: if the shapes differ or are scalars.
+        ValueError: if the shapes differ or are scalars.
 
     References:
-      Chen and He, Exploring Simple Siamese Representation Learning,
-      arXiv 2011.10566, eq. 1 and 3.
+        Chen and He, Exploring Simple Siamese Representation Learning,
+        arXiv 2011.10566, eq. 1 and 3.
 
     >>> prediction, target = jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 1.0]])
     >>> print(negative_cosine(prediction, target))

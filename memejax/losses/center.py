@@ -23,23 +23,23 @@ def update_center(
     `new c = m c + (1 - m) mean_{v, b} t`
 
     Args:
-      center_k: the centre, `[k]`, zeros at the start; computed in float32.
-      teacher_logits_vbk: `[v, b, k]` of any float dtype; computed in float32.
-      momentum: m in [0, 1], a scalar that may be traced.
-      where: bool `[b]`: the examples that count; if none does the centre stays.
-      axis_name: the mapped axis (pmap, shard_map, vmap) that splits the batch, or
-        None; the centre then is that of the global batch on every device.
+        center_k: the centre, `[k]`, zeros at the start; computed in float32.
+        teacher_logits_vbk: `[v, b, k]` of any float dtype; computed in float32.
+        momentum: m in [0, 1], a scalar that may be traced.
+        where: bool `[b]`: the examples that count; if none does the centre stays.
+        axis_name: the mapped axis (pmap, shard_map, vmap) that splits the batch, or
+            None; the centre then is that of the global batch on every device.
 
     Returns:
-      float32 `[k]`. No gradient flows through it.
+        float32 `[k]`. No gradient flows through it.
 
     Raises:
-      ValueError: if the shapes do not fit, or a momentum known before tracing is out
-        of its range.
+        ValueError: if the shapes do not fit, or a momentum known before tracing is out
+            of its range.
 
     References:
-      Caron et al., Emerging Properties in Self-Supervised Vision Transformers,
-      arXiv 2104.14294, eq. 4.
+        Caron et al., Emerging Properties in Self-Supervised Vision Transformers,
+        arXiv 2104.14294, eq. 4.
 
     >>> logits = jnp.array([[[2.0, 0.0], [4.0, 0.0]]])  # one view, two examples
     >>> print(update_center(jnp.array([1.0, 1.0]), logits, momentum=0.5))
@@ -58,14 +58,14 @@ def sum_teacher(
     sums of a batch's parts add up to those of the batch.
 
     Args:
-      teacher_logits_vbk: as in `update_center`.
-      where: bool `[b]`: the examples that count.
+        teacher_logits_vbk: as in `update_center`.
+        where: bool `[b]`: the examples that count.
 
     Returns:
-      `(total, count)`, float32 `[k]` and `[]`. No gradient flows through them.
+        `(total, count)`, float32 `[k]` and `[]`. No gradient flows through them.
 
     Raises:
-      ValueError: if the shapes do not fit.
+        ValueError: if the shapes do not fit.
 
     >>> total, count = sum_teacher(jnp.array([[[2.0, 0.0], [4.0, 0.0]]]))
     >>> print(total, count)
@@ -92,16 +92,16 @@ def update_center_by_sums(
     """`update_center` of a batch of which `sum_teacher` is known.
 
     Args:
-      center_k: as in `update_center`.
-      sums: of the batch, or of this device's part of it.
-      momentum: as in `update_center`.
-      axis_name: as in `update_center`.
+        center_k: as in `update_center`.
+        sums: of the batch, or of this device's part of it.
+        momentum: as in `update_center`.
+        axis_name: as in `update_center`.
 
     Returns:
-      float32 `[k]`.
+        float32 `[k]`.
 
     Raises:
-      ValueError: as `update_center`.
+        ValueError: as `update_center`.
 
     >>> sums = jnp.array([6.0, 0.0]), jnp.array(2.0)
     >>> print(update_center_by_sums(jnp.array([1.0, 1.0]), sums, momentum=0.5))

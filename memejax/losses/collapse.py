@@ -33,23 +33,23 @@ def collapse_panel(
         effective_rank = exp(-sum_k p_k log p_k)
 
     Args:
-      outputs: `[batch, dim]` of any float dtype; computed in float32.
-      where: bool `[batch]`: the examples that count; the others leave no trace.
-      axis_name: the mapped axis (pmap, vmap) that splits the batch, or None; every
-        device then gathers all outputs.
+        outputs: `[batch, dim]` of any float dtype; computed in float32.
+        where: bool `[batch]`: the examples that count; the others leave no trace.
+        axis_name: the mapped axis (pmap, vmap) that splits the batch, or None; every
+            device then gathers all outputs.
 
     Returns:
-      `{"std", "mean_cosine", "effective_rank"}`, float32 scalars. std is 0 when
-      collapsed and near 1 when the outputs point everywhere; mean_cosine is 1 and
-      near 0; effective_rank is 1 and at most min(n, d). All are NaN with fewer than
-      two examples.
+        `{"std", "mean_cosine", "effective_rank"}`, float32 scalars. std is 0 when
+        collapsed and near 1 when the outputs point everywhere; mean_cosine is 1 and
+        near 0; effective_rank is 1 and at most min(n, d). All are NaN with fewer than
+        two examples.
 
     Raises:
-      ValueError: if outputs is not `[batch, dim]` or where is not `[batch]`.
+        ValueError: if outputs is not `[batch, dim]` or where is not `[batch]`.
 
     References:
-      std: Chen and He, arXiv 2011.10566, section 4.1. effective_rank: Garrido et
-      al., RankMe, arXiv 2210.02885, eq. 1 (without its eps: 0 log 0 is 0 here).
+        std: Chen and He, arXiv 2011.10566, section 4.1. effective_rank: Garrido et
+        al., RankMe, arXiv 2210.02885, eq. 1 (without its eps: 0 log 0 is 0 here).
 
     >>> panel = collapse_panel(jnp.array([[2.0, 0.0], [0.0, 2.0]]))
     >>> print({name: round(float(value), 4) for name, value in panel.items()})
@@ -93,14 +93,14 @@ def is_collapsed(panel: Mapping[str, ArrayLike]) -> tuple[bool, str]:
     effective_rank < `MIN_EFFECTIVE_RANK`.
 
     Args:
-      panel: what `collapse_panel` returns, its values concrete.
+        panel: what `collapse_panel` returns, its values concrete.
 
     Returns:
-      `(True, reason)` with each measure that is past its threshold, in words, or
-      `(False, "")`. A measure that is NaN is past none.
+        `(True, reason)` with each measure that is past its threshold, in words, or
+        `(False, "")`. A measure that is NaN is past none.
 
     Raises:
-      ValueError: if a measure is missing.
+        ValueError: if a measure is missing.
 
     >>> print(*is_collapsed({"std": 0.02, "mean_cosine": 0.5, "effective_rank": 9.0}))
     True std 0.020 is below 0.1

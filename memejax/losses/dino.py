@@ -53,29 +53,29 @@ def dino(
     ln K is its value for uniform outputs: see `memejax.losses.dino_panel`.
 
     Args:
-      student_logits_vbk: `[V, batch, K]` of any float dtype, V >= 2, K >= 2; computed
-        in float32.
-      teacher_logits_ubk: `[U, batch, K]`, of the first U of the student's views,
-        1 <= U <= V (DINO: the 2 global ones); gets no gradient.
-      center_k: the centre, `[K]`, zeros at the start; gets no gradient.
-      student_temperature: tau_s, a scalar above 0.
-      teacher_temperature: tau_t, a scalar above 0 (may be traced, as all three).
-      center_momentum: m in [0, 1].
-      where: bool `[batch]`: the examples that count. The others' loss and gradient
-        are 0 and the centre does not see them; if none counts the centre stays.
-      axis_name: the mapped axis (pmap, shard_map, vmap) that splits the batch, or
-        None; the centre then is that of the global batch on every device.
+        student_logits_vbk: `[V, batch, K]` of any float dtype, V >= 2, K >= 2; computed
+            in float32.
+        teacher_logits_ubk: `[U, batch, K]`, of the first U of the student's views,
+            1 <= U <= V (DINO: the 2 global ones); gets no gradient.
+        center_k: the centre, `[K]`, zeros at the start; gets no gradient.
+        student_temperature: tau_s, a scalar above 0.
+        teacher_temperature: tau_t, a scalar above 0 (may be traced, as all three).
+        center_momentum: m in [0, 1].
+        where: bool `[batch]`: the examples that count. The others' loss and gradient
+            are 0 and the centre does not see them; if none counts the centre stays.
+        axis_name: the mapped axis (pmap, shard_map, vmap) that splits the batch, or
+            None; the centre then is that of the global batch on every device.
 
     Returns:
-      `(loss, new_center)`, float32 `[batch]` and `[K]`.
+        `(loss, new_center)`, float32 `[batch]` and `[K]`.
 
     Raises:
-      ValueError: if shapes do not fit, there is no pair of views, K < 2, or a scalar
-        known before tracing is out of its range.
+        ValueError: if shapes do not fit, there is no pair of views, K < 2, or a scalar
+            known before tracing is out of its range.
 
     References:
-      Caron et al., Emerging Properties in Self-Supervised Vision Transformers,
-      arXiv 2104.14294, eq. 1 to 4.
+        Caron et al., Emerging Properties in Self-Supervised Vision Transformers,
+        arXiv 2104.14294, eq. 1 to 4.
 
     >>> student, teacher = jnp.zeros((3, 1, 4)), jnp.ones((2, 1, 4))
     >>> loss, center = dino(student, teacher, center_k=jnp.zeros(4))
@@ -131,24 +131,24 @@ def dino_panel(
     the example (their mutual information): 0 when all outputs are equal.
 
     Args:
-      student_logits_vbk: as in `dino`.
-      teacher_logits_ubk: as in `dino`.
-      center_k: the centre that the loss used, `[K]`.
-      student_temperature: as in `dino`.
-      teacher_temperature: as in `dino`.
-      where: bool `[batch]`: the examples that count; the others leave no trace.
-      axis_name: the mapped axis that splits the batch, or None.
+        student_logits_vbk: as in `dino`.
+        teacher_logits_ubk: as in `dino`.
+        center_k: the centre that the loss used, `[K]`.
+        student_temperature: as in `dino`.
+        teacher_temperature: as in `dino`.
+        where: bool `[batch]`: the examples that count; the others leave no trace.
+        axis_name: the mapped axis that splits the batch, or None.
 
     Returns:
-      `{"cross_entropy", "teacher_entropy", "kl", "mean_entropy", "log_k"}`, float32
-      scalars in nats. With no example all but log_k are NaN; with one, mean_entropy
-      is (one example cannot show whether examples differ).
+        `{"cross_entropy", "teacher_entropy", "kl", "mean_entropy", "log_k"}`, float32
+        scalars in nats. With no example all but log_k are NaN; with one, mean_entropy
+        is (one example cannot show whether examples differ).
 
     Raises:
-      ValueError: as `dino`.
+        ValueError: as `dino`.
 
     References:
-      Caron et al., arXiv 2104.14294, section 5.3 (the decomposition).
+        Caron et al., arXiv 2104.14294, section 5.3 (the decomposition).
 
     >>> teacher = jnp.array([[[9.0, 0.0], [0.0, 9.0]]])  # one view, two examples
     >>> panel = dino_panel(
@@ -188,20 +188,20 @@ def sum_dino(
     The sums of a batch's parts add up to those of the batch.
 
     Args:
-      student_logits_vbk: as in `dino`.
-      teacher_logits_ubk: as in `dino`.
-      center_k: the centre that the loss used, `[K]`.
-      student_temperature: as in `dino`.
-      teacher_temperature: as in `dino`.
-      where: bool `[batch]`: the examples that count.
+        student_logits_vbk: as in `dino`.
+        teacher_logits_ubk: as in `dino`.
+        center_k: the centre that the loss used, `[K]`.
+        student_temperature: as in `dino`.
+        teacher_temperature: as in `dino`.
+        where: bool `[batch]`: the examples that count.
 
     Returns:
-      `{"loss", "entropy", "shares", "count"}`: over the examples that count, sums of
-      the losses, of the teacher's entropies and of its distributions (both means over
-      views), and their number; float32, `shares` `[K]`, the others scalars.
+        `{"loss", "entropy", "shares", "count"}`: over the examples that count, sums of
+        the losses, of the teacher's entropies and of its distributions (both means over
+        views), and their number; float32, `shares` `[K]`, the others scalars.
 
     Raises:
-      ValueError: as `dino`.
+        ValueError: as `dino`.
     """
     temperatures = student_temperature, teacher_temperature
     student, teacher, center, mask = prepare_logits(
@@ -232,11 +232,11 @@ def dino_panel_by_sums(
     """`dino_panel` of a batch of which `sum_dino` is known, five scalars.
 
     Args:
-      sums: of the batch, or of this device's part of it.
-      axis_name: as in `dino_panel`.
+        sums: of the batch, or of this device's part of it.
+        axis_name: as in `dino_panel`.
 
     Returns:
-      As `dino_panel`.
+        As `dino_panel`.
 
     >>> sums = sum_dino(
     ...     jnp.zeros((2, 3, 4)),
@@ -278,14 +278,14 @@ def is_dino_collapsed(panel: Mapping[str, ArrayLike]) -> tuple[bool, str]:
     handful of examples that rightly share a prototype "one prototype" says too much.
 
     Args:
-      panel: what `dino_panel` returns, its values concrete.
+        panel: what `dino_panel` returns, its values concrete.
 
     Returns:
-      `(True, reason)`, where the reason begins with "one prototype", "uniform" or
-      "constant", or `(False, "")`. A measure that is NaN shows nothing.
+        `(True, reason)`, where the reason begins with "one prototype", "uniform" or
+        "constant", or `(False, "")`. A measure that is NaN shows nothing.
 
     Raises:
-      ValueError: if a measure is missing.
+        ValueError: if a measure is missing.
 
     >>> panel = {"teacher_entropy": 8.317, "mean_entropy": 8.317, "log_k": 8.318}
     >>> print(*is_dino_collapsed(panel))

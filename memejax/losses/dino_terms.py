@@ -25,7 +25,7 @@ def prepare_logits(
     """Student, teacher and centre in float32, 0 where masked, and the mask.
 
     Raises:
-      ValueError: as `memejax.losses.dino`.
+        ValueError: as `memejax.losses.dino`.
     """
     for name, value in zip(("student", "teacher"), temperatures, strict=True):
         check_scalar(

@@ -16,11 +16,11 @@ def as_mask(where: ArrayLike | None, shape: tuple[int, ...]) -> jax.Array:
     """The mask as a bool array, all True for None.
 
     Args:
-      where: a mask of any dtype, or None.
-      shape: expected of it.
+        where: a mask of any dtype, or None.
+        shape: expected of it.
 
     Raises:
-      ValueError: if where has another shape.
+        ValueError: if where has another shape.
     """
     mask = jnp.ones(shape, bool) if where is None else jnp.asarray(where, bool)
     if mask.shape != shape:
@@ -43,14 +43,14 @@ def check_scalar(
     """Check a hyperparameter that may be traced.
 
     Args:
-      name: for the error.
-      value: a number, or a scalar array; its range is checked only if it is known
-        before the program runs.
-      expected: the range, for the error.
-      holds: whether a number is in the range.
+        name: for the error.
+        value: a number, or a scalar array; its range is checked only if it is known
+            before the program runs.
+        expected: the range, for the error.
+        holds: whether a number is in the range.
 
     Raises:
-      ValueError: if value is no scalar or out of its range.
+        ValueError: if value is no scalar or out of its range.
     """
     if jnp.shape(value) != ():
         raise ValueError(f"got {name} of shape {jnp.shape(value)}, expected a scalar")

@@ -20,18 +20,18 @@ def binary_cross_entropy(
     `binary_cross_entropy_with_logits(pos_weight=w)`, unreduced.
 
     Args:
-      logits: `[batch]` of any float dtype; computed in float32.
-      labels: int or bool `[batch]`, 0 or 1. Unknown (-1) must be masked by where:
-        the loss of any other label is NaN, so that a forgotten mask stops a run.
-      positive_weight: multiplies the loss of the label 1; negatives over positives
-        balances the two.
-      where: bool `[batch]`; a masked example's loss and gradient are 0.
+        logits: `[batch]` of any float dtype; computed in float32.
+        labels: int or bool `[batch]`, 0 or 1. Unknown (-1) must be masked by where:
+            the loss of any other label is NaN, so that a forgotten mask stops a run.
+        positive_weight: multiplies the loss of the label 1; negatives over positives
+            balances the two.
+        where: bool `[batch]`; a masked example's loss and gradient are 0.
 
     Returns:
-      float32 `[batch]`, at least 0.
+        float32 `[batch]`, at least 0.
 
     Raises:
-      ValueError: if the shapes differ or the labels are not integers.
+        ValueError: if the shapes differ or the labels are not integers.
 
     >>> print(binary_cross_entropy(jnp.zeros(2), jnp.array([0, 1]), positive_weight=2))
     [0.6931472 1.3862944]
@@ -57,20 +57,20 @@ def sigmoid_focal(
     `binary_cross_entropy`.
 
     Args:
-      logits: `[batch]` of any float dtype; computed in float32.
-      labels: int or bool `[batch]`, 0 or 1; -1 as in `binary_cross_entropy`.
-      gamma: how far easy examples are faded out, at least 0.
-      positive_weight: multiplies the loss of the label 1.
-      where: bool `[batch]`; a masked example's loss and gradient are 0.
+        logits: `[batch]` of any float dtype; computed in float32.
+        labels: int or bool `[batch]`, 0 or 1; -1 as in `binary_cross_entropy`.
+        gamma: how far easy examples are faded out, at least 0.
+        positive_weight: multiplies the loss of the label 1.
+        where: bool `[batch]`; a masked example's loss and gradient are 0.
 
     Returns:
-      float32 `[batch]`, at least 0.
+        float32 `[batch]`, at least 0.
 
     Raises:
-      ValueError: if the shapes differ, the labels are not integers or gamma < 0.
+        ValueError: if the shapes differ, the labels are not integers or gamma < 0.
 
     References:
-      Lin et al., Focal Loss for Dense Object Detection, arXiv 1708.02002, eq. 5.
+        Lin et al., Focal Loss for Dense Object Detection, arXiv 1708.02002, eq. 5.
 
     >>> print(sigmoid_focal(jnp.zeros(2), jnp.array([0, 1]), gamma=1.0))
     [0.3465736 0.3465736]
@@ -94,15 +94,15 @@ def weighted_mean(
     no trace, whatever it is (NaN too), nor does its gradient.
 
     Args:
-      values: `[batch]` of any float dtype; computed in float32.
-      weight: `[batch]`, at least 0; 0 masks.
-      axis_name: the mapped axis (pmap, vmap) that splits the batch, or None.
+        values: `[batch]` of any float dtype; computed in float32.
+        weight: `[batch]`, at least 0; 0 masks.
+        axis_name: the mapped axis (pmap, vmap) that splits the batch, or None.
 
     Returns:
-      A float32 scalar.
+        A float32 scalar.
 
     Raises:
-      ValueError: if the shapes differ.
+        ValueError: if the shapes differ.
 
     >>> print(weighted_mean(jnp.array([1.0, 2.0, 9.0]), jnp.array([1.0, 3.0, 0.0])))
     1.75

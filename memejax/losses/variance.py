@@ -24,19 +24,19 @@ def standardize(
     BatchNorm without its affine part.
 
     Args:
-      outputs: `[batch, dim]` of any float dtype; computed in float32.
-      where: bool `[batch]`: the examples that count. The others come back as 0.
-      axis_name: the mapped axis (pmap, vmap) that splits the batch, or None.
-      eps: added to the variance.
+        outputs: `[batch, dim]` of any float dtype; computed in float32.
+        where: bool `[batch]`: the examples that count. The others come back as 0.
+        axis_name: the mapped axis (pmap, vmap) that splits the batch, or None.
+        eps: added to the variance.
 
     Returns:
-      float32 `[batch, dim]`.
+        float32 `[batch, dim]`.
 
     Raises:
-      ValueError: if outputs is not `[batch, dim]` or where is not `[batch]`.
+        ValueError: if outputs is not `[batch, dim]` or where is not `[batch]`.
 
     References:
-      Ioffe and Szegedy, Batch Normalization, arXiv 1502.03167, algorithm 1.
+        Ioffe and Szegedy, Batch Normalization, arXiv 1502.03167, algorithm 1.
 
     >>> print(standardize(jnp.array([[1.0, 5.0], [3.0, 5.0]]), eps=0.0001).round(2))
     [[-1.  0.]
@@ -70,20 +70,20 @@ def variance_covariance(
     and the mean over devices (`pmean`) of the gradients is the global gradient.
 
     Args:
-      outputs: `[batch, dim]` of any float dtype; computed in float32.
-      where: bool `[batch]`: the examples that count.
-      axis_name: the mapped axis (pmap, vmap) that splits the batch, or None.
-      target: the standard deviation below which a dimension is penalised.
-      eps: added to the variance under the root.
+        outputs: `[batch, dim]` of any float dtype; computed in float32.
+        where: bool `[batch]`: the examples that count.
+        axis_name: the mapped axis (pmap, vmap) that splits the batch, or None.
+        target: the standard deviation below which a dimension is penalised.
+        eps: added to the variance under the root.
 
     Returns:
-      `(variance, covariance)`, float32 scalars, both at least 0.
+        `(variance, covariance)`, float32 scalars, both at least 0.
 
     Raises:
-      ValueError: if outputs is not `[batch, dim]` or where is not `[batch]`.
+        ValueError: if outputs is not `[batch, dim]` or where is not `[batch]`.
 
     References:
-      Bardes, Ponce and LeCun, VICReg, arXiv 2105.04906, eq. 1 to 4.
+        Bardes, Ponce and LeCun, VICReg, arXiv 2105.04906, eq. 1 to 4.
 
     >>> outputs = jnp.array([[1.0, 1.0], [-1.0, -1.0]])  # C is 2 everywhere
     >>> variance, covariance = variance_covariance(outputs)

@@ -44,24 +44,24 @@ def knn(
     the classes. Of training embeddings at the same distance the first is nearer.
 
     Args:
-      train: embeddings `[n, d]`, of any scale; a zero one has cosine 0 to all.
-      labels: ints `[n]` in [0, classes).
-      test: embeddings `[m, d]`.
-      classes: how many classes there are.
-      k: neighbours that vote, from 1 to n.
-      temperature: T, positive; the smaller, the more the nearest ones count.
-      chunk: test embeddings compared at once, which takes `4 chunk n` bytes.
+        train: embeddings `[n, d]`, of any scale; a zero one has cosine 0 to all.
+        labels: ints `[n]` in [0, classes).
+        test: embeddings `[m, d]`.
+        classes: how many classes there are.
+        k: neighbours that vote, from 1 to n.
+        temperature: T, positive; the smaller, the more the nearest ones count.
+        chunk: test embeddings compared at once, which takes `4 chunk n` bytes.
 
     Returns:
-      float32 `[m, classes]`, at least 0; rows sum to 1.
+        float32 `[m, classes]`, at least 0; rows sum to 1.
 
     Raises:
-      ValueError: if shapes, labels, k, the temperature or the chunk do not fit, or
-        an embedding is not finite.
+        ValueError: if shapes, labels, k, the temperature or the chunk do not fit, or
+            an embedding is not finite.
 
     References:
-      Wu et al., arXiv 1805.01978, section 3.4; Caron et al. (DINO), arXiv
-      2104.14294, section 4.1, which finds k = 20 the best most of the time.
+        Wu et al., arXiv 1805.01978, section 3.4; Caron et al. (DINO), arXiv
+        2104.14294, section 4.1, which finds k = 20 the best most of the time.
 
     >>> print(knn([[2, 0], [0, 3]], [0, 1], test=[[9, 0]], classes=2, k=1))
     [[1. 0.]]
@@ -112,17 +112,17 @@ def linear_probe(
     it is cheaper and repeatable, and its figures are not DINO's.
 
     Args:
-      train: embeddings `[n, d]`.
-      labels: ints `[n]` in [0, classes), at least two of them different.
-      test: embeddings `[m, d]`.
-      classes: how many classes there are.
-      seed: of what is held out.
+        train: embeddings `[n, d]`.
+        labels: ints `[n]` in [0, classes), at least two of them different.
+        test: embeddings `[m, d]`.
+        classes: how many classes there are.
+        seed: of what is held out.
 
     Returns:
-      Probabilities float64 `[m, classes]`; 0 for classes that `labels` lacks.
+        Probabilities float64 `[m, classes]`; 0 for classes that `labels` lacks.
 
     Raises:
-      ValueError: if shapes or labels do not fit, or an embedding is not finite.
+        ValueError: if shapes or labels do not fit, or an embedding is not finite.
     """
     bank, labels, queries = _check(train, labels, test=test, classes=classes)
     present = np.unique(labels)
@@ -149,14 +149,14 @@ def accuracy(scores: ArrayLike, labels: ArrayLike) -> float:
     """The share of examples whose highest score is their label's.
 
     Args:
-      scores: `[n, classes]`; of equal scores the lower class counts.
-      labels: ints `[n]` in [0, classes).
+        scores: `[n, classes]`; of equal scores the lower class counts.
+        labels: ints `[n]` in [0, classes).
 
     Returns:
-      A number in [0, 1].
+        A number in [0, 1].
 
     Raises:
-      ValueError: if the shapes or labels do not fit or there are no examples.
+        ValueError: if the shapes or labels do not fit or there are no examples.
 
     >>> accuracy([[0.9, 0.1], [0.2, 0.8]], [0, 0])
     0.5
@@ -174,14 +174,14 @@ def report(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """What class scores are worth: accuracy, and AUROC where there are two classes.
 
     Args:
-      scores: `[n, classes]`; with two classes the second column ranks the examples.
-      labels: ints `[n]` in [0, classes).
+        scores: `[n, classes]`; with two classes the second column ranks the examples.
+        labels: ints `[n]` in [0, classes).
 
     Returns:
-      `accuracy`, and `auroc` with two classes (NaN if `labels` holds only one).
+        `accuracy`, and `auroc` with two classes (NaN if `labels` holds only one).
 
     Raises:
-      ValueError: as `accuracy`.
+        ValueError: as `accuracy`.
     """
     figures = {"accuracy": accuracy(scores, labels)}
     scores = np.asarray(scores, float)
@@ -201,21 +201,21 @@ def embedding_map(
     their sizes mean nothing.
 
     Args:
-      embeddings: `[n, d]`, n at least 4.
-      seed: of which embeddings are drawn.
-      limit: at most this many are mapped (at least 4); a random draw where there
-        are more.
+        embeddings: `[n, d]`, n at least 4.
+        seed: of which embeddings are drawn.
+        limit: at most this many are mapped (at least 4); a random draw where there
+            are more.
 
     Returns:
-      `(points, index)`: float32 `[m, 2]`, and int64 `[m]`, ascending: which
-      embeddings they are.
+        `(points, index)`: float32 `[m, 2]`, and int64 `[m]`, ascending: which
+        embeddings they are.
 
     Raises:
-      ValueError: if the shape or the limit does not fit, or an embedding is not
-        finite.
+        ValueError: if the shape or the limit does not fit, or an embedding is not
+            finite.
 
     References:
-      van der Maaten and Hinton, JMLR 9 (2008).
+        van der Maaten and Hinton, JMLR 9 (2008).
     """
     embeddings = _finite(embeddings, "embeddings")
     if min(len(embeddings), limit) < 4:

@@ -32,12 +32,12 @@ def by_index(scores: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     """Collected scores, each example once, in the order of the source.
 
     Args:
-      scores: arrays `[n, ...]`, among them `index` and `weight`; rows of weight 0
-        are padding.
+        scores: arrays `[n, ...]`, among them `index` and `weight`; rows of weight 0
+            are padding.
 
     Returns:
-      The same names without the padding, sorted by index. Of an index that came
-      twice (a last batch filled up from the start) the first row stays.
+        The same names without the padding, sorted by index. Of an index that came
+        twice (a last batch filled up from the start) the first row stays.
     """
     arrays = {name: np.asarray(value) for name, value in scores.items()}
     real = np.flatnonzero(arrays["weight"] > 0)
@@ -54,15 +54,15 @@ def auroc(
     weight.
 
     Args:
-      scores: `[n]`, any real numbers, infinite ones too.
-      labels: `[n]`, 0 or 1.
-      weights: `[n]`, at least 0 (all 1 when None).
+        scores: `[n]`, any real numbers, infinite ones too.
+        labels: `[n]`, 0 or 1.
+        weights: `[n]`, at least 0 (all 1 when None).
 
     Returns:
-      A number in [0, 1]; NaN where only one class has weight.
+        A number in [0, 1]; NaN where only one class has weight.
 
     Raises:
-      ValueError: if a score is NaN, a label is not 0 or 1, or the shapes differ.
+        ValueError: if a score is NaN, a label is not 0 or 1, or the shapes differ.
     """
     scores, labels = _check(scores, labels)
     weights = np.ones(len(scores)) if weights is None else np.asarray(weights, float)
@@ -84,15 +84,15 @@ def best_threshold(proba: ArrayLike, labels: ArrayLike) -> float:
     equally accurate ones the nearest to 0.5 wins, then the lower.
 
     Args:
-      proba: probabilities of the label 1, `[n]`, n at least 1.
-      labels: `[n]`, 0 or 1.
+        proba: probabilities of the label 1, `[n]`, n at least 1.
+        labels: `[n]`, 0 or 1.
 
     Returns:
-      The threshold: positive is `proba > threshold`.
+        The threshold: positive is `proba > threshold`.
 
     Raises:
-      ValueError: if a probability is outside [0, 1] or NaN, a label is not 0 or 1,
-        the shapes differ, or there are no examples.
+        ValueError: if a probability is outside [0, 1] or NaN, a label is not 0 or 1,
+            the shapes differ, or there are no examples.
     """
     proba, labels = _check(proba, labels, probability=True)
     if not len(proba):
@@ -127,21 +127,21 @@ def binary_report(
     with one class are left out.
 
     Args:
-      proba: probabilities of the label 1, `[n]`, n at least 1.
-      labels: `[n]`, 0 or 1.
-      threshold: chosen elsewhere; f1, precision, recall and confusion are at it.
-      bootstrap: number of resamples; 0 leaves the interval NaN.
-      seed: of the resamples.
+        proba: probabilities of the label 1, `[n]`, n at least 1.
+        labels: `[n]`, 0 or 1.
+        threshold: chosen elsewhere; f1, precision, recall and confusion are at it.
+        bootstrap: number of resamples; 0 leaves the interval NaN.
+        seed: of the resamples.
 
     Returns:
-      n, positives, auroc, auroc_low, auroc_high, average_precision, accuracy (at
-      0.5), threshold, threshold_accuracy, f1, precision, recall and confusion
-      (`{"tn", "fp", "fn", "tp"}`), as floats and ints. AUROC, its interval and
-      average precision are NaN with one class only; f1, precision and recall are 0
-      where they divide by 0.
+        n, positives, auroc, auroc_low, auroc_high, average_precision, accuracy (at
+        0.5), threshold, threshold_accuracy, f1, precision, recall and confusion
+        (`{"tn", "fp", "fn", "tp"}`), as floats and ints. AUROC, its interval and
+        average precision are NaN with one class only; f1, precision and recall are 0
+        where they divide by 0.
 
     Raises:
-      ValueError: as `best_threshold`.
+        ValueError: as `best_threshold`.
     """
     proba, labels = _check(proba, labels, probability=True)
     if not len(proba):
@@ -176,13 +176,13 @@ def constant_report(labels: ArrayLike) -> dict[str, Any]:
     Its AUROC is 0.5 and its accuracy the majority's share: what a model must beat.
 
     Args:
-      labels: `[n]`, 0 or 1, n at least 1.
+        labels: `[n]`, 0 or 1, n at least 1.
 
     Returns:
-      The entries of `binary_report`, the interval of the AUROC being (0.5, 0.5).
+        The entries of `binary_report`, the interval of the AUROC being (0.5, 0.5).
 
     Raises:
-      ValueError: if a label is not 0 or 1 or there are no examples.
+        ValueError: if a label is not 0 or 1 or there are no examples.
     """
     _, labels = _check(np.zeros(np.shape(labels)), labels)
     share = labels.mean() if len(labels) else 0.0
@@ -200,10 +200,10 @@ def reports_by_arm(
     """Every arm's figures on one split, and the constant predictor's row.
 
     Args:
-      proba: arm -> P(hateful) [n].
-      labels: int [n], 0 or 1.
-      thresholds: arm -> threshold chosen on the dev split.
-      seed: of the bootstrap.
+        proba: arm -> P(hateful) [n].
+        labels: int [n], 0 or 1.
+        thresholds: arm -> threshold chosen on the dev split.
+        seed: of the bootstrap.
     """
     rows = {
         arm: binary_report(values, labels, threshold=thresholds[arm], seed=seed)
@@ -229,12 +229,12 @@ def write_predictions(
     The label is the predicted one, the argmax: 1 where proba > 0.5.
 
     Args:
-      path: the file; its folder must exist.
-      ids: one an example, written as `str` gives them.
-      proba: probabilities of the label 1, `[n]`; read back bit for bit.
+        path: the file; its folder must exist.
+        ids: one an example, written as `str` gives them.
+        proba: probabilities of the label 1, `[n]`; read back bit for bit.
 
     Raises:
-      ValueError: if a probability is outside [0, 1] or NaN, or lengths differ.
+        ValueError: if a probability is outside [0, 1] or NaN, or lengths differ.
     """
     proba = np.asarray(proba, float)
     proba, predicted = _check(proba, proba > 0.5, probability=True)
@@ -255,10 +255,10 @@ def read_predictions(
     """Reads what `write_predictions` wrote.
 
     Returns:
-      `(ids, proba, labels)`: n strings, float64 `[n]`, int64 `[n]` (predicted).
+        `(ids, proba, labels)`: n strings, float64 `[n]`, int64 `[n]` (predicted).
 
     Raises:
-      ValueError: if the columns are not `id,proba,label`.
+        ValueError: if the columns are not `id,proba,label`.
     """
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.reader(file)

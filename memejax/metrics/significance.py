@@ -29,22 +29,22 @@ def paired_comparison(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> dict[str,
     2^(1 - n): fewer than 6 pairs never reach 0.05.
 
     Args:
-      a: one figure a seed, `[n]`, n at least 2.
-      b: the other method's, the same seeds in the same order.
-      seed: of the bootstrap and of sampled flips.
+        a: one figure a seed, `[n]`, n at least 2.
+        b: the other method's, the same seeds in the same order.
+        seed: of the bootstrap and of sampled flips.
 
     Returns:
-      n, mean_difference, sd (n - 1), low and high (BCa bootstrap, 9999 resamples),
-      t_low and t_high (Student's t, the safer one under 10 pairs), t90_low and
-      t90_high (its 90 % interval, which `equivalent` reads), p_value, wins (a is
-      larger), losses and ties, as floats and ints.
+        n, mean_difference, sd (n - 1), low and high (BCa bootstrap, 9999 resamples),
+        t_low and t_high (Student's t, the safer one under 10 pairs), t90_low and
+        t90_high (its 90 % interval, which `equivalent` reads), p_value, wins (a is
+        larger), losses and ties, as floats and ints.
 
     Raises:
-      ValueError: if the shapes differ, n < 2 or a figure is not finite.
+        ValueError: if the shapes differ, n < 2 or a figure is not finite.
 
     References:
-      Efron, Better Bootstrap Confidence Intervals, JASA 82 (1987). Paired seeds with
-      both: arXiv 2511.19794.
+        Efron, Better Bootstrap Confidence Intervals, JASA 82 (1987). Paired seeds with
+        both: arXiv 2511.19794.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
@@ -92,17 +92,17 @@ def holm(p_values: ArrayLike) -> np.ndarray:
         holm([0.01, 0.04, 0.03])  # [0.03, 0.06, 0.06]
 
     Args:
-      p_values: `[k]`, in [0, 1], in any order.
+        p_values: `[k]`, in [0, 1], in any order.
 
     Returns:
-      Adjusted p values, float64 `[k]`, each in the place of its own.
+        Adjusted p values, float64 `[k]`, each in the place of its own.
 
     Raises:
-      ValueError: if a value is outside [0, 1] or NaN, or the shape is not `[k]`.
+        ValueError: if a value is outside [0, 1] or NaN, or the shape is not `[k]`.
 
     References:
-      Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian
-      Journal of Statistics 6 (1979).
+        Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian
+        Journal of Statistics 6 (1979).
     """
     p = np.asarray(p_values, np.float64)
     if p.ndim != 1:
@@ -121,20 +121,20 @@ def equivalent(comparison: Mapping[str, Any], *, band: float) -> bool:
     `-band <= t90_low and t90_high <= band`.
 
     Args:
-      comparison: what `paired_comparison` returns.
-      band: the largest difference that does not matter, in the unit of the figures;
-        above 0. Chosen before the results are seen.
+        comparison: what `paired_comparison` returns.
+        band: the largest difference that does not matter, in the unit of the figures;
+            above 0. Chosen before the results are seen.
 
     Returns:
-      True where the 90 % t interval of the difference lies inside the band. False
-      says nothing: the methods may differ, or the seeds be too few to tell.
+        True where the 90 % t interval of the difference lies inside the band. False
+        says nothing: the methods may differ, or the seeds be too few to tell.
 
     Raises:
-      ValueError: if the band is not a positive number.
+        ValueError: if the band is not a positive number.
 
     References:
-      Schuirmann, A Comparison of the Two One-Sided Tests Procedure and the Power
-      Approach, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987).
+        Schuirmann, A Comparison of the Two One-Sided Tests Procedure and the Power
+        Approach, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987).
     """
     if not 0 < band < math.inf:
         raise ValueError(f"got a band of {band}, expected a positive number")
@@ -156,18 +156,18 @@ def verdict(
     then called better or worse, and `in_words` says that it is small.
 
     Args:
-      comparison: what `paired_comparison(method, reference)` returns.
-      p_adjusted: its p value after `holm`.
-      band: as in `equivalent`.
-      better: "lower" (errors) or "higher" (accuracies).
-      alpha: in (0, 1).
+        comparison: what `paired_comparison(method, reference)` returns.
+        p_adjusted: its p value after `holm`.
+        band: as in `equivalent`.
+        better: "lower" (errors) or "higher" (accuracies).
+        alpha: in (0, 1).
 
     Returns:
-      What the method is, compared with the reference.
+        What the method is, compared with the reference.
 
     Raises:
-      ValueError: if `p_adjusted` is below the comparison's own p value or above 1, or
-        `band`, `better` or `alpha` is none of the above.
+        ValueError: if `p_adjusted` is below the comparison's own p value or above 1, or
+            `band`, `better` or `alpha` is none of the above.
     """
     if better not in ("lower", "higher"):
         raise ValueError(f"got better={better!r}, expected 'lower' or 'higher'")
@@ -199,20 +199,20 @@ def in_words(
     """The verdict and what it rests on, as a person says it.
 
     Args:
-      comparison: what `paired_comparison(method, reference)` returns, of fractions.
-      p_adjusted: as in `verdict`.
-      band: as in `verdict`, a fraction too.
-      better: as in `verdict`.
-      alpha: as in `verdict`.
-      reference: the name of the other method.
-      what: the name of the figure.
+        comparison: what `paired_comparison(method, reference)` returns, of fractions.
+        p_adjusted: as in `verdict`.
+        band: as in `verdict`, a fraction too.
+        better: as in `verdict`.
+        alpha: as in `verdict`.
+        reference: the name of the other method.
+        what: the name of the figure.
 
     Returns:
-      Words in percentage points, with the 95 % BCa interval (for "equivalent" the
-      90 % t interval, on which that verdict rests), the wins and the p values.
+        Words in percentage points, with the 95 % BCa interval (for "equivalent" the
+        90 % t interval, on which that verdict rests), the wins and the p values.
 
     Raises:
-      ValueError: as `verdict`.
+        ValueError: as `verdict`.
     """
     came = verdict(
         comparison, p_adjusted=p_adjusted, band=band, better=better, alpha=alpha

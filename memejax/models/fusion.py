@@ -37,19 +37,19 @@ def pool_tokens(
     """One vector a caption: its first token, or the mean over its tokens.
 
     Args:
-      tokens_btd: `[b, t, d]`, a text encoder's outputs.
-      attention_mask_bt: `[b, t]`, 1 for a token and 0 for padding; "mean" reads it.
-      pooling: "cls" or "mean".
+        tokens_btd: `[b, t, d]`, a text encoder's outputs.
+        attention_mask_bt: `[b, t]`, 1 for a token and 0 for padding; "mean" reads it.
+        pooling: "cls" or "mean".
 
     Returns:
-      `[b, d]`; zeros for "mean" over no token.
+        `[b, d]`; zeros for "mean" over no token.
 
     Raises:
-      ValueError: for another pooling, or "mean" where the encoder gives other than a
-        token for each of the mask's.
+        ValueError: for another pooling, or "mean" where the encoder gives other than a
+            token for each of the mask's.
 
     References:
-      Reimers and Gurevych 2019, arXiv:1908.10084, section 3 (mean over tokens).
+        Reimers and Gurevych 2019, arXiv:1908.10084, section 3 (mean over tokens).
     """
     if pooling not in POOLINGS:
         raise ValueError(f"text_pooling must be one of {POOLINGS}, got {pooling!r}")
@@ -70,22 +70,22 @@ class Arm(nn.Module):
     """One image encoder, one text encoder, and what joins them.
 
     Attributes:
-      image_encoder: `(images_bhwc, train=) -> [b, d]`.
-      text_encoder: `(input_ids, attention_mask, train=) -> tokens_btd`.
-      modalities: "both", or the one of "image" and "text" that a control keeps.
-      text_pooling: "cls" or "mean", of the text encoder's outputs.
-      fusion: "concat", "sum" or "product" of the two embeddings.
-      image_width: width between the image encoder and its adder; 0 leaves that layer
-        out.
-      embed: width of the embeddings u and v.
-      fused: width of the fused features f.
-      out: width of the output z.
-      normalize: LayerNorm on u and on v, so that neither modality starts louder.
-      predictor: hidden width of a predictor on z; 0 has none.
-      dropout: before the classifier.
+        image_encoder: `(images_bhwc, train=) -> [b, d]`.
+        text_encoder: `(input_ids, attention_mask, train=) -> tokens_btd`.
+        modalities: "both", or the one of "image" and "text" that a control keeps.
+        text_pooling: "cls" or "mean", of the text encoder's outputs.
+        fusion: "concat", "sum" or "product" of the two embeddings.
+        image_width: width between the image encoder and its adder; 0 leaves that layer
+            out.
+        embed: width of the embeddings u and v.
+        fused: width of the fused features f.
+        out: width of the output z.
+        normalize: LayerNorm on u and on v, so that neither modality starts louder.
+        predictor: hidden width of a predictor on z; 0 has none.
+        dropout: before the classifier.
 
     References:
-      Exploring emerging properties in multimodal neural networks, figure 2.
+        Exploring emerging properties in multimodal neural networks, figure 2.
     """
 
     image_encoder: nn.Module
@@ -174,8 +174,8 @@ class Arms(nn.Module):
     """Several arms under their names, each on its own view of the batch.
 
     Attributes:
-      arms: name -> arm. Arms that hold the same text encoder share its parameters,
-        which then lie under the first of them.
+        arms: name -> arm. Arms that hold the same text encoder share its parameters,
+            which then lie under the first of them.
     """
 
     arms: Mapping[str, Arm]

@@ -17,7 +17,7 @@ class Predictor(nn.Module):
     """Linear, ReLU, Linear back to the input's width: SimSiam's predictor.
 
     References:
-      Chen and He, Exploring simple Siamese representation learning, 2011.10566, 3.
+        Chen and He, Exploring simple Siamese representation learning, 2011.10566, 3.
     """
 
     hidden: int = 256
@@ -48,18 +48,18 @@ class DinoHead(nn.Module):
     (times a gain a prototype, learnt unless `norm_last_layer`).
 
     Attributes:
-      out: k, the number of prototypes, at least 2.
-      hidden: width of the hidden layers.
-      bottleneck: width that the prototypes lie in.
-      layers: linear layers before the norm, at least 1.
-      batch_norm: BatchNorm after each hidden layer. Not in the published ViT recipe;
-        with few examples and updates it is what keeps the outputs apart.
-      norm_last_layer: keep every gain at 1 (steadier, published for ViT-B).
-      axis_name: mapped axis over which the batch is split, for BatchNorm.
+        out: k, the number of prototypes, at least 2.
+        hidden: width of the hidden layers.
+        bottleneck: width that the prototypes lie in.
+        layers: linear layers before the norm, at least 1.
+        batch_norm: BatchNorm after each hidden layer. Not in the published ViT recipe;
+            with few examples and updates it is what keeps the outputs apart.
+        norm_last_layer: keep every gain at 1 (steadier, published for ViT-B).
+        axis_name: mapped axis over which the batch is split, for BatchNorm.
 
     References:
-      Caron et al., Emerging properties in self-supervised vision transformers,
-      2104.14294, appendix C.
+        Caron et al., Emerging properties in self-supervised vision transformers,
+        2104.14294, appendix C.
     """
 
     out: int

@@ -24,12 +24,12 @@ class ImageArm(nn.Module):
     """z = W encoder(image): what CASS compares.
 
     Attributes:
-      image_encoder: `(images_bhwc, train=) -> [b, d]`.
-      out: width of z; 1000 takes an ImageNet classifier.
-      predictor: hidden width of a predictor on z; 0 has none.
+        image_encoder: `(images_bhwc, train=) -> [b, d]`.
+        out: width of z; 1000 takes an ImageNet classifier.
+        predictor: hidden width of a predictor on z; 0 has none.
 
     References:
-      Singh et al., Cross-architectural self-supervision, 2206.04170.
+        Singh et al., Cross-architectural self-supervision, 2206.04170.
     """
 
     image_encoder: nn.Module
@@ -56,8 +56,8 @@ class DinoArm(nn.Module):
     """An encoder and DINO's head, over crops of several sizes.
 
     Attributes:
-      image_encoder: `(images_bhwc, train=) -> [b, d]`, of any size of image.
-      head: `(features [b, d], train=) -> logits [b, k]`.
+        image_encoder: `(images_bhwc, train=) -> [b, d]`, of any size of image.
+        head: `(features [b, d], train=) -> logits [b, k]`.
     """
 
     image_encoder: nn.Module
@@ -71,9 +71,9 @@ class DinoArm(nn.Module):
         """Crops -> logits [v, b, k]: the encoder once a size, the head once.
 
         Args:
-          inputs: `crops`, arrays [v, b, h, w, c] of one size each. Without it (when
-            the parameters are made) `image` stands for a single crop.
-          train: as the encoder takes it.
+            inputs: `crops`, arrays [v, b, h, w, c] of one size each. Without it (when
+                the parameters are made) `image` stands for a single crop.
+            train: as the encoder takes it.
         """
         crops = inputs["crops"] if "crops" in inputs else (inputs["image"][None],)
         b = crops[0].shape[1]

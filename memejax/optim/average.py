@@ -22,19 +22,19 @@ def ema(old: Tree, new: Tree, *, momentum: ArrayLike) -> Tree:
     (counts, keys) are `new`'s.
 
     Args:
-      old: the average so far; any float leaves.
-      new: a tree of the same structure and shapes.
-      momentum: [], in [0, 1]; may be traced.
+        old: the average so far; any float leaves.
+        new: a tree of the same structure and shapes.
+        momentum: [], in [0, 1]; may be traced.
 
     Returns:
-      A tree as `old`.
+        A tree as `old`.
 
     Raises:
-      ValueError: for a known momentum outside [0, 1], or trees that differ in
-        structure or shapes.
+        ValueError: for a known momentum outside [0, 1], or trees that differ in
+            structure or shapes.
 
     References:
-      Tarvainen and Valpola, Mean teachers, 1703.01780, equation 2.
+        Tarvainen and Valpola, Mean teachers, 1703.01780, equation 2.
 
     >>> print(ema({"w": jnp.array([1.0])}, {"w": jnp.array([3.0])}, momentum=0.75)["w"])
     [1.5]
@@ -55,20 +55,20 @@ def swa(old: Tree, new: Tree, *, count: ArrayLike) -> Tree:
     in `ema`. BatchNorm statistics of the averaged weights are the caller's to renew.
 
     Args:
-      old: the mean of `count` trees; anything finite when count is 0.
-      new: the next tree, of the same structure and shapes.
-      count: [], how many trees `old` is the mean of, 0 or more; may be traced.
+        old: the mean of `count` trees; anything finite when count is 0.
+        new: the next tree, of the same structure and shapes.
+        count: [], how many trees `old` is the mean of, 0 or more; may be traced.
 
     Returns:
-      A tree as `old`.
+        A tree as `old`.
 
     Raises:
-      ValueError: for a known count below 0, or trees that differ in structure or
-        shapes.
+        ValueError: for a known count below 0, or trees that differ in structure or
+            shapes.
 
     References:
-      Izmailov et al., Averaging weights leads to wider optima, 1803.05407,
-      algorithm 1.
+        Izmailov et al., Averaging weights leads to wider optima, 1803.05407,
+        algorithm 1.
 
     >>> print(swa({"w": jnp.array([2.0])}, {"w": jnp.array([5.0])}, count=2)["w"])
     [3.]

@@ -32,23 +32,23 @@ class Group:
     decay both; others decay neither, which takes a `decay_exempt`.
 
     Attributes:
-      pattern: regular expression that matches the whole path of a leaf.
-      lr: peak learning rate; 0 freezes the group.
-      weight_decay: on leaves of two axes and more; what it means is the rule's.
-      clip: largest global norm of the group's gradient; 0 does not clip.
-      clip_each: largest norm of each leaf's own gradient, as DINO clips, before
-        `clip`; 0 does not clip.
-      frozen_steps: for so many first updates the leaves are as if they had no
-        gradient: no update, no decay, and the rule's state stays as it began.
-        Schedules go on meanwhile.
-      decay_exempt: regular expression of whole paths that do not decay either.
-      layer_decay: in (0, 1]; a leaf of layer l of an encoder of L layers learns at
-        the rate times layer_decay^(L - l), see `layer_of`.
-      rule: the group's own update rule, so that each arm may have an optimizer of its
-        own; "" takes the optimizer's.
+        pattern: regular expression that matches the whole path of a leaf.
+        lr: peak learning rate; 0 freezes the group.
+        weight_decay: on leaves of two axes and more; what it means is the rule's.
+        clip: largest global norm of the group's gradient; 0 does not clip.
+        clip_each: largest norm of each leaf's own gradient, as DINO clips, before
+            `clip`; 0 does not clip.
+        frozen_steps: for so many first updates the leaves are as if they had no
+            gradient: no update, no decay, and the rule's state stays as it began.
+            Schedules go on meanwhile.
+        decay_exempt: regular expression of whole paths that do not decay either.
+        layer_decay: in (0, 1]; a leaf of layer l of an encoder of L layers learns at
+            the rate times layer_decay^(L - l), see `layer_of`.
+        rule: the group's own update rule, so that each arm may have an optimizer of its
+            own; "" takes the optimizer's.
 
     Raises:
-      ValueError: for a negative number, or a layer_decay outside (0, 1].
+        ValueError: for a negative number, or a layer_decay outside (0, 1].
     """
 
     pattern: str
@@ -87,8 +87,8 @@ def label_parameters(params: Tree, groups: Mapping[str, Group]) -> Tree:
     """The group's name of every leaf, in the shape of `params`.
 
     Raises:
-      ValueError: naming every leaf that is in no group or in several, every group
-        that holds no leaf, and every decay_exempt that matches no leaf at all.
+        ValueError: naming every leaf that is in no group or in several, every group
+            that holds no leaf, and every decay_exempt that matches no leaf at all.
     """
     problems, used, paths = [], set(), []
 
@@ -135,15 +135,15 @@ def layer_of(path: str, paths: Iterable[str]) -> tuple[int, int]:
     its layer is the L of the deepest encoder, 0 if there is none.
 
     Args:
-      path: the leaf's, as `path_of` writes it.
-      paths: those of the whole model.
+        path: the leaf's, as `path_of` writes it.
+        paths: those of the whole model.
 
     Returns:
-      (l, L), 0 <= l <= L. Layer-wise decay multiplies the leaf's rate by
-      decay^(L - l).
+        (l, L), 0 <= l <= L. Layer-wise decay multiplies the leaf's rate by
+        decay^(L - l).
 
     References:
-      Clark et al., ELECTRA, 2003.10555, appendix A; Bao et al., BEiT, 2106.08254.
+        Clark et al., ELECTRA, 2003.10555, appendix A; Bao et al., BEiT, 2106.08254.
 
     >>> paths = ["vit/patch/kernel", "vit/block0/mlp", "vit/block1/mlp", "fc/kernel"]
     >>> [layer_of(path, paths) for path in paths]

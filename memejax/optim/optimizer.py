@@ -32,30 +32,30 @@ def make_optimizer(
     """An update rule with a recipe a group; AdamW unless told otherwise.
 
     Args:
-      params: the tree that the groups must cover.
-      groups: name -> recipe.
-      schedule: step -> factor of every group's learning rate.
-      plateau: `factor`, `patience` and `min_lr` of a rate that falls whenever the
-        loss given as `tx.update(..., value=loss)` has not improved for more than
-        `patience` updates (PyTorch's meaning of the word); None leaves it out.
-      rule: "adamw", "adam" (no weight decay), "sgd" (PyTorch's, decay in the
-        gradient) or "lars", of every group that names none of its own.
-      momentum: of sgd and lars, in [0, 1).
-      weight_decay_schedule: step -> weight decay, in place of the constant of every
-        group that has one; groups with weight_decay 0 stay without.
-      b1: decay of Adam's first moment.
-      b2: decay of its second.
-      eps: added to its denominator.
+        params: the tree that the groups must cover.
+        groups: name -> recipe.
+        schedule: step -> factor of every group's learning rate.
+        plateau: `factor`, `patience` and `min_lr` of a rate that falls whenever the
+            loss given as `tx.update(..., value=loss)` has not improved for more than
+            `patience` updates (PyTorch's meaning of the word); None leaves it out.
+        rule: "adamw", "adam" (no weight decay), "sgd" (PyTorch's, decay in the
+            gradient) or "lars", of every group that names none of its own.
+        momentum: of sgd and lars, in [0, 1).
+        weight_decay_schedule: step -> weight decay, in place of the constant of every
+            group that has one; groups with weight_decay 0 stay without.
+        b1: decay of Adam's first moment.
+        b2: decay of its second.
+        eps: added to its denominator.
 
     Returns:
-      A transformation whose update takes `value=`.
+        A transformation whose update takes `value=`.
 
     Raises:
-      ValueError: see `label_parameters`; for an unknown rule, a momentum outside
-        [0, 1), or a group with weight decay under the rule "adam".
+        ValueError: see `label_parameters`; for an unknown rule, a momentum outside
+            [0, 1), or a group with weight decay under the rule "adam".
 
     References:
-      Those of the rules, in `rules.py`.
+        Those of the rules, in `rules.py`.
     """
     if not 0 <= momentum < 1:
         raise ValueError(f"got momentum {momentum}, expected one in [0, 1)")

@@ -35,7 +35,7 @@ def adamw(
     """Adam, and weight decay beside it: -rate (adam(g) + decay w).
 
     References:
-      Loshchilov and Hutter, Decoupled weight decay regularization, 1711.05101.
+        Loshchilov and Hutter, Decoupled weight decay regularization, 1711.05101.
     """
     return optax.chain(
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
@@ -50,7 +50,7 @@ def adam(
     """Adam without weight decay: -rate adam(g).
 
     References:
-      Kingma and Ba, Adam, 1412.6980, algorithm 1.
+        Kingma and Ba, Adam, 1412.6980, algorithm 1.
     """
     return optax.chain(
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps), optax.scale_by_learning_rate(rate)
@@ -65,8 +65,8 @@ def sgd(
     Weight decay is in the gradient, and so in the momentum; the rate is not.
 
     References:
-      Sutskever et al., On the importance of initialization and momentum in deep
-      learning, ICML 2013.
+        Sutskever et al., On the importance of initialization and momentum in deep
+        learning, ICML 2013.
     """
     return optax.chain(
         _add_decay(decay, decayed),
@@ -94,8 +94,8 @@ def lars(
     without decay and at a constant rate both are the same.
 
     References:
-      You et al., Large batch training of convolutional networks, 1708.03888,
-      algorithm 1.
+        You et al., Large batch training of convolutional networks, 1708.03888,
+        algorithm 1.
     """
 
     def scale(g: jax.Array, w: jax.Array, amount: Any) -> jax.Array:

@@ -32,25 +32,25 @@ def schedule(
         cosine_cycle  floor + (1 - floor) (1 + cos(pi t / P)) / 2, for all t
 
     Args:
-      name: "cosine" (down to the floor at the end), "cosine_cycle" (down and up
-        again, with period 2 P: PyTorch's CosineAnnealingLR(T_max=P) stepped at
-        every update, as CASS was published with P = 16 and eta_min = 1e-6, which is
-        floor 1e-3 at its rate of 1e-3) or "constant" ("plateau" is constant here:
-        its factor depends on the loss and lives in the optimizer's state).
-      steps: updates of the run.
-      warmup: updates of linear warm-up from 0.
-      floor: lowest factor of the cosines, in [0, 1], a fraction of the peak.
-      half_period: updates from a peak of "cosine_cycle" to its floor.
+        name: "cosine" (down to the floor at the end), "cosine_cycle" (down and up
+            again, with period 2 P: PyTorch's CosineAnnealingLR(T_max=P) stepped at
+            every update, as CASS was published with P = 16 and eta_min = 1e-6, which is
+            floor 1e-3 at its rate of 1e-3) or "constant" ("plateau" is constant here:
+            its factor depends on the loss and lives in the optimizer's state).
+        steps: updates of the run.
+        warmup: updates of linear warm-up from 0.
+        floor: lowest factor of the cosines, in [0, 1], a fraction of the peak.
+        half_period: updates from a peak of "cosine_cycle" to its floor.
 
     Returns:
-      step -> factor.
+        step -> factor.
 
     Raises:
-      ValueError: for an unknown name, a warm-up longer than the run, a floor outside
-        [0, 1] or a half_period below 1.
+        ValueError: for an unknown name, a warm-up longer than the run, a floor outside
+            [0, 1] or a half_period below 1.
 
     References:
-      Loshchilov and Hutter, SGDR, 1608.03983, equation 5.
+        Loshchilov and Hutter, SGDR, 1608.03983, equation 5.
 
     >>> factor = schedule("cosine_cycle", steps=100, warmup=0, half_period=2)
     >>> [round(float(factor(step)), 3) for step in range(5)]
@@ -85,18 +85,18 @@ def cosine(start: float, end: float, *, steps: int) -> Schedule:
     the last update of a run, t = steps - 1, does not quite reach the end.
 
     Args:
-      start: value at step 0.
-      end: value at step `steps` and after it.
-      steps: updates of the run, 1 or more.
+        start: value at step 0.
+        end: value at step `steps` and after it.
+        steps: updates of the run, 1 or more.
 
     Returns:
-      step -> float32 [].
+        step -> float32 [].
 
     Raises:
-      ValueError: for steps below 1.
+        ValueError: for steps below 1.
 
     References:
-      Caron et al., DINO, 2104.14294, implementation details.
+        Caron et al., DINO, 2104.14294, implementation details.
 
     >>> decay = cosine(0.04, 0.4, steps=100)
     >>> [round(float(decay(step)), 3) for step in (0, 50, 100)]
@@ -122,20 +122,20 @@ def linear_then_constant(
     constant. So does DINO warm up its teacher's temperature (0.04 to 0.07).
 
     Args:
-      start: value in the first epoch.
-      end: value in epoch `epochs - 1` and after it. (With one epoch, that one has
-        `start`.)
-      steps_per_epoch: updates of an epoch, 1 or more.
-      epochs: epochs of the change; 0 is `end` throughout.
+        start: value in the first epoch.
+        end: value in epoch `epochs - 1` and after it. (With one epoch, that one has
+            `start`.)
+        steps_per_epoch: updates of an epoch, 1 or more.
+        epochs: epochs of the change; 0 is `end` throughout.
 
     Returns:
-      step -> float32 [].
+        step -> float32 [].
 
     Raises:
-      ValueError: for steps_per_epoch below 1 or epochs below 0.
+        ValueError: for steps_per_epoch below 1 or epochs below 0.
 
     References:
-      Caron et al., DINO, 2104.14294, implementation details.
+        Caron et al., DINO, 2104.14294, implementation details.
 
     >>> temperature = linear_then_constant(0.04, 0.07, steps_per_epoch=10, epochs=4)
     >>> [round(float(temperature(step)), 3) for step in (0, 9, 10, 29, 30, 99)]

@@ -23,10 +23,10 @@ def jit_step(
     output of its shapes to give its buffers to).
 
     Args:
-      step: of a batch whose leaves all have its axis first.
-      mesh: over which the batch is split.
-      shardings: of the state, as `state_shardings` gives them, before and after the
-        step; None: whole on every device.
+        step: of a batch whose leaves all have its axis first.
+        mesh: over which the batch is split.
+        shardings: of the state, as `state_shardings` gives them, before and after the
+            step; None: whole on every device.
     """
     where = replicated(mesh) if shardings is None else shardings
     return jax.jit(
@@ -47,16 +47,16 @@ def pmap_step(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     its state and metrics have to be the same on every device.
 
     Args:
-      step: as `jit_step` takes it, but of a part.
-      mesh: over which the batch is split; of one process.
+        step: as `jit_step` takes it, but of a part.
+        mesh: over which the batch is split; of one process.
 
     Returns:
-      `(state, batch) -> (state, metrics)`: a state that every device holds whole, and
-      is donated, and a batch `[b, ...]` that is split over the devices.
+        `(state, batch) -> (state, metrics)`: a state that every device holds whole, and
+        is donated, and a batch `[b, ...]` that is split over the devices.
 
     Raises:
-      ValueError: for devices of several processes; when called, for a batch that the
-        devices do not divide.
+        ValueError: for devices of several processes; when called, for a batch that the
+            devices do not divide.
     """
     if len({device.process_index for device in mesh.devices.flat}) > 1:
         raise ValueError(

@@ -34,11 +34,12 @@ def put_batch(mesh: Mesh, batch: Tree) -> Tree:
     """Starts the transfer of a host batch to its devices; does not wait for it.
 
     Args:
-      mesh: over which it is split.
-      batch: of it this process's rows, `own_rows`; leaves have the axis of rows first.
+        mesh: over which it is split.
+        batch: of it this process's rows, `own_rows`; leaves have the axis of rows
+            first.
 
     Returns:
-      The batch of all processes.
+        The batch of all processes.
     """
     return jax.make_array_from_process_local_data(split(mesh), batch)
 
@@ -47,8 +48,8 @@ def put_whole(tree: Tree, where: Tree) -> Tree:
     """Lays out arrays of which every process has the whole, and the same.
 
     Args:
-      tree: arrays, PRNG keys among them.
-      where: shardings, a tree as it or one for all.
+        tree: arrays, PRNG keys among them.
+        where: shardings, a tree as it or one for all.
     """
     if jax.process_count() == 1:
         return jax.device_put(tree, where)
@@ -75,15 +76,15 @@ def state_shardings(mesh: Mesh, state: Tree, *, smallest: int = SMALLEST) -> Tre
     teacher and an average have the same shapes, so they are divided alike.
 
     Args:
-      mesh: of one axis, `data`.
-      state: arrays, or anything with shapes (`jax.eval_shape`).
-      smallest: elements of the smallest array that is divided.
+        mesh: of one axis, `data`.
+        state: arrays, or anything with shapes (`jax.eval_shape`).
+        smallest: elements of the smallest array that is divided.
 
     Returns:
-      A tree as the state, a NamedSharding a leaf.
+        A tree as the state, a NamedSharding a leaf.
 
     References:
-      Rajbhandari et al., ZeRO, 1910.02054, stage 3.
+        Rajbhandari et al., ZeRO, 1910.02054, stage 3.
     """
 
     def of(leaf: Any) -> NamedSharding:
@@ -109,9 +110,9 @@ def gather_parameters(
     gradient comes out divided as its parameter is, so that no device has all of them.
 
     Args:
-      apply_fn: `(variables, ...) -> anything`.
-      mesh: of one axis, `data`.
-      smallest: as `state_shardings` was given it.
+        apply_fn: `(variables, ...) -> anything`.
+        mesh: of one axis, `data`.
+        smallest: as `state_shardings` was given it.
     """
 
     def gathered(variables: Tree, *args: Any, **more: Any) -> Any:
@@ -143,11 +144,11 @@ def abstract_like(tree: Tree, shardings: Tree) -> Tree:
     """Return shapes and dtypes with shardings, as checkpoints are restored by.
 
     Args:
-      tree: arrays, or anything with shapes (`jax.eval_shape`).
-      shardings: a tree as it, or one for all.
+        tree: arrays, or anything with shapes (`jax.eval_shape`).
+        shardings: a tree as it, or one for all.
 
     Returns:
-      `jax.ShapeDtypeStruct`s.
+        `jax.ShapeDtypeStruct`s.
     """
     if isinstance(shardings, NamedSharding):
         shardings = jax.tree.map(lambda _: shardings, tree)
@@ -162,8 +163,8 @@ def copy_like(tree: Tree, like: Tree) -> Tree:
     """Copy arrays to where others lie; the originals may be donated afterwards.
 
     Args:
-      tree: arrays, of this process or of all of them, numpy's or on devices.
-      like: a tree as it, of arrays or of shapes with shardings.
+        tree: arrays, of this process or of all of them, numpy's or on devices.
+        like: a tree as it, of arrays or of shapes with shardings.
     """
     shardings = jax.tree.map(lambda x: x.sharding, like)
     copy = jax.jit(lambda x: jax.tree.map(jnp.copy, x), out_shardings=shardings)
@@ -185,9 +186,9 @@ def put_state(mesh: Mesh, state: Tree, *, shardings: Tree | None = None) -> Tree
     """A copy of the state on the devices; the caller's own survives donation.
 
     Args:
-      mesh: of the devices.
-      state: arrays.
-      shardings: as `state_shardings` gives them; None: all of it on every device.
+        mesh: of the devices.
+        state: arrays.
+        shardings: as `state_shardings` gives them; None: all of it on every device.
     """
     where = shardings
     if where is None:

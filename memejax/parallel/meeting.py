@@ -26,13 +26,13 @@ def meet(coordinator: str, *, processes: int, process: int, timeout: int) -> Non
     """Returns when all processes are there; then the port is free again.
 
     Args:
-      coordinator: "HOST:PORT".
-      processes: how many there are, at least 2.
-      process: which one this is.
-      timeout: seconds to wait for the others.
+        coordinator: "HOST:PORT".
+        processes: how many there are, at least 2.
+        process: which one this is.
+        timeout: seconds to wait for the others.
 
     Raises:
-      ProcessError: saying who did not come, or what else is wrong.
+        ProcessError: saying who did not come, or what else is wrong.
     """
     host, port = _address(coordinator)
     deadline = time.monotonic() + timeout
@@ -221,7 +221,7 @@ def _line(peer: socket.socket, deadline: float) -> bytes:
     """What comes up to the end of a line, or of the connection; at most 200 bytes.
 
     Raises:
-      TimeoutError: if it has not come by the deadline.
+        TimeoutError: if it has not come by the deadline.
     """
     got = b""
     while not got.endswith(b"\n") and len(got) < _LONGEST:

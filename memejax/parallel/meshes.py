@@ -11,11 +11,11 @@ def mesh(n_devices: int | None = None, *, own: bool = False) -> Mesh:
     """A mesh of one axis, `data`, over devices of all processes, in their order.
 
     Args:
-      n_devices: how many of each process, its first ones; all if None.
-      own: whether to take this process's only.
+        n_devices: how many of each process, its first ones; all if None.
+        own: whether to take this process's only.
 
     Raises:
-      ValueError: if a process has fewer devices than asked for.
+        ValueError: if a process has fewer devices than asked for.
     """
     everyone = [jax.process_index()] if own else range(jax.process_count())
     devices = []
@@ -54,8 +54,8 @@ def own_rows(mesh: Mesh, batch: int) -> slice:
     """Which rows of a batch lie on this process's devices.
 
     Args:
-      mesh: as `mesh` makes it, over the same number of devices of each process.
-      batch: rows of all processes, a multiple of the mesh's size.
+        mesh: as `mesh` makes it, over the same number of devices of each process.
+        batch: rows of all processes, a multiple of the mesh's size.
     """
     everyone = sorted({device.process_index for device in mesh.devices.flat})
     share, place = batch // len(everyone), everyone.index(jax.process_index())

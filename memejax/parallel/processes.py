@@ -50,16 +50,18 @@ def start(
     """Makes this process one of several; does nothing where nothing is given.
 
     Args:
-      coordinator: "HOST:PORT", a free port of the host of process 0, the same for all.
-      processes: how many there are, at least 1; of 1 nothing is started.
-      process: which one this is, 0 to processes - 1.
-      detect: take all three from SLURM or MPI, which started this process.
-      timeout: seconds to wait for the others, at least 1.
+        coordinator: "HOST:PORT", a free port of the host of process 0, the same for
+            all.
+        processes: how many there are, at least 1; of 1 nothing is started.
+        process: which one this is, 0 to processes - 1.
+        detect: take all three from SLURM or MPI, which started this process.
+        timeout: seconds to wait for the others, at least 1.
 
     Raises:
-      ProcessError: if some of the first three are missing or out of range, or `detect`
-        goes with them or finds nothing; if a process does not come in time.
-      RuntimeError: if a device was used before.
+        ProcessError: if some of the first three are missing or out of range, or
+            `detect` goes with them or finds nothing; if a process does not come in
+            time.
+        RuntimeError: if a device was used before.
     """
     given = {
         "--coordinator": coordinator,
@@ -211,8 +213,8 @@ class Agreement:
         """The largest, 0 where nothing was asked; of one process its own number.
 
         Args:
-          number: this process's, an int32 that is at least 0.
-          now: whether to ask, and wait for the answer.
+            number: this process's, an int32 that is at least 0.
+            now: whether to ask, and wait for the answer.
         """
         if count() == 1:
             return number

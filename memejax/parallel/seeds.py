@@ -29,7 +29,7 @@ def device_a_core() -> None:
     CPU devices was set before (JAX_NUM_CPU_DEVICES).
 
     Raises:
-      RuntimeError: if a device was used before.
+        RuntimeError: if a device was used before.
     """
     if "JAX_NUM_CPU_DEVICES" in os.environ:
         return
@@ -47,14 +47,14 @@ def jit_seeds(
     as one batch (`vectorize`), which pays on an accelerator and not on a CPU.
 
     Args:
-      run: pure function of one seed.
-      mesh: of the devices.
-      vectorize: whether a device's seeds are one batch.
-      donate: whether the state's buffers are written over.
+        run: pure function of one seed.
+        mesh: of the devices.
+        vectorize: whether a device's seeds are one batch.
+        donate: whether the state's buffers are written over.
 
     Returns:
-      The same function of a state and rows with a leading axis of seeds, and of the
-      data, which all seeds share; so has its result.
+        The same function of a state and rows with a leading axis of seeds, and of the
+        data, which all seeds share; so has its result.
     """
 
     def of_a_device(states: Tree, rows: Tree, data: Tree) -> Tree:

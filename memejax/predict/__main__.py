@@ -58,15 +58,15 @@ def predict_memes(predictor: Predictor, memes: Sequence[Meme]) -> np.ndarray:
     """P(hateful) of memes on disk, a part at a time.
 
     Args:
-      predictor: of a finished run.
-      memes: n of them.
+        predictor: of a finished run.
+        memes: n of them.
 
     Returns:
-      float64 [n].
+        float64 [n].
 
     Raises:
-      BadRecordsError: naming every picture that cannot be read; none is predicted
-        then.
+        BadRecordsError: naming every picture that cannot be read; none is predicted
+            then.
     """
     paths = [meme.image for meme in memes]
     errors = images.check_all(paths, max_pixels=predictor.max_pixels)

@@ -31,13 +31,13 @@ def from_jsonl(
     Pictures are not opened.
 
     Args:
-      path: the file.
-      root: folder that `img` is relative to, unless it is absolute; None: the file's.
-      captions: whether `text` must be there.
+        path: the file.
+        root: folder that `img` is relative to, unless it is absolute; None: the file's.
+        captions: whether `text` must be there.
 
     Raises:
-      BadRecordsError: naming every line that cannot be used.
-      ValueError: if there is no such file, or no line in it.
+        BadRecordsError: naming every line that cannot be used.
+        ValueError: if there is no such file, or no line in it.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -64,14 +64,14 @@ def from_folder(
     """The pictures that lie in a folder, by name, with captions from a file.
 
     Args:
-      folder: with pictures.
-      captions_file: lines as `from_jsonl` takes them, `img` relative to the folder;
-        None: `captions.jsonl` in the folder, if it is there.
-      captions: whether every picture must have one.
+        folder: with pictures.
+        captions_file: lines as `from_jsonl` takes them, `img` relative to the folder;
+            None: `captions.jsonl` in the folder, if it is there.
+        captions: whether every picture must have one.
 
     Raises:
-      BadRecordsError: naming every picture without a caption.
-      ValueError: if there is no such folder or file, or no picture.
+        BadRecordsError: naming every picture without a caption.
+        ValueError: if there is no such folder or file, or no picture.
     """
     folder = pathlib.Path(folder)
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)

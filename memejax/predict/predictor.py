@@ -24,17 +24,17 @@ class Predictor:
     """A run's classifier of memes.
 
     Attributes:
-      apply: `(variables, image, input_ids, attention_mask) -> P(hateful) [b]`, pure
-        and compiled: image uint8 [b, s, s, 3], ids and mask int32 [b, t].
-      variables: what `apply` takes first, on the device.
-      tokenizer: of the captions.
-      size: s, a picture's side in pixels.
-      resize: how a picture becomes square, see `images.decode`.
-      max_pixels: larger files are refused.
-      length: t, tokens a caption.
-      modalities: "both", or the one of "image" and "text" that is looked at.
-      threshold: the arm's, chosen on the run's dev split; None without.
-      batch: memes that `apply` is given at once, at most.
+        apply: `(variables, image, input_ids, attention_mask) -> P(hateful) [b]`, pure
+            and compiled: image uint8 [b, s, s, 3], ids and mask int32 [b, t].
+        variables: what `apply` takes first, on the device.
+        tokenizer: of the captions.
+        size: s, a picture's side in pixels.
+        resize: how a picture becomes square, see `images.decode`.
+        max_pixels: larger files are refused.
+        length: t, tokens a caption.
+        modalities: "both", or the one of "image" and "text" that is looked at.
+        threshold: the arm's, chosen on the run's dev split; None without.
+        batch: memes that `apply` is given at once, at most.
     """
 
     apply: Callable[..., jax.Array]
@@ -52,16 +52,16 @@ class Predictor:
         """P(hateful) of each meme.
 
         Args:
-          pictures: uint8 [n, s, s, 3], as `images.decode` gives them with this
-            `size` and `resize`.
-          captions: n texts.
+            pictures: uint8 [n, s, s, 3], as `images.decode` gives them with this
+                `size` and `resize`.
+            captions: n texts.
 
         Returns:
-          float64 [n] in [0, 1].
+            float64 [n] in [0, 1].
 
         Raises:
-          ValueError: for pictures of another shape or type, or another number of
-            captions.
+            ValueError: for pictures of another shape or type, or another number of
+                captions.
         """
         shape = (len(captions), self.size, self.size, 3)
         if pictures.shape != shape or pictures.dtype != np.uint8:
@@ -91,10 +91,10 @@ class Predictor:
         """Decodes pictures as the run did.
 
         Args:
-          paths: n files.
+            paths: n files.
 
         Returns:
-          uint8 [n, s, s, 3], and what is wrong with a picture by its place.
+            uint8 [n, s, s, 3], and what is wrong with a picture by its place.
         """
         decoded, _, errors = images.decode_all(
             paths, size=self.size, resize=self.resize, max_pixels=self.max_pixels
@@ -108,12 +108,12 @@ def load_predictor(
     """The classifier of a finished run, from its folder alone.
 
     Args:
-      workdir: the run's folder.
-      seed: which of its seeds.
-      arm: one of the run's arms, or "average", the mean of their probabilities.
+        workdir: the run's folder.
+        seed: which of its seeds.
+        arm: one of the run's arms, or "average", the mean of their probabilities.
 
     Raises:
-      ValueError: if there is no finished run with that seed and arm in the folder.
+        ValueError: if there is no finished run with that seed and arm in the folder.
     """
     return make_predictor(restore(workdir, seed=seed), arm=arm)
 

@@ -30,14 +30,14 @@ def run(
     which examples come, and not what a step does with them.
 
     Args:
-      config: of an experiment.
-      out: gets `cold/` and `warm/`, which TensorBoard shows, profile.md, .csv and
-        .json, and built-in memes in `data/`.
-      stage: one of the config's that trains; the first if None.
-      steps: in the traced window.
+        config: of an experiment.
+        out: gets `cold/` and `warm/`, which TensorBoard shows, profile.md, .csv and
+            .json, and built-in memes in `data/`.
+        stage: one of the config's that trains; the first if None.
+        steps: in the traced window.
 
     Raises:
-      ValueError: for a stage that the config does not have, or steps less than 1.
+        ValueError: for a stage that the config does not have, or steps less than 1.
     """
     has = [name for name in config.stages if STAGES[name].make is not None]
     if stage is None and has:

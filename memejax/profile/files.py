@@ -48,13 +48,13 @@ def write(
     """Writes profile.md, profile.csv and profile.json.
 
     Args:
-      profile: of `measure`.
-      folder: gets the files.
-      title: of the page.
-      facts: name -> JSON, said before the tables.
+        profile: of `measure`.
+        folder: gets the files.
+        title: of the page.
+        facts: name -> JSON, said before the tables.
 
     Returns:
-      The files.
+        The files.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -29,13 +29,13 @@ class Operation:
     """All that one module does with one primitive.
 
     Attributes:
-      primitive: name in the jaxpr.
-      module: path of the module, "" outside of all.
-      kind: class, one of CLASSES.
-      calls: how often.
-      flops: of all calls.
-      bytes_in: of the operands of all calls.
-      bytes_out: of the results.
+        primitive: name in the jaxpr.
+        module: path of the module, "" outside of all.
+        kind: class, one of CLASSES.
+        calls: how often.
+        flops: of all calls.
+        bytes_in: of the operands of all calls.
+        bytes_out: of the results.
     """
 
     primitive: str
@@ -62,11 +62,11 @@ class Counted:
     """What a function does.
 
     Attributes:
-      operations: sorted by FLOPs, the most first.
-      loops: places of while loops, whose bodies are counted once; how often they run
-        is not known before they do. A `scan` is counted as often as it runs.
-      uncounted: primitive -> calls, of those whose FLOPs no rule says (the linear
-        algebra of LAPACK, kernels); they add 0.
+        operations: sorted by FLOPs, the most first.
+        loops: places of while loops, whose bodies are counted once; how often they run
+            is not known before they do. A `scan` is counted as often as it runs.
+        uncounted: primitive -> calls, of those whose FLOPs no rule says (the linear
+            algebra of LAPACK, kernels); they add 0.
     """
 
     operations: tuple[Operation, ...]
@@ -91,7 +91,7 @@ class Counted:
         """Module -> sums, the most FLOPs first; every operation is in one module.
 
         Args:
-          depth: so many names of a path count; None takes all of them.
+            depth: so many names of a path count; None takes all of them.
         """
         return self._by(lambda o: "/".join(o.module.split("/")[:depth]))
 
@@ -111,18 +111,18 @@ def count(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> Co
     convolutions that are written as products count as products.
 
     Args:
-      fn: function that jax can trace.
-      args: trees of arrays, or of `jax.ShapeDtypeStruct`.
-      platform: "cpu", "cuda", ...; whose branch of `lax.platform_dependent` counts.
-        The default backend if None.
+        fn: function that jax can trace.
+        args: trees of arrays, or of `jax.ShapeDtypeStruct`.
+        platform: "cpu", "cuda", ...; whose branch of `lax.platform_dependent` counts.
+            The default backend if None.
 
     Returns:
-      Counted.
+        Counted.
 
     Example:
-      >>> x = jax.ShapeDtypeStruct((8, 8), "float32")
-      >>> count(lambda x: x @ x, x).flops
-      1024
+        >>> x = jax.ShapeDtypeStruct((8, 8), "float32")
+        >>> count(lambda x: x @ x, x).flops
+        1024
     """
     with scopes.marked():
         jaxpr = jax.make_jaxpr(fn)(*args)
@@ -133,9 +133,9 @@ def count_jaxpr(jaxpr: ClosedJaxpr, *, platform: str | None = None) -> Counted:
     """FLOPs and bytes of a jaxpr, as `count` counts them.
 
     Args:
-      jaxpr: of `jax.make_jaxpr`, or of `jax.jit(fn).trace(...)`; traced under
-        `scopes.marked()`, it carries the classes of modules.
-      platform: as of `count`.
+        jaxpr: of `jax.make_jaxpr`, or of `jax.jit(fn).trace(...)`; traced under
+            `scopes.marked()`, it carries the classes of modules.
+        platform: as of `count`.
     """
     tally = _Tally(platform or jax.default_backend())
     tally.follow(jaxpr.jaxpr, stack="", times=1)

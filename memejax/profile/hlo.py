@@ -53,10 +53,10 @@ class Source:
     """Where an operation of a compiled program comes from.
 
     Attributes:
-      primitive: name in the traced program; the compiler's own operations (copies)
-        have the compiler's name for it.
-      module: path of the module, "" outside of all.
-      kind: class, one of `rules.CLASSES`.
+        primitive: name in the traced program; the compiler's own operations (copies)
+            have the compiler's name for it.
+        module: path of the module, "" outside of all.
+        kind: class, one of `rules.CLASSES`.
     """
 
     primitive: str
@@ -79,11 +79,11 @@ def sources(text: str) -> dict[str, Source]:
     """Operation -> where it comes from.
 
     Args:
-      text: of a compiled program: `jax.jit(f).lower(...).compile().as_text()`, traced
-        under `scopes.marked()`.
+        text: of a compiled program: `jax.jit(f).lower(...).compile().as_text()`, traced
+            under `scopes.marked()`.
 
     Returns:
-      Every operation of every computation; their names are unique in a program.
+        Every operation of every computation; their names are unique in a program.
     """
     computations = _parse(text)
     return {
@@ -97,7 +97,7 @@ def program_name(text: str) -> str:
     """The name that the profiler has for a program.
 
     Raises:
-      ValueError: if the text does not begin with one.
+        ValueError: if the text does not begin with one.
     """
     match = re.match(r"HloModule ([\w.\-]+)", text)
     if match is None:

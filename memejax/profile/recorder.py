@@ -29,7 +29,7 @@ class Recorder:
     """Calls a step, and traces the calls of a window.
 
     Attributes:
-      window: what it showed, None before its end.
+        window: what it showed, None before its end.
     """
 
     def __init__(
@@ -45,17 +45,17 @@ class Recorder:
         """Takes what `measure` takes.
 
         Args:
-          step: `(state, chunk) -> (state, metrics)`, not called before.
-          folder: gets the trace, `plugins/profile/...`, and profile.md, .csv, .json.
-          start: steps done before the window, at least 1: the first call's time is
-            not that of a run.
-          steps: in the window, at least 1; rounded up to whole chunks. Fewer if a
-            chunk of another shape than the first one's comes: it ends the window.
-          dtype: of the step's products.
-          title: of the tables.
+            step: `(state, chunk) -> (state, metrics)`, not called before.
+            folder: gets the trace, `plugins/profile/...`, and profile.md, .csv, .json.
+            start: steps done before the window, at least 1: the first call's time is
+                not that of a run.
+            steps: in the window, at least 1; rounded up to whole chunks. Fewer if a
+                chunk of another shape than the first one's comes: it ends the window.
+            dtype: of the step's products.
+            title: of the tables.
 
         Raises:
-          ValueError: for a number out of its range.
+            ValueError: for a number out of its range.
         """
         if start < 1 or steps < 1:
             raise ValueError(

@@ -90,8 +90,8 @@ def kind(primitive: str, *, module: str) -> str:
     """The class of an operation, one of CLASSES.
 
     Args:
-      primitive: its name in a jaxpr.
-      module: class of the module that it stands in.
+        primitive: its name in a jaxpr.
+        module: class of the module that it stands in.
     """
     if primitive == "conv_general_dilated":
         return "convolution"
@@ -113,7 +113,7 @@ def flops(eqn: Any) -> int | None:
     """FLOPs of an equation of a jaxpr; None where no rule says.
 
     Args:
-      eqn: without a jaxpr of its own to follow.
+        eqn: without a jaxpr of its own to follow.
     """
     name = eqn.primitive.name
     if name == "dot_general":

@@ -32,12 +32,12 @@ class Window:
     """What a traced stretch shows; all figures of rows are a step's.
 
     Attributes:
-      rows: every primitive of every module.
-      steps: traced.
-      seconds: by the host's clock, a step.
-      idle: share of the window in which no operation ran on any thread or stream.
-      others: seconds a step of other programs, as of an evaluation between two calls,
-        summed as the rows' are; in no row.
+        rows: every primitive of every module.
+        steps: traced.
+        seconds: by the host's clock, a step.
+        idle: share of the window in which no operation ran on any thread or stream.
+        others: seconds a step of other programs, as of an evaluation between two calls,
+            summed as the rows' are; in no row.
     """
 
     rows: Sequence[table.Row]
@@ -52,24 +52,24 @@ class Profile:
     """A profiled step.
 
     Attributes:
-      counted: of one call.
-      steps: steps that one call does.
-      trace_seconds: of tracing and lowering.
-      compile_seconds: of compiling, without any cache.
-      cold: the first call; None where it was not traced.
-      warm: the steps traced after the warm-up.
-      seconds: a warm step by the host's clock; without the profiler, if `wait` is not
-        None.
-      wait: part of it in which the host waited for data; None where it was not
-        measured apart.
-      between: seconds a step in which no call was under way, none of them in
-        `seconds`: data waited for, evaluations, checkpoints; None where what lies
-        between the calls is in `seconds`.
-      peak: measured FLOP/s of a large product on all devices together.
-      dtype: of that product's factors.
-      devices: that the step runs on.
-      local_devices: those of them of this process, which the traces are of.
-      memory: name -> bytes.
+        counted: of one call.
+        steps: steps that one call does.
+        trace_seconds: of tracing and lowering.
+        compile_seconds: of compiling, without any cache.
+        cold: the first call; None where it was not traced.
+        warm: the steps traced after the warm-up.
+        seconds: a warm step by the host's clock; without the profiler, if `wait` is not
+            None.
+        wait: part of it in which the host waited for data; None where it was not
+            measured apart.
+        between: seconds a step in which no call was under way, none of them in
+            `seconds`: data waited for, evaluations, checkpoints; None where what lies
+            between the calls is in `seconds`.
+        peak: measured FLOP/s of a large product on all devices together.
+        dtype: of that product's factors.
+        devices: that the step runs on.
+        local_devices: those of them of this process, which the traces are of.
+        memory: name -> bytes.
     """
 
     counted: flops.Counted
@@ -101,21 +101,21 @@ def measure(
     """Profiles `step(state, chunk) -> (state, metrics)`.
 
     Args:
-      step: compiled by `jax.jit` and not called with these shapes before, so that its
-        operations know their modules; or a function to compile.
-      state: given up to a step that is compiled so.
-      chunks: (steps in it, chunk), all of the same shapes; 1 + warmup + 2 * steps are
-        taken.
-      folder: gets the traces, `cold/plugins/...` and `warm/plugins/...`.
-      steps: calls in the window.
-      warmup: calls between the cold one and the window.
-      dtype: of the product that the peak is measured with.
+        step: compiled by `jax.jit` and not called with these shapes before, so that its
+            operations know their modules; or a function to compile.
+        state: given up to a step that is compiled so.
+        chunks: (steps in it, chunk), all of the same shapes; 1 + warmup + 2 * steps are
+            taken.
+        folder: gets the traces, `cold/plugins/...` and `warm/plugins/...`.
+        steps: calls in the window.
+        warmup: calls between the cold one and the window.
+        dtype: of the product that the peak is measured with.
 
     Returns:
-      Profile.
+        Profile.
 
     Raises:
-      ValueError: for a number of calls less than 1 (warmup: 0), or too few chunks.
+        ValueError: for a number of calls less than 1 (warmup: 0), or too few chunks.
     """
     if steps < 1 or warmup < 0:
         raise ValueError(f"got steps={steps}, warmup={warmup}, expected >= 1 and >= 0")
@@ -151,13 +151,13 @@ class Prepared:
     """A step that is compiled, counted, and whose operations know their modules.
 
     Attributes:
-      compiled: `(state, chunk) -> (state, metrics)`.
-      counted: of one call.
-      devices: that it runs on.
-      trace_seconds: of tracing and lowering.
-      compile_seconds: of compiling, without any cache.
-      program: its name in the profiler.
-      operations: of the compiled program.
+        compiled: `(state, chunk) -> (state, metrics)`.
+        counted: of one call.
+        devices: that it runs on.
+        trace_seconds: of tracing and lowering.
+        compile_seconds: of compiling, without any cache.
+        program: its name in the profiler.
+        operations: of the compiled program.
     """
 
     compiled: Any
@@ -179,10 +179,10 @@ class Prepared:
         """What the last trace in a folder says of this step.
 
         Args:
-          folder: as `trace.start` was given it.
-          calls: of the step in it.
-          steps: that one call does.
-          seconds: a step, by the host's clock.
+            folder: as `trace.start` was given it.
+            calls: of the step in it.
+            steps: that one call does.
+            seconds: a step, by the host's clock.
         """
         times = trace.read(trace.newest(folder))
         rows = table.join(
@@ -211,9 +211,9 @@ def prepare(step: Callable[..., Any], state: Any, chunk: Any) -> Prepared:
     """Compiles a step, and counts it; `measure` says what may be a step.
 
     Args:
-      step: compiled by `jax.jit` and not called with these shapes before.
-      state: arrays as it will be called with; they are not used up.
-      chunk: the same.
+        step: compiled by `jax.jit` and not called with these shapes before.
+        state: arrays as it will be called with; they are not used up.
+        chunk: the same.
     """
     devices = machine.of(state)
     began = time.perf_counter()
@@ -242,8 +242,8 @@ def peak(devices: Sequence[Any], *, dtype: str) -> float:
     a float32 result, as the layers here multiply.
 
     Args:
-      devices: of one kind; of those of other processes the rate is taken for equal.
-      dtype: "float32", "bfloat16", ...
+        devices: of one kind; of those of other processes the rate is taken for equal.
+        dtype: "float32", "bfloat16", ...
     """
     side = _SIDE.get(devices[0].platform, _LARGE_SIDE)
 

@@ -27,9 +27,9 @@ class Place(NamedTuple):
     """Where an operation stands.
 
     Attributes:
-      path: names of the modules and scopes around it, joined by "/"; "" outside of
-        all. The outermost module has its class for a name.
-      module: class of the innermost; "" outside of all.
+        path: names of the modules and scopes around it, joined by "/"; "" outside of
+            all. The outermost module has its class for a name.
+        module: class of the innermost; "" outside of all.
     """
 
     path: str
@@ -57,7 +57,7 @@ def place(stack: str) -> Place:
     """Reads a name stack.
 
     Args:
-      stack: as above, with or without the operation's own name at its end.
+        stack: as above, with or without the operation's own name at its end.
     """
     found: list[tuple[str, str]] = []
     before = ""

@@ -18,8 +18,8 @@ class Stopwatch:
     it does when no call is under way (waits for data, evaluates, saves) is between.
 
     Attributes:
-      under_way: seconds in which at least one call was, as far as calls are done.
-      between: seconds in which none was, from the first start to the last end.
+        under_way: seconds in which at least one call was, as far as calls are done.
+        between: seconds in which none was, from the first start to the last end.
     """
 
     def __init__(self):
@@ -33,8 +33,8 @@ class Stopwatch:
         """Takes a call.
 
         Args:
-          began: by `time.perf_counter`.
-          result: arrays that the call makes, and that no later call is given.
+            began: by `time.perf_counter`.
+            result: arrays that the call makes, and that no later call is given.
         """
         self._calls.put((began, result))
 
@@ -42,7 +42,7 @@ class Stopwatch:
         """Ends the thread; takes no more calls.
 
         Args:
-          wait: for the calls that were taken. Without, what is not done is left out.
+            wait: for the calls that were taken. Without, what is not done is left out.
         """
         self._calls.put(None)
         if wait:

@@ -27,15 +27,15 @@ class Row:
     """One operation in one module, or the sum of several; all figures a step.
 
     Attributes:
-      primitive: name in the traced program.
-      module: path of the module, "" outside of all.
-      kind: class, one of `rules.CLASSES`, or NOT_ATTRIBUTED.
-      calls: in the program as written.
-      kernels: events of the compiled program.
-      seconds: summed over threads, streams and this process's devices.
-      flops: in the program as written.
-      bytes_in: the same.
-      bytes_out: the same.
+        primitive: name in the traced program.
+        module: path of the module, "" outside of all.
+        kind: class, one of `rules.CLASSES`, or NOT_ATTRIBUTED.
+        calls: in the program as written.
+        kernels: events of the compiled program.
+        seconds: summed over threads, streams and this process's devices.
+        flops: in the program as written.
+        bytes_in: the same.
+        bytes_out: the same.
     """
 
     primitive: str
@@ -64,15 +64,15 @@ def join(
     """A row for every primitive of every module, the longest first.
 
     Args:
-      counted: of one call of the program.
-      times: of a window with `calls` calls; what other programs took is left out.
-      sources: of the compiled program.
-      program: its name in the profiler.
-      calls: calls of the program in the window.
-      steps: steps that one call does.
+        counted: of one call of the program.
+        times: of a window with `calls` calls; what other programs took is left out.
+        sources: of the compiled program.
+        program: its name in the profiler.
+        calls: calls of the program in the window.
+        steps: steps that one call does.
 
     Raises:
-      ValueError: if calls or steps are less than 1.
+        ValueError: if calls or steps are less than 1.
     """
     if calls < 1 or steps < 1:
         raise ValueError(f"got {calls} calls of {steps} steps, expected at least 1")

@@ -45,8 +45,8 @@ class Busy:
     """What an operation took in a window.
 
     Attributes:
-      calls: events.
-      seconds: without what ran inside them.
+        calls: events.
+        seconds: without what ran inside them.
     """
 
     calls: int
@@ -58,10 +58,10 @@ class Times:
     """What a window holds.
 
     Attributes:
-      operations: (program, operation) -> what it took; names as in the compiled
-        program, ("", name) for a kernel that no operation of a program claims.
-      seconds: from the first event to the end of the last.
-      idle: part of it in which no operation of any thread or stream has an event.
+        operations: (program, operation) -> what it took; names as in the compiled
+            program, ("", name) for a kernel that no operation of a program claims.
+        seconds: from the first event to the end of the last.
+        idle: part of it in which no operation of any thread or stream has an event.
     """
 
     operations: Mapping[tuple[str, str], Busy]
@@ -73,7 +73,7 @@ def start(folder: str | os.PathLike[str]) -> None:
     """Starts a window. One at a time: jax has a single profiler.
 
     Raises:
-      RuntimeError: if one is open already.
+        RuntimeError: if one is open already.
     """
     options = jax.profiler.ProfileOptions()
     # Events of Python's own calls: many, and none of an operation.
@@ -104,7 +104,7 @@ def newest(folder: str | os.PathLike[str]) -> pathlib.Path:
     """The file of the last window in a folder.
 
     Raises:
-      ValueError: if there is none.
+        ValueError: if there is none.
     """
     files = sorted(pathlib.Path(folder).glob("plugins/profile/*/*.xplane.pb"))
     if not files:
@@ -116,10 +116,10 @@ def read(file: str | os.PathLike[str]) -> Times:
     """The operations' times in a window's file.
 
     Args:
-      file: `newest(folder)`.
+        file: `newest(folder)`.
 
     Returns:
-      Times; empty if no operation ran in the window.
+        Times; empty if no operation ran in the window.
     """
     planes = list(jax.profiler.ProfileData.from_file(os.fspath(file)).planes)
     lines = [

@@ -35,12 +35,12 @@ def card(run: Finished, seed: str, *, parts: Sequence[loading.Part]) -> str:
     """The card as Markdown, with the front matter of the hub.
 
     Args:
-      run: a finished run.
-      seed: which of its seeds was exported.
-      parts: what else is in the export.
+        run: a finished run.
+        seed: which of its seeds was exported.
+        parts: what else is in the export.
 
     Returns:
-      The text; its figures are those of the seed in results.json.
+        The text; its figures are those of the seed in results.json.
     """
     results, leaves = run.results, run.leaves
     title = f"{results['config']}, preset {results['preset']}: is this meme hateful?"

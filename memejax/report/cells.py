@@ -13,11 +13,11 @@ class Table:
     """A table for a person.
 
     Attributes:
-      title: says of what, of how many and of which preset.
-      columns: the head; the first column names the row.
-      rows: as many cells as columns, numbers as they are to be read.
-      notes: sentences under the table.
-      left: so many columns are read from the left, the others from the right.
+        title: says of what, of how many and of which preset.
+        columns: the head; the first column names the row.
+        rows: as many cells as columns, numbers as they are to be read.
+        notes: sentences under the table.
+        left: so many columns are read from the left, the others from the right.
     """
 
     title: str

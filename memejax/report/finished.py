@@ -22,18 +22,18 @@ class Finished:
     """What a run's folder holds.
 
     Attributes:
-      folder: its absolute path.
-      results: what results.json holds.
-      leaves: dotted name -> value of the config, {} without config.json.
-      environment: what it ran on, {} without environment.json.
-      seeds: the seeds' names.
+        folder: its absolute path.
+        results: what results.json holds.
+        leaves: dotted name -> value of the config, {} without config.json.
+        environment: what it ran on, {} without environment.json.
+        seeds: the seeds' names.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
         """Reads the folder's JSON files.
 
         Raises:
-          ValueError: if there is no results.json.
+            ValueError: if there is no results.json.
         """
         self.folder = pathlib.Path(folder).absolute()
         self.results: dict[str, Any] = folders.read_json(self.folder / "results.json")

@@ -14,10 +14,10 @@ class Part:
     """Something in an export.
 
     Attributes:
-      path: below the export's folder.
-      what: it is, for a person.
-      kind: of an encoder: the architecture that transformers loads it as, or "memejax"
-        where only memejax can; "" of anything else.
+        path: below the export's folder.
+        what: it is, for a person.
+        kind: of an encoder: the architecture that transformers loads it as, or
+            "memejax" where only memejax can; "" of anything else.
     """
 
     path: str
@@ -112,11 +112,11 @@ def section(leaves: Mapping[str, Any], parts: Sequence[Part]) -> str:
     """The parts of an export, and code that loads each.
 
     Args:
-      leaves: dotted name -> value of the run's config.
-      parts: of the export.
+        leaves: dotted name -> value of the run's config.
+        parts: of the export.
 
     Returns:
-      Markdown; its Python runs in the export's folder.
+        Markdown; its Python runs in the export's folder.
     """
     rows = [[f"`{part.path}`", part.what] for part in parts]
     size = str(leaves["data.image_size"])

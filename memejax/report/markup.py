@@ -114,10 +114,10 @@ def figure(picture: str, title: str, said: str, *, whole: bool = False) -> str:
     """A plot; what it shows is said below it and to who cannot see it.
 
     Args:
-      picture: a data URI.
-      title: above what is said.
-      said: what it shows, in a sentence or two.
-      whole: a picture of many pixels in a line of its own.
+        picture: a data URI.
+        title: above what is said.
+        said: what it shows, in a sentence or two.
+        whole: a picture of many pixels in a line of its own.
     """
     kind = ' class="whole"' if whole else ""
     return (

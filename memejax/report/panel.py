@@ -18,11 +18,11 @@ class Measure:
     """One measure of collapse, and how to read it.
 
     Attributes:
-      name: for a person.
-      healthy: what it is where nothing is wrong.
-      collapsed: what it is in a collapse.
-      bound: the number in `collapsed`.
-      digits: to print.
+        name: for a person.
+        healthy: what it is where nothing is wrong.
+        collapsed: what it is in a collapse.
+        bound: the number in `collapsed`.
+        digits: to print.
     """
 
     name: str

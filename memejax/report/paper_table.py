@@ -21,10 +21,10 @@ class Spread:
     """A figure over seeds; None where it is not known.
 
     Attributes:
-      mean: over the seeds.
-      std: sample standard deviation (n - 1).
-      low: lower end of the 95 % interval of the mean.
-      high: upper end.
+        mean: over the seeds.
+        std: sample standard deviation (n - 1).
+        low: lower end of the 95 % interval of the mean.
+        high: upper end.
     """
 
     mean: float | None = None
@@ -38,19 +38,19 @@ class Line:
     """A row of the table.
 
     Attributes:
-      method: first column.
-      architecture: second column.
-      size: third column, a picture's side in pixels.
-      auroc: ours.
-      accuracy: ours, at the threshold 0.5.
-      published_auroc: None where none was published.
-      published_accuracy: the same.
-      finished: seeds that are done.
-      seeds: seeds asked for; 0 for a row that is no run.
-      collapsed: finished seeds whose pretraining collapsed; None without pretraining.
-      seconds: mean duration of a seed's run, None before the first.
-      pages: (seed, path relative to the table) of each run's page.
-      note: under the table.
+        method: first column.
+        architecture: second column.
+        size: third column, a picture's side in pixels.
+        auroc: ours.
+        accuracy: ours, at the threshold 0.5.
+        published_auroc: None where none was published.
+        published_accuracy: the same.
+        finished: seeds that are done.
+        seeds: seeds asked for; 0 for a row that is no run.
+        collapsed: finished seeds whose pretraining collapsed; None without pretraining.
+        seconds: mean duration of a seed's run, None before the first.
+        pages: (seed, path relative to the table) of each run's page.
+        note: under the table.
     """
 
     method: str
@@ -73,12 +73,12 @@ class PaperTable:
     """The table.
 
     Attributes:
-      name: "table1", ...
-      title: for a person.
-      preset: of every run in it.
-      split: what the figures are of; None before the first run is finished.
-      lines: the rows, in order; those that are no run last.
-      notes: sentences under the table.
+        name: "table1", ...
+        title: for a person.
+        preset: of every run in it.
+        split: what the figures are of; None before the first run is finished.
+        lines: the rows, in order; those that are no run last.
+        notes: sentences under the table.
     """
 
     name: str

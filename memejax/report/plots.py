@@ -51,10 +51,10 @@ class Line:
     """A curve.
 
     Attributes:
-      label: in the legend; lines of one label (seeds) share an entry.
-      x: `[n]`.
-      y: `[n]`.
-      style: 0 is the accent colour, others are greys.
+        label: in the legend; lines of one label (seeds) share an entry.
+        x: `[n]`.
+        y: `[n]`.
+        style: 0 is the accent colour, others are greys.
     """
 
     label: str
@@ -80,14 +80,14 @@ def lines(
     """Curves against updates.
 
     Args:
-      curves: at least one.
-      last: where the x axis ends.
-      bounds: label -> height of a dashed line across the plot.
-      marks: points to ring.
-      ylim: the least and the greatest height to show, None where it is free.
+        curves: at least one.
+        last: where the x axis ends.
+        bounds: label -> height of a dashed line across the plot.
+        marks: points to ring.
+        ylim: the least and the greatest height to show, None where it is free.
 
     Returns:
-      A data URI.
+        A data URI.
     """
     figure, axes = _axes(_SMALL)
     _draw(axes, curves, marker=True)
@@ -143,11 +143,11 @@ def histogram(groups: Mapping[str, ArrayLike], *, threshold: float | None) -> st
     """How often each probability was given, a group (a label) over another.
 
     Args:
-      groups: label -> probabilities, `[n]`; one or two groups.
-      threshold: a line to draw, None for none.
+        groups: label -> probabilities, `[n]`; one or two groups.
+        threshold: a line to draw, None for none.
 
     Returns:
-      A data URI.
+        A data URI.
     """
     figure, axes = _axes(_LARGE)
     edges = np.linspace(0.0, 1.0, 41)

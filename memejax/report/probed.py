@@ -24,12 +24,12 @@ def representation(results: Mapping[str, Any]) -> dict[str, Table]:
     """A table for each split that features were probed on.
 
     Args:
-      results: what results.json holds.
+        results: what results.json holds.
 
     Returns:
-      Split -> rows of each trained arm, of the same untrained, of the raw pixels and
-      of chance; accuracy (and AUROC, of two classes) of kNN and of the linear probe.
-      {} where nothing was probed.
+        Split -> rows of each trained arm, of the same untrained, of the raw pixels and
+        of chance; accuracy (and AUROC, of two classes) of kNN and of the linear probe.
+        {} where nothing was probed.
     """
     return {
         split: _table(results, split, probes)

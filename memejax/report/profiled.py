@@ -43,11 +43,11 @@ def of_stages(where: pathlib.Path, stages: Mapping[str, str]) -> list[str]:
     """The same for stages in folders that are given.
 
     Args:
-      where: the run's folder.
-      stages: a stage's name -> its folder within the run's, with or without a window.
+        where: the run's folder.
+        stages: a stage's name -> its folder within the run's, with or without a window.
 
     Returns:
-      HTML; [] if no stage was traced.
+        HTML; [] if no stage was traced.
     """
     parts = []
     for name, place in stages.items():

@@ -26,7 +26,7 @@ def console(results: Mapping[str, Any]) -> None:
     """Prints the results as tables, plain where the output is no terminal.
 
     Args:
-      results: what results.json holds.
+        results: what results.json holds.
     """
     printer = Console(highlight=False)
     splits = list(tables.splits(results).values())
@@ -48,13 +48,13 @@ def write(folder: str | os.PathLike[str]) -> pathlib.Path:
     """Writes report.html of a finished run: one file that needs no network.
 
     Args:
-      folder: the run's.
+        folder: the run's.
 
     Returns:
-      The page's path.
+        The page's path.
 
     Raises:
-      ValueError: if there is no results.json.
+        ValueError: if there is no results.json.
     """
     where = pathlib.Path(folder).absolute()
     results = folders.read_json(where / "results.json")

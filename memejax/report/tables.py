@@ -34,11 +34,11 @@ def splits(results: Mapping[str, Any]) -> dict[str, Table]:
     """A table for each labelled split, the one that chose the checkpoint last.
 
     Args:
-      results: what results.json holds.
+        results: what results.json holds.
 
     Returns:
-      Split -> rows of each arm, their average, the constant predictor and, for the
-      built-in memes, the best possible.
+        Split -> rows of each arm, their average, the constant predictor and, for the
+        built-in memes, the best possible.
     """
     names = sorted(results["summary"], key=lambda name: (name == results["dev"], name))
     return {name: _split(results, name) for name in names}

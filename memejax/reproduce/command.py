@@ -33,15 +33,16 @@ class Plan:
     """What is to be done, checked.
 
     Attributes:
-      table: "table1", ...
-      preset: of every run.
-      workdir: of the runs and the table.
-      seeds: seeds of every row.
-      every: all runs of the table.
-      mine: those of this shard and their configs; none where only the table is wanted.
-      about: for a person.
-      encoders: the run whose features are to be stored before a graph network is
-        trained; None where there are stored ones, or no graph network.
+        table: "table1", ...
+        preset: of every run.
+        workdir: of the runs and the table.
+        seeds: seeds of every row.
+        every: all runs of the table.
+        mine: those of this shard and their configs; none where only the table is
+            wanted.
+        about: for a person.
+        encoders: the run whose features are to be stored before a graph network is
+            trained; None where there are stored ones, or no graph network.
     """
 
     table: str
@@ -78,24 +79,24 @@ def prepare(
     """The runs of a table, and whether they can be run as asked.
 
     Args:
-      table: "table1", "table2", "table3" or "table8".
-      preset: "demo", "full" or "paper".
-      workdir: of the runs and the table; default `runs/tables-<preset>`. Tables in
-        one workdir share their runs.
-      seeds: seeds of every row, from 0.
-      shard: (i, n): only runs j with j % n == i are run.
-      root: the memes' folder; the demo has built-in ones.
-      features: of table3: the store that the graph networks read. The demo makes one
-        where there is none, `<workdir>/features`.
-      run: of table3's demo: the finished run whose encoders give the features;
-        default the tables' own multimodal CASS, which is run first.
-      leaves: dotted leaf -> value as written on a command line, for every run whose
-        config has that leaf.
-      table_only: whether to run nothing.
+        table: "table1", "table2", "table3" or "table8".
+        preset: "demo", "full" or "paper".
+        workdir: of the runs and the table; default `runs/tables-<preset>`. Tables in
+            one workdir share their runs.
+        seeds: seeds of every row, from 0.
+        shard: (i, n): only runs j with j % n == i are run.
+        root: the memes' folder; the demo has built-in ones.
+        features: of table3: the store that the graph networks read. The demo makes one
+            where there is none, `<workdir>/features`.
+        run: of table3's demo: the finished run whose encoders give the features;
+            default the tables' own multimodal CASS, which is run first.
+        leaves: dotted leaf -> value as written on a command line, for every run whose
+            config has that leaf.
+        table_only: whether to run nothing.
 
     Raises:
-      ValueError: if an argument is not as above.
-      folder.OtherRunError: if a run's folder holds a run of another config.
+        ValueError: if an argument is not as above.
+        folder.OtherRunError: if a run's folder holds a run of another config.
     """
     wanted = rows(table, preset=preset)
     where = pathlib.Path(workdir or f"runs/tables-{preset}")
@@ -158,10 +159,10 @@ def perform(plan: Plan) -> PaperTable:
     finished. An interrupted run resumes when this is called again.
 
     Returns:
-      The table as last written.
+        The table as last written.
 
     Raises:
-      loop.Interrupted: after SIGTERM or SIGINT, when the state is saved.
+        loop.Interrupted: after SIGTERM or SIGINT, when the state is saved.
     """
     logs.say(plan.about)
     # The seeds of a row, and rows that differ in their start only, are one program.

@@ -16,14 +16,14 @@ def store(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> str:
     What is there already is kept, so that an interrupted pass goes on.
 
     Args:
-      run: its folder.
-      out: the store's folder, made if missing.
+        run: its folder.
+        out: the store's folder, made if missing.
 
     Returns:
-      The store's key.
+        The store's key.
 
     Raises:
-      ValueError: if there is no finished run, or as `extract.extract` does.
+        ValueError: if there is no finished run, or as `extract.extract` does.
     """
     path = pathlib.Path(run)
     ran = folder.read_json(path / "config.json")

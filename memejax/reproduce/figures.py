@@ -31,11 +31,11 @@ def spread(
     `mean +- t(0.975, n - 1) std / sqrt(n)`, Student's t.
 
     Args:
-      values: one a seed; those that are NaN are left out.
-      single: the interval to give where there is one seed only.
+        values: one a seed; those that are NaN are left out.
+        single: the interval to give where there is one seed only.
 
     Returns:
-      What is known: nothing of no values, no deviation of one.
+        What is known: nothing of no values, no deviation of one.
     """
     known = [value for value in values if tables.is_number(value)]
     if not known:
@@ -54,14 +54,14 @@ def collect(
     """The table from whatever is finished.
 
     Args:
-      table: one of `rows.TABLES`.
-      workdir: the tables' folder.
-      preset: of its runs.
-      seeds: how many are to be in it, from 0.
+        table: one of `rows.TABLES`.
+        workdir: the tables' folder.
+        preset: of its runs.
+        seeds: how many are to be in it, from 0.
 
     Raises:
-      ValueError: if the table is unknown, or the runs there are of another preset or
-        of different data.
+        ValueError: if the table is unknown, or the runs there are of another preset or
+            of different data.
     """
     wanted = rows(table, preset=preset)
     found = {row.name: _finished(row, workdir, seeds) for row in wanted}
@@ -94,7 +94,7 @@ def _same_data(
     """The folder of the memes and the split that all runs have in common.
 
     Raises:
-      ValueError: naming the runs that are of another preset or data.
+        ValueError: naming the runs that are of another preset or data.
     """
     first: tuple[pathlib.Path, Any] | None = None
     for path, results in every.items():
@@ -164,7 +164,7 @@ def _reports(runs, split: str | None, row: Row) -> list[dict[str, Any]]:
     """What each evaluated run says of the row's arm.
 
     Raises:
-      ValueError: if a run has no such arm.
+        ValueError: if a run has no such arm.
     """
     found = []
     for results in runs:

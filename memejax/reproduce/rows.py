@@ -45,11 +45,11 @@ class Method:
     """How a row was trained.
 
     Attributes:
-      title: for a person.
-      config: its file.
-      both: whether one run gives both arms' scores.
-      pretrains: whether there is a stage before fine-tuning.
-      sizes: sides of the pictures, in pixels, that the papers have rows of.
+        title: for a person.
+        config: its file.
+        both: whether one run gives both arms' scores.
+        pretrains: whether there is a stage before fine-tuning.
+        sizes: sides of the pictures, in pixels, that the papers have rows of.
     """
 
     title: str
@@ -90,19 +90,19 @@ class Row:
     """A row of a table.
 
     Attributes:
-      name: of its own.
-      run: folder of its runs; rows read from the same runs have the same.
-      method: for a person.
-      architecture: for a person.
-      size: for a person: the pictures' side in pixels, or "small".
-      config: its file, "" where there is none.
-      overrides: dotted leaf -> value.
-      arm: whose score is the row's.
-      published_auroc: None where none was published.
-      published_accuracy: the same.
-      note: under the table.
-      run_by: the other table whose runs these are, "" where they are this one's.
-      options: what stands after the colon behind the preset, as "kind=hetero".
+        name: of its own.
+        run: folder of its runs; rows read from the same runs have the same.
+        method: for a person.
+        architecture: for a person.
+        size: for a person: the pictures' side in pixels, or "small".
+        config: its file, "" where there is none.
+        overrides: dotted leaf -> value.
+        arm: whose score is the row's.
+        published_auroc: None where none was published.
+        published_accuracy: the same.
+        note: under the table.
+        run_by: the other table whose runs these are, "" where they are this one's.
+        options: what stands after the colon behind the preset, as "kind=hetero".
     """
 
     name: str
@@ -185,11 +185,11 @@ def rows(table: str, *, preset: str) -> list[Row]:
     In the demo all pictures are small, and rows that differ only by size are one.
 
     Args:
-      table: one of `TABLES`.
-      preset: one of `PRESETS`.
+        table: one of `TABLES`.
+        preset: one of `PRESETS`.
 
     Raises:
-      ValueError: if there is no such table or preset.
+        ValueError: if there is no such table or preset.
     """
     if table not in TABLES:
         raise ValueError(f"unknown table {table!r}: choose one of {sorted(TABLES)}")

@@ -27,9 +27,9 @@ class Run:
     """One seed of one row, or of several rows that read the same run.
 
     Attributes:
-      row: the first of those rows.
-      seed: the only one of the run.
-      folder: `<workdir>/<row.run>/seed<seed>`.
+        row: the first of those rows.
+        seed: the only one of the run.
+        folder: `<workdir>/<row.run>/seed<seed>`.
     """
 
     row: Row
@@ -55,12 +55,12 @@ def expand(
     Seed by seed, so that an unfinished table has some of every row.
 
     Args:
-      rows: of a table; those that another table runs are left out.
-      workdir: the tables' folder.
-      seeds: how many, from 0.
+        rows: of a table; those that another table runs are left out.
+        workdir: the tables' folder.
+        seeds: how many, from 0.
 
     Raises:
-      ValueError: if `seeds` is below 1, or rows share a run and differ in what it is.
+        ValueError: if `seeds` is below 1, or rows share a run and differ in what it is.
     """
     if seeds < 1:
         raise ValueError(f"got seeds={seeds}, expected at least 1")
@@ -86,12 +86,12 @@ def shard(runs: Sequence[Run], index: int, *, of: int) -> list[Run]:
     """The runs of a shard: run j belongs to shard j % of.
 
     Args:
-      runs: all of them, in the same order in every shard.
-      index: 0 to of - 1.
-      of: number of shards, at least 1.
+        runs: all of them, in the same order in every shard.
+        index: 0 to of - 1.
+        of: number of shards, at least 1.
 
     Raises:
-      ValueError: if `index` is not one of them.
+        ValueError: if `index` is not one of them.
     """
     if not 0 <= index < of:
         raise ValueError(
@@ -111,16 +111,16 @@ def configs(
     """The config of each run.
 
     Args:
-      runs: of one preset.
-      preset: "demo", "full" or "paper".
-      root: the memes' folder; None leaves the built-in ones.
-      features: the store that graph networks read.
-      leaves: dotted leaf -> value as written on a command line; a run whose config
-        has no such leaf goes without.
+        runs: of one preset.
+        preset: "demo", "full" or "paper".
+        root: the memes' folder; None leaves the built-in ones.
+        features: the store that graph networks read.
+        leaves: dotted leaf -> value as written on a command line; a run whose config
+            has no such leaf goes without.
 
     Raises:
-      ValueError: if a leaf is the table's own, is in no run's config, or cannot have
-        that value.
+        ValueError: if a leaf is the table's own, is in no run's config, or cannot have
+            that value.
     """
     leaves = leaves or {}
     own = {*OWN} | (set() if preset == "demo" else {"data.image_size"})
@@ -161,7 +161,7 @@ def check_folder(path: pathlib.Path, config: ConfigDict) -> None:
     """Whether what is in a run's folder is the run that is asked for.
 
     Raises:
-      folder.OtherRunError: with the leaves that differ.
+        folder.OtherRunError: with the leaves that differ.
     """
     old = folder.read_json(path / "config.json")
     if old is None:
@@ -197,7 +197,7 @@ def set_leaf(config: ConfigDict, leaf: str, value: Any) -> None:
     """Sets a leaf.
 
     Raises:
-      ValueError: if the leaf is of another type.
+        ValueError: if the leaf is of another type.
     """
     try:
         config.update_from_flattened_dict({leaf: value})

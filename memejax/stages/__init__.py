@@ -88,8 +88,8 @@ def check(stages: Sequence[str]) -> None:
     """Raise where a run cannot have these stages.
 
     Raises:
-      ValueError: if they are none, unknown, or in an order that they do not allow.
-      parallel.ProcessError: if there are several processes, and a stage is for one.
+        ValueError: if they are none, unknown, or in an order that they do not allow.
+        parallel.ProcessError: if there are several processes, and a stage is for one.
     """
     stages = tuple(stages)
     unknown = [name for name in stages if name not in STAGES]

@@ -63,8 +63,8 @@ def run(context: Context, before: Ended | None) -> Ended:
     for every seed at the last update; `steps` and `seconds`.
 
     Raises:
-      ValueError: as `make_classifier` does; if config.baseline is not the folder of a
-        finished run of the same seeds and rows.
+        ValueError: as `make_classifier` does; if config.baseline is not the folder of a
+            finished run of the same seeds and rows.
     """
     del before  # It goes alone.
     outcome = context.outcome(NAME)

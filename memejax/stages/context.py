@@ -24,13 +24,13 @@ class Context:
     """Everything that a stage is run with.
 
     Attributes:
-      config: the run's.
-      data: of all splits, as the first stage of the run loaded it.
-      mesh: the devices.
-      seed: of parameters, order and randomness.
-      folder: of the seed; a stage's own is in it.
-      signals: of the loop.
-      options: of the loop.
+        config: the run's.
+        data: of all splits, as the first stage of the run loaded it.
+        mesh: the devices.
+        seed: of parameters, order and randomness.
+        folder: of the seed; a stage's own is in it.
+        signals: of the loop.
+        options: of the loop.
     """
 
     config: ConfigDict
@@ -86,10 +86,10 @@ class Ended:
     """A stage that has ended.
 
     Attributes:
-      name: of the folder that it trained in.
-      outcomes: folder -> outcome as JSON, of this stage alone.
-      stage: makes the stage, once.
-      weights: variables that it ended with; None if it has none to give.
+        name: of the folder that it trained in.
+        outcomes: folder -> outcome as JSON, of this stage alone.
+        stage: makes the stage, once.
+        weights: variables that it ended with; None if it has none to give.
     """
 
     name: str

@@ -40,18 +40,18 @@ def make(
     """Make supervised training of every arm.
 
     Args:
-      config: a run's; `finetune` is the section.
-      data: memes.
-      seed: of parameters, order and randomness.
-      mesh: the devices.
-      start: gives the variables of a stage before, which are taken where they fit;
-        else those of checkpoints, where the config names them; else random ones.
-      curriculum: the section that says how examples are drawn; None: shuffled passes.
-      uncertainty: float `[n]` of the training examples, by which "bac" ranks.
+        config: a run's; `finetune` is the section.
+        data: memes.
+        seed: of parameters, order and randomness.
+        mesh: the devices.
+        start: gives the variables of a stage before, which are taken where they fit;
+            else those of checkpoints, where the config names them; else random ones.
+        curriculum: the section that says how examples are drawn; None: shuffled passes.
+        uncertainty: float `[n]` of the training examples, by which "bac" ranks.
 
     Raises:
-      ValueError: if the data are no memes of both labels, or the config is not
-        consistent.
+        ValueError: if the data are no memes of both labels, or the config is not
+            consistent.
     """
     c = config.finetune
     training.check_devices(config, c, mesh)

@@ -24,9 +24,9 @@ class GraphKind(NamedTuple):
     """A kind of graph.
 
     Attributes:
-      load: config -> splits whose source has the column `graph`.
-      make: `(config, data, *, seed, mesh)` -> the stage.
-      leaves: those of the section `graph` that configs of another kind may lack.
+        load: config -> splits whose source has the column `graph`.
+        make: `(config, data, *, seed, mesh)` -> the stage.
+        leaves: those of the section `graph` that configs of another kind may lack.
     """
 
     load: Callable[[ConfigDict], datasets.Data]
@@ -49,7 +49,7 @@ def load(config: ConfigDict, folder: pathlib.Path) -> datasets.Data:
     """Load stored features as the stages use data; nothing goes into the folder.
 
     Raises:
-      ValueError: for an unknown kind of graph, or as that kind does.
+        ValueError: for an unknown kind of graph, or as that kind does.
     """
     del folder
     return _kind(config).load(config)
@@ -70,14 +70,14 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
     """Make supervised training of a network on graphs of memes.
 
     Args:
-      config: a run's; `graph` is the section.
-      data: as `load` gives it.
-      seed: of parameters, order and dropout, and of what is sampled.
-      mesh: of one device.
+        config: a run's; `graph` is the section.
+        data: as `load` gives it.
+        seed: of parameters, order and dropout, and of what is sampled.
+        mesh: of one device.
 
     Raises:
-      ValueError: for an unknown kind of graph, or as that kind does; if there is
-        nothing of one label to train on.
+        ValueError: for an unknown kind of graph, or as that kind does; if there is
+            nothing of one label to train on.
     """
     return _kind(config).make(config, data, seed=seed, mesh=mesh)
 

@@ -68,12 +68,12 @@ def embed(
     """The features of every example of a split, an arm.
 
     Args:
-      embed_fn: `(variables, batch) -> {arm: features [b, d]}`.
-      variables: params and batch_stats.
-      feeder: one pass over the split in order; weight 0 marks padding.
+        embed_fn: `(variables, batch) -> {arm: features [b, d]}`.
+        variables: params and batch_stats.
+        feeder: one pass over the split in order; weight 0 marks padding.
 
     Returns:
-      Arm -> float32 [n, d], in the split's order.
+        Arm -> float32 [n, d], in the split's order.
     """
     rows: dict[str, list[np.ndarray]] = {}
     for step, (_, batch) in enumerate(feeder.chunks(0)):
@@ -102,20 +102,20 @@ def look(
     """Compare trained with untrained features, and draw where the network looks.
 
     Args:
-      config: the run's.
-      data: "train" is remembered by the neighbours and the linear probe.
-      stage: of the networks; its `embed` is not None.
-      trained: the variables to look at.
-      untrained: the same before the first update.
-      path: folder of the pictures.
-      split: to classify; None: the last one with labels.
-      k: neighbours.
-      examples: of a split, at most.
+        config: the run's.
+        data: "train" is remembered by the neighbours and the linear probe.
+        stage: of the networks; its `embed` is not None.
+        trained: the variables to look at.
+        untrained: the same before the first update.
+        path: folder of the pictures.
+        split: to classify; None: the last one with labels.
+        k: neighbours.
+        examples: of a split, at most.
 
     Returns:
-      JSON: split, classes, sizes; `figures`, a row (the stage's name, untrained,
-      pixels) and an arm the accuracy (and AUROC, of two classes) of kNN and linear
-      probe; `panel`, the collapse panel of the trained features.
+        JSON: split, classes, sizes; `figures`, a row (the stage's name, untrained,
+        pixels) and an arm the accuracy (and AUROC, of two classes) of kNN and linear
+        probe; `panel`, the collapse panel of the trained features.
     """
     asked = split or _last_labelled(data)
     if asked not in data.splits:

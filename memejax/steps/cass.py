@@ -26,12 +26,12 @@ class CassObjective:
     finds.
 
     Attributes:
-      standardize: outputs standardised over the batch before everything else, so
-        that the covariance term is one on correlations.
-      variance: weight of the variance term (VICReg's) of each arm.
-      covariance: weight of the covariance term of each arm.
-      stop_gradient: each arm's prediction follows the other's output held constant
-        (SimSiam), instead of gradients to both.
+        standardize: outputs standardised over the batch before everything else, so
+            that the covariance term is one on correlations.
+        variance: weight of the variance term (VICReg's) of each arm.
+        covariance: weight of the covariance term of each arm.
+        stop_gradient: each arm's prediction follows the other's output held constant
+            (SimSiam), instead of gradients to both.
     """
 
     standardize: bool = False
@@ -50,16 +50,16 @@ def cass_loss(
     """Scalar: the objective over all pairs of arms, and its parts.
 
     Args:
-      outputs: arm -> (output z, prediction of the other arm's), each [b, d].
-      weight: float32 [b]; 0 masks an example.
-      objective: which terms, and how heavy.
-      axis_name: device axis that the batch is split over, under pmap.
+        outputs: arm -> (output z, prediction of the other arm's), each [b, d].
+        weight: float32 [b]; 0 masks an example.
+        objective: which terms, and how heavy.
+        axis_name: device axis that the batch is split over, under pmap.
 
     Returns:
-      The scalar loss, and `cass`, `variance`, `covariance` as they went into it.
+        The scalar loss, and `cass`, `variance`, `covariance` as they went into it.
 
     Raises:
-      ValueError: unless there are exactly two arms.
+        ValueError: unless there are exactly two arms.
     """
     if len(outputs) != 2:
         raise ValueError(f"CASS compares two arms, got {sorted(outputs)}")
@@ -113,21 +113,21 @@ def make_cass_step(
     """One update of CASS, of images alone or of images with text.
 
     Args:
-      apply_fn: `(variables, views, train=, rngs=, mutable=) -> ({arm: (z, p)},
-        new variables)`.
-      tx: the optimizer; its update is given `value=loss`.
-      objective: the loss.
-      views: see `views.make_views`.
-      accumulate: parts that a batch is worked on in; statistics over the batch are
-        then over a part.
-      panel: when the collapse panel is computed.
-      learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
-      averaging: keeps `State.average`; give it to `init_state` too.
-      axis_name: device axis that the batch is split over, under pmap; `apply_fn` has
-        to know it too.
+        apply_fn: `(variables, views, train=, rngs=, mutable=) -> ({arm: (z, p)},
+            new variables)`.
+        tx: the optimizer; its update is given `value=loss`.
+        objective: the loss.
+        views: see `views.make_views`.
+        accumulate: parts that a batch is worked on in; statistics over the batch are
+            then over a part.
+        panel: when the collapse panel is computed.
+        learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
+        averaging: keeps `State.average`; give it to `init_state` too.
+        axis_name: device axis that the batch is split over, under pmap; `apply_fn` has
+            to know it too.
 
     Returns:
-      `step(state, batch) -> (state, metrics)`.
+        `step(state, batch) -> (state, metrics)`.
     """
 
     return make_step(

@@ -24,15 +24,15 @@ def make_classify_step(
     """One update of the weighted mean of the examples' cross entropies.
 
     Args:
-      apply_fn: `(variables, images, train=, rngs=, mutable=) -> (logits [b, k], new
-        variables)`.
-      tx: the optimizer; its update is given `value=loss`.
-      inputs: pictures as a batch has them -> what the network takes.
-      learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
+        apply_fn: `(variables, images, train=, rngs=, mutable=) -> (logits [b, k], new
+            variables)`.
+        tx: the optimizer; its update is given `value=loss`.
+        inputs: pictures as a batch has them -> what the network takes.
+        learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
 
     Returns:
-      `step(state, batch) -> (state, metrics)`; a batch holds `image`, `label` and
-      `weight`.
+        `step(state, batch) -> (state, metrics)`; a batch holds `image`, `label` and
+        `weight`.
     """
 
     return make_step(_Classify(apply_fn, inputs), tx, learning_rates=learning_rates)

@@ -26,10 +26,10 @@ class DinoState(State):
     """A state with a teacher.
 
     Attributes:
-      teacher: moving average of `params`.
-      teacher_stats: running statistics of the teacher's own BatchNorms; they are not
-        averaged, and while training it uses its batches' (as published).
-      center: arm -> running mean of the teacher's logits, float32 [k].
+        teacher: moving average of `params`.
+        teacher_stats: running statistics of the teacher's own BatchNorms; they are not
+            averaged, and while training it uses its batches' (as published).
+        center: arm -> running mean of the teacher's logits, float32 [k].
     """
 
     teacher: Tree
@@ -46,10 +46,10 @@ class DinoObjective:
     """Temperatures and momenta.
 
     Attributes:
-      momentum: step -> momentum of the teacher.
-      teacher_temperature: step -> temperature of the teacher's softmax.
-      student_temperature: of the student's softmax.
-      center_momentum: of the centre.
+        momentum: step -> momentum of the teacher.
+        teacher_temperature: step -> temperature of the teacher's softmax.
+        student_temperature: of the student's softmax.
+        center_momentum: of the centre.
     """
 
     momentum: optim.Schedule
@@ -68,10 +68,10 @@ def init_dino_state(
     """A state before the first update: the teacher is the student, the centre is 0.
 
     Args:
-      variables: of the student.
-      tx: the optimizer.
-      key: PRNG key of the run.
-      prototypes: arm -> k.
+        variables: of the student.
+        tx: the optimizer.
+        key: PRNG key of the run.
+        prototypes: arm -> k.
     """
     state = init_state(variables, tx, key=key)
     fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
@@ -100,25 +100,25 @@ def make_dino_step(
     """One update of DINO; several arms learn side by side, each from its own teacher.
 
     Args:
-      student_fn: `(variables, views, train=, rngs=, mutable=) -> ({arm: logits
-        [v, b, k]}, new variables)`, the global crops first.
-      tx: the optimizer; its update is given `value=loss`.
-      teacher_fn: the same for the teacher, which has no drop path; it is given the
-        global crops only.
-      objective: temperatures and momenta.
-      views: `(key, batch, train=, step_key=) -> {arm: {"crops": (globals, locals)}}`.
-      accumulate: parts that a batch is worked on in; the centre is over all of them.
-      panel: when the panels, of collapse and of DINO, are computed.
-      learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
-      axis_name: device axis that the batch is split over, under pmap; `student_fn` and
-        `teacher_fn` have to know it too.
+        student_fn: `(variables, views, train=, rngs=, mutable=) -> ({arm: logits
+            [v, b, k]}, new variables)`, the global crops first.
+        tx: the optimizer; its update is given `value=loss`.
+        teacher_fn: the same for the teacher, which has no drop path; it is given the
+            global crops only.
+        objective: temperatures and momenta.
+        views: `(key, batch, train=, step_key=) -> {arm: {"crops": (globals, locals)}}`.
+        accumulate: parts that a batch is worked on in; the centre is over all of them.
+        panel: when the panels, of collapse and of DINO, are computed.
+        learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
+        axis_name: device axis that the batch is split over, under pmap; `student_fn`
+            and `teacher_fn` have to know it too.
 
     Returns:
-      `step(state, batch) -> (state, metrics)`.
+        `step(state, batch) -> (state, metrics)`.
 
     References:
-      Caron et al., Emerging properties in self-supervised vision transformers,
-      2104.14294, algorithm 1.
+        Caron et al., Emerging properties in self-supervised vision transformers,
+        2104.14294, algorithm 1.
     """
 
     return make_step(

@@ -16,10 +16,10 @@ class LossAux(NamedTuple):
     """All that a loss returns beside its value.
 
     Attributes:
-      stats: running statistics after the forward pass.
-      parts: scalars that are logged, means over the batch as the loss is.
-      outputs: what `StepObjective.reduce` reads; does not outlive the part of a batch
-        that it is of.
+        stats: running statistics after the forward pass.
+        parts: scalars that are logged, means over the batch as the loss is.
+        outputs: what `StepObjective.reduce` reads; does not outlive the part of a batch
+            that it is of.
     """
 
     stats: Tree
@@ -31,8 +31,8 @@ class Reduced(NamedTuple):
     """The part of a batch's outputs that is kept.
 
     Attributes:
-      kept: arrays whose leading axis is the batch; those of its parts are joined.
-      sums: arrays that add up over the parts of a batch.
+        kept: arrays whose leading axis is the batch; those of its parts are joined.
+        sums: arrays that add up over the parts of a batch.
     """
 
     kept: Tree = ()
@@ -65,11 +65,11 @@ class StepObjective:
         """Scalar: the loss of a batch or of a part of one, and what comes with it.
 
         Args:
-          params: the loss is differentiated with respect to them.
-          state: everything else that is known.
-          stats: running statistics before.
-          batch: as `prepare` returns it.
-          keys: PRNG keys `views`, `dropout` and `batch`.
+            params: the loss is differentiated with respect to them.
+            state: everything else that is known.
+            stats: running statistics before.
+            batch: as `prepare` returns it.
+            keys: PRNG keys `views`, `dropout` and `batch`.
         """
         raise NotImplementedError
 
@@ -87,10 +87,10 @@ class StepObjective:
         """The next state, but for its step and its optimizer's state.
 
         Args:
-          state: before.
-          params: after.
-          stats: after.
-          reduced: of the whole batch.
+            state: before.
+            params: after.
+            stats: after.
+            reduced: of the whole batch.
         """
         del reduced
         return state.replace(params=params, batch_stats=stats)

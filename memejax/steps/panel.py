@@ -19,11 +19,11 @@ class Panel:
     """When a step computes its collapse panel.
 
     Attributes:
-      every: at every so many steps; at the others its figures are NaN.
-      branch: whether other steps save the work, in a branch of the program. On several
-        CPU devices it has to be False: XLA there runs a branch's collectives beside
-        the others, now and then in another order on each device, and then none ends
-        (see `parallel.can_branch`).
+        every: at every so many steps; at the others its figures are NaN.
+        branch: whether other steps save the work, in a branch of the program. On
+            several CPU devices it has to be False: XLA there runs a branch's
+            collectives beside the others, now and then in another order on each device,
+            and then none ends (see `parallel.can_branch`).
     """
 
     every: int = 1

@@ -20,12 +20,12 @@ class State(struct.PyTreeNode):
     """Everything that a run computes, as arrays.
 
     Attributes:
-      step: int32 [], updates done.
-      params: the model's parameters.
-      batch_stats: running statistics of its BatchNorms, {} without any.
-      opt_state: the optimizer's.
-      key: PRNG key of the run.
-      average: average of the parameters over the run, {} where none is kept.
+        step: int32 [], updates done.
+        params: the model's parameters.
+        batch_stats: running statistics of its BatchNorms, {} without any.
+        opt_state: the optimizer's.
+        key: PRNG key of the run.
+        average: average of the parameters over the run, {} where none is kept.
     """
 
     step: jax.Array
@@ -48,15 +48,15 @@ class Averaging:
     BatchNorm's running statistics are those of the trained parameters.
 
     Attributes:
-      kind: "ema", an exponential moving average, or "swa", the mean over updates.
-      momentum: of "ema", in [0, 1].
-      start: updates before the average begins; until then it is the parameters.
+        kind: "ema", an exponential moving average, or "swa", the mean over updates.
+        momentum: of "ema", in [0, 1].
+        start: updates before the average begins; until then it is the parameters.
 
     Raises:
-      ValueError: for an unknown kind, or a number out of its range.
+        ValueError: for an unknown kind, or a number out of its range.
 
     References:
-      Izmailov et al., Averaging weights leads to wider optima, 1803.05407.
+        Izmailov et al., Averaging weights leads to wider optima, 1803.05407.
     """
 
     kind: str

@@ -30,18 +30,18 @@ def make_supervised_step(
     Arms that share no parameter are so trained as if each were alone.
 
     Args:
-      apply_fn: `(variables, views, train=, rngs=, mutable=) -> ({arm: logits [b]},
-        new variables)`.
-      tx: the optimizer; its update is given `value=loss`.
-      views: see `views.make_views`.
-      positive_weight: of the positive class in the loss.
-      accumulate: parts that a batch is worked on in.
-      learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
-      axis_name: device axis that the batch is split over, under pmap; `apply_fn` has
-        to know it too.
+        apply_fn: `(variables, views, train=, rngs=, mutable=) -> ({arm: logits [b]},
+            new variables)`.
+        tx: the optimizer; its update is given `value=loss`.
+        views: see `views.make_views`.
+        positive_weight: of the positive class in the loss.
+        accumulate: parts that a batch is worked on in.
+        learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
+        axis_name: device axis that the batch is split over, under pmap; `apply_fn` has
+            to know it too.
 
     Returns:
-      `step(state, batch) -> (state, metrics)`.
+        `step(state, batch) -> (state, metrics)`.
     """
 
     return make_step(

@@ -31,7 +31,7 @@ def scan_steps(step: Step) -> Step:
     """Many updates in one call: `step` over the leading axis of every batch leaf.
 
     Returns:
-      `(state, batches [n, ...]) -> (state, metrics [n, ...])`.
+        `(state, batches [n, ...]) -> (state, metrics [n, ...])`.
     """
 
     def run(state: State, batches: Batch):
@@ -44,11 +44,11 @@ def gather_steps(step: Step) -> Callable[..., Any]:
     """Many updates in one call, each on the rows of the data that a plan lists.
 
     Args:
-      step: `(state, batch) -> (state, metrics)`.
+        step: `(state, batch) -> (state, metrics)`.
 
     Returns:
-      `(state, rows, data) -> (state, metrics [n])`: `rows` holds `index`, `weight`
-      and `draw`, each `[n, b]`, and `data` arrays whose leading axis `index` counts.
+        `(state, rows, data) -> (state, metrics [n])`: `rows` holds `index`, `weight`
+        and `draw`, each `[n, b]`, and `data` arrays whose leading axis `index` counts.
     """
 
     def run(state: Any, rows: Batch, data: Mapping[str, jax.Array]):
@@ -77,17 +77,17 @@ def make_step(
     Dropout masks are a device's own there, so other ones than under jit.
 
     Args:
-      objective: what is minimised, and what is computed around it.
-      tx: the optimizer; its update is given `value=loss`.
-      accumulate: parts that a batch is worked on in; statistics over the batch are
-        then over a part, and of a part's outputs only what `objective.reduce` returns
-        outlives it.
-      learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
-      axis_name: device axis that the batch is split over, under pmap; None: a step is
-        of the whole batch.
+        objective: what is minimised, and what is computed around it.
+        tx: the optimizer; its update is given `value=loss`.
+        accumulate: parts that a batch is worked on in; statistics over the batch are
+            then over a part, and of a part's outputs only what `objective.reduce`
+            returns outlives it.
+        learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
+        axis_name: device axis that the batch is split over, under pmap; None: a step is
+            of the whole batch.
 
     Returns:
-      `step(state, batch) -> (state, metrics)`.
+        `step(state, batch) -> (state, metrics)`.
     """
 
     def step(state: Any, batch: Batch) -> tuple[Any, Metrics]:

@@ -24,12 +24,12 @@ class Recipe:
     """Preprocessing and augmentation of one arm's view of a batch.
 
     Attributes:
-      mean: of the normalisation, per channel, in [0, 1].
-      std: of the normalisation.
-      augment: `(keys [b], images_bhwc) -> images`, one array or a tuple of arrays of
-        several crops `[v, b, h, w, c]`; None leaves pictures as they are.
-      token_dropout: share of a caption's tokens that a view loses.
-      stream: arms with one stream see one view, arms with two see two.
+        mean: of the normalisation, per channel, in [0, 1].
+        std: of the normalisation.
+        augment: `(keys [b], images_bhwc) -> images`, one array or a tuple of arrays of
+            several crops `[v, b, h, w, c]`; None leaves pictures as they are.
+        token_dropout: share of a caption's tokens that a view loses.
+        stream: arms with one stream see one view, arms with two see two.
     """
 
     mean: tuple[float, ...]
@@ -48,24 +48,24 @@ def make_views(
     """Make the function from a batch to one view per arm.
 
     Args:
-      recipes: arm -> recipe of its view.
-      caption_dropout: probability that a whole batch loses its captions, in the
-        views of all arms. Captions are the easier thing to agree on: without this
-        the arms agree on little else and learn next to nothing of the pictures. Of
-        the batch, not of an example: which examples kept theirs would be one more
-        easy thing to agree on.
-      dtype: of the pictures.
+        recipes: arm -> recipe of its view.
+        caption_dropout: probability that a whole batch loses its captions, in the
+            views of all arms. Captions are the easier thing to agree on: without this
+            the arms agree on little else and learn next to nothing of the pictures. Of
+            the batch, not of an example: which examples kept theirs would be one more
+            easy thing to agree on.
+        dtype: of the pictures.
 
     Returns:
-      `views(key, batch, train=, step_key=) -> {arm: view}`. A view holds `image`, or
-      `crops` where the recipe makes several of them, and `input_ids` and
-      `attention_mask` where the batch has captions. Examples draw from `key`, the
-      batch from `step_key`; under `train=False` nothing is random and neither is
-      used.
+        `views(key, batch, train=, step_key=) -> {arm: view}`. A view holds `image`, or
+        `crops` where the recipe makes several of them, and `input_ids` and
+        `attention_mask` where the batch has captions. Examples draw from `key`, the
+        batch from `step_key`; under `train=False` nothing is random and neither is
+        used.
 
     References:
-      Neverova et al., ModDrop: adaptive multi-modal gesture recognition, 1501.00102,
-      for leaving a modality out while training.
+        Neverova et al., ModDrop: adaptive multi-modal gesture recognition, 1501.00102,
+        for leaving a modality out while training.
     """
 
     def views(

@@ -27,11 +27,11 @@ def gather(
     count themselves from checkpoint to checkpoint.
 
     Args:
-      config: the run's.
-      data: with `facts` and, of seeds one by one, `dev`.
-      by_seed: seed -> stage -> outcome.
-      together: whether the only seed stands for all: its one outcome is the run's.
-      taken: `seconds` and `peak_memory_gb` of all starts.
+        config: the run's.
+        data: with `facts` and, of seeds one by one, `dev`.
+        by_seed: seed -> stage -> outcome.
+        together: whether the only seed stands for all: its one outcome is the run's.
+        taken: `seconds` and `peak_memory_gb` of all starts.
     """
     outcomes = [outcome for seed in by_seed.values() for outcome in seed.values()]
     stages = round(sum(outcome.get("seconds", 0.0) for outcome in outcomes), 2)

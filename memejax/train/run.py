@@ -24,13 +24,14 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     """Run every stage for every seed, and return the contents of results.json.
 
     Raises:
-      folder.OtherRunError: if the folder holds a run of another config.
-      hateful_memes.BadRecordsError: naming every bad record of the data.
-      loop.NonFiniteLossError: if a loss is not finite.
-      signals.Interrupted: after SIGTERM or SIGINT, when the state is saved.
-      parallel.ProcessError: if there are several processes, and the stages are for one.
-      ValueError: if the stages are unknown, out of order or do not go together, or one
-        has no section in the config.
+        folder.OtherRunError: if the folder holds a run of another config.
+        hateful_memes.BadRecordsError: naming every bad record of the data.
+        loop.NonFiniteLossError: if a loss is not finite.
+        signals.Interrupted: after SIGTERM or SIGINT, when the state is saved.
+        parallel.ProcessError: if there are several processes, and the stages are for
+            one.
+        ValueError: if the stages are unknown, out of order or do not go together, or
+            one has no section in the config.
     """
     began = time.perf_counter()
     # Before the folder is the run's: it could not be that of the corrected config.

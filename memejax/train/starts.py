@@ -21,8 +21,8 @@ class Starts:
         """Continue from what the starts before have saved.
 
         Args:
-          path: the run's folder.
-          began: when this start did, by `time.perf_counter`.
+            path: the run's folder.
+            began: when this start did, by `time.perf_counter`.
         """
         self._path, self._began = path / FILE, began
         before = parallel.from_first(folder.read_json(self._path))

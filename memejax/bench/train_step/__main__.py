@@ -119,10 +119,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The figures of one case.
 
     Args:
-      options: of the command line, with one case.
+        options: of the command line, with one case.
 
     Raises:
-      ValueError: for numbers that do not fit, or sides of different sizes.
+        ValueError: for numbers that do not fit, or sides of different sizes.
     """
     given = problem.problem(
         options.case[0],

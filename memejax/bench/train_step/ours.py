@@ -36,8 +36,8 @@ def make(given: Problem) -> tuple[Callable[..., Tree], Callable, Callable]:
     """Networks and step of a case.
 
     Returns:
-      `(key, batch) -> variables`, `variables -> state` and `(state, batch) -> (state,
-      metrics)`.
+        `(key, batch) -> variables`, `variables -> state` and `(state, batch) -> (state,
+        metrics)`.
     """
     tx = optax.adamw(LR, weight_decay=DECAY)
     start = functools.partial(steps.init_state, tx=tx, key=jax.random.key(1))
@@ -104,18 +104,18 @@ class Trainer:
     """A compiled step, its state and a batch on the device.
 
     Attributes:
-      parameters: trained ones.
-      flops: of the matrix products and convolutions of a step, forward and backward.
-      compile_seconds: of tracing and compiling.
-      losses: of the last step of each run.
+        parameters: trained ones.
+        flops: of the matrix products and convolutions of a step, forward and backward.
+        compile_seconds: of tracing and compiling.
+        losses: of the last step of each run.
     """
 
     def __init__(self, given: Problem, *, variables: Tree | None = None):
         """Compiles the step.
 
         Args:
-          given: the case.
-          variables: to start from; random ones if None.
+            given: the case.
+            variables: to start from; random ones if None.
         """
         self.device = jax.local_devices()[0]
         self._size = given.batch

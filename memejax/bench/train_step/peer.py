@@ -17,12 +17,12 @@ class Trainer:
     """Networks, AdamW and a batch on a device.
 
     Attributes:
-      network: maps a batch to its loss.
-      trained: parameters by name.
-      parameters: how many they are.
-      threads: that it runs with; None where they are left alone.
-      first_seconds: of the first step, in which libraries choose and compile.
-      losses: of the last step of each run.
+        network: maps a batch to its loss.
+        trained: parameters by name.
+        parameters: how many they are.
+        threads: that it runs with; None where they are left alone.
+        first_seconds: of the first step, in which libraries choose and compile.
+        losses: of the last step of each run.
     """
 
     def __init__(self, given: Problem, *, device: str):

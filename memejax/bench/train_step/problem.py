@@ -42,16 +42,16 @@ class Problem:
     """One case at one size.
 
     Attributes:
-      case: key of CASES.
-      batch: examples.
-      dtype: of the products, "float32" or "bfloat16".
-      pixels: side of an image.
-      tokens: of a caption.
-      resnet: attributes of `models.resnet.ResNet`.
-      vit: attributes of `models.vit.ViT`; its position table fits the pixels.
-      text: attributes of `models.distilbert.DistilBert`.
-      arm: widths and dropout of `models.fusion.Arm`.
-      head: attributes of `models.heads.DinoHead`.
+        case: key of CASES.
+        batch: examples.
+        dtype: of the products, "float32" or "bfloat16".
+        pixels: side of an image.
+        tokens: of a caption.
+        resnet: attributes of `models.resnet.ResNet`.
+        vit: attributes of `models.vit.ViT`; its position table fits the pixels.
+        text: attributes of `models.distilbert.DistilBert`.
+        arm: widths and dropout of `models.fusion.Arm`.
+        head: attributes of `models.heads.DinoHead`.
     """
 
     case: str
@@ -145,15 +145,15 @@ def problem(
     """A case at a size, or at the batch, pixels and tokens that are given.
 
     Args:
-      case: key of CASES.
-      size: key of SIZES.
-      dtype: of the products, "float32" or "bfloat16".
-      batch: examples, at least 2 (BatchNorm needs two values).
-      pixels: side of an image, a multiple of the patch.
-      tokens: of a caption, at most as many as the position table has.
+        case: key of CASES.
+        size: key of SIZES.
+        dtype: of the products, "float32" or "bfloat16".
+        batch: examples, at least 2 (BatchNorm needs two values).
+        pixels: side of an image, a multiple of the patch.
+        tokens: of a caption, at most as many as the position table has.
 
     Raises:
-      ValueError: for an unknown case, size or dtype, or a number out of its range.
+        ValueError: for an unknown case, size or dtype, or a number out of its range.
     """
     for name, value, options in (
         ("case", case, CASES),
@@ -183,10 +183,10 @@ def data(given: Problem) -> dict[str, np.ndarray]:
     """A batch of random numbers, the same every time.
 
     Returns:
-      `label` int32 [b]; `weight` float32 [b], ones; where the case has them, `image`
-      float32 [b, h, w, 3], normalised, `input_ids` and `attention_mask` int32 [b, t],
-      every other caption half of padding; for DINO, in place of `image`, `crops`
-      float32 [2, b, h, w, 3].
+        `label` int32 [b]; `weight` float32 [b], ones; where the case has them, `image`
+        float32 [b, h, w, 3], normalised, `input_ids` and `attention_mask` int32 [b, t],
+        every other caption half of padding; for DINO, in place of `image`, `crops`
+        float32 [2, b, h, w, 3].
     """
     rng = np.random.default_rng(0)
     b = given.batch

@@ -43,28 +43,28 @@ class Arm:
     """One way to choose examples, trained once a seed.
 
     Attributes:
-      name: short and unique, as "bac-entropy-easy-2".
-      title: for a person.
-      group: one of `GROUPS`.
-      primary: whether it is of the family declared beforehand, whose p values are
-        corrected together.
-      updates: of the parameters, a seed.
-      seconds: that all seeds took together.
-      steps: `[k]` updates after which it was evaluated, ascending.
-      validation_error: `[seeds, k]`, fractions.
-      test_error: `[seeds, k]`, fractions.
-      diagnostics: name of `DIAGNOSTICS` -> (updates `[r]`, values `[r]`, the mean over
-        seeds).
-      refreshes: (update, sampling probabilities `[n]` of the first seed) in order;
-        they hold until the next.
-      finished: False for an arm that has still to reach its last update; its errors
-        may end early or be missing, and it is compared with nothing.
-      score: that orders or weighs the examples, as "entropy"; None for none.
-      favour: "easy" or "hard", None for neither.
-      ratio: the largest sampling probability over the least that was asked for; inf
-        where it was not controlled, None where it means nothing.
-      variant: what else sets it apart from arms with the same score, favour and ratio;
-        an arm with one is left out of the picture over ratios.
+        name: short and unique, as "bac-entropy-easy-2".
+        title: for a person.
+        group: one of `GROUPS`.
+        primary: whether it is of the family declared beforehand, whose p values are
+            corrected together.
+        updates: of the parameters, a seed.
+        seconds: that all seeds took together.
+        steps: `[k]` updates after which it was evaluated, ascending.
+        validation_error: `[seeds, k]`, fractions.
+        test_error: `[seeds, k]`, fractions.
+        diagnostics: name of `DIAGNOSTICS` -> (updates `[r]`, values `[r]`, the mean
+            over seeds).
+        refreshes: (update, sampling probabilities `[n]` of the first seed) in order;
+            they hold until the next.
+        finished: False for an arm that has still to reach its last update; its errors
+            may end early or be missing, and it is compared with nothing.
+        score: that orders or weighs the examples, as "entropy"; None for none.
+        favour: "easy" or "hard", None for neither.
+        ratio: the largest sampling probability over the least that was asked for; inf
+            where it was not controlled, None where it means nothing.
+        variant: what else sets it apart from arms with the same score, favour and
+            ratio; an arm with one is left out of the picture over ratios.
     """
 
     name: str
@@ -157,8 +157,8 @@ class Correlations:
     """How far scores order the examples alike.
 
     Attributes:
-      names: `[m]` of scores, of the loss, of a known difficulty.
-      matrix: Spearman's rank correlations `[m, m]`; NaN where one is constant.
+        names: `[m]` of scores, of the loss, of a known difficulty.
+        matrix: Spearman's rank correlations `[m, m]`; NaN where one is constant.
     """
 
     names: Sequence[str]
@@ -177,10 +177,10 @@ class Toy:
     """Scores along a line: what one sees and another does not.
 
     Attributes:
-      x: `[g]`, ascending.
-      curves: name -> `[g]`, each drawn in a panel of its own.
-      said: under the picture, what is to be seen in it.
-      train: `[t]` places of training examples, marked on the axis; None for none.
+        x: `[g]`, ascending.
+        curves: name -> `[g]`, each drawn in a panel of its own.
+        said: under the picture, what is to be seen in it.
+        train: `[t]` places of training examples, marked on the axis; None for none.
     """
 
     x: ArrayLike
@@ -202,20 +202,21 @@ class Study:
     """Arms on one data set, to be compared with one of them.
 
     Attributes:
-      title: of the page.
-      preset: "demo", "full" or "paper".
-      size: what was run in a line, as "10 seeds, 20,000 updates, 50,000 images".
-      data: name of a fact -> value, as {"Data": "MNIST", "Train": 60000}.
-      arms: in the order of the tables within their group.
-      reference: name of the arm that the others are compared with.
-      band: a difference of the error, as a fraction, that does not matter.
-      labels: ints `[n]` of the training examples, -1 unknown; None if not to be shown.
-      class_names: of label 0 first; () writes the labels.
-      pictures: (arm's name, update) -> (pictures with the lowest scores, with the
-        highest), uint8 `[k, h, w, 1 or 3]` each.
-      correlations: of scores with each other; None for none.
-      toy: a picture on a line; None for none.
-      notes: sentences for the head of the page.
+        title: of the page.
+        preset: "demo", "full" or "paper".
+        size: what was run in a line, as "10 seeds, 20,000 updates, 50,000 images".
+        data: name of a fact -> value, as {"Data": "MNIST", "Train": 60000}.
+        arms: in the order of the tables within their group.
+        reference: name of the arm that the others are compared with.
+        band: a difference of the error, as a fraction, that does not matter.
+        labels: ints `[n]` of the training examples, -1 unknown; None if not to be
+            shown.
+        class_names: of label 0 first; () writes the labels.
+        pictures: (arm's name, update) -> (pictures with the lowest scores, with the
+            highest), uint8 `[k, h, w, 1 or 3]` each.
+        correlations: of scores with each other; None for none.
+        toy: a picture on a line; None for none.
+        notes: sentences for the head of the page.
     """
 
     title: str

@@ -37,10 +37,10 @@ def charts(
     """A figure and its empty axes, `[rows * columns]`, row by row.
 
     Args:
-      size: width and height in inches.
-      rows: of axes.
-      columns: of axes.
-      **look: of matplotlib's `subplots`, as `sharey`.
+        size: width and height in inches.
+        rows: of axes.
+        columns: of axes.
+        **look: of matplotlib's `subplots`, as `sharey`.
     """
     # Imported here: it takes half a second, which who needs no page need not pay.
     from matplotlib.figure import Figure
@@ -112,14 +112,14 @@ def row(images_khwc: ArrayLike, *, gap: int = 1) -> np.ndarray:
     """Pictures side by side on white.
 
     Args:
-      images_khwc: uint8 `[k, h, w, 1 or 3]`, k at least 1.
-      gap: white pixels between two.
+        images_khwc: uint8 `[k, h, w, 1 or 3]`, k at least 1.
+        gap: white pixels between two.
 
     Returns:
-      uint8 `[h, k (w + gap) - gap, 3]`.
+        uint8 `[h, k (w + gap) - gap, 3]`.
 
     Raises:
-      ValueError: if the shape or the dtype is another.
+        ValueError: if the shape or the dtype is another.
     """
     images = np.asarray(images_khwc)
     fits = images.ndim == 4 and images.shape[-1] in (1, 3) and len(images)

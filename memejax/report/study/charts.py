@@ -31,11 +31,11 @@ def learning_curves(arms: Sequence[Arm], *, reference: Arm) -> str:
     seed, at the updates at which both were evaluated. Bands are 95 % t intervals.
 
     Args:
-      arms: at most as many as there are hues; those without errors are left out.
-      reference: black; it or an arm must have errors.
+        arms: at most as many as there are hues; those without errors are left out.
+        reference: black; it or an arm must have errors.
 
     Returns:
-      A data URI.
+        A data URI.
     """
     figure, (left, right) = canvas.charts((11.4, 3.3), columns=2)
     shown = [reference, *(arm for arm in arms if arm.name != reference.name)]
@@ -83,10 +83,10 @@ def learning_curve(arm: Arm) -> str:
     """Validation and test error of one arm against updates.
 
     Args:
-      arm: with errors.
+        arm: with errors.
 
     Returns:
-      A data URI.
+        A data URI.
     """
     figure, (axes,) = canvas.charts((7.4, 3.3))
     steps = np.asarray(arm.steps)
@@ -106,11 +106,11 @@ def by_ratio(arms: Sequence[Arm], *, reference: Arm) -> str:
     """The last test error against the maximum ratio: a panel a score.
 
     Args:
-      arms: finished ones with a score and a ratio, at least one.
-      reference: finished; its mean and 95 % t interval are a band across.
+        arms: finished ones with a score and a ratio, at least one.
+        reference: finished; its mean and 95 % t interval are a band across.
 
     Returns:
-      A data URI.
+        A data URI.
     """
     scores = list(dict.fromkeys(arm.score for arm in arms))
     ratios = sorted({float(arm.ratio) for arm in arms if arm.ratio is not None})
@@ -154,10 +154,10 @@ def fan(arm: Arm) -> str:
     """Quantiles of n p, the probability over a uniform one, against updates.
 
     Args:
-      arm: one with refreshes.
+        arm: one with refreshes.
 
     Returns:
-      A data URI.
+        A data URI.
     """
     figure, (axes,) = canvas.charts((4.6, 2.7))
     # A distribution holds until the next refresh, the last until the end.
@@ -186,12 +186,12 @@ def class_shares(arm: Arm, labels: np.ndarray, *, class_names: Sequence[str]) ->
     """Each class's share of the probability, against updates; its own share dotted.
 
     Args:
-      arm: one with refreshes of as many examples as labels.
-      labels: ints `[n]`, -1 unknown.
-      class_names: of label 0 first; () writes the labels.
+        arm: one with refreshes of as many examples as labels.
+        labels: ints `[n]`, -1 unknown.
+        class_names: of label 0 first; () writes the labels.
 
     Returns:
-      A data URI.
+        A data URI.
     """
     figure, (axes,) = canvas.charts((4.6, 2.7))
     steps = [*(step for step, _ in arm.refreshes), arm.updates]

@@ -19,14 +19,14 @@ def extremes(pictures: Pictures) -> str:
     """Two blocks of pictures side by side: lowest scores, highest scores.
 
     Args:
-      pictures: update -> (lowest, highest), uint8 `[k, h, w, 1 or 3]` each; at least
-        one update.
+        pictures: update -> (lowest, highest), uint8 `[k, h, w, 1 or 3]` each; at least
+            one update.
 
     Returns:
-      A PNG in a data URI.
+        A PNG in a data URI.
 
     Raises:
-      ValueError: as `canvas.row`.
+        ValueError: as `canvas.row`.
     """
     from matplotlib.figure import Figure
 

@@ -22,19 +22,19 @@ class Outcome:
     """An arm, compared with the reference.
 
     Attributes:
-      arm: the arm.
-      final: mean and standard deviation over seeds (n - 1, NaN for one seed) of the
-        test error at the last update; None before that.
-      selected: the same at the update with the lowest validation error of each seed,
-        the first of equal ones.
-      reached: the first update evaluated at which the mean curve of the test error is
-        no higher than the reference's at its last update; None where it never is.
-      comparison: `significance.paired_comparison` of the final test errors with the
-        reference's, seed by seed; None where there is none.
-      p_adjusted: Holm's over the primary family; None outside of it.
-      verdict: `significance.verdict`; None outside of the primary family, and where
-        arms cannot be judged.
-      why_not: why a verdict is missing, "" where it is not.
+        arm: the arm.
+        final: mean and standard deviation over seeds (n - 1, NaN for one seed) of the
+            test error at the last update; None before that.
+        selected: the same at the update with the lowest validation error of each seed,
+            the first of equal ones.
+        reached: the first update evaluated at which the mean curve of the test error is
+            no higher than the reference's at its last update; None where it never is.
+        comparison: `significance.paired_comparison` of the final test errors with the
+            reference's, seed by seed; None where there is none.
+        p_adjusted: Holm's over the primary family; None outside of it.
+        verdict: `significance.verdict`; None outside of the primary family, and where
+            arms cannot be judged.
+        why_not: why a verdict is missing, "" where it is not.
     """
 
     arm: Arm
@@ -109,8 +109,8 @@ def differences(arm: Arm, reference: Arm) -> tuple[np.ndarray, np.ndarray]:
     """How far an arm's curve is from the reference's, seed by seed.
 
     Returns:
-      Updates `[c]` at which both were evaluated, and the arm's test error less the
-      reference's `[seeds, c]`, of the seeds that both have.
+        Updates `[c]` at which both were evaluated, and the arm's test error less the
+        reference's `[seeds, c]`, of the seeds that both have.
     """
     common, ours, theirs = np.intersect1d(
         np.asarray(arm.steps), np.asarray(reference.steps), return_indices=True

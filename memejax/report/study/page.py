@@ -38,11 +38,11 @@ def study_html(study: Study, *, more: Sequence[str] = ()) -> str:
     Of a study of one arm, which is compared with nothing, the page is that arm's.
 
     Args:
-      study: the study.
-      more: sections (HTML) for the end of the page.
+        study: the study.
+        more: sections (HTML) for the end of the page.
 
     Returns:
-      HTML.
+        HTML.
     """
     found = outcomes(study)
     page = markup.document(
@@ -67,8 +67,8 @@ def sentence(study: Study, found: Mapping[str, Outcome]) -> str:
     """What came out, in a paragraph of plain words.
 
     Args:
-      study: the study.
-      found: its `outcomes`.
+        study: the study.
+        found: its `outcomes`.
     """
     reference = found[study.reference]
     if reference.final is None:

@@ -26,12 +26,12 @@ def read_arm(
     """The arm that a run's folder holds; None if the run is not finished.
 
     Args:
-      folder: of the run, as `classify` and `train.run` leave it.
-      name: short and unique.
-      title: for a person.
-      group: one of `arms.GROUPS`.
-      probabilities: whether to read what each drawn plan was drawn from.
-      **more: `primary`, `score`, `favour` and `ratio`, as `Arm` takes them.
+        folder: of the run, as `classify` and `train.run` leave it.
+        name: short and unique.
+        title: for a person.
+        group: one of `arms.GROUPS`.
+        probabilities: whether to read what each drawn plan was drawn from.
+        **more: `primary`, `score`, `favour` and `ratio`, as `Arm` takes them.
     """
     where = pathlib.Path(folder)
     if not (where / "results.json").exists():

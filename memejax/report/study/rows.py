@@ -24,8 +24,8 @@ def primary(study: Study, found: Mapping[str, Outcome]) -> Table | None:
     """The family declared beforehand; None without one.
 
     Args:
-      study: the study.
-      found: its `outcomes`.
+        study: the study.
+        found: its `outcomes`.
     """
     family = [outcome for outcome in found.values() if outcome.arm.primary]
     if not family:

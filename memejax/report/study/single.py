@@ -19,10 +19,10 @@ def html(path: pathlib.Path) -> str:
     """Return the page of a finished run.
 
     Args:
-      path: the run's folder.
+        path: the run's folder.
 
     Raises:
-      ValueError: if it holds no finished run.
+        ValueError: if it holds no finished run.
     """
     config = ConfigDict(folder.read_json(path / "config.json"))
     c = config.curriculum

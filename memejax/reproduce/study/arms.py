@@ -28,12 +28,12 @@ class Setup:
     """What a data set is run with.
 
     Attributes:
-      title: for a person.
-      overrides: dotted leaf of configs/curriculum.py -> value, in its demo.
-      network: that is trained in the demo.
-      band: a difference of the error, as a fraction, that does not matter.
-      easy: whether there are pictures known to be easier.
-      files: whether it is read from files.
+        title: for a person.
+        overrides: dotted leaf of configs/curriculum.py -> value, in its demo.
+        network: that is trained in the demo.
+        band: a difference of the error, as a fraction, that does not matter.
+        easy: whether there are pictures known to be easier.
+        files: whether it is read from files.
     """
 
     title: str
@@ -97,14 +97,14 @@ class ArmSpec:
     """One way to choose examples.
 
     Attributes:
-      name: short and unique; its run's folder.
-      title: for a person.
-      group: one of `report.study.arms.GROUPS`.
-      overrides: dotted leaf -> value.
-      primary: whether it is of the primary family.
-      score: that orders or weighs the examples, None for none.
-      favour: "easy", "hard" or None.
-      ratio: the maximum ratio, inf for no control, None where there is none.
+        name: short and unique; its run's folder.
+        title: for a person.
+        group: one of `report.study.arms.GROUPS`.
+        overrides: dotted leaf -> value.
+        primary: whether it is of the primary family.
+        score: that orders or weighs the examples, None for none.
+        favour: "easy", "hard" or None.
+        ratio: the maximum ratio, inf for no control, None where there is none.
     """
 
     name: str
@@ -121,13 +121,13 @@ def arms(data: str, *, steps: int, only_primary: bool = False) -> list[ArmSpec]:
     """The arms of a study, the reference first.
 
     Args:
-      data: one of `SETUPS`.
-      steps: updates of an arm.
-      only_primary: whether to leave out what is neither of the primary family nor a
-        control of it.
+        data: one of `SETUPS`.
+        steps: updates of an arm.
+        only_primary: whether to leave out what is neither of the primary family nor a
+            control of it.
 
     Raises:
-      ValueError: if there is no such data set.
+        ValueError: if there is no such data set.
     """
     if data not in SETUPS:
         raise ValueError(f"unknown data {data!r}: choose one of {sorted(SETUPS)}")

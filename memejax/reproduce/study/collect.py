@@ -43,11 +43,11 @@ def collect(
     """The study from whatever is finished.
 
     Args:
-      specs: the arms; the reference must be finished.
-      workdir: the study's folder, with a folder an arm.
-      data: one of `SETUPS`.
-      config: of the reference.
-      pictures: whether to collect what only the page shows.
+        specs: the arms; the reference must be finished.
+        workdir: the study's folder, with a folder an arm.
+        data: one of `SETUPS`.
+        config: of the reference.
+        pictures: whether to collect what only the page shows.
 
     """
     c = config

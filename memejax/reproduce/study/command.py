@@ -29,12 +29,12 @@ class Plan:
     """What is to be done, checked.
 
     Attributes:
-      data: one of `arms.SETUPS`.
-      where: folder of the arms' folders and of the study's files.
-      base: config of the reference.
-      specs: every arm, the reference first.
-      todo: those to run, their folders and configs.
-      about: for a person.
+        data: one of `arms.SETUPS`.
+        where: folder of the arms' folders and of the study's files.
+        base: config of the reference.
+        specs: every arm, the reference first.
+        todo: those to run, their folders and configs.
+        about: for a person.
     """
 
     data: str
@@ -67,19 +67,19 @@ def prepare(
     """The arms of a study, and whether they can be run as asked.
 
     Args:
-      data: one of `arms.SETUPS`.
-      preset: of configs/curriculum.py.
-      workdir: default `runs/curriculum-<data>-<preset>`.
-      seeds: of every arm, from 0.
-      root: folder of the data's files, where it has any.
-      only_primary: whether to run only the primary family and its controls.
-      leaves: dotted leaf -> value as written on a command line, for every arm.
-      table_only: whether to run nothing.
+        data: one of `arms.SETUPS`.
+        preset: of configs/curriculum.py.
+        workdir: default `runs/curriculum-<data>-<preset>`.
+        seeds: of every arm, from 0.
+        root: folder of the data's files, where it has any.
+        only_primary: whether to run only the primary family and its controls.
+        leaves: dotted leaf -> value as written on a command line, for every arm.
+        table_only: whether to run nothing.
 
     Raises:
-      ValueError: if an argument is not as above; if nothing is to be run and the
-        reference is not finished.
-      folder.OtherRunError: if an arm's folder holds a run of another config.
+        ValueError: if an argument is not as above; if nothing is to be run and the
+            reference is not finished.
+        folder.OtherRunError: if an arm's folder holds a run of another config.
     """
     base = base_config(data, preset=preset, seeds=seeds, root=root, leaves=leaves or {})
     where = pathlib.Path(workdir or f"runs/curriculum-{data}-{preset}")
@@ -105,7 +105,7 @@ def perform(plan: Plan) -> pages.Study:
     at the end.
 
     Raises:
-      loop.Interrupted: after SIGTERM or SIGINT, when the state is saved.
+        loop.Interrupted: after SIGTERM or SIGINT, when the state is saved.
     """
     logs.say(plan.about)
     # The arms of a network are nearly one program.

@@ -38,8 +38,8 @@ def check_parallel(section: ConfigDict, *, seeds: bool = False) -> None:
     """Raises ValueError where the section `parallel` asks for what cannot be.
 
     Args:
-      section: of a config.
-      seeds: whether seeds lie over the devices, in place of the parts of a batch.
+        section: of a config.
+        seeds: whether seeds lie over the devices, in place of the parts of a batch.
     """
     choose(STEPS, section.mode, "parallel.mode")
     if section.mode == "jit":

@@ -41,9 +41,9 @@ class Source:
     """What one seed draws from.
 
     Attributes:
-      rows: int [m], rows of the source to train on.
-      labels: int [m], their classes.
-      easy: int [e], rows that "switch" begins with.
+        rows: int [m], rows of the source to train on.
+        labels: int [m], their classes.
+        easy: int [e], rows that "switch" begins with.
     """
 
     rows: np.ndarray
@@ -65,15 +65,15 @@ def first_plan(
     Of "dsac" that is the warm-up; the rest has index and weight 0 until it is drawn.
 
     Args:
-      c: the section.
-      source: what is drawn from.
-      batch: examples an update.
-      steps: updates.
-      seed: of the run.
-      uncertainty: float [m], of the baseline, which "bac" ranks by.
+        c: the section.
+        source: what is drawn from.
+        batch: examples an update.
+        steps: updates.
+        seed: of the run.
+        uncertainty: float [m], of the baseline, which "bac" ranks by.
 
     Raises:
-      ValueError: for an unknown kind, or a number out of its range.
+        ValueError: for an unknown kind, or a number out of its range.
     """
     check(c)
     rows, n = source.rows, len(source.rows)
@@ -125,7 +125,7 @@ def check(c: ConfigDict) -> None:
     """Raises ValueError unless a section has all that its kind reads.
 
     Args:
-      c: the section.
+        c: the section.
     """
     missing = [
         leaf for leaf in choose(KINDS, c.kind, "curriculum.kind") if leaf not in c
@@ -189,15 +189,15 @@ def uncertainty(
     """Uncertainty of the arms, a committee, about each example.
 
     Args:
-      score: one of `curriculum.SCORES`.
-      proba: arm -> P(hateful) [n]; their average is left out.
-      labels: int [n], 0 or 1.
+        score: one of `curriculum.SCORES`.
+        proba: arm -> P(hateful) [n]; their average is left out.
+        labels: int [n], 0 or 1.
 
     Returns:
-      float32 [n], large where hard.
+        float32 [n], large where hard.
 
     Raises:
-      ValueError: as `curriculum.committee_uncertainty` does.
+        ValueError: as `curriculum.committee_uncertainty` does.
     """
     arms = [values for arm, values in proba.items() if arm != AVERAGE]
     return committee_uncertainty(score, arms, labels)

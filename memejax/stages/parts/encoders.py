@@ -37,15 +37,15 @@ def encoders_config(config: ConfigDict, store: Store) -> tuple[ConfigDict, Token
     checkpoints under `weights`, as the extraction has it.
 
     Args:
-      config: a run's on graphs.
-      store: the features.
+        config: a run's on graphs.
+        store: the features.
 
     Returns:
-      The config, whose `arms` is the one arm, and the tokenizer.
+        The config, whose `arms` is the one arm, and the tokenizer.
 
     Raises:
-      ValueError: if there is no such run or arm, or the store was extracted with other
-        encoders, by all that is known of them but their parameters.
+        ValueError: if there is no such run or arm, or the store was extracted with
+            other encoders, by all that is known of them but their parameters.
     """
     run, arm = config.extract.run, config.extract.arm
     if run is None:
@@ -81,17 +81,17 @@ def start_encoders(config: ConfigDict, theirs: ConfigDict, variables: Tree) -> T
     """Variables with those of the encoders that a store was extracted with.
 
     Args:
-      config: a run's on graphs.
-      theirs: the encoders', as `encoders_config` gives it.
-      variables: random ones, which have `image_encoder` and `text_encoder` in their
-        collections; encoders that nothing is named for stay random.
+        config: a run's on graphs.
+        theirs: the encoders', as `encoders_config` gives it.
+        variables: random ones, which have `image_encoder` and `text_encoder` in their
+            collections; encoders that nothing is named for stay random.
 
     Returns:
-      The same tree, with copies.
+        The same tree, with copies.
 
     Raises:
-      ValueError: if the run is not finished, or the encoders have other shapes; if one
-        would stay random and `extract.allow_random` does not allow it.
+        ValueError: if the run is not finished, or the encoders have other shapes; if
+            one would stay random and `extract.allow_random` does not allow it.
     """
     run = config.extract.run
     if run is None:
@@ -122,7 +122,7 @@ def one_arm(config: ConfigDict, arm: str) -> ConfigDict:
     """A copy of a config, locked, whose `arms` is one of those that it describes.
 
     Raises:
-      ValueError: for an arm that it does not.
+        ValueError: for an arm that it does not.
     """
     copied = copy.deepcopy(config).unlock()
     copied.arms = (arm,)
@@ -134,11 +134,11 @@ def arm_of_run(config: ConfigDict, run: ConfigDict) -> ConfigDict:
     """The config of a finished run with the arm `extract.arm` alone.
 
     Args:
-      config: names that run, in `extract.run`.
-      run: its config.
+        config: names that run, in `extract.run`.
+        run: its config.
 
     Raises:
-      ValueError: if the run has no such arm.
+        ValueError: if the run has no such arm.
     """
     arm = config.extract.arm
     if arm not in run.arms:
@@ -153,8 +153,8 @@ def named_checkpoints(config: ConfigDict) -> dict[str, str | None]:
     """What `weights` names for `image_encoder` and `text_encoder` of `extract.arm`.
 
     Raises:
-      ValueError: if an encoder would stay random and `extract.allow_random` does not
-        allow it.
+        ValueError: if an encoder would stay random and `extract.allow_random` does not
+            allow it.
     """
     arm, weights = config.extract.arm, config.weights
     named = {"image_encoder": weights[f"image_{arm}"], "text_encoder": weights.text}
@@ -171,14 +171,14 @@ def load_encoders(theirs: ConfigDict, variables: Tree) -> Tree:
     """Variables of encoders, with those of the checkpoints that `weights` names.
 
     Args:
-      theirs: the encoders', of one arm.
-      variables: with `image_encoder` and `text_encoder` in their collections.
+        theirs: the encoders', of one arm.
+        variables: with `image_encoder` and `text_encoder` in their collections.
 
     Returns:
-      The same tree, with copies.
+        The same tree, with copies.
 
     Raises:
-      ValueError: as `load_weights` does.
+        ValueError: as `load_weights` does.
     """
     (arm,) = theirs.arms
     placed = {k: {f"arms_{arm}": dict(tree)} for k, tree in variables.items()}
@@ -190,11 +190,11 @@ def described(theirs: ConfigDict, tokenizer: Tokenizer) -> dict[str, dict[str, A
     """What features depend on, but for parameters and precision: of a store's key.
 
     Args:
-      theirs: the encoders', of one arm.
-      tokenizer: of the captions.
+        theirs: the encoders', of one arm.
+        tokenizer: of the captions.
 
     Returns:
-      JSON, of "image" and of "text".
+        JSON, of "image" and of "text".
     """
     c, model, (arm,) = theirs.data, theirs.model, theirs.arms
     scale = normalization(theirs, arm)

@@ -19,10 +19,10 @@ def image_maps(
     """Title -> maps [n, h, w]: attention per head, or Grad-CAM, as the encoder has it.
 
     Args:
-      config: the run's.
-      arm: whose encoder.
-      variables: params and batch_stats of all arms.
-      images: uint8 [n, h, w, 3].
+        config: the run's.
+        arm: whose encoder.
+        variables: params and batch_stats of all arms.
+        images: uint8 [n, h, w, 3].
     """
     name = f"arms_{arm}"
     own = {

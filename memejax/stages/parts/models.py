@@ -83,10 +83,10 @@ def image_encoder(
     """An arm's image encoder.
 
     Args:
-      config: a run's.
-      arm: of those that `model.image` describes.
-      axis_name: device axis that a batch is split over, under pmap.
-      remat: whether the backward pass computes its blocks again.
+        config: a run's.
+        arm: of those that `model.image` describes.
+        axis_name: device axis that a batch is split over, under pmap.
+        remat: whether the backward pass computes its blocks again.
     """
     encoder = dict(config.model.image[arm])
     del encoder["normalization"]
@@ -109,10 +109,10 @@ def fusion_arms(
     """The arms with text: what multimodal CASS pretrains, and what is fine-tuned.
 
     Args:
-      config: a run's.
-      vocabulary: number of tokens.
-      axis_name: as `image_encoder` takes it.
-      remat: as `image_encoder` takes it, here of text encoders too.
+        config: a run's.
+        vocabulary: number of tokens.
+        axis_name: as `image_encoder` takes it.
+        remat: as `image_encoder` takes it, here of text encoders too.
     """
     c = config.model
     text_args: dict[str, Any] = {"vocab_size": vocabulary, **c.text}
@@ -168,10 +168,10 @@ def dino_arms(
     """DINO's student or teacher of each arm; only a student drops anything.
 
     Args:
-      config: a run's.
-      student: which of the two.
-      axis_name: as `image_encoder` takes it.
-      remat: as `image_encoder` takes it.
+        config: a run's.
+        student: which of the two.
+        axis_name: as `image_encoder` takes it.
+        remat: as `image_encoder` takes it.
     """
     arms = {}
     for name in arm_names(config):

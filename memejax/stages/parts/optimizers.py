@@ -32,14 +32,14 @@ def optimizer(
     A group of nothing but what the run does without is left out.
 
     Args:
-      section: rule, schedule, groups and what they share.
-      params: what the groups must cover.
-      total: updates of the stage.
-      frozen: updates for which groups with `frozen` set stay as they are.
-      absent: paths of what the config describes and the run does without.
+        section: rule, schedule, groups and what they share.
+        params: what the groups must cover.
+        total: updates of the stage.
+        frozen: updates for which groups with `frozen` set stay as they are.
+        absent: paths of what the config describes and the run does without.
 
     Raises:
-      ValueError: for an unknown rule or schedule, or groups that do not cover.
+        ValueError: for an unknown rule or schedule, or groups that do not cover.
     """
     c = dict(section)
     shared = {name: c.pop(name) for name in SHARED if name in c}

@@ -43,17 +43,17 @@ def adopt(
     `data.tokenizer` names another. Only the files' headers are read.
 
     Args:
-      config: a run's.
-      say: is told a line a checkpoint.
+        config: a run's.
+        say: is told a line a checkpoint.
 
     Returns:
-      A copy; the config itself where no checkpoint is named.
+        A copy; the config itself where no checkpoint is named.
 
     Raises:
-      CheckpointError: if a checkpoint is not there, is not known, or is of another kind
-        of encoder than the arm's.
-      ValueError: if `data.image_size` is 0 and the checkpoints tell no
-        size, or two.
+        CheckpointError: if a checkpoint is not there, is not known, or is of another
+            kind of encoder than the arm's.
+        ValueError: if `data.image_size` is 0 and the checkpoints tell no
+            size, or two.
     """
     if "weights" not in config or "arms" not in config:
         # Nothing starts from checkpoints here.

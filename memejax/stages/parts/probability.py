@@ -26,12 +26,12 @@ def make_probability(
         sigmoid(y_arm), or the mean of it over the arms
 
     Args:
-      config: a run's.
-      vocabulary: number of tokens.
-      arm: one of the run's arms, or "average".
+        config: a run's.
+        vocabulary: number of tokens.
+        arm: one of the run's arms, or "average".
 
     Raises:
-      ValueError: for an unknown arm.
+        ValueError: for an unknown arm.
     """
     if arm not in (AVERAGE, *config.arms):
         expected = ", ".join((AVERAGE, *config.arms))

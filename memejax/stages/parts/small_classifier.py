@@ -102,9 +102,9 @@ class Classifier:
     """A stage and what is asked of its network.
 
     Attributes:
-      stage: what the loop needs.
-      errors: state -> {"validation": [s], "test": [s]}, shares that are wrong.
-      uncertainty: (state, names) -> {name: [s, m]} of the training rows.
+        stage: what the loop needs.
+        errors: state -> {"validation": [s], "test": [s]}, shares that are wrong.
+        uncertainty: (state, names) -> {name: [s, m]} of the training rows.
     """
 
     stage: Stage
@@ -125,14 +125,14 @@ def make_classifier(
     Seed i has the same start, rows and dropout whatever the curriculum.
 
     Args:
-      config: a run's.
-      data: of these seeds.
-      seeds: which.
-      mesh: over which they are split.
-      baseline: score -> uncertainty [s, m] that "bac" ranks by.
+        config: a run's.
+        data: of these seeds.
+        seeds: which.
+        mesh: over which they are split.
+        baseline: score -> uncertainty [s, m] that "bac" ranks by.
 
     Raises:
-      ValueError: for an unknown network, score or kind, or a number out of range.
+        ValueError: for an unknown network, score or kind, or a number out of range.
     """
     c = config.curriculum
     choose(curriculum.SCORES, c.score, "curriculum.score")

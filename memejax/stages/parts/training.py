@@ -37,9 +37,9 @@ def check_devices(config: ConfigDict, section: ConfigDict, mesh: Mesh) -> None:
     """Raises ValueError where a stage cannot run on the devices as it is asked to.
 
     Args:
-      config: a run's.
-      section: of the stage, with `batch` and `accumulate`.
-      mesh: of the run.
+        config: a run's.
+        section: of the stage, with `batch` and `accumulate`.
+        mesh: of the run.
     """
     check_parallel(config.parallel)
     parallel.check_batch(mesh, section.batch)
@@ -85,16 +85,16 @@ def starting(
     divided over the devices can start.
 
     Args:
-      variables: pure; random variables.
-      state_of: pure; variables -> the state before the first update.
-      shapes: of the variables, `jax.eval_shape(variables)`.
-      mesh: the devices.
-      divided: whether large arrays are divided over them (FSDP).
-      replace: puts checkpoints, or what a stage before ended with, in the place of
-        random variables; not traced.
+        variables: pure; random variables.
+        state_of: pure; variables -> the state before the first update.
+        shapes: of the variables, `jax.eval_shape(variables)`.
+        mesh: the devices.
+        divided: whether large arrays are divided over them (FSDP).
+        replace: puts checkpoints, or what a stage before ended with, in the place of
+            random variables; not traced.
 
     Returns:
-      The state's shapes and shardings, and `() -> state`.
+        The state's shapes and shardings, and `() -> state`.
     """
 
     def shardings(tree: Tree) -> Tree:
@@ -155,7 +155,7 @@ def total_steps(
     """Return the updates of a stage on n examples, by its steps or its epochs.
 
     Raises:
-      ValueError: unless just one of them is set.
+        ValueError: unless just one of them is set.
     """
     if steps is not None and epochs is None:
         return steps

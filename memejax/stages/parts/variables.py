@@ -29,11 +29,11 @@ def random_variables(
     """Make the pure function to random parameters and statistics.
 
     Args:
-      arms: a module.
-      split: its examples have the shapes that the module is made for.
-      views: `(key, batch, train=) -> inputs`.
-      key: gives the PRNG key, where it is traced.
-      method: of the module.
+        arms: a module.
+        split: its examples have the shapes that the module is made for.
+        views: `(key, batch, train=) -> inputs`.
+        key: gives the PRNG key, where it is traced.
+        method: of the module.
     """
     two = np.arange(2) % len(split.ids)
     batch = {name: column[two] for name, column in split.source.items()}
@@ -50,8 +50,8 @@ def load_weights(config: ConfigDict, variables: Tree) -> Tree:
     """Puts the encoders' checkpoints named under `weights` in their places.
 
     Raises:
-      CheckpointError: if a file cannot be read, or holds what is not finite.
-      ValueError: listing what is missing, unexpected or of another shape.
+        CheckpointError: if a file cannot be read, or holds what is not finite.
+        ValueError: listing what is missing, unexpected or of another shape.
     """
     variables = jax.tree.map(lambda x: x, variables)
     for arm in config.arms:
@@ -114,7 +114,7 @@ def transfer(old: Tree, new: Tree) -> Tree:
     """Return `new` with copies of the leaves that `old` has at the same path and shape.
 
     Raises:
-      ValueError: if no leaf is taken over.
+        ValueError: if no leaf is taken over.
     """
     known = {
         optim.path_of(path): leaf
@@ -141,8 +141,8 @@ def load_classifiers(config: ConfigDict, variables: Tree) -> Tree:
     from the start. With `weights.allow_new_head` a head of another size stays as it is.
 
     Raises:
-      ValueError: if a checkpoint has no classifier; if a head and its classifier differ
-        in shape.
+        ValueError: if a checkpoint has no classifier; if a head and its classifier
+            differ in shape.
     """
     variables = jax.tree.map(lambda x: x, variables)
     for arm in config.arms:

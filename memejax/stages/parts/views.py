@@ -50,11 +50,11 @@ def make_views(
     """One view an arm, all of one draw or each of its own.
 
     Args:
-      config: whose arms and normalisations.
-      image: `(keys, images) -> images` or crops, random.
-      independent: whether each arm sees a view of its own.
-      token_dropout: see `views.Recipe`.
-      caption_dropout: see `views.make_views`.
+        config: whose arms and normalisations.
+        image: `(keys, images) -> images` or crops, random.
+        independent: whether each arm sees a view of its own.
+        token_dropout: see `views.Recipe`.
+        caption_dropout: see `views.make_views`.
     """
     recipes = {
         name: views.Recipe(

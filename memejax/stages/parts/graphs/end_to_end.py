@@ -54,13 +54,13 @@ def end_to_end_network(
     """The network that `config.graph` names, on encoders.
 
     Args:
-      config: a run's.
-      theirs: the encoders', as `encoders_config` gives it.
-      vocabulary: number of tokens.
-      widths: of the features of each kind of node.
+        config: a run's.
+        theirs: the encoders', as `encoders_config` gives it.
+        vocabulary: number of tokens.
+        widths: of the features of each kind of node.
 
     Raises:
-      ValueError: as `stored_network` does.
+        ValueError: as `stored_network` does.
     """
     net = stored_network(config, widths)
     (arm,) = fusion_arms(theirs, vocabulary).arms.values()
@@ -77,7 +77,7 @@ def make_views(theirs: ConfigDict) -> Callable[..., dict[str, Any]]:
     """What the network takes of a batch: `views(key, batch, train=)`, nothing random.
 
     Args:
-      theirs: the encoders', as `encoders_config` gives it.
+        theirs: the encoders', as `encoders_config` gives it.
     """
     (arm,), size = theirs.arms, theirs.data.image_size
     scale = normalization(theirs, arm)
@@ -118,12 +118,12 @@ def end_to_end_optimizer(
     config names have to cover them.
 
     Args:
-      config: a run's.
-      params: of the network.
-      total: updates of the stage.
+        config: a run's.
+        params: of the network.
+        total: updates of the stage.
 
     Raises:
-      ValueError: as `optimizer` does.
+        ValueError: as `optimizer` does.
     """
     c = config.graph
     section = copy.deepcopy(c.optimizer).unlock()
@@ -138,16 +138,16 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
     """Make supervised training of a network on the memes' graphs and of its encoders.
 
     Args:
-      config: a run's; `graph` is the section, `extract.run` and `weights` say which
-        encoders.
-      data: as `load` gives it.
-      seed: of the graph network's parameters, of order and dropout.
-      mesh: over which batches are split.
+        config: a run's; `graph` is the section, `extract.run` and `weights` say which
+            encoders.
+        data: as `load` gives it.
+        seed: of the graph network's parameters, of order and dropout.
+        mesh: over which batches are split.
 
     Raises:
-      ValueError: as `end_to_end_network`, `start_encoders` and the optimizer do; if
-        there is nothing of one label to train on; for a batch that the devices cannot
-        share.
+        ValueError: as `end_to_end_network`, `start_encoders` and the optimizer do; if
+            there is nothing of one label to train on; for a batch that the devices
+            cannot share.
     """
     c, train = config.graph, data.splits["train"]
     if not train.labelled:

@@ -31,9 +31,9 @@ def load(config: ConfigDict) -> datasets.Data:
     `label`; and the fields of a meme's graph.
 
     Raises:
-      ValueError: as `open_features` and `encoders_config` do; if the memes of the data
-        are not those of the store; for relations that its memes cannot have; for
-        entities cut out along masks that the store has not kept.
+        ValueError: as `open_features` and `encoders_config` do; if the memes of the
+            data are not those of the store; for relations that its memes cannot have;
+            for entities cut out along masks that the store has not kept.
     """
     store = open_features(config)
     theirs, tokenizer = encoders_config(config, store)

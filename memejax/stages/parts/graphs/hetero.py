@@ -65,12 +65,12 @@ def hetero_network(config: ConfigDict, widths: tuple[int, ...]) -> gnn.MemeGraph
     """The network that `config.graph` names, with a projection for each kind of node.
 
     Args:
-      config: a run's.
-      widths: of the features of each of `graphs.hetero.KINDS`.
+        config: a run's.
+        widths: of the features of each of `graphs.hetero.KINDS`.
 
     Raises:
-      ValueError: for an unknown network, and fan-outs that are none or further than it
-        sees.
+        ValueError: for an unknown network, and fan-outs that are none or further than
+            it sees.
     """
     c = config.graph
     if not c.hetero.fanouts or min(c.hetero.fanouts) < 1:
@@ -114,8 +114,8 @@ class Roots:
     """The memes of a split in a graph, from which trees are drawn.
 
     Attributes:
-      graph: of these memes and others.
-      first: place of the split's first meme in it; the others follow.
+        graph: of these memes and others.
+        first: place of the split's first meme in it; the others follow.
     """
 
     graph: graphs.HeteroGraph
@@ -126,8 +126,9 @@ def load(config: ConfigDict) -> datasets.Data:
     """Stored features as the stages use data: the graph over memes, and who is where.
 
     Raises:
-      ValueError: as `open_features` does; if a feature is not finite; if the store has
-        no hashes, or no caption at all; for a distance or a number outside its range.
+        ValueError: as `open_features` does; if a feature is not finite; if the store
+            has no hashes, or no caption at all; for a distance or a number outside its
+            range.
     """
     store, c = open_features(config), config.graph.hetero
     parts = list(store.splits.values())
@@ -216,11 +217,11 @@ class TreeFeeder:
         """Draws nothing yet.
 
         Args:
-          roots: memes of a split.
-          plan: `[steps, batch]`, places in the split.
-          config: a run's.
-          mesh: every device gets all of a batch.
-          seed: of the draws.
+            roots: memes of a split.
+            plan: `[steps, batch]`, places in the split.
+            config: a run's.
+            mesh: every device gets all of a batch.
+            seed: of the draws.
         """
         self.plan = plan
         self._roots, self._seed = roots, seed
@@ -236,8 +237,8 @@ class TreeFeeder:
         """The batch of a step, on the host, a function of seed and step.
 
         Returns:
-          `graph`, as `graphs.sample` makes it; `label`, int32 `[b]`, -1 for a meme
-          that is held out; and the plan's row.
+            `graph`, as `graphs.sample` makes it; `label`, int32 `[b]`, -1 for a meme
+            that is held out; and the plan's row.
         """
         c, row = self._config.graph.hetero, self.plan.row(step)
         tree = graphs.sample(
@@ -268,13 +269,13 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
     """Make supervised training of a network on trees of the graph over memes.
 
     Args:
-      config: a run's; `graph` is the section.
-      data: as `load` gives it.
-      seed: of parameters, order, dropout and draws.
-      mesh: of one device.
+        config: a run's; `graph` is the section.
+        data: as `load` gives it.
+        seed: of parameters, order, dropout and draws.
+        mesh: of one device.
 
     Raises:
-      ValueError: as `hetero_network` and `supervised` do.
+        ValueError: as `hetero_network` and `supervised` do.
     """
     c, train = config.graph, data.splits["train"]
     roots: Any = train.source["graph"]

@@ -38,11 +38,11 @@ def stored_network(config: ConfigDict, widths: tuple[int, ...]) -> gnn.MemeGraph
     """The network that `config.graph` names.
 
     Args:
-      config: a run's.
-      widths: of the features of each kind of node, as `graphs.widths` gives them.
+        config: a run's.
+        widths: of the features of each kind of node, as `graphs.widths` gives them.
 
     Raises:
-      ValueError: for an unknown network; if images and entities differ in width.
+        ValueError: for an unknown network; if images and entities differ in width.
     """
     c = config.graph
     head = choose(GRAPH_NETWORKS, c.network, "graph.network")(c)

@@ -29,13 +29,13 @@ def draw(config: ConfigDict, variables: Any, *, proba: np.ndarray) -> bytes | No
     """Draw the graphs of some dev memes of a run.
 
     Args:
-      config: the run's.
-      variables: of its network.
-      proba: P(hateful) of each meme of the dev split, `[n]`.
+        config: the run's.
+        variables: of its network.
+        proba: P(hateful) of each meme of the dev split, `[n]`.
 
     Returns:
-      A PNG; None where the network reads no edges of stored graphs, no dev meme has
-      an entity, or pictures are not where they were.
+        A PNG; None where the network reads no edges of stored graphs, no dev meme has
+        an entity, or pictures are not where they were.
     """
     store = open_store(config.features)
     split = store.splits[config.data.dev]
@@ -91,13 +91,13 @@ def graph_attention(
     It is the mean over layers and heads.
 
     Args:
-      config: a run's, of stored graphs.
-      variables: of its network.
-      graph: with E edges, as `graphs.batch` makes it.
-      widths: of the features of each kind of node.
+        config: a run's, of stored graphs.
+        variables: of its network.
+        graph: with E edges, as `graphs.batch` makes it.
+        widths: of the features of each kind of node.
 
     Returns:
-      float32 `[E]` in [0, 1]; None where the network has no attention between nodes.
+        float32 `[E]` in [0, 1]; None where the network has no attention between nodes.
     """
     net = stored_network(config, widths)
     apply = functools.partial(net.apply, train=False, mutable=["intermediates"])

@@ -29,8 +29,8 @@ def load(config: ConfigDict) -> datasets.Data:
     """Stored features as the stages use data: a column of graphs a split.
 
     Raises:
-      ValueError: as `open_features` does; if a feature is not finite; for relations
-        that its memes cannot have.
+        ValueError: as `open_features` does; if a feature is not finite; for relations
+            that its memes cannot have.
     """
     store = open_features(config)
     c = config.graph
@@ -53,13 +53,13 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
     """Make supervised training of a network on the memes' graphs.
 
     Args:
-      config: a run's; `graph` is the section.
-      data: as `load` gives it.
-      seed: of parameters, order and dropout.
-      mesh: of one device.
+        config: a run's; `graph` is the section.
+        data: as `load` gives it.
+        seed: of parameters, order and dropout.
+        mesh: of one device.
 
     Raises:
-      ValueError: as `stored_network` and `supervised` do.
+        ValueError: as `stored_network` and `supervised` do.
     """
     c, train = config.graph, data.splits["train"]
     column: Any = train.source["graph"]

@@ -31,7 +31,7 @@ def open_features(config: ConfigDict) -> Store:
     """The store that a config names.
 
     Raises:
-      ValueError: if none is named, or it lacks the training or the dev split.
+        ValueError: if none is named, or it lacks the training or the dev split.
     """
     if config.features is None:
         raise ValueError(
@@ -79,12 +79,12 @@ class Training(NamedTuple):
     """A network's supervised training, before its first update.
 
     Attributes:
-      abstract: shapes and shardings of the first state.
-      init: `() -> state`.
-      step: `(state, batch) -> (state, metrics)`; a batch has `graph`, `label`,
-        `index`, `weight` and `draw`.
-      apply_fn: `(variables, graph, train=, ...) -> {network: logits [b]}`.
-      plan: shuffled passes over the training memes.
+        abstract: shapes and shardings of the first state.
+        init: `() -> state`.
+        step: `(state, batch) -> (state, metrics)`; a batch has `graph`, `label`,
+            `index`, `weight` and `draw`.
+        apply_fn: `(variables, graph, train=, ...) -> {network: logits [b]}`.
+        plan: shuffled passes over the training memes.
     """
 
     abstract: Any
@@ -107,16 +107,16 @@ def supervised(
     """Make the supervised training that the section `graph` describes.
 
     Args:
-      config: a run's.
-      train: the training split.
-      net: the network.
-      example: a graph as it will read them.
-      memes: places of the memes' graphs in a batch; the others are padding.
-      seed: of parameters, order and dropout.
-      mesh: of one device.
+        config: a run's.
+        train: the training split.
+        net: the network.
+        example: a graph as it will read them.
+        memes: places of the memes' graphs in a batch; the others are padding.
+        seed: of parameters, order and dropout.
+        mesh: of one device.
 
     Raises:
-      ValueError: if there is nothing of one label to train on.
+        ValueError: if there is nothing of one label to train on.
     """
     if not train.labelled:
         raise ValueError("a graph network needs training memes of both labels")
@@ -159,9 +159,9 @@ def as_arm(net: Any, name: str, memes: slice) -> Callable[..., Any]:
     """Make `(variables, inputs, train=, ...) -> {name: logits [b]}`, like an arm's.
 
     Args:
-      net: a network that gives a logit per graph of a batch.
-      name: of the arm.
-      memes: places of the memes' graphs in a batch; the others are padding.
+        net: a network that gives a logit per graph of a batch.
+        name: of the arm.
+        memes: places of the memes' graphs in a batch; the others are padding.
     """
 
     def apply_fn(variables: Any, graph: Any, *, train: bool, **more: Any) -> Any:
