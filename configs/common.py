@@ -334,7 +334,8 @@ def parallel() -> dict[str, Any]:
         # Of each process; by default all that there are.
         devices=placeholder(int),
         # How a step is compiled for them: "jit", of the whole batch, or "pmap", of a
-        # part of it. Without dropout both compute the same; its masks differ.
+        # part of it (for compatibility: JAX only maintains it). Without dropout both
+        # compute the same; its masks differ.
         mode="jit",
         # Whether parameters and all that is kept beside them are divided over the
         # devices (FSDP), which saves memory; with "jit" alone.
