@@ -154,7 +154,7 @@ def write(
     scores = bayes(**knobs)
     drawn = {name: memes(name, n, **knobs, seed=seed) for name, n in sizes.items()}
     made = {"sizes": sizes, "size": size, **knobs, "seed": seed}
-    _claim(root, {"knobs": made, "bayes": scores})
+    _write_facts(root, {"knobs": made, "bayes": scores})
     (root / "img").mkdir(exist_ok=True)
     images = [
         _write_split(root, drawn, split=split, size=size, seed=seed) for split in SPLITS
@@ -257,7 +257,7 @@ def _caption(
             return text
 
 
-def _claim(root: Path, contents: dict[str, Any]) -> None:
+def _write_facts(root: Path, contents: dict[str, Any]) -> None:
     """Write bayes.json first, and never into a folder with other contents."""
     text = json.dumps(contents, indent=2) + "\n"
     facts = root / "bayes.json"

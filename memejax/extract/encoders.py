@@ -169,10 +169,10 @@ def tree_digest(tree: Tree) -> str:
     Returns:
         Hexadecimal digest.
     """
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     for path, leaf in sorted(leaves, key=lambda pair: optim.path_of(pair[0])):
         array = np.ascontiguousarray(leaf)
-        whole.update(f"{optim.path_of(path)} {array.dtype} {array.shape}\n".encode())
-        whole.update(array.tobytes())
-    return whole.hexdigest()
+        digest.update(f"{optim.path_of(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -57,11 +57,11 @@ def memes_digest(memes: Sequence[Meme], *, threads: int | None = None) -> str:
     paths = sorted({meme.image for meme in memes})
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         contents = dict(zip(paths, pool.map(_file_digest, paths), strict=True))
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for m in memes:
         row = [m.split, m.id, m.text, m.label, contents[m.image]]
-        whole.update(json.dumps(row).encode() + b"\n")
-    return whole.hexdigest()
+        digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def _file_digest(path: str) -> str:

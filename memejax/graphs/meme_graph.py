@@ -94,7 +94,7 @@ def batch(
     """
     index = _checked(memes, index, relations, overlap=overlap, similar=similar)
     tokens = memes.tokens_each if _has_tokens(relations) else 0
-    slots = Slots(_taken(memes, index, tokens))
+    slots = Slots(_used_slots(memes, index, tokens))
     edges = _candidates(relations, k=memes.entities_each, t=tokens)
     where = slots.where[:, edges.senders] & slots.where[:, edges.receivers]
     where &= _chosen(memes, index, edges, overlap=overlap, similar=similar)
@@ -152,7 +152,7 @@ def _has_tokens(relations: Sequence[str]) -> bool:
     return any("token" in name for name in relations)
 
 
-def _taken(memes: MemeFeatures, index: np.ndarray, tokens: int) -> np.ndarray:
+def _used_slots(memes: MemeFeatures, index: np.ndarray, tokens: int) -> np.ndarray:
     """Mask of the used slots: image, text, entities, tokens; bool `[b, M]`."""
     parts = [np.ones((len(index), 2), bool), memes.where[index].astype(bool)]
     if tokens and memes.token_where is not None:
@@ -166,14 +166,14 @@ def _candidates(relations: Sequence[str], *, k: int, t: int) -> Candidates:
     entities, tokens = 2 + np.arange(k), 2 + k + np.arange(t)
     others = np.nonzero(~np.eye(k, dtype=bool))
     pairs = {
-        "image_entity": _every(image, entities),
-        "text_entity": _every(text, entities),
-        "image_text": _every(image, text),
+        "image_entity": _all_pairs(image, entities),
+        "text_entity": _all_pairs(text, entities),
+        "image_text": _all_pairs(image, text),
         "overlap": (entities[others[0]], entities[others[1]]),
         "similar": (entities[others[0]], entities[others[1]]),
-        "text_token": _every(text, tokens),
+        "text_token": _all_pairs(text, tokens),
         "next_token": (tokens[:-1], tokens[1:]),
-        "token_entity": _every(tokens, entities),
+        "token_entity": _all_pairs(tokens, entities),
     }
     rows = []
     # In the order of the types, whatever the order of the relations.
@@ -189,7 +189,7 @@ def _candidates(relations: Sequence[str], *, k: int, t: int) -> Candidates:
     )
 
 
-def _every(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _all_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of one of a and one of b."""
     return np.repeat(a, len(b)), np.tile(b, len(a))
 

@@ -104,7 +104,7 @@ class StoreWriter:
 
     def missing(self) -> list[int]:
         """Return the shards that are missing or incomplete."""
-        return [shard for shard in range(self.count) if not self._is_whole(shard)]
+        return [shard for shard in range(self.count) if not self._is_complete(shard)]
 
     def write(self, shard: int, values: Mapping[str, np.ndarray]) -> None:
         """Write the columns of a shard atomically.
@@ -125,7 +125,7 @@ class StoreWriter:
             key=self.facts["key"],
         )
 
-    def _is_whole(self, shard: int) -> bool:
+    def _is_complete(self, shard: int) -> bool:
         try:
             read_whole(self.folder, self.facts, shard)
         except ValueError:

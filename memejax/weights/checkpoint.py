@@ -97,7 +97,7 @@ def open_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
     source = files.find(name)
     tensors = files.read(source)
     config = read_json(source.config) if source.config is not None else None
-    with _errors_name(source):
+    with _name_file_in_errors(source):
         shapes = {key: tensor.shape for key, tensor in tensors.items()}
         form, architecture = recognise(shapes, config)
         classes = classes_of(shapes, form=form)
@@ -135,7 +135,7 @@ def load(name: str | os.PathLike[str], *, grid: int | None = None) -> Loaded:
     checkpoint = open_checkpoint(name)
     form, architecture = checkpoint.form, checkpoint.architecture
     preprocessing = checkpoint.preprocessing
-    with _errors_name(checkpoint.source):
+    with _name_file_in_errors(checkpoint.source):
         if grid is not None and architecture.name != "vit":
             raise ValueError(
                 f"got a grid for a {architecture.name!r}, expected it for a 'vit'"
@@ -220,8 +220,8 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _errors_name(source: files.Source) -> Iterator[None]:
-    """Prefix errors with the file."""
+def _name_file_in_errors(source: files.Source) -> Iterator[None]:
+    """Prefix each ValueError with the path of the weights."""
     try:
         yield
     except ValueError as error:

@@ -91,14 +91,14 @@ def to_variables(
         table = (*theirs.get(TOKEN_TYPES, ()), 2)[0], features
         places.append(Place((TYPES,), TOKEN_TYPES, table, table, (0, 1), None))
 
-    wanted = {place.name: place for place in places}
-    missing = [name for name in wanted if name not in found]
-    unexpected += [given for name, given in found.items() if name not in wanted]
+    expected = {place.name: place for place in places}
+    missing = [name for name in expected if name not in found]
+    unexpected += [given for name, given in found.items() if name not in expected]
     misshapen = [
         f"{given} ({fault})"
         for name, given in found.items()
-        if name in wanted
-        and (fault := _misfit(tensors[given], wanted[name].theirs)) is not None
+        if name in expected
+        and (fault := _misfit(tensors[given], expected[name].theirs)) is not None
     ]
     _check(f"tensors do not fit the form {form!r}", missing, unexpected, misshapen)
 
@@ -146,14 +146,15 @@ def to_tensors(
         places += _classifier_places(known, features, classes)
         leaves |= {(CLASSIFIER, k): np.asarray(v) for k, v in classifier.items()}
 
-    wanted = {place.path: place for place in places}
+    expected = {place.path: place for place in places}
     misshapen = [
         f"{'/'.join(path)} ({fault})"
         for path, leaf in leaves.items()
-        if path in wanted and (fault := _misfit(leaf, wanted[path].ours)) is not None
+        if path in expected
+        and (fault := _misfit(leaf, expected[path].ours)) is not None
     ]
-    missing = ["/".join(path) for path in wanted if path not in leaves]
-    unexpected = ["/".join(path) for path in leaves if path not in wanted]
+    missing = ["/".join(path) for path in expected if path not in leaves]
+    unexpected = ["/".join(path) for path in leaves if path not in expected]
     what = f"variables do not fit the {known.architecture} of the form {form!r}"
     _check(what, missing, unexpected, misshapen)
 

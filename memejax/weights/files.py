@@ -120,9 +120,9 @@ def _in_folder(folder: Path) -> Source:
                 f"{folder} has several weights, {_listed(f.name for f in found)}: "
                 "give the path of one"
             )
-    there = sorted(f.name for f in folder.iterdir()) if folder.is_dir() else []
+    names = sorted(f.name for f in folder.iterdir()) if folder.is_dir() else []
     raise ValueError(
-        f"no weights in {folder}, which holds {_listed(there) or 'nothing'}: expected "
+        f"no weights in {folder}, which holds {_listed(names) or 'nothing'}: expected "
         "model.safetensors or pytorch_model.bin, whole or in shards with their "
         "index.json, or a single .safetensors, .pth, .pt or .npz"
     )

@@ -92,12 +92,12 @@ def read(path: Path) -> Any:
         raise ValueError(
             f"{path} ({path.stat().st_size} bytes) is damaged, truncated, or not a "
             "torch checkpoint: download it again "
-            f"({type(error).__name__}: {_last_words(str(error))})"
+            f"({type(error).__name__}: {_cause(str(error))})"
         ) from error
     return _to_numpy(saved, depth=DEPTH)
 
 
-def _last_words(message: str) -> str:
+def _cause(message: str) -> str:
     """Return the cause in torch's message, without the advice around it."""
     cause = message.rpartition("WeightsUnpickler error: ")[2].strip()
     return (cause.splitlines() or [""])[0]
