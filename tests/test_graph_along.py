@@ -142,7 +142,7 @@ def test_pictures_on_canvases(tmp_path):
     half = Image.open(paths[1]).resize((5, 10), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(got[0, :, :5], np.asarray(half))
     Image.fromarray(np.zeros((9, 5, 3), np.uint8)).save(paths[0])
-    with pytest.raises(ValueError, match="another picture than before"):
+    with pytest.raises(ValueError, match="the picture has changed"):
         column[np.array([0])]
 
 

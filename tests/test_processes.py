@@ -451,6 +451,6 @@ def test_a_feeder_gives_the_plan_row_by_row():
 
 def test_others_find_the_built_in_memes():
     config = tiny()
-    found = datasets.as_written(config, pathlib.Path("run"))
+    found = datasets.with_written_memes(config, pathlib.Path("run"))
     assert found.data.root == "run/memes" and config.data.root is None
-    assert datasets.as_written(found, pathlib.Path("other")) is found
+    assert datasets.with_written_memes(found, pathlib.Path("other")) is found

@@ -24,7 +24,7 @@ def load(config: ConfigDict, path: pathlib.Path) -> datasets.Data:
     """Load the data; of several processes the first writes what is to be written."""
     with parallel.first_before_others("data"):
         if not parallel.is_first():
-            config = datasets.as_written(config, path)
+            config = datasets.with_written_memes(config, path)
         return datasets.load(config, path)
 
 
