@@ -39,7 +39,7 @@ def normalize(
     if not len(mean) == len(std) == images.shape[-1]:
         raise ValueError(
             f"got {len(mean)} means and {len(std)} stds for images of shape "
-            f"{images.shape}, expected one a channel"
+            f"{images.shape}, expected one per channel"
         )
     shape = (1,) * (images.ndim - 1) + (len(mean),)
     offset, scale = jnp.reshape(jnp.array(mean), shape), jnp.array(std).reshape(shape)

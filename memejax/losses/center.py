@@ -26,7 +26,7 @@ def update_center(
         center_k: the centre, `[k]`, zeros at the start; computed in float32.
         teacher_logits_vbk: `[v, b, k]` of any float dtype; computed in float32.
         momentum: m in [0, 1], a scalar that may be traced.
-        where: bool `[b]`: the examples that count; if none does the centre stays.
+        where: bool `[b]`, the examples to include; if none does the centre stays.
         axis_name: the mapped axis (pmap, shard_map, vmap) that splits the batch, or
             None; the centre then is that of the global batch on every device.
 
@@ -46,7 +46,9 @@ def update_center(
     [2.  0.5]
     """
     sums = sum_teacher(teacher_logits_vbk, where=where)
-    return update_center_by_sums(center_k, sums, momentum=momentum, axis_name=axis_name)
+    return update_center_from_sums(
+        center_k, sums, momentum=momentum, axis_name=axis_name
+    )
 
 
 def sum_teacher(
@@ -59,7 +61,7 @@ def sum_teacher(
 
     Args:
         teacher_logits_vbk: as in `update_center`.
-        where: bool `[b]`: the examples that count.
+        where: bool `[b]`, the examples to include.
 
     Returns:
         `(total, count)`, float32 `[k]` and `[]`. No gradient flows through them.
@@ -82,7 +84,7 @@ def sum_teacher(
     return total, teacher.shape[0] * jnp.sum(mask, dtype=jnp.float32)
 
 
-def update_center_by_sums(
+def update_center_from_sums(
     center_k: ArrayLike,
     sums: tuple[jax.Array, jax.Array],
     *,
@@ -104,7 +106,7 @@ def update_center_by_sums(
         ValueError: as `update_center`.
 
     >>> sums = jnp.array([6.0, 0.0]), jnp.array(2.0)
-    >>> print(update_center_by_sums(jnp.array([1.0, 1.0]), sums, momentum=0.5))
+    >>> print(update_center_from_sums(jnp.array([1.0, 1.0]), sums, momentum=0.5))
     [2.  0.5]
     """
     check_scalar("momentum", momentum, expected="0 to 1", holds=lambda m: 0 <= m <= 1)

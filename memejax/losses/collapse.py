@@ -34,7 +34,7 @@ def collapse_panel(
 
     Args:
         outputs: `[batch, dim]` of any float dtype; computed in float32.
-        where: bool `[batch]`: the examples that count; the others leave no trace.
+        where: bool `[batch]`, the examples to include; the others leave no trace.
         axis_name: the mapped axis (pmap, vmap) that splits the batch, or None; every
             device then gathers all outputs.
 

@@ -61,7 +61,7 @@ def dino(
         student_temperature: tau_s, a scalar above 0.
         teacher_temperature: tau_t, a scalar above 0 (may be traced, as all three).
         center_momentum: m in [0, 1].
-        where: bool `[batch]`: the examples that count. The others' loss and gradient
+        where: bool `[batch]`, the examples to include. The others' loss and gradient
             are 0 and the centre does not see them; if none counts the centre stays.
         axis_name: the mapped axis (pmap, shard_map, vmap) that splits the batch, or
             None; the centre then is that of the global batch on every device.
@@ -136,7 +136,7 @@ def dino_panel(
         center_k: the centre that the loss used, `[K]`.
         student_temperature: as in `dino`.
         teacher_temperature: as in `dino`.
-        where: bool `[batch]`: the examples that count; the others leave no trace.
+        where: bool `[batch]`, the examples to include; the others leave no trace.
         axis_name: the mapped axis that splits the batch, or None.
 
     Returns:
@@ -171,7 +171,7 @@ def dino_panel(
         teacher_temperature=teacher_temperature,
         where=where,
     )
-    return dino_panel_by_sums(sums, axis_name=axis_name)
+    return dino_panel_from_sums(sums, axis_name=axis_name)
 
 
 def sum_dino(
@@ -193,7 +193,7 @@ def sum_dino(
         center_k: the centre that the loss used, `[K]`.
         student_temperature: as in `dino`.
         teacher_temperature: as in `dino`.
-        where: bool `[batch]`: the examples that count.
+        where: bool `[batch]`, the examples to include.
 
     Returns:
         `{"loss", "entropy", "shares", "count"}`: over the examples that count, sums of
@@ -226,7 +226,7 @@ def sum_dino(
     }
 
 
-def dino_panel_by_sums(
+def dino_panel_from_sums(
     sums: Mapping[str, jax.Array], *, axis_name: str | None = None
 ) -> dict[str, jax.Array]:
     """`dino_panel` of a batch of which `sum_dino` is known, five scalars.
@@ -245,7 +245,7 @@ def dino_panel_by_sums(
     ...     student_temperature=0.1,
     ...     teacher_temperature=0.04,
     ... )
-    >>> print(dino_panel_by_sums(sums)["cross_entropy"])  # ln 4
+    >>> print(dino_panel_from_sums(sums)["cross_entropy"])  # ln 4
     1.3862944
     """
     sums = sum_over_axis(dict(sums), axis_name)

@@ -25,7 +25,7 @@ def standardize(
 
     Args:
         outputs: `[batch, dim]` of any float dtype; computed in float32.
-        where: bool `[batch]`: the examples that count. The others come back as 0.
+        where: bool `[batch]`, the examples to include. The others come back as 0.
         axis_name: the mapped axis (pmap, vmap) that splits the batch, or None.
         eps: added to the variance.
 
@@ -71,7 +71,7 @@ def variance_covariance(
 
     Args:
         outputs: `[batch, dim]` of any float dtype; computed in float32.
-        where: bool `[batch]`: the examples that count.
+        where: bool `[batch]`, the examples to include.
         axis_name: the mapped axis (pmap, vmap) that splits the batch, or None.
         target: the standard deviation below which a dimension is penalised.
         eps: added to the variance under the root.

@@ -143,7 +143,7 @@ def linear_then_constant(
     """
     if steps_per_epoch < 1 or epochs < 0:
         raise ValueError(
-            f"got {steps_per_epoch} steps an epoch and {epochs} epochs, expected at "
+            f"got {steps_per_epoch} steps per epoch and {epochs} epochs, expected at "
             "least 1 and 0"
         )
 

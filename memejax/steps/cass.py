@@ -11,7 +11,7 @@ import optax
 
 from memejax import losses
 from memejax.steps.objective import LossAux, Metrics, StepObjective
-from memejax.steps.panel import EVERY_STEP, Panel, panel_of
+from memejax.steps.panel import EVERY_STEP, Panel, collapse_metrics
 from memejax.steps.state import Averaging
 from memejax.steps.update import Step, make_step
 from memejax.steps.views import Views
@@ -115,7 +115,7 @@ def make_cass_step(
     Args:
         apply_fn: `(variables, views, train=, rngs=, mutable=) -> ({arm: (z, p)},
             new variables)`.
-        tx: the optimizer; its update is given `value=loss`.
+        tx: the optimizer; its update receives `value=loss`.
         objective: the loss.
         views: see `views.make_views`.
         accumulate: parts that a batch is worked on in; statistics over the batch are
@@ -173,7 +173,7 @@ class _Cass(StepObjective):
 
     def measure(self, state, reduced, *, batch):
         """The collapse panel."""
-        return panel_of(
+        return collapse_metrics(
             reduced.kept,
             batch["weight"],
             step=state.step,

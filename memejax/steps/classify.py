@@ -26,7 +26,7 @@ def make_classify_step(
     Args:
         apply_fn: `(variables, images, train=, rngs=, mutable=) -> (logits [b, k], new
             variables)`.
-        tx: the optimizer; its update is given `value=loss`.
+        tx: the optimizer; its update receives `value=loss`.
         inputs: pictures as a batch has them -> what the network takes.
         learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
 

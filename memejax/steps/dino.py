@@ -12,7 +12,7 @@ import optax
 
 from memejax import losses, optim
 from memejax.steps.objective import LossAux, Metrics, Reduced, StepObjective
-from memejax.steps.panel import EVERY_STEP, Panel, panel_of
+from memejax.steps.panel import EVERY_STEP, Panel, collapse_metrics
 from memejax.steps.state import State, init_state
 from memejax.steps.update import Step, make_step
 from memejax.steps.views import Views
@@ -102,7 +102,7 @@ def make_dino_step(
     Args:
         student_fn: `(variables, views, train=, rngs=, mutable=) -> ({arm: logits
             [v, b, k]}, new variables)`, the global crops first.
-        tx: the optimizer; its update is given `value=loss`.
+        tx: the optimizer; its update receives `value=loss`.
         teacher_fn: the same for the teacher, which has no drop path; it is given the
             global crops only.
         objective: temperatures and momenta.
@@ -211,7 +211,7 @@ class _Dino(StepObjective):
                 arm: losses.sum_teacher(logits, where=counted)
                 for arm, logits in teacher.items()
             },
-            "panel": self.panel.of(of_panel, outputs, step=state.step),
+            "panel": self.panel.compute(of_panel, outputs, step=state.step),
         }
         return Reduced({arm: logits[0] for arm, logits in student.items()}, sums)
 
@@ -222,7 +222,7 @@ class _Dino(StepObjective):
             return {
                 f"collapse/{arm}/{name}": value
                 for arm, of_arm in sums.items()
-                for name, value in losses.dino_panel_by_sums(
+                for name, value in losses.dino_panel_from_sums(
                     of_arm, axis_name=self.axis_name
                 ).items()
             }
@@ -233,14 +233,14 @@ class _Dino(StepObjective):
         }
         return {
             **{name: jnp.asarray(x, jnp.float32) for name, x in scheduled.items()},
-            **panel_of(
+            **collapse_metrics(
                 reduced.kept,
                 batch["weight"],
                 step=state.step,
                 panel=self.panel,
                 axis_name=self.axis_name,
             ),
-            **self.panel.of(panels, reduced.sums["panel"], step=state.step),
+            **self.panel.compute(panels, reduced.sums["panel"], step=state.step),
         }
 
     def finish(self, state, params, *, stats, reduced):
@@ -253,7 +253,7 @@ class _Dino(StepObjective):
             teacher_stats=stats["teacher"],
             # Over the whole batch, whatever the parts it was worked on in.
             center={
-                arm: losses.update_center_by_sums(
+                arm: losses.update_center_from_sums(
                     state.center[arm],
                     sums,
                     momentum=self.schedules.center_momentum,

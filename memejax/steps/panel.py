@@ -29,7 +29,7 @@ class Panel:
     every: int = 1
     branch: bool = True
 
-    def of(
+    def compute(
         self, compute: Callable[[Any], Metrics], operands: Any, *, step: jax.Array
     ) -> Metrics:
         """`compute(operands)` at its steps, NaN of the same shapes at others."""
@@ -46,7 +46,7 @@ class Panel:
 EVERY_STEP = Panel()
 
 
-def panel_of(
+def collapse_metrics(
     outputs: Mapping[str, jax.Array],
     weight: jax.Array,
     *,
@@ -69,4 +69,4 @@ def panel_of(
             ).items()
         }
 
-    return panel.of(compute, (outputs, weight), step=step)
+    return panel.compute(compute, (outputs, weight), step=step)

@@ -32,7 +32,7 @@ def make_supervised_step(
     Args:
         apply_fn: `(variables, views, train=, rngs=, mutable=) -> ({arm: logits [b]},
             new variables)`.
-        tx: the optimizer; its update is given `value=loss`.
+        tx: the optimizer; its update receives `value=loss`.
         views: see `views.make_views`.
         positive_weight: of the positive class in the loss.
         accumulate: parts that a batch is worked on in.

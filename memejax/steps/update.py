@@ -78,7 +78,7 @@ def make_step(
 
     Args:
         objective: what is minimised, and what is computed around it.
-        tx: the optimizer; its update is given `value=loss`.
+        tx: the optimizer; its update receives `value=loss`.
         accumulate: parts that a batch is worked on in; statistics over the batch are
             then over a part, and of a part's outputs only what `objective.reduce`
             returns outlives it.
