@@ -1,4 +1,4 @@
-"""Losses as pure functions of arrays, and measures of collapse."""
+"""Losses and measures of collapse, as pure functions of arrays."""
 
 from memejax.losses.cass import cass as cass
 from memejax.losses.cass import negative_cosine as negative_cosine

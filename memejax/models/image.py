@@ -43,7 +43,7 @@ class ImageArm(nn.Module):
             self.predictor_head = heads.Predictor(self.predictor)
 
     def features(self, inputs: Mapping[str, jax.Array], *, train: bool) -> jax.Array:
-        """A batch -> the encoder's features, [b, d]."""
+        """Map a batch to the encoder's features, `[b, d]`."""
         return self.image_encoder(inputs["image"], train=train)
 
     def project(self, inputs: Mapping[str, jax.Array], *, train: bool):
@@ -64,7 +64,7 @@ class DinoArm(nn.Module):
     head: nn.Module
 
     def features(self, inputs: Mapping[str, Any], *, train: bool) -> jax.Array:
-        """A batch -> the encoder's features, [b, d]."""
+        """Map a batch to the encoder's features, `[b, d]`."""
         return self.image_encoder(inputs["image"], train=train)
 
     def project(self, inputs: Mapping[str, Any], *, train: bool) -> jax.Array:
