@@ -83,7 +83,7 @@ def hetero_network(config: ConfigDict, widths: tuple[int, ...]) -> gnn.MemeGraph
         widths,
         KINDS,
         features=c.width,
-        most=most_of_kinds(c.hetero.fanouts),
+        max_counts=most_of_kinds(c.hetero.fanouts),
         dropout=c.projection_dropout,
     )
     if c.normalize_features:

@@ -55,7 +55,7 @@ def stored_network(config: ConfigDict, widths: tuple[int, ...]) -> gnn.MemeGraph
         widths,
         PROJECTIONS[: len(widths)],
         features=c.width,
-        once=(0, 1),
+        single_kinds=(0, 1),
         dropout=c.projection_dropout,
     )
     if c.normalize_features:
