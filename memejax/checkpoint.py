@@ -1,8 +1,8 @@
-"""Checkpoints: the state, the plan and the place in it, in one atomic save (orbax).
+"""Checkpoints: the state, the plan and the position in it, in one atomic save (orbax).
 
-Under a stage's folder, `checkpoints/<step>/` holds the arrays of the state and of
-the plan; beside them, as JSON, the position: the place in the plan and what the
-loop remembers. The last `keep` checkpoints stay, and the best one by a metric.
+In a stage's folder, `checkpoints/<step>/` holds the arrays of the state and the plan
+and, as JSON, the position: the place in the plan and the loop's own variables. The
+last `keep` checkpoints are kept, and the best one by a metric.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _policies = ocp.training.preservation_policies
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """What a checkpoint gives back.
+    """A restored checkpoint.
 
     Attributes:
         step: updates done.
-        state: the state, on the devices it was asked for on.
-        plan: arrays of the plan that was being followed.
-        position: JSON, as it was saved.
+        state: the state, with the requested shardings.
+        plan: arrays of the current plan.
+        position: JSON, as saved.
     """
 
     step: int
@@ -43,12 +43,12 @@ class Checkpoints:
     def __init__(
         self, folder: str | os.PathLike[str], *, keep: int, best: str | None = None
     ):
-        """Opens (or makes) a folder of checkpoints.
+        """Open or create a folder of checkpoints.
 
         Args:
-            folder: where they lie.
-            keep: how many of the latest stay, at least 1.
-            best: name of a metric; the checkpoint with the largest stays as well.
+            folder: the folder.
+            keep: number of latest checkpoints to keep, at least 1.
+            best: a metric; the checkpoint with its largest value is kept as well.
 
         Raises:
             ValueError: if `keep` is not positive.
@@ -60,7 +60,7 @@ class Checkpoints:
         if best is not None:
             policies.append(
                 _policies.BestN(
-                    # Of equals the first, which trained the least.
+                    # Ties go to the first, which trained the least.
                     get_metric_fn=lambda m: (m[best], -m["step"]),
                     n=1,
                     keep_checkpoints_without_metrics=False,
@@ -69,19 +69,19 @@ class Checkpoints:
         self._checkpointer = ocp.training.Checkpointer(
             pathlib.Path(folder).absolute(),
             preservation_policy=_policies.AnyPreservationPolicy(policies),
-            # A save that was cut off leaves a temporary folder behind.
+            # An interrupted save leaves a temporary folder behind.
             cleanup_tmp_directories=True,
         )
 
     @property
     def latest(self) -> int | None:
-        """The last step that is saved, None if there is none."""
+        """The last saved step, None if there is none."""
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
     @property
     def best(self) -> int | None:
-        """The step with the largest metric, of equals the first; None without any."""
+        """The first step with the largest metric, None if there is none."""
         rated = [
             (entry.metrics[self._best], -entry.step)
             for entry in self._checkpointer.checkpoints
@@ -98,10 +98,10 @@ class Checkpoints:
         position: dict[str, Any],
         metrics: dict[str, float] | None = None,
     ) -> None:
-        """Starts a save; the arrays are copied before this returns.
+        """Start an asynchronous save; the arrays are copied before this returns.
 
-        Saving a step that is saved already does nothing: a run is a function of its
-        config, so it would be the same.
+        Saving the same step again does nothing: a run is a function of its config, so
+        the checkpoint would be identical.
         """
         if any(entry.step == step for entry in self._checkpointer.checkpoints):
             return
@@ -115,15 +115,15 @@ class Checkpoints:
         )
 
     def restore_latest(self, like: Tree) -> Saved | None:
-        """The last checkpoint, None if there is none; see `restore`."""
+        """Restore the last checkpoint, None if there is none; see `restore`."""
         return None if self.latest is None else self.restore(like, step=self.latest)
 
     def restore(self, like: Tree, *, step: int | None) -> Saved:
-        """Reads a checkpoint.
+        """Restore a checkpoint.
 
         Args:
-            like: a state of the same shapes, on the devices where it is to lie.
-            step: which one, as `latest` or `best` say.
+            like: a state of the same shapes, with the shardings to restore to.
+            step: its step, such as `latest` or `best`.
 
         Raises:
             FileNotFoundError: if there is no such checkpoint.
@@ -141,11 +141,11 @@ class Checkpoints:
         return Saved(step, loaded["state"], loaded["plan"], metadata.custom_metadata)
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk."""
+        """Wait until everything saved is on disk."""
         self._checkpointer.wait()
 
     def close(self) -> None:
-        """Waits, and frees the threads."""
+        """Wait for pending saves, and release the threads."""
         self._checkpointer.close()
 
     def __enter__(self) -> Checkpoints:

@@ -240,12 +240,12 @@ def test_unknown_choices_name_the_options(tmp_path):
     [
         ((), "expected some of"),
         (("pretrain", "train"), "expected some of .*'pretrain', 'probe'"),
-        (("evaluate", "pretrain"), "evaluate may stand after finetune or after graph"),
-        (("finetune", "probe"), "probe may stand after pretrain$"),
-        (("probe", "finetune"), "probe may stand after pretrain$"),
-        (("finetune", "graph"), "graph may stand first$"),
-        (("classify", "evaluate"), "evaluate may stand after finetune"),
-        (("pretrain", "pretrain"), "pretrain may stand first$"),
+        (("evaluate", "pretrain"), "evaluate may come after finetune or after graph"),
+        (("finetune", "probe"), "probe may come after pretrain$"),
+        (("probe", "finetune"), "probe may come after pretrain$"),
+        (("finetune", "graph"), "graph may come first$"),
+        (("classify", "evaluate"), "evaluate may come after finetune"),
+        (("pretrain", "pretrain"), "pretrain may come first$"),
     ],
 )
 def test_wrong_stages_are_told_before_the_folder_is_taken(tmp_path, wrong, message):
@@ -340,11 +340,11 @@ def test_an_evaluation_that_was_cut_off_is_made_again(finished, tmp_path, monkey
         raise AssertionError("a first state is made")
 
     # The best checkpoint's variables lie on the devices alone.
-    monkeypatch.setattr(training, "starting", refusing(training.starting, made))
+    monkeypatch.setattr(training, "make_init", refusing(training.make_init, made))
     again = train.run(tiny(), where)
     assert again["summary"] == results["summary"]
 
 
-def refusing(starting, init):
-    """`starting`, but for the first state."""
-    return lambda *args, **more: (starting(*args, **more)[0], init)
+def refusing(make_init, init):
+    """`make_init`, but for the first state."""
+    return lambda *args, **more: (make_init(*args, **more)[0], init)

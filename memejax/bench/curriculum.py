@@ -82,7 +82,7 @@ def _part(part: str, count: int, steps: int) -> dict[str, Any]:
     if part == "draws":
         return _draws(count)
     if part != "one":
-        parallel.device_a_core()
+        parallel.device_per_core()
     if part == "dsac":
         return _dsac(count, steps)
     seeds = 1 if part == "one" else 10

@@ -72,7 +72,7 @@ def _study(options: argparse.Namespace) -> None:
 
     if options.shard != (0, 1):
         sys.exit("error: --shard is for tables; the seeds of a study are one program")
-    parallel.device_a_core()
+    parallel.device_per_core()
     try:
         plan = command.prepare(
             options.data,
