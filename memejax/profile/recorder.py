@@ -26,7 +26,7 @@ from memejax.profile.stopwatch import Stopwatch
 
 
 class Recorder:
-    """Calls a step, and traces the calls of a window.
+    """A step whose calls in a window are traced.
 
     Attributes:
         window: the measured window, None before its end.

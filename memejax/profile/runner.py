@@ -264,7 +264,7 @@ def peak(devices: Sequence[Any], *, dtype: str) -> float:
 
 
 class _Runner:
-    """Calls the compiled step, passing its state from call to call."""
+    """A compiled step, with its state passed from call to call."""
 
     def __init__(self, prepared, steps_per_call, state, source):
         self._prepared, self._steps_per_call = prepared, steps_per_call

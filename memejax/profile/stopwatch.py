@@ -11,7 +11,7 @@ import jax
 
 
 class Stopwatch:
-    """Separates the time in which calls are in progress from the time between them.
+    """Stopwatch of the time in which calls are in progress, and of the time between.
 
     A call is in progress from its start until its result is ready, for which a thread
     waits: the caller continues, and may start the next call meanwhile. Time in which
