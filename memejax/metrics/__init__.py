@@ -1,4 +1,4 @@
-"""Figures of scores, their comparison, and what features are worth; on the host.
+"""Metrics of scores, comparisons of methods, and probes of features; on the host.
 
 reports.py       AUROC, accuracy, F1, thresholds and intervals of one model
 significance.py  paired comparison of two, Holm's correction, verdicts
