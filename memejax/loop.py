@@ -131,6 +131,7 @@ def loop(
                 break
         best = running.finish()
     except Exception as error:
+        running.close_bar()
         # Of several processes: to close the checkpoints would wait for the others.
         parallel.leave(error)
         raise
@@ -183,6 +184,7 @@ class _Running:
         )
         self._began = time.perf_counter() - self._memory.seconds
         self._pending: tuple[int, Any] | None = None
+        self._compiled = False
 
     def chunks(self) -> Iterator[tuple[int, Any]]:
         """Yield the chunks from here to the stage's end."""
@@ -191,6 +193,10 @@ class _Running:
 
     def advance(self, run_chunk: Callable[..., Any], count: int, chunk: Any) -> None:
         """Make the updates of a chunk, and take the metrics of the one before."""
+        if not self._compiled:
+            # The first call compiles, for seconds to minutes without any other sign.
+            logs.say(f"{self._path.name}: compiling the step")
+            self._compiled = True
         self.state, values = run_chunk(self.state, chunk)
         self.step += count
         self._take_pending()
@@ -273,8 +279,12 @@ class _Running:
             **self._tracker.verdict(),
         }
 
+    def close_bar(self) -> None:
+        """Give the terminal back."""
+        self._logger.close_bar()
+
     def close(self) -> None:
-        """Close the files."""
+        """Close the bar and the files."""
         self._logger.close()
         self._checkpoints.close()
 
@@ -381,6 +391,7 @@ class MetricsTracker:
             self._averages.add(row)
             if at % self._every == 0 or at == self._total:
                 self._report(at)
+        self._logger.advance(step, self._batch, float(fetched["loss"][-1]))
         self._memory.averages = self._averages.state()
 
     def _report(self, step: int) -> None:

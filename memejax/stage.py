@@ -101,6 +101,8 @@ class Stage:
             of what the network does; None if there are none.
         eval_every: updates between evaluations on the dev split; 0 never evaluates.
         patience: evaluations without a better rating before the stage ends; 0: all.
+        groups: name of the optimizer group of each leaf, in the shape of the params;
+            None if they have none.
         refresh: when the plan is drawn again; None if it never is.
         is_collapsed: panel of an arm -> whether it shows collapse, and the reason.
     """
@@ -115,5 +117,6 @@ class Stage:
     explain: Callable[[Tree, np.ndarray], Mapping[str, bytes]] | None = None
     eval_every: int = 0
     patience: int = 0
+    groups: Tree | None = None
     refresh: Refresh | None = None
     is_collapsed: Callable[..., tuple[bool, str]] = losses.is_collapsed

@@ -29,6 +29,8 @@ class Kind:
         load: `(config, run's folder) -> data`, of a first stage.
         devices: config -> mesh, of a first stage.
         make: `(config, data, *, seed, mesh) -> Stage`; None if it trains nothing.
+        updates: `(config, data) -> {folder: updates}`, planned for a seed; None if it
+            trains nothing.
         together: whether all seeds of a run are one call of `run`, in the run's folder.
         alone: whether it runs in one process only.
         about: config -> the data and network in words; None for the usual words.
@@ -45,6 +47,7 @@ class Kind:
     load: Callable[[ConfigDict, pathlib.Path], Any] = lambda *_: None
     devices: Callable[[ConfigDict], Mesh | None] = lambda _: None
     make: Callable[..., Stage] | None = None
+    updates: Callable[[ConfigDict, Any], dict[str, int]] | None = None
     together: bool = False
     alone: bool = False
     about: Callable[[ConfigDict], str] | None = None

@@ -26,8 +26,8 @@ def optimizer(
     total: int,
     frozen: int = 0,
     absent: Collection[str] = (),
-) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any]]:
-    """The optimizer of a stage, and `(opt_state, step) -> {group: learning rate}`.
+) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any], Tree]:
+    """Make the optimizer of a stage.
 
     A group of nothing but what the run does without is left out.
 
@@ -37,6 +37,10 @@ def optimizer(
         total: updates of the stage.
         frozen: updates for which groups with `frozen` set stay as they are.
         absent: paths of what the config describes and the run does without.
+
+    Returns:
+        The optimizer, `(opt_state, step) -> {group: learning rate}`, and the name of
+        the group of each leaf, in the shape of `params`.
 
     Raises:
         ValueError: for an unknown rule or schedule, or groups that do not cover.
@@ -73,4 +77,5 @@ def optimizer(
             else optim.cosine(shared["weight_decay"], decay_end, steps=total)
         ),
     )
-    return tx, optim.make_learning_rates(groups, schedule)
+    rates = optim.make_learning_rates(groups, schedule)
+    return tx, rates, optim.label_parameters(params, groups)
