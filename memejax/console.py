@@ -50,7 +50,7 @@ def terminal() -> Console | None:
     # rich alone would take FORCE_COLOR, which CI services set, for a terminal.
     if not sys.stdout.isatty():
         return None
-    # Imported here: it is not needed where output is a file.
+    # Imported here: it is not needed if output is a file.
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -16,7 +16,7 @@ _WORKDIR = flags.DEFINE_string(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the experiment that the flags name."""
+    """Run the experiment of the flags."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     command_line.prepare()
@@ -41,7 +41,7 @@ def _run() -> None:
         CheckpointError,
         parallel.ProcessError,
     ) as error:
-        # These speak to the user, who has no need of a traceback.
+        # Their messages are for the user, who needs no traceback.
         sys.exit(f"error: {error}")
 
 

@@ -110,7 +110,7 @@ def test_a_terminal_has_one_live_bar(tmp_path, capsys, width):
     assert shown and len(last) <= width
     rate, images = (float(figure.replace(",", "")) for figure in shown.groups())
     assert images == pytest.approx(32 * rate, rel=0.01)
-    # While it ran it told the time left.
+    # It showed the time left while the stage ran.
     assert re.search(r"10/20 .* \d:\d\d left  loss 0\.1000", text)
     # The cursor is there again, and no line was printed beside the bar.
     assert raw.rindex("\x1b[?25h") > raw.rindex("20/20")

@@ -103,7 +103,7 @@ def test_chunks_of_any_size_give_the_same_lines(tmp_path, size):
     )
 
 
-def test_a_finished_stage_asks_for_nothing(tmp_path):
+def test_a_finished_stage_reads_no_chunk(tmp_path):
     run(stage(), tmp_path)
     again = stage()
     state, outcome = run(again, tmp_path)
@@ -319,9 +319,9 @@ def test_resuming_goes_on_with_the_plan_that_was_drawn(tmp_path, stop):
 def test_a_window_in_the_profiler_changes_nothing(tmp_path):
     state, outcome = run(stage(size=3), tmp_path / "plain")
     options = traced(start=5, steps=4)
-    seen, told = run(stage(size=3), tmp_path / "seen", options=options)
+    seen, outcome_seen = run(stage(size=3), tmp_path / "seen", options=options)
     assert seen.params == state.params
-    assert told["steps"] == outcome["steps"] == 20
+    assert outcome_seen["steps"] == outcome["steps"] == 20
     assert not (tmp_path / "plain/profile.json").exists()
     # In the folder of the stage's events, where TensorBoard looks for it.
     [trace] = (tmp_path / "seen").glob("plugins/profile/*/*.xplane.pb")

@@ -43,13 +43,15 @@ def experiment(config: ConfigDict) -> str:
 def machine(mesh: Mesh | None) -> str:
     """Describe the devices of a run, the cores of this machine and the jax version."""
     devices = list(mesh.devices.flat) if mesh is not None else jax.devices()
-    # A CPU's kind is "cpu".
-    kinds = Counter(
-        "CPU device" if d.platform == "cpu" else d.device_kind for d in devices
+    if devices[0].platform == "cpu":
+        # Its kind is only "cpu" again.
+        described = _count(len(devices), "CPU device")
+    else:
+        kinds = Counter(device.device_kind for device in devices)
+        described = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+    return (
+        f"on {described}, {_count(os.cpu_count() or 1, 'core')}, jax {jax.__version__}"
     )
-    described = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
-    cores = os.cpu_count() or 1
-    return f"on {described}, {cores} core{'s' * (cores != 1)}, jax {jax.__version__}"
 
 
 def duration(config: ConfigDict) -> str:
@@ -57,7 +59,7 @@ def duration(config: ConfigDict) -> str:
     minutes = MINUTES.get((config.name, config.preset))
     if minutes is None or not _is_as_measured(config):
         return ""
-    return f"about {minutes} minute{'s' * (minutes != 1)} (measured on 2 CPU cores)"
+    return f"about {_count(minutes, 'minute')} (measured on 2 CPU cores)"
 
 
 def plan(config: ConfigDict, data: Any) -> str:
@@ -76,6 +78,11 @@ def plan(config: ConfigDict, data: Any) -> str:
     if STAGES[config.stages[0]].together:
         return f"plan: {text}, of {config.seeds} seeds at once"
     return f"plan for each of {config.seeds} seeds: {text}"
+
+
+def _count(number: int, noun: str) -> str:
+    """Format 1 core, 2 cores."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _is_as_measured(config: ConfigDict) -> bool:

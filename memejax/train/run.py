@@ -83,7 +83,8 @@ def _run(config: ConfigDict, path: pathlib.Path, starts: Starts) -> dict[str, An
     )
     if parallel.is_first():
         folder.write_json(path / "results.json", results)
-        report.write(path)
+        with logs.say_if_slow("writing the report"):
+            report.write(path)
     _show(results)
     # No process ends before everything is written.
     parallel.sync("written")
