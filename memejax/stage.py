@@ -101,6 +101,8 @@ class Stage:
             that explain the network; None without any.
         eval_every: updates between evaluations on the dev split; 0: no evaluation.
         patience: evaluations without a better rating before the stage stops; 0: never.
+        groups: name of the optimizer group of each leaf, in the shape of the params;
+            None without groups.
         refresh: when to redraw the plan; None: never.
         is_collapsed: panel of an arm -> whether it shows collapse, and the reason.
     """
@@ -115,5 +117,6 @@ class Stage:
     explain: Callable[[Tree, np.ndarray], Mapping[str, bytes]] | None = None
     eval_every: int = 0
     patience: int = 0
+    groups: Tree | None = None
     refresh: Refresh | None = None
     is_collapsed: Callable[..., tuple[bool, str]] = losses.is_collapsed

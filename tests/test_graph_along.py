@@ -314,7 +314,7 @@ def test_groups_of_the_optimizer(made, run, store):
     """Frozen encoders stay; without a rate of their own the others must cover them."""
     params = jax.tree.map(np.asarray, made[2].init().params)
     config = tiny(run, store, **{"graph.trained.encoder_lr": 0.0})
-    tx, _ = end_to_end.end_to_end_optimizer(config, params, total=4)
+    tx, _, _ = end_to_end.end_to_end_optimizer(config, params, total=4)
 
     @jax.jit
     def update(params):

@@ -29,6 +29,7 @@ RUN = {
     "checkpoint",
     "command_line",
     "config",
+    "console",
     "datasets",
     "feeders",
     "folder",
@@ -46,6 +47,7 @@ RUN = {
     "train",
 }
 COMMANDS = {
+    "__main__",
     "bench",
     "evaluate",
     "export",
@@ -73,7 +75,8 @@ MAY = {
     "parallel": set(),
     "process_flags": {"parallel"},
     "folder": {"parallel"},
-    "logs": {"parallel"},
+    "console": {"parallel"},
+    "logs": {"console", "parallel"},
     "checkpoint": set(),
     "command_line": {"config", "parallel"},
     "config": set(),
@@ -95,7 +98,7 @@ MAY = {
     "stages": LIBRARY | DATA | (RUN - {"train"}),
     # The page at a run's end, and a window of it in the profiler.
     "train": LIBRARY | DATA | RUN | {"profile", "report"},
-    "datasets": {"data"},
+    "datasets": {"console", "data"},
     "store": {"graphs", "weights"},
     "restored": {"data", "folder", "outcomes"},
     "main": DATA | RUN,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from memejax.console import say, say_if_slow
 from memejax.data import hateful_memes, pipeline, synthetic_memes, text
 from memejax.datasets.data import Data, Split, built_in
 
@@ -28,15 +29,16 @@ def load_memes(config: ConfigDict, workdir: pathlib.Path) -> Data:
         )
     tokenizer = _tokenizer(config, [m.text for m in splits["train"]], workdir)
     everything = [meme for memes in splits.values() for meme in memes]
-    columns = pipeline.image_columns(
-        [meme.image for meme in everything],
-        size=c.image_size,
-        resize=c.resize,
-        max_pixels=c.max_pixels,
-        cache=config.pipeline.cache,
-        folder=workdir / "cache",
-        threads=config.pipeline.threads,
-    )
+    with say_if_slow(f"decoding the pictures of {len(everything):,} memes"):
+        columns = pipeline.image_columns(
+            [meme.image for meme in everything],
+            size=c.image_size,
+            resize=c.resize,
+            max_pixels=c.max_pixels,
+            cache=config.pipeline.cache,
+            folder=workdir / "cache",
+            threads=config.pipeline.threads,
+        )
     tokens = text.encode(tokenizer, [m.text for m in everything], length=c.text_length)
     labels = np.array([m.label for m in everything], np.int32)
     facts |= {
@@ -80,16 +82,18 @@ def read_memes(
     root = c.root
     if root is None:
         root = os.fspath(folder / "memes")
-        made = synthetic_memes.write(
-            root, seed=config.seed, size=c.image_size, **built_in(c)
-        )
+        sizes = built_in(c)
+        count = sizes.train + sizes.dev + sizes.test
+        say(f"writing {count:,} built-in memes to {root}")
+        made = synthetic_memes.write(root, seed=config.seed, size=c.image_size, **sizes)
         facts["bayes"] = dict(made.bayes)
-    memes = hateful_memes.read(
-        root,
-        on_bad_record=c.on_bad_record,
-        max_pixels=c.max_pixels,
-        threads=config.pipeline.threads,
-    )
+    with say_if_slow(f"reading and checking the memes of {root}"):
+        memes = hateful_memes.read(
+            root,
+            on_bad_record=c.on_bad_record,
+            max_pixels=c.max_pixels,
+            threads=config.pipeline.threads,
+        )
     facts["bad_records"] = len(memes.bad)
     if memes.bad:
         path = os.fspath(folder / "bad_records.jsonl")

@@ -9,7 +9,7 @@ is the argmax of (1 - p, p). Every report is a dict of plain numbers.
 import csv
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import clu.metrics
@@ -211,6 +211,17 @@ def reports_by_arm(
         for arm, values in proba.items()
     }
     return rows | {"constant": constant_report(labels)}
+
+
+def shown_arms(arms: Iterable[str]) -> list[str]:
+    """Return the arms worth printing: "average" is not, beside the one arm it equals.
+
+    >>> shown_arms(["cnn", "vit", "average"]), shown_arms(["gcn", "average"])
+    (['cnn', 'vit', 'average'], ['gcn'])
+    """
+    names = list(arms)
+    same = AVERAGE in names and len(names) == 2
+    return [name for name in names if not (same and name == AVERAGE)]
 
 
 def mean_std(values: ArrayLike) -> tuple[float, float]:

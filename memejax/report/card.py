@@ -193,7 +193,7 @@ def _results(results: Mapping[str, Any], seed: str) -> Iterator[str]:
     )
     for split in sorted(reports, key=lambda name: (name == results["dev"], name)):
         rows = []
-        for arm in tables.arms(reports[split]):
+        for arm in tables.shown_arms(reports[split]):
             report = reports[split][arm]
             area = number(report["auroc"])
             low, high = report["auroc_low"], report["auroc_high"]

@@ -128,11 +128,15 @@ def _curves(run: Finished, split: str) -> list[str]:
     if not scores:
         return []
     styles = plots.styles(arm for arm in summary if arm != tables.CONSTANT)
-    areas = {arm: tables.number(summary[arm]["auroc"]["mean"]) for arm in scores}
+    areas = {
+        arm: tables.number(summary[arm]["auroc"]["mean"])
+        for arm in tables.shown_arms(summary)
+        if arm in scores
+    }
     lines = [
-        plots.roc_line(f"{arm} {areas[arm]}", *seed, style=styles[arm])
-        for arm, seeds in scores.items()
-        for seed in seeds
+        plots.roc_line(f"{arm} {area}", *seed, style=styles[arm])
+        for arm, area in areas.items()
+        for seed in scores[arm]
     ]
     many = f", mean of {len(run.seeds)} seeds" if len(run.seeds) > 1 else ""
     said = f"AUROC{many}: " + ", ".join(f"{arm} {area}" for arm, area in areas.items())

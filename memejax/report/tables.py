@@ -99,18 +99,20 @@ def sentence(results: Mapping[str, Any]) -> str:
     mean, std = figure["mean"], figure["std"]
     low, high = (reports[0].get(f"auroc_{side}") for side in ("low", "high"))
     start, doubt = "The", ""
-    shown = number(mean)
+    own = shown_arms(results["summary"][split])
+    subject = "average of the arms" if AVERAGE in own else f"arm {own[0]}"
+    reached = number(mean)
     if len(reports) > 1:
         start = f"Over {len(reports)} seeds, the"
         if is_number(std):
-            shown += f" ± {std:.4f}"
+            reached += f" ± {std:.4f}"
             doubt = " 0.5 is within one standard deviation." * (abs(mean - 0.5) <= std)
     elif is_number(low) and is_number(high):
-        shown += f" (95 % interval {low:.3f} to {high:.3f})"
+        reached += f" (95 % interval {low:.3f} to {high:.3f})"
         if low <= 0.5 <= high:
             doubt = " The interval holds 0.5: this run shows no skill."
     text = (
-        f"{start} average of the arms reaches an AUROC of {shown} on {split} "
+        f"{start} {subject} reaches an AUROC of {reached} on {split} "
         f"({count(reports[0]['n'], 'meme')}); a constant predictor has 0.5.{doubt}"
     )
     if split == results["dev"]:
@@ -131,11 +133,17 @@ def arms(rows: Mapping[str, Any]) -> list[str]:
     return own + [name for name in last if name in rows]
 
 
+def shown_arms(rows: Mapping[str, Any]) -> list[str]:
+    """Return the names of `arms` without an average that equals the only arm."""
+    own = metrics.shown_arms(name for name in rows if name != CONSTANT)
+    return [name for name in arms(rows) if name in own or name == CONSTANT]
+
+
 def _split(results: Mapping[str, Any], split: str) -> Table:
     """The table of one split."""
     summary, dev = results["summary"][split], results["dev"]
     rows, many = [], 1
-    for arm in arms(summary):
+    for arm in shown_arms(summary):
         reports = _reports(results, split, arm)
         many = len(reports)
         cells = [_cell(summary[arm].get(f), spread=arm != CONSTANT) for f in _FIGURES]

@@ -41,6 +41,7 @@ STAGES: dict[str, Kind] = {
         pretrain.run,
         section="pretrain",
         make=pretrain.make,
+        updates=pretrain.updates,
         **_STREAMED,
     ),
     "probe": Kind(
@@ -53,6 +54,7 @@ STAGES: dict[str, Kind] = {
         section="finetune",
         after=("pretrain", "probe"),
         make=finetune.make,
+        updates=finetune.updates,
         **_STREAMED,
     ),
     "graph": Kind(
@@ -63,6 +65,7 @@ STAGES: dict[str, Kind] = {
         load=graph.load,
         devices=graph.devices,
         make=graph.make,
+        updates=graph.updates,
         alone=True,
         about=graph.about,
     ),
@@ -77,6 +80,7 @@ STAGES: dict[str, Kind] = {
         load=classify.load,
         devices=classify.devices,
         make=classify.make,
+        updates=classify.updates,
         together=True,
         alone=True,
         prepare=classify.prepare,

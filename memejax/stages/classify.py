@@ -55,6 +55,14 @@ def make(config: ConfigDict, data: LabelledData, *, seed: int, mesh: Mesh) -> St
     return make_classifier(uniform, data, seeds=_seeds(config), mesh=mesh).stage
 
 
+def updates(config: ConfigDict, data: LabelledData) -> dict[str, int]:
+    """Return the planned updates, of the baseline as well if it is run first."""
+    del data
+    total, ranked = config.train.steps, curricula.needs_baseline(config.curriculum)
+    first = {"baseline": total} if ranked and config.baseline is None else {}
+    return first | {NAME: total}
+
+
 def run(context: Context, before: Ended | None) -> Ended:
     """Train all seeds and score their training data, unless already done.
 

@@ -10,11 +10,12 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import folder, parallel
+from memejax import folder, logs, parallel
 from memejax.checkpoint import Checkpoints
 from memejax.loop import LoopOptions, loop
 from memejax.signals import Signals
 from memejax.stage import Evaluation, Stage
+from memejax.stages.parts import parameters
 
 Tree = Any
 
@@ -45,7 +46,10 @@ class Context:
         self, stage: Stage, name: str, evaluation: Evaluation | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Train a stage to its end in the folder `name`; see `loop`."""
-        return loop(stage, self.options, self.folder / name, self.signals, evaluation)
+        path = self.folder / name
+        if stage.groups is not None:
+            logs.say(f"{name}: {parameters.write(stage, path)}")
+        return loop(stage, self.options, path, self.signals, evaluation)
 
     def outcome(self, name: str) -> Any:
         """Return the saved outcome of a stage, None if it has not ended."""

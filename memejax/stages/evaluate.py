@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memejax import metrics, parallel, scoring
+from memejax import logs, metrics, parallel, scoring
 from memejax.checkpoint import Checkpoints
 from memejax.metrics import AVERAGE
 from memejax.stage import BEST
@@ -37,10 +37,10 @@ def _evaluate(context: Context, before: Ended) -> dict[str, Any]:
     # Free the rest of the state on the devices.
     step, variables = saved.step, saved.state.weights()
     del saved
-    proba = {}
-    for name, split in data.splits.items():
-        if name == "train":
-            continue
+    proba, scored = {}, [name for name in data.splits if name != "train"]
+    logs.say(f"{NAME}: scoring {', '.join(scored)} by the checkpoint of update {step}")
+    for name in scored:
+        split = data.splits[name]
         proba[name] = scoring.probabilities(
             stage.predict, variables, stage.scoring(split)
         )

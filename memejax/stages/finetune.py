@@ -64,7 +64,7 @@ def make(
     variables = random_variables(arms, train, views=views, key=key, method="classify")
     shapes = jax.eval_shape(variables)
     plan = _plan(config, train, seed, curriculum, uncertainty)
-    tx, rates = optimizer(
+    tx, rates, groups = optimizer(
         c.optimizer,
         params=shapes["params"],
         total=len(plan),
@@ -107,8 +107,16 @@ def make(
         predict=predict,
         eval_every=c.eval_every,
         patience=c.patience,
+        groups=groups,
         refresh=_refresh(curriculum, train, len(plan), predict, seed, one_pass),
     )
+
+
+def updates(config: ConfigDict, data: datasets.Data) -> dict[str, int]:
+    """Return the planned updates, of the baseline as well if there is one."""
+    total = training.updates_of(config.finetune, data.splits["train"])
+    ranked = "curriculum" in config and curricula.needs_baseline(config.curriculum)
+    return ({BASELINE: total} if ranked else {}) | {NAME: total}
 
 
 def run(context: Context, before: Ended | None) -> Ended:
@@ -154,6 +162,7 @@ def on_dev(data: datasets.Data, stage: Stage) -> Evaluation:
             values,
             rating=values[f"{BEST}/{metrics.AVERAGE}"],
             histograms={f"scores/{arm}": p for arm, p in proba.items()},
+            printed=tuple(f"{BEST}/{arm}" for arm in metrics.shown_arms(proba)),
         )
 
     return Evaluation(measure, dev.name)

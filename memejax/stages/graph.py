@@ -16,6 +16,7 @@ from memejax.stages.context import Context, Ended
 from memejax.stages.finetune import supervised
 from memejax.stages.parts.choices import choose
 from memejax.stages.parts.graphs import end_to_end, hetero, stored
+from memejax.stages.parts.graphs.supervised import graph_updates
 
 NAME = "graph"
 
@@ -80,6 +81,11 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
             training memes lack one of the labels.
     """
     return _kind(config).make(config, data, seed=seed, mesh=mesh)
+
+
+def updates(config: ConfigDict, data: datasets.Data) -> dict[str, int]:
+    """Return the planned updates."""
+    return {NAME: graph_updates(config.graph, data.splits["train"])}
 
 
 def run(context: Context, before: Ended | None) -> Ended:

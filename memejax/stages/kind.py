@@ -29,6 +29,8 @@ class Kind:
         load: `(config, run's folder) -> data`, for a first stage.
         devices: config -> mesh, for a first stage.
         make: `(config, data, *, seed, mesh) -> Stage`; None if it trains nothing.
+        updates: `(config, data) -> {folder: updates}`, planned for a seed; None if it
+            trains nothing.
         together: whether one call of `run` handles all seeds, in the run's folder.
         alone: whether it runs in one process only.
         about: config -> the data and network in words; None: the default words.
@@ -44,6 +46,7 @@ class Kind:
     load: Callable[[ConfigDict, pathlib.Path], Any] = lambda *_: None
     devices: Callable[[ConfigDict], Mesh | None] = lambda _: None
     make: Callable[..., Stage] | None = None
+    updates: Callable[[ConfigDict, Any], dict[str, int]] | None = None
     together: bool = False
     alone: bool = False
     about: Callable[[ConfigDict], str] | None = None

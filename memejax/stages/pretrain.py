@@ -33,6 +33,7 @@ from memejax.stages.parts.training import (
     plan_of,
     scoring,
     stream,
+    updates_of,
 )
 from memejax.stages.parts.variables import (
     load_classifiers,
@@ -69,6 +70,11 @@ def run(context: Context, before: Ended | None) -> Ended:
         kept = state.weights()
     weights = Weights(lambda: context.last_weights(NAME, stage()), kept)
     return Ended(NAME, {NAME: outcome}, stage, weights)
+
+
+def updates(config: ConfigDict, data: datasets.Data) -> dict[str, int]:
+    """Return the planned updates."""
+    return {NAME: updates_of(config.pretrain, data.splits["train"])}
 
 
 def multimodal_cass(
@@ -124,7 +130,7 @@ def dino(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
     shapes = jax.eval_shape(variables)
     plan = plan_of(c, train, seed=2 * seed)
     total, epoch = len(plan), max(1, len(train.ids) // c.batch)
-    tx, rates = optimizer(
+    tx, rates, groups = optimizer(
         c.optimizer,
         params=shapes["params"],
         total=total,
@@ -161,7 +167,8 @@ def dino(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         replace=functools.partial(load_weights, config),
     )
     return _stage(
-        config, train, teacher, views, plan, step, start, mesh, _is_dino_collapsed
+        *(config, train, teacher, views, plan, step, start, mesh, groups),
+        is_collapsed=_is_dino_collapsed,
     )
 
 
@@ -181,7 +188,7 @@ def _cass(config, data, arms, *, views, seed, mesh, heads, averaging=None) -> St
     variables = random_variables(arms, train, views=views, key=key, method="project")
     shapes = jax.eval_shape(variables)
     plan = plan_of(c, train, seed=2 * seed)
-    tx, rates = optimizer(
+    tx, rates, groups = optimizer(
         c.optimizer,
         params=shapes["params"],
         total=len(plan),
@@ -216,11 +223,14 @@ def _cass(config, data, arms, *, views, seed, mesh, heads, averaging=None) -> St
         replace=from_checkpoints,
     )
     return _stage(
-        config, train, arms, views, plan, step, start, mesh, losses.is_collapsed
+        *(config, train, arms, views, plan, step, start, mesh, groups),
+        is_collapsed=losses.is_collapsed,
     )
 
 
-def _stage(config, train, arms, views, plan, step, start, mesh, is_collapsed) -> Stage:
+def _stage(
+    config, train, arms, views, plan, step, start, mesh, groups, *, is_collapsed
+) -> Stage:
     abstract, init = start
     return Stage(
         init=init,
@@ -229,6 +239,7 @@ def _stage(config, train, arms, views, plan, step, start, mesh, is_collapsed) ->
         feeder=stream(config, train, plan, mesh),
         scoring=scoring(config, mesh, batch=config.pretrain.batch),
         embed=embedding(arms, views, mesh),
+        groups=groups,
         is_collapsed=is_collapsed,
     )
 

@@ -16,6 +16,7 @@ from memejax.signals import Signals
 from memejax.stages import STAGES, Context
 from memejax.stages.parts.choices import RUNTIME
 from memejax.stages.parts.pretrained import adopt
+from memejax.train import announcement
 from memejax.train.results import gather
 from memejax.train.starts import Starts
 
@@ -37,7 +38,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     # Before the folder is the run's: it could not be that of the corrected config.
     stages.check(config.stages)
     stages.check_sections(config)
-    logs.say(_about(config))
+    logs.say(announcement.experiment(config))
     config = adopt(config, logs.say)
     path = folder.claim(workdir, config.to_dict(), RUNTIME)
     done = parallel.from_first(folder.read_json(path / "results.json"))
@@ -53,8 +54,12 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
 def _run(config: ConfigDict, path: pathlib.Path, starts: Starts) -> dict[str, Any]:
     """Run the stages of every seed and write the results."""
     first = STAGES[config.stages[0]]
-    mesh, data = first.devices(config), first.load(config, path)
+    mesh = first.devices(config)
+    took = announcement.duration(config)
+    logs.say(announcement.machine(mesh) + (took and f"; {took}"))
+    data = first.load(config, path)
     logs.say(data.describe())
+    logs.say(announcement.plan(config, data))
     seeds = range(config.seed, config.seed + config.seeds)
     folders = {str(seed): path / str(seed) for seed in seeds}
     if first.together:
@@ -78,7 +83,8 @@ def _run(config: ConfigDict, path: pathlib.Path, starts: Starts) -> dict[str, An
     )
     if parallel.is_first():
         folder.write_json(path / "results.json", results)
-        report.write(path)
+        with logs.say_if_slow("writing the report"):
+            report.write(path)
     _show(results)
     # No process ends before everything is written.
     parallel.sync("written")
@@ -98,23 +104,8 @@ def run_seed(context: Context) -> dict[str, Any]:
     return outcomes
 
 
-def _about(config: ConfigDict) -> str:
-    """Say what this run is, and how to run the real one."""
-    own = STAGES[config.stages[0]].about
-    if own is not None:
-        return f"{config.name}, preset {config.preset}: {own(config)}"
-    if config.preset != "demo":
-        return f"{config.name}, preset {config.preset}"
-    origin = "built in" if config.data.root is None else f"of {config.data.root}"
-    return (
-        f"{config.name}, preset demo: small models on {config.data.name} {origin}, for "
-        f"a CPU; the real one is --config=configs/{config.name}.py:full "
-        "--config.data.root=FOLDER"
-    )
-
-
 def _options(config: ConfigDict) -> LoopOptions:
-    """Return the loop's options, as the runtime sections of a config say them."""
+    """Return the loop's options of the runtime sections of a config."""
     traced = config.profile.start and parallel.is_first()
     return LoopOptions(
         save_every=config.checkpoint.every,
@@ -125,7 +116,7 @@ def _options(config: ConfigDict) -> LoopOptions:
 
 
 def _recorder(config: ConfigDict, run_chunk: Any, path: pathlib.Path) -> Any:
-    """Make what traces a window; it goes beside the stage's other TensorBoard files."""
+    """Make the recorder of a window; its trace goes beside the TensorBoard events."""
     return profile.Recorder(
         run_chunk,
         path,

@@ -26,8 +26,8 @@ def optimizer(
     total: int,
     frozen: int = 0,
     absent: Collection[str] = (),
-) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any]]:
-    """Make a stage's optimizer, and `(opt_state, step) -> {group: learning rate}`.
+) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any], Tree]:
+    """Make the optimizer of a stage.
 
     A group that matches only absent parts is left out.
 
@@ -37,6 +37,10 @@ def optimizer(
         total: updates of the stage.
         frozen: updates before groups with `frozen` set start to train.
         absent: paths that the config describes and the run leaves out.
+
+    Returns:
+        The optimizer, `(opt_state, step) -> {group: learning rate}`, and the name of
+        the group of each leaf, in the shape of `params`.
 
     Raises:
         ValueError: for an unknown rule or schedule, or if the groups do not cover
@@ -74,4 +78,5 @@ def optimizer(
             else optim.cosine(shared["weight_decay"], decay_end, steps=total)
         ),
     )
-    return tx, optim.make_learning_rates(groups, schedule)
+    rates = optim.make_learning_rates(groups, schedule)
+    return tx, rates, optim.label_parameters(params, groups)

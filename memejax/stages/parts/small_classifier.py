@@ -139,7 +139,9 @@ def make_classifier(
     check_parallel(config.parallel, seeds=True)
     module = _module(config, len(data.classes))
     inputs = _inputs(data.images)
-    abstract, init, step = _learner(config, module, inputs, data.images, seeds, mesh)
+    abstract, init, step, groups = _learner(
+        config, module, inputs, data.images, seeds, mesh
+    )
     across = functools.partial(
         parallel.jit_seeds, mesh=mesh, vectorize=config.parallel.vectorize
     )
@@ -184,6 +186,7 @@ def make_classifier(
         feeder=feeders.ArrayFeeder(trained_on, plan, mesh=mesh, marks=marks),
         scoring=_no_splits,
         eval_every=config.train.eval_every,
+        groups=groups,
         refresh=Refresh(refresh_at, _redraw(c, sources, seeds, uncertainty)),
     )
     return Classifier(stage, scorer.errors, uncertainty)
@@ -214,7 +217,7 @@ def _inputs(images: np.ndarray) -> Callable[[jax.Array], jax.Array]:
 
 
 def _learner(config, module, inputs, images, seeds, mesh):
-    """Return all seeds' abstract initial state, its `init`, and one seed's step."""
+    """Return all seeds' abstract initial state, `init`, one seed's step, groups."""
     one = inputs(jnp.asarray(images[:2]))
 
     def start(seed: jax.Array) -> Tree:
@@ -223,7 +226,7 @@ def _learner(config, module, inputs, images, seeds, mesh):
 
     shapes = jax.eval_shape(start, jnp.uint32(0))
     # The learning rates are the same for all seeds: not worth logging.
-    tx, _ = optimizer(
+    tx, _, groups = optimizer(
         config.train.optimizer, params=shapes["params"], total=config.train.steps
     )
     step = steps.make_classify_step(module.apply, tx, inputs=inputs)
@@ -241,7 +244,7 @@ def _learner(config, module, inputs, images, seeds, mesh):
     abstract = parallel.abstract_like(
         jax.eval_shape(every, numbers), parallel.split(mesh)
     )
-    return abstract, init, step
+    return abstract, init, step, groups
 
 
 class _Scorer:

@@ -172,11 +172,15 @@ def positive_weight(split: datasets.Split, *, balance: bool) -> float:
 
 def plan_of(section: ConfigDict, split: datasets.Split, *, seed: int) -> plans.Plan:
     """Return a stage's plan: shuffled passes for its steps or epochs."""
-    n = len(split.ids)
-    total = total_steps(
-        n, batch=section.batch, epochs=section.epochs, steps=section.steps
+    total = updates_of(section, split)
+    return plans.shuffled(len(split.ids), batch=section.batch, steps=total, seed=seed)
+
+
+def updates_of(section: ConfigDict, split: datasets.Split) -> int:
+    """Return the updates of a stage on a split, by its steps or its epochs."""
+    return total_steps(
+        len(split.ids), batch=section.batch, epochs=section.epochs, steps=section.steps
     )
-    return plans.shuffled(n, batch=section.batch, steps=total, seed=seed)
 
 
 def stream(

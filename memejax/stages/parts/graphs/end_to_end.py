@@ -114,7 +114,7 @@ def make_views(encoder_config: ConfigDict) -> Callable[..., dict[str, Any]]:
 
 def end_to_end_optimizer(
     config: ConfigDict, params: Any, *, total: int
-) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any]]:
+) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any], Any]:
     """Make the optimizer of `config.graph`, with an additional group `encoders`.
 
     Its rate is `graph.trained.encoder_lr`; if that is None, the config's own groups
@@ -166,7 +166,7 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
     variables = random_variables(net, train, views=views, key=key, method="__call__")
     shapes = jax.eval_shape(variables)
     plan = graph_plan(c, train, seed=seed)
-    tx, rates = end_to_end_optimizer(config, shapes["params"], total=len(plan))
+    tx, rates, groups = end_to_end_optimizer(config, shapes["params"], total=len(plan))
     # Every other graph is padding.
     apply_fn = as_arm(net, c.network, slice(None, None, 2))
     step = steps.make_supervised_step(
@@ -195,4 +195,5 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         predict=parallel.jit_predict(steps.make_predict(apply_fn, views=views), mesh),
         eval_every=c.eval_every,
         patience=c.patience,
+        groups=groups,
     )

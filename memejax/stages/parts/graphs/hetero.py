@@ -311,4 +311,5 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         ),
         eval_every=c.eval_every,
         patience=c.patience,
+        groups=training.groups,
     )

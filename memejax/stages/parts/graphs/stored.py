@@ -104,6 +104,7 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         explain=explain,
         eval_every=c.eval_every,
         patience=c.patience,
+        groups=training.groups,
     )
 
 

@@ -86,6 +86,7 @@ class Training(NamedTuple):
             `index`, `weight` and `draw`.
         apply_fn: `(variables, graph, train=, ...) -> {network: logits [b]}`.
         plan: shuffled passes over the training memes.
+        groups: name of the optimizer group of each parameter.
     """
 
     abstract: Any
@@ -93,6 +94,7 @@ class Training(NamedTuple):
     step: Callable[..., Any]
     apply_fn: Callable[..., Any]
     plan: plans.Plan
+    groups: Tree
 
 
 def supervised(
@@ -129,7 +131,7 @@ def supervised(
 
     shapes = jax.eval_shape(variables)
     plan = graph_plan(c, train, seed=seed)
-    tx, rates = optimizer(c.optimizer, params=shapes["params"], total=len(plan))
+    tx, rates, groups = optimizer(c.optimizer, params=shapes["params"], total=len(plan))
     apply_fn = as_arm(net, c.network, memes)
     step = steps.make_supervised_step(
         apply_fn,
@@ -146,14 +148,19 @@ def supervised(
         shapes=shapes,
         mesh=mesh,
     )
-    return Training(abstract, init, step, apply_fn, plan)
+    return Training(abstract, init, step, apply_fn, plan, groups)
 
 
 def graph_plan(section: ConfigDict, train: datasets.Split, *, seed: int) -> plans.Plan:
     """Return shuffled passes over the training memes for the section `graph`."""
-    n = len(train.labels)
-    total = total_steps(n, batch=section.batch, epochs=section.epochs)
+    n, total = len(train.labels), graph_updates(section, train)
     return plans.shuffled(n, batch=section.batch, steps=total, seed=2 * seed + 1)
+
+
+def graph_updates(section: ConfigDict, train: datasets.Split) -> int:
+    """Return the updates of the section `graph`."""
+    n = len(train.labels)
+    return total_steps(n, batch=section.batch, epochs=section.epochs)
 
 
 def as_arm(net: Any, name: str, memes: slice) -> Callable[..., Any]:
