@@ -365,3 +365,11 @@ def log(*, every: int = 20) -> dict[str, Any]:
 def profile() -> dict[str, Any]:
     """A window of steps in the profiler, after so many; 0: none."""
     return dict(start=0, steps=5)
+
+
+def report() -> dict[str, Any]:
+    """The page that a run writes at its end."""
+    return dict(
+        # Whether it shows memes: the most confident right and wrong calls.
+        pictures=True
+    )

@@ -19,7 +19,7 @@ def html(path: pathlib.Path) -> str:
     """Return the page of a finished run.
 
     Args:
-        path: the run's folder.
+        path: folder of the run.
 
     Raises:
         ValueError: if it holds no finished run.
@@ -56,10 +56,10 @@ def html(path: pathlib.Path) -> str:
         reference=arm.name,
         band=0.01,
     )
-    # Every step is one of all seeds at once.
+    # Each step is one of all seeds at once.
     traced = {"train": "train", "baseline": "baseline/train"}
-    sections = profiled.of_stages(path, traced)
-    return study_html(page, more=sections)
+    section = profiled.of_stages(path, traced)
+    return study_html(page, more=[] if section is None else [section])
 
 
 def _about(facts: dict[str, Any]) -> dict[str, Any]:
