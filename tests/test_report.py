@@ -351,7 +351,7 @@ def test_page_of_many_seeds(tmp_path):
         for k in ("auroc", "accuracy", "threshold_accuracy", "f1")
     )
     assert f"average {cells}" in page.text
-    assert "Over 3 seeds" in page.text and "One curve a seed" in page.text
+    assert "Over 3 seeds" in page.text and "One curve per seed" in page.text
     tn = sum(
         s["evaluate"]["splits"]["test_unseen"]["average"]["confusion"]["tn"]
         for s in results["seeds"].values()
