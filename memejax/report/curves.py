@@ -27,7 +27,7 @@ _TITLES = {
 }
 # Names in a line of metrics.jsonl that are no curve of the page.
 _NOT_DRAWN = ("step", "split", "clock", "grad_norm")
-# In their order; any other group takes the place of "".
+# Order of the groups; any other takes the place of "".
 _FIRST = ("loss", "dino", "teacher_entropy", "kl", "prototypes", "")
 _LAST = ("momentum", "teacher_temperature", "lr")
 _LOG_K = "log_k"
@@ -45,10 +45,10 @@ _HEIGHTS = {
 def figures(run: Finished, stage: str) -> list[Figure]:
     """Figures of a stage's metrics, every seed in each; [] without the stage."""
     logged = _logged(run, stage)
-    # No curve: the height of a line in others.
+    # Not a curve of its own, but the height of a line in others.
     log_k = next((c.y[-1] for c in logged.pop(("train", _LOG_K), [])), None)
     if any(group == "dino" for _, group in logged):
-        # The same loss, of the updates with a panel only.
+        # The same loss, but only for updates with a panel.
         logged.pop(("train", "cross_entropy"), None)
     last = max((c.x[-1] for curves in logged.values() for c in curves), default=1)
     return [
@@ -83,7 +83,7 @@ def _logged(run: Finished, stage: str) -> dict[tuple[str, str], list[plots.Line]
 
 
 def _order(item: tuple[tuple[str, str], Any]) -> tuple[bool, int, str]:
-    """The loss, its parts, the panel, the learning rates; then the dev split."""
+    """Sort key: loss, its parts, panel, learning rates; then the dev split."""
     (split, group), _ = item
     order = (*_FIRST, *tables.MEASURES, *_LAST)
     place = order.index(group if group in order else "")

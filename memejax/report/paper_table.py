@@ -43,7 +43,7 @@ class Line:
         size: third column, side of a picture in pixels.
         auroc: ours.
         accuracy: ours, at the threshold 0.5.
-        published_auroc: None where none was published.
+        published_auroc: None if none was published.
         published_accuracy: the same.
         finished: seeds that are done.
         seeds: seeds wanted; 0 for a row that is no run.

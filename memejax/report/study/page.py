@@ -32,7 +32,7 @@ from memejax.report.study.outcomes import (
     words,
 )
 
-# Curves beside the reference's in a chart, and arms whose probabilities are drawn.
+# Most curves in a chart beside the reference, and most arms with probabilities drawn.
 _CURVES, _FANS = 8, 6
 
 
@@ -195,7 +195,7 @@ def _curves(study: Study, found: Mapping[str, Outcome]) -> Section | None:
             together.setdefault((arm.group, arm.score), []).append(arm)
     reference, figures = study.compared_with, []
     for (group, score), arms in together.items():
-        # Those declared beforehand first; sorting keeps the order otherwise.
+        # Those declared beforehand first, otherwise in the given order.
         chosen = sorted(arms, key=lambda arm: not arm.primary)[:_CURVES]
         drawn = [arm for arm in arms if arm in chosen]
         title = GROUPS[group][0].upper() + GROUPS[group][1:]
@@ -296,7 +296,7 @@ def _toy(study: Study) -> Section | None:
     if study.toy is None or not study.toy.curves:
         return None
     picture = charts.toy(study.toy)
-    caption = f"{study.toy.said} Each panel has its own scale.".strip()
+    caption = f"{study.toy.caption} Each panel has its own scale.".strip()
     if study.toy.train is not None:
         caption += " Ticks: training examples."
     figure = Figure(picture, "Scores along a line", caption, whole=True)

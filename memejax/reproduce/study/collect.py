@@ -182,7 +182,7 @@ def _toy() -> pages.Toy:
             "entropy of a member": seen.member_entropy,
             "BALD": seen.bald,
         },
-        said=(
+        caption=(
             "At 0 the labels themselves are uncertain and every member knows it; far "
             "from the training examples each is certain, but not of the same. Only "
             "BALD is low in the first place and high in the second."
