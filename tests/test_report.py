@@ -142,11 +142,11 @@ def write_finetune(folder):
 
 
 def write_csv(folder, split, ids, arms):
-    where = folder / "evaluate" / "predictions"
-    where.mkdir(parents=True, exist_ok=True)
+    path = folder / "evaluate" / "predictions"
+    path.mkdir(parents=True, exist_ok=True)
     average = np.mean(list(arms.values()), axis=0)
     for suffix, proba in [("", average), *((f".{a}", p) for a, p in arms.items())]:
-        metrics.write_predictions(where / f"{split}{suffix}.csv", ids, proba=proba)
+        metrics.write_predictions(path / f"{split}{suffix}.csv", ids, proba=proba)
     return arms | {"average": average}
 
 

@@ -222,10 +222,14 @@ def test_the_command_writes_a_page_anew(tmp_path):
     assert "Memes may be" not in (tmp_path / "run" / "report.html").read_text()
 
 
-@pytest.mark.parametrize("make", ["missing", "empty"])
+@pytest.mark.parametrize("make", ["missing", "empty", "half"])
 def test_the_command_names_a_folder_without_a_run(tmp_path, make):
     if make == "empty":
         (tmp_path / "run").mkdir()
+    if make == "half":
+        # A classifier's, whose config has gone.
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "results.json").write_text('{"errors": {}}')
     done = command(tmp_path / "run")
     assert done.returncode == 1 and done.stdout == ""
     (line,) = done.stderr.splitlines()

@@ -36,8 +36,8 @@ COPY = ROW | {
 
 def finished(folder, *stages):
     for stage in stages:
-        where = folder / "0" / stage
-        where.mkdir(parents=True)
+        path = folder / "0" / stage
+        path.mkdir(parents=True)
         content = {
             "flops": 9e9,
             "seconds": 0.01,
@@ -48,7 +48,7 @@ def finished(folder, *stages):
             "memory": {"temporaries": 4e6},
             "warm": {"steps": 5, "by_class": [ROW, COPY], "operations": [COPY, ROW]},
         }
-        (where / profiled.FILE).write_text(json.dumps(content), "utf-8")
+        (path / profiled.FILE).write_text(json.dumps(content), "utf-8")
     return types.SimpleNamespace(folder=folder, seeds=["0"])
 
 

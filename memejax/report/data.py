@@ -45,7 +45,8 @@ def name(data: Mapping[str, Any]) -> str:
         data: the facts in results.json.
     """
     # Runs of before there was other data have no name.
-    kind, root = data.get("name", "memes"), data.get("root")
+    kind: str = data.get("name", "memes")
+    root: str | None = data.get("root")
     if kind != "memes":
         return _NAMES.get(kind, kind) + ("" if root else ", built in")
     if root is None:

@@ -81,7 +81,7 @@ def _group(
     return blocks.Memes(
         f"{title} ({shown})",
         [
-            _meme(records[id_key(scored.ids[row])], scored.proba[row], label)
+            _meme(records[id_key(scored.ids[row])], float(scored.proba[row]), label)
             for row in chosen
         ],
     )

@@ -24,7 +24,10 @@ def html(path: pathlib.Path) -> str:
     Raises:
         ValueError: if it holds no finished run.
     """
-    config = ConfigDict(folder.read_json(path / "config.json"))
+    saved = folder.read_json(path / "config.json")
+    if saved is None:
+        raise ValueError(f"{path} holds no finished run: it has no config.json")
+    config = ConfigDict(saved)
     c = config.curriculum
     titles = {
         "uniform": "shuffled passes",
