@@ -366,3 +366,11 @@ def log(*, every: int = 20) -> dict[str, Any]:
 def profile() -> dict[str, Any]:
     """Profiler window: first step (0: no profile) and number of steps."""
     return dict(start=0, steps=5)
+
+
+def report() -> dict[str, Any]:
+    """The page that a run writes at its end."""
+    return dict(
+        # Whether it shows memes: the most confident right and wrong calls.
+        pictures=True
+    )

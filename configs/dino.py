@@ -57,6 +57,7 @@ def get_config(text: str = "") -> ConfigDict:
             checkpoint=common.checkpoint(every=100 if preset == "demo" else 500),
             log=common.log(),
             profile=common.profile(),
+            report=common.report(),
         )
     )
     if chosen["then"] == "probe":
@@ -86,7 +87,6 @@ def demo() -> dict[str, Any]:
             local_size=32,
             local_scale=(0.4, 0.8),
             local_crops=2,
-            flip=0.5,
             # In pixels of the crop: 2 would blur away any pattern in 48.
             blur_sigma=(0.1, 0.5),
             # High, because colours are easier to agree on.

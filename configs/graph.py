@@ -85,6 +85,7 @@ def get_config(text: str = "") -> ConfigDict:
             checkpoint=common.checkpoint(every=section["eval_every"]),
             log=common.log(every=section["eval_every"]),
             profile=common.profile(),
+            report=common.report(),
         )
     ).lock()
 

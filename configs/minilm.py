@@ -54,6 +54,7 @@ def get_config(text: str = "") -> ConfigDict:
             checkpoint=common.checkpoint(every=50),
             log=common.log(),
             profile=common.profile(),
+            report=common.report(),
         )
     )
     if chosen["curriculum"] != "none":

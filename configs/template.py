@@ -36,6 +36,7 @@ def get_config(text: str = "") -> ConfigDict:
             checkpoint=common.checkpoint(every=100),
             log=common.log(),
             profile=common.profile(),
+            report=common.report(),
         )
     )
     # Any leaf of a block can be overridden; the blocks are in configs/common.py.

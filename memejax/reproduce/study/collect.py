@@ -182,7 +182,7 @@ def _toy() -> pages.Toy:
             "entropy of a member": example.member_entropy,
             "BALD": example.bald,
         },
-        said=(
+        caption=(
             "At 0 the labels themselves are uncertain and all members agree on that; "
             "far from the training examples each is certain, but of different labels. "
             "Only BALD is low in the first region and high in the second."

@@ -12,7 +12,7 @@ from memejax import parallel
 
 # Sections of a config that do not change what is computed: a run may be resumed with
 # other values for them. Every other leaf is part of the run's identity.
-RUNTIME = ("checkpoint", "log", "parallel", "pipeline", "profile")
+RUNTIME = ("checkpoint", "log", "parallel", "pipeline", "profile", "report")
 
 # Mean and standard deviation per channel, as used to train common checkpoints.
 NORMALIZATIONS = {
