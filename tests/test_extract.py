@@ -470,7 +470,7 @@ def test_other_settings_and_other_data(made, tmp_path):
     shutil.copytree(made[0], where)
     for change, said in (
         ({"seed": 1, "data.root": str(where / "memes")}, "image.parameters"),
-        ({"model.arm.text_pooling": "mean"}, "text.pooling: cls there, mean asked"),
+        ({"model.arm.text_pooling": "mean"}, "text.pooling: cls there, mean requested"),
         (
             {"extract.chunk": 41, "extract.grid": 3},
             r"entities.grid: 2 there, 3 requested\n  layout.chunk: 40 there, 41",

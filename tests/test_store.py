@@ -225,7 +225,7 @@ def test_damaged_shards(tmp_path):
     tensors = load_file(paths[2])
     save_file(tensors | {"image": np.zeros((2, 7), "f4")}, paths[2])
     with pytest.raises(
-        ValueError, match=r"not fit its store.json in the columns image$"
+        ValueError, match=r"not match its store.json in the columns image$"
     ):
         open_store(made.folder)
 
@@ -279,7 +279,10 @@ def test_another_store(tmp_path):
     made, _ = write(tmp_path)
     key = made.facts["key"]
     for change, said in (
-        ({"image": {"size": 48, "dtype": "float32"}}, "image.size: 24 there, 48 asked"),
+        (
+            {"image": {"size": 48, "dtype": "float32"}},
+            "image.size: 24 there, 48 requested",
+        ),
         ({"data": "else"}, "data: a digest there, else requested"),
     ):
         with pytest.raises(OtherStoreError, match=said):

@@ -144,7 +144,7 @@ def test_what_hugging_face_lacks_is_refused():
     # The defaults of our module, which Hugging Face's has too.
     same = dict(stem="imagenet", zero_init_residual=False)
     assert write_config(Architecture("resnet", same))["embedding_size"] == 64
-    with pytest.raises(ValueError, match="got 2 classes, which a 'bert'"):
+    with pytest.raises(ValueError, match="got 2 classes, but a 'bert'"):
         write_config(Architecture("bert", {}), classes=2)
 
 

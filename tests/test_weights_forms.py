@@ -159,7 +159,7 @@ def test_variants_and_damage_are_named():
         (changed("resnet18", **{"conv1.weight": (3,)}), r"got \[3\] for conv1.weight"),
         (
             {k: v for k, v in published("resnet18").items() if "layer2.0" not in k},
-            r"got numbers \[1\] in the place of layer2",
+            r"got numbers \[1\] for layer2",
         ),
         (
             {"transformer.h.0.attn.c_attn.weight": (3, 9)},
