@@ -295,5 +295,5 @@ def test_dropout_drops_at_its_rate_and_keeps_the_mean(width):
     assert np.mean(pairs) == pytest.approx(0.09, abs=0.006)
     assert np.any(out != np.asarray(drop(jax.random.key(1))))
     assert Dropout(0.3).apply({}, x, deterministic=True) is x
-    with pytest.raises(ValueError, match="dropout of 1.0"):
+    with pytest.raises(ValueError, match="dropout rate 1.0"):
         Dropout(1.0).apply({}, x, deterministic=False)
