@@ -135,7 +135,7 @@ def test_pictures_may_have_the_size_of_the_checkpoint(tmp_path):
         adopt(tiny(**zero))
     preprocessing = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": None}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessing))
-    with pytest.raises(ValueError, match="which say .*None.*: set it"):
+    with pytest.raises(ValueError, match="which have .*None.*: set it"):
         adopt(config)
 
 

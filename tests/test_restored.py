@@ -57,7 +57,7 @@ def test_no_finished_run(run, tmp_path):
     (tmp_path / "run" / "inner" / "config.json").write_text(config)
     refuses("no config.json, there is inner; did you mean its folder inner")
     (tmp_path / "run" / "config.json").write_text(config)
-    refuses("not finished: there is no results.json(.|\n)*it resumes")
+    refuses("not finished: there is no results.json(.|\n)*to resume it")
     results = json.loads((run / "results.json").read_text())
     shutil.copy(run / "environment.json", tmp_path / "run")
 

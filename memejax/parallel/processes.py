@@ -2,7 +2,7 @@
 
 Every process runs the same program on the same config, with its own devices; the mesh
 is over the devices of all. A single process is the first of one: nothing is started
-for it, and the functions here do nothing.
+for it, and these functions are no-ops.
 
 Processes that compute together have to call the same functions in the same order. Work
 for one process only (write a file, print a line) is guarded by `is_first`; anything
