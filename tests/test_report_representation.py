@@ -84,13 +84,13 @@ def write_run(folder, results, *, lines=(), pictures=("attention", "map-cnn")):
     """Writes a run's folder, the pictures of each of its probes too."""
     for seed, outcomes in results["seeds"].items():
         for stage, outcome in outcomes.items():
-            where = folder / seed / stage
-            where.mkdir(parents=True)
+            path = folder / seed / stage
+            path.mkdir(parents=True)
             if stage == "pretrain":
                 text = "".join(json.dumps(line) + "\n" for line in lines)
-                (where / "metrics.jsonl").write_text(text)
+                (path / "metrics.jsonl").write_text(text)
             for name in pictures if "pictures" in outcome else ():
-                (where / f"{name}.png").write_bytes(PNG + seed.encode())
+                (path / f"{name}.png").write_bytes(PNG + seed.encode())
     image = {"cnn": {"name": "resnet"}, "vit": {"name": "vit"}}
     config = {
         "name": "dino",
