@@ -4,8 +4,8 @@ demo (default)
   command   python -m memejax.main --config=configs/cass.py
   hardware  2 CPU cores, minutes, nothing downloaded
   is        the networks, data and fine-tuning of configs/cass_mm.py, so that only
-            what is pretrained differs. On pictures with a visible concept, with a
-            probe of what was learnt (README.md has the scores):
+            the pretraining differs. On pictures with a visible concept, with a probe
+            of the features (README.md has the scores):
               --config=configs/cass.py:then=probe --config.data.name=pictures
 
 full
@@ -15,23 +15,23 @@ full
               --config.weights.text=DISTILBERT
   hardware  one GPU of 80 GB or several; not run by us yet, so without a score
   is        both arms start from ImageNet classifiers, whose logits are aligned; outputs
-            standardised over the batch, views of their own, a covariance term.
+            standardised over the batch, independent views, a covariance term.
 
 paper
   command   as full, with :paper
   hardware  as full
   is        the recipe as published: the raw logits of the same augmented picture,
-            nothing against a constant output; Adam at 1e-3, the cosine stepped at
-            every batch with a period of 32 of them. Averaged word vectors stand for
+            no term against a constant output; Adam at 1e-3, the cosine stepped at
+            every batch with a period of 32 of them. Averaged word vectors replace
             fastText's in fine-tuning: trained with the classifier, not beforehand.
-            Not kept: gradients that pile up over the whole run because nothing clears
-            them; the weight averaging whose result the original never uses
-            (average=swa has one that is used); pretraining on the tenth of
-            the pictures that was to be labelled.
+            Not kept: gradients that accumulate over the whole run because nothing
+            clears them; weight averaging whose result the original never uses
+            (average=swa uses its own); pretraining on the tenth of the pictures that
+            was to be labelled.
 
 After the colon, behind the preset (`configs/cass.py:full,average=ema`):
-  then=finetune|probe     what follows pretraining
-  average=none|ema|swa    an average of the parameters, which is then fine-tuned
+  then=finetune|probe     stage after pretraining
+  average=none|ema|swa    average of the parameters to fine-tune
 """
 
 from typing import Any
@@ -56,7 +56,7 @@ def get_config(text: str = "") -> ConfigDict:
             | dict(
                 # Whether the checkpoints' classifiers become the arms' heads.
                 heads=preset != "demo",
-                # Whether a head of other classes than its checkpoint's starts at random
+                # Whether a head with other classes than its checkpoint starts at random
                 # instead.
                 allow_new_head=False,
             ),
@@ -72,6 +72,7 @@ def get_config(text: str = "") -> ConfigDict:
             checkpoint=common.checkpoint(every=100 if preset == "demo" else 500),
             log=common.log(),
             profile=common.profile(),
+            report=common.report(),
         )
     )
     if chosen["average"] != "none":
@@ -91,7 +92,7 @@ def demo() -> dict[str, Any]:
         method="cass",
         head=dict(out=128, predictor=0),
         objective=objective(),
-        # Whether each arm sees a random view of its own.
+        # Whether each arm gets its own random view.
         independent_views=True,
         augmentation="random",
         augment=common.augmentation("demo"),
@@ -124,7 +125,7 @@ def full() -> dict[str, Any]:
 
 
 def paper() -> dict[str, Any]:
-    """As in the official notebook, but for what the header names."""
+    """As in the official notebook, except as listed in the header."""
     return dict(
         method="cass",
         head=dict(out=1000, predictor=0),

@@ -5,7 +5,7 @@ demo (default)
   hardware  2 CPU cores, 5 minutes, nothing downloaded
   is        small models on 11,000 built-in memes whose label depends on picture and
             caption together; README.md has the scores. With --config.data.root=FOLDER
-            the same models on your memes.
+            the same models run on your memes.
 
 full
   command   python -m memejax.main --config=configs/cass_mm.py:full
@@ -13,19 +13,19 @@ full
               --config.weights.image_vit=VIT_B16_384
               --config.weights.text=DISTILBERT
   hardware  one GPU of 80 GB or several; not run by us yet, so without a score
-  is        the corrected recipe at the paper's scale: heads trained, views of their
-            own for the arms, outputs standardised over the batch, terms against
-            collapse, bfloat16.
+  is        the corrected recipe at the paper's scale: trained heads, independent views
+            for the arms, outputs standardised over the batch, terms against collapse,
+            bfloat16.
 
 paper
   command   as full, with :paper
   hardware  as full
   is        the recipe as published, which collapses; for comparison only. Its quirks,
             kept: `fusion_layer` and `fc` are in no parameter group of the original, so
-            they stay at their random start (here: group `frozen`); the learning rate
+            they keep their random values (here: group `frozen`); the learning rate
             falls by a fifth whenever the loss of a batch has not improved for two
             batches, and so reaches its floor of 4.4e-8 within about 200; both arms see
-            the same picture without augmentation and nothing works against a constant
+            the same picture without augmentation, and no term prevents a constant
             output. Not kept: offsets of 1e-5 that the original adds to the outputs;
             its choice of the best epoch by training loss; its split of the training
             memes by random id, which leaks captions (here by caption). Fine-tuning of
@@ -33,8 +33,8 @@ paper
             image-only rows, with class weights in place of undersampling.
 
 After the colon, behind the preset (`configs/cass_mm.py:full,then=probe`):
-  then=finetune|probe    what follows pretraining
-  curriculum=none|uniform|replacement|bac|dsac    the order in which fine-tuning draws
+  then=finetune|probe    stage after pretraining
+  curriculum=none|uniform|replacement|bac|dsac    order of the fine-tuning examples
 """
 
 from typing import Any
@@ -52,13 +52,13 @@ def get_config(text: str = "") -> ConfigDict:
             preset=preset,
             seed=0,
             seeds=1,
-            # Of the image encoders below; one alone can be fine-tuned, CASS needs two.
+            # Image encoders to use; CASS needs two, fine-tuning one or more.
             arms=("cnn", "vit"),
             weights=common.weights("image_cnn", "image_vit", "text"),
             data=common.data(preset, leaks=False),
             model=common.model(
                 preset,
-                # Widths of the output and of a predictor on it; 0: none.
+                # Widths of the output and of its predictor; 0: no predictor.
                 arm=common.fused_arm(preset)
                 | dict(out=128 if preset == "demo" else 1000, predictor=0),
             ),
@@ -69,6 +69,7 @@ def get_config(text: str = "") -> ConfigDict:
             checkpoint=common.checkpoint(every=100 if preset == "demo" else 500),
             log=common.log(),
             profile=common.profile(),
+            report=common.report(),
         )
     )
     if chosen["then"] == "probe":
@@ -90,7 +91,7 @@ def demo() -> dict[str, Any]:
     return dict(
         method="multimodal_cass",
         objective=objective(standardize=True, covariance=0.04),
-        # Whether each arm sees a random view of its own.
+        # Whether each arm gets its own random view.
         independent_views=True,
         token_dropout=0.1,
         caption_dropout=0.5,

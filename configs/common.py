@@ -1,8 +1,8 @@
-"""Building blocks: each experiment lists those that it is put together from.
+"""Building blocks of the experiment configs.
 
-A block that a run does not use is not in its config; what stands after the colon of
-`--config=FILE.py:TEXT` says which there are. TEXT is `PRESET[,NAME=VALUE...]`, or
-`NAME=VALUE,...` for the first preset.
+A config has only the blocks that its run uses, as chosen by TEXT in
+`--config=FILE.py:TEXT`. TEXT is `PRESET[,NAME=VALUE...]`, or `NAME=VALUE,...` for the
+first preset.
 """
 
 from collections.abc import Sequence
@@ -12,27 +12,27 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 PRESETS = ("demo", "full", "paper")
-# Kinds of curricula that fine-tuning can have.
+# Curricula for fine-tuning.
 CURRICULA = ("none", "uniform", "replacement", "bac", "dsac")
-# What follows pretraining: fine-tuning and its scores, or a probe of the features.
+# Stages after pretraining: fine-tuning and its scores, or a probe of the features.
 THEN = ("finetune", "probe")
-# Everything of an arm but its encoders.
+# All parameters of an arm except its encoders.
 HEADS = "arms_[^/]*/(?!image_encoder|text_encoder).*"
 
 
 def parse(
     text: str, presets: Sequence[str] = PRESETS, **options: Sequence[str]
 ) -> tuple[str, dict[str, str]]:
-    """Return the preset and the options that a text after the colon chooses.
+    """Parse the text after the colon into a preset and options.
 
     Args:
         text: `PRESET[,NAME=VALUE...]` or `NAME=VALUE,...`; may be empty.
-        presets: the experiment's, the default first.
-        options: name -> values that it can have, the default first.
+        presets: the experiment's presets, the default first.
+        options: name -> possible values, the default first.
 
     Raises:
-        ValueError: for an unknown preset, name or value, with those that there are; for
-            a name given twice.
+        ValueError: for an unknown preset, name or value, listing the known ones; for a
+            name given twice.
     """
     first, *rest = text.split(",")
     parts = rest
@@ -61,7 +61,7 @@ def _chosen(name: str, names: Sequence[str], what: str) -> str:
 
 
 def optional(kind: type, value: Any = None) -> Any:
-    """A leaf of a type that may be None."""
+    """Make a typed leaf that may be None."""
     leaf = placeholder(kind)
     leaf.set(value)
     return leaf
@@ -74,13 +74,13 @@ def data(
     image_size: int | None = None,
     leaks: bool = True,
 ) -> dict[str, Any]:
-    """Memes on disk; the demo's are built in where `root` names no folder.
+    """Memes on disk; without `root` the demo uses built-in memes.
 
     Args:
-        preset: of `PRESETS`.
+        preset: one of `PRESETS`.
         text_length: in tokens; None: the preset's.
         image_size: in pixels; None: the preset's.
-        leaks: whether built-in memes can be made easier and noisier than they are.
+        leaks: whether built-in memes have options to make them easier or noisier.
     """
     knobs = dict(image_leak=0.0, text_leak=0.0, label_noise=0.0) if leaks else {}
     synthetic = dict(train=8000, dev=1000, test=2000, concepts=4, **knobs)
@@ -88,17 +88,17 @@ def data(
         name="memes",
         root=placeholder(str),
         dev="dev_seen",
-        # Share of the training memes held out by caption, where dev="validation".
+        # Share of the training memes held out by caption, if dev="validation".
         validation=0.2,
         on_bad_record="error",
         max_pixels=50_000_000,
-        # 0: the size that the checkpoints of weights.image_* were trained at.
+        # 0: the size that the checkpoints in weights.image_* were trained at.
         image_size=image_size or (48 if preset == "demo" else 384),
         resize="square",
         text_length=text_length or {"demo": 16, "full": 64, "paper": 200}[preset],
-        # By default that of weights.text.
+        # None: that of weights.text.
         tokenizer=placeholder(str),
-        # Of a tokenizer trained on the captions, where there is none.
+        # Size for a tokenizer trained on the captions, if there is no other.
         vocabulary=2000 if preset == "demo" else 8000,
         **(dict(synthetic=synthetic) if preset == "demo" else {}),
     )
@@ -112,15 +112,15 @@ def model(
     dtype: str | None = None,
     cnn_normalization: str = "checkpoint",
 ) -> dict[str, Any]:
-    """The encoders, and what joins them.
+    """The encoders and their fusion.
 
     Args:
-        preset: of `PRESETS`.
-        arm: as `fused_arm` makes it, and what else an arm has.
+        preset: one of `PRESETS`.
+        arm: from `fused_arm`, with any other fields of an arm.
         text: text encoder; None: the preset's.
         dtype: None: the preset's.
         cnn_normalization: "imagenet", "half" (to [-1, 1]), "none", or "checkpoint":
-            that of weights.image_cnn, ImageNet's without one.
+            that of weights.image_cnn, or ImageNet's without one.
     """
     cnn, vit, words = {
         "demo": (
@@ -144,7 +144,7 @@ def model(
 
 
 def fused_arm(preset: str) -> dict[str, Any]:
-    """Join picture and caption as figure 2 of the paper does, or in a smaller arm."""
+    """Fusion of picture and caption as in figure 2 of the paper, or a smaller one."""
     sizes = {
         "demo": dict(fusion="product", image_width=0, embed=128, normalize=True),
         "full": dict(fusion="concat", image_width=512, embed=300, normalize=True),
@@ -156,13 +156,13 @@ def fused_arm(preset: str) -> dict[str, Any]:
 def weights(*names: str) -> dict[str, Any]:
     """Checkpoints to start from: folders, files or names on the hub.
 
-    An encoder that starts from one has its sizes.
+    An encoder gets the sizes of its checkpoint.
     """
     return {name: placeholder(str) for name in names}
 
 
 def augmentation(preset: str) -> dict[str, Any]:
-    """Random views of a picture."""
+    """Random augmentation of pictures."""
     if preset == "paper":
         return dict(
             crop_scale=(1.0, 1.0),
@@ -184,12 +184,12 @@ def augmentation(preset: str) -> dict[str, Any]:
 def training(
     *, batch: int, steps: int | None = None, epochs: float | None = None, **more: Any
 ) -> dict[str, Any]:
-    """Length and batch of a stage, and what else its section has."""
+    """Length and batch of a stage, and other leaves of its section."""
     return dict(
         steps=optional(int, steps),
         epochs=optional(float, epochs),
         batch=batch,
-        # Parts that a batch is worked on in.
+        # Number of parts that a batch is split into.
         accumulate=more.pop("accumulate", 1),
         **more,
     )
@@ -205,7 +205,7 @@ def optimizer(
     clip: float = 1.0,
     **more: Any,
 ) -> dict[str, Any]:
-    """Rule, schedule and groups; a group's own weight_decay or clip goes first."""
+    """Rule, schedule and groups; a group's weight_decay or clip takes precedence."""
     return dict(
         rule=rule,
         schedule=schedule,
@@ -218,7 +218,7 @@ def optimizer(
 
 
 def demo_groups() -> dict[str, Any]:
-    """A learning rate for each of the demo's arms."""
+    """Parameter groups of the demo, one per arm."""
     return dict(
         cnn=dict(pattern="arms_cnn/.*", lr=2e-3),
         vit=dict(pattern="arms_vit/.*", lr=1e-3),
@@ -226,7 +226,7 @@ def demo_groups() -> dict[str, Any]:
 
 
 def groups(*, image: float, text: float, heads: float) -> dict[str, Any]:
-    """Learning rates of the image encoders, the text encoders and all else."""
+    """Parameter groups of image encoders, text encoders and everything else."""
     return dict(
         image=dict(pattern=".*/image_encoder/.*", lr=image),
         text=dict(pattern=".*/text_encoder/.*", lr=text),
@@ -235,7 +235,7 @@ def groups(*, image: float, text: float, heads: float) -> dict[str, Any]:
 
 
 def finetune(preset: str) -> dict[str, Any]:
-    """Fine-tuning as all experiments on memes have it, so that rows compare."""
+    """Fine-tuning, the same for all experiments on memes, so that results compare."""
     if preset == "demo":
         return training(
             steps=120,
@@ -268,31 +268,31 @@ def finetune(preset: str) -> dict[str, Any]:
 
 
 def probe() -> dict[str, Any]:
-    """Neighbours and examples of a stage "probe"."""
+    """Neighbours and examples of the stage "probe"."""
     return dict(
-        # By default the last one with labels.
+        # None: the last one with labels.
         split=placeholder(str),
-        # Neighbours.
+        # Number of neighbours.
         k=20,
-        # At most so many of a split.
+        # Maximum per split.
         examples=10_000,
     )
 
 
 def curriculum(*kinds: str, warmup: int, refresh: int, passes: int = 0) -> ConfigDict:
-    """Order in which examples are trained on.
+    """Order of the training examples.
 
     Args:
-        kinds: that the section has the leaves of; the first is chosen. "uniform":
+        kinds: kinds whose leaves to include; the first is the default. "uniform":
             shuffled passes; "replacement"; "switch": easy pictures first; "bac";
             "dsac".
         warmup: updates before the first draw by score.
         refresh: updates between two draws.
-        passes: dropout passes of scores that take several; 0: no score takes any.
+        passes: dropout passes for scores that need several; 0: no such scores.
     """
     scores = dict(
         score="entropy",
-        # easy, hard; bac also random
+        # easy or hard; bac also random
         favour="easy",
     )
     draws = dict(warmup=warmup, refresh=refresh)
@@ -304,21 +304,21 @@ def curriculum(*kinds: str, warmup: int, refresh: int, passes: int = 0) -> Confi
         "bac": scores
         | dict(
             tasks=2,
-            # Whether phases are of equal "updates" or "epochs".
+            # "updates" or "epochs": the unit in which phases are equally long.
             reading="updates",
             balanced=False,
         ),
         "dsac": scores
         | draws
         | dict(
-            # Largest by smallest probability, inf for no control, and its course.
+            # Largest over smallest probability (inf: no limit), and its schedule.
             ratio=10.0,
             ratio_end=placeholder(float),
             ratio_schedule="constant",
-            # 1: the ratio is only ever made smaller, as in the thesis; 0: always met.
+            # 1: the ratio is only ever reduced, as in the thesis; 0: always met.
             min_temperature=0.0,
             winsorize=0.0,
-            # Power of the importance weights.
+            # Exponent of the importance weights.
             correction=0.0,
         ),
     }
@@ -329,18 +329,18 @@ def curriculum(*kinds: str, warmup: int, refresh: int, passes: int = 0) -> Confi
 
 
 def parallel() -> dict[str, Any]:
-    """Devices, and the form in which a step is compiled for them."""
+    """Devices, and how a step is compiled for them."""
     return dict(
-        # Of each process; by default all that there are.
+        # Number per process; None: all.
         devices=placeholder(int),
-        # How a step is compiled for them: "jit", of the whole batch, or "pmap", of a
-        # part of it (for compatibility: JAX only maintains it). Without dropout both
-        # compute the same; its masks differ.
+        # "jit" compiles a step on the whole batch, "pmap" on a part of it (for
+        # compatibility: JAX only maintains it). Without dropout both compute the same;
+        # dropout masks differ.
         mode="jit",
-        # Whether parameters and all that is kept beside them are divided over the
-        # devices (FSDP), which saves memory; with "jit" alone.
+        # Whether parameters, optimizer states etc. are divided over the devices (FSDP),
+        # which saves memory; only with "jit".
         shard_parameters=False,
-        # Whether encoders' blocks are computed again in the backward pass, which saves
+        # Whether encoders' blocks are recomputed in the backward pass, which saves
         # memory and takes time.
         remat=False,
     )
@@ -354,15 +354,23 @@ def pipeline(preset: str) -> dict[str, Any]:
 
 
 def checkpoint(*, every: int, keep: int = 2) -> dict[str, Any]:
-    """Updates between checkpoints, and how many of them are kept."""
+    """Updates between checkpoints, and how many to keep."""
     return dict(every=every, keep=keep)
 
 
 def log(*, every: int = 20) -> dict[str, Any]:
-    """Updates between lines of progress."""
+    """Updates between progress lines."""
     return dict(every=every)
 
 
 def profile() -> dict[str, Any]:
-    """A window of steps in the profiler, after so many; 0: none."""
+    """Profiler window: first step (0: no profile) and number of steps."""
     return dict(start=0, steps=5)
+
+
+def report() -> dict[str, Any]:
+    """The page that a run writes at its end."""
+    return dict(
+        # Whether it shows memes: the most confident right and wrong calls.
+        pictures=True
+    )

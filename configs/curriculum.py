@@ -4,25 +4,25 @@ demo (default)
   command   python -m memejax.main --config=configs/curriculum.py
               --config.curriculum.kind=dsac                  or bac, uniform, ...
   hardware  2 CPU cores, a minute, nothing downloaded
-  score     README.md has those of the study of all arms
-  is        ten seeds of a perceptron on GeoShapes. All arms against each other, with
+  score     see the study of all arms in README.md
+  is        ten seeds of a perceptron on GeoShapes. Comparison of all arms, with
             statistics: python -m memejax.reproduce curriculum --data=geoshapes
             MNIST: --config.data.name=mnist --config.data.root=FOLDER
 
 full
   command   python -m memejax.main --config=configs/curriculum.py:full
   hardware  one GPU, or hours on a CPU; not run by us yet
-  is        as demo at the scale of Bengio et al.: 256 epochs of 10,000, 20 seeds.
+  is        the demo at the scale of Bengio et al.: 256 epochs of 10,000, 20 seeds.
 
 paper
   command   as full, with :paper
-  is        full with the thesis's readings where they differ: the temperature starts
-            at 1 and only grows (its cap on the ratio), easier examples are favoured,
-            as its text has it. It gives no size, rate or ratio; those are ours.
+  is        full with the thesis's version where it differs: the temperature starts at
+            1 and only grows (its cap on the ratio), easier examples are favoured, as in
+            its text. The thesis states no size, rate or ratio; those are ours.
 
 After the colon, behind the preset (`configs/curriculum.py:full,network=resnet`):
-  network=perceptron|convnet|resnet    what is trained
-The section `curriculum` has the leaves of every kind: kinds are compared here.
+  network=perceptron|convnet|resnet    network to train
+The section `curriculum` has the leaves of every kind, so that kinds can be compared.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ from memejax.configs import common
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "perceptron": dict(hidden=(200, 200, 200), dropout=0.2, activation="relu"),
-    # Keras's network for MNIST; in CONVNETS there is one for CIFAR-10.
+    # Keras's network for MNIST; CONVNETS has one for CIFAR-10.
     "convnet": dict(stages=((32, 64),), padding=(0, 0), dense=128, dropout=(0.25, 0.5)),
     "resnet": dict(stage_sizes=(2, 2, 2, 2), width=64, dropout=0.2),
 }
@@ -57,7 +57,7 @@ def get_config(text: str = "") -> ConfigDict:
                 network=network, dtype="float32", **{network: NETWORKS[network]}
             ),
             train=dict(
-                # 256 epochs of 10,000 but for the demo.
+                # 256 epochs of 10,000, except in the demo.
                 steps=3000 if small else 80_000,
                 batch=32,
                 eval_every=every,
@@ -75,11 +75,12 @@ def get_config(text: str = "") -> ConfigDict:
                 refresh=refresh,
                 passes=20,
             ),
-            # A run of kind "uniform" and the same seeds, whose scores bac ranks by;
-            # without it bac trains one first.
+            # A run of kind "uniform" with the same seeds, whose scores bac ranks by;
+            # None: bac trains one first.
             baseline=placeholder(str),
-            # Seeds of a device: one after another, or as one batch. They are split over
-            # the devices, so that "pmap", which splits a batch, is refused.
+            # A device runs its seeds one after another, or vectorized as one batch. The
+            # seeds are split over the devices, so "pmap", which splits a batch, is
+            # refused.
             parallel=dict(devices=placeholder(int), vectorize=False, mode="jit"),
             checkpoint=common.checkpoint(every=1500 if small else 10_000, keep=1),
             log=common.log(every=every),
@@ -95,7 +96,7 @@ def data(train: int | None) -> dict[str, Any]:
     return dict(
         name="geoshapes",
         root=placeholder(str),
-        # Pictures to train on, and to judge by: all, where not said.
+        # Numbers of pictures; None: all.
         train=common.optional(int, train),
         validation=5000,
         test=placeholder(int),

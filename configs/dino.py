@@ -4,8 +4,8 @@ demo (default)
   command   python -m memejax.main --config=configs/dino.py
   hardware  2 CPU cores, minutes, nothing downloaded
   is        the networks, data and fine-tuning of configs/cass_mm.py, so that only
-            what is pretrained differs. On pictures with a visible concept, with a
-            probe of what was learnt (README.md has the scores):
+            the pretraining differs. On pictures with a visible concept, with a probe
+            of the features (README.md has the scores):
               --config=configs/dino.py:then=probe --config.data.name=pictures
 
 full
@@ -14,18 +14,18 @@ full
               --config.weights.image_vit=VIT_B16
               --config.weights.text=DISTILBERT
   hardware  one GPU of 80 GB or several; not run by us yet, so without a score
-  is        for thousands of pictures instead of a million: fewer prototypes, a quick
+  is        for thousands of pictures instead of a million: fewer prototypes, a fast
             teacher, a low teacher temperature, bfloat16.
 
 paper
   command   as full, with :paper
   hardware  as full, several
   is        the published recipe of ViT-B/16 (400 epochs, 65,536 prototypes), at its
-            batch of 1024. The ResNet-50 beside it has that recipe too, and not its
+            batch of 1024. The ResNet-50 beside it uses that recipe too, instead of its
             own with SGD; --config.arms="('vit',)" leaves it out.
 
 After the colon, behind the preset (`configs/dino.py:full,then=probe`):
-  then=finetune|probe    what follows pretraining
+  then=finetune|probe    stage after pretraining
 """
 
 from typing import Any
@@ -57,6 +57,7 @@ def get_config(text: str = "") -> ConfigDict:
             checkpoint=common.checkpoint(every=100 if preset == "demo" else 500),
             log=common.log(),
             profile=common.profile(),
+            report=common.report(),
         )
     )
     if chosen["then"] == "probe":
@@ -75,9 +76,9 @@ def demo() -> dict[str, Any]:
         drop_path=0.0,
         student_temperature=0.1,
         center_momentum=0.9,
-        # Epochs in which the prototypes stay as they are.
+        # Epochs with frozen prototypes.
         freeze_last_layer=0.5,
-        # Sharp, or the outputs fade to uniform before they agree on anything.
+        # Sharp, or the outputs become uniform before they agree on anything.
         teacher=dict(momentum=0.99, temperature=0.02),
         head=dict(out=1024, hidden=256, bottleneck=64, batch_norm=True),
         augment=dict(
@@ -86,10 +87,9 @@ def demo() -> dict[str, Any]:
             local_size=32,
             local_scale=(0.4, 0.8),
             local_crops=2,
-            flip=0.5,
-            # In pixels of the crop: 2 would leave nothing of a pattern in 48.
+            # In pixels of the crop: 2 would blur away any pattern in 48.
             blur_sigma=(0.1, 0.5),
-            # Colours are the easier thing to agree on.
+            # High, because colours are easier to agree on.
             grayscale=0.8,
             jitter=(0.4, 0.4, 0.4, 0.1),
             solarize=(0.0, 0.0, 0.0),
@@ -132,7 +132,7 @@ def paper() -> dict[str, Any]:
         teacher=dict(
             momentum=0.996,
             temperature=0.07,
-            # Where it begins, and in how many epochs it comes to that.
+            # Initial value, and epochs until `temperature`.
             warmup_temperature=0.04,
             warmup_epochs=50,
         ),
@@ -143,7 +143,7 @@ def paper() -> dict[str, Any]:
         **common.training(
             epochs=400.0,
             batch=1024,
-            # Per 256 examples of a batch 7.5e-4, and 10 epochs of warm-up.
+            # 7.5e-4 per 256 examples of a batch, and 10 epochs of warm-up.
             optimizer=optimizer(
                 groups(3e-3), warmup=83, floor=2e-6 / 3e-3, clip_each=0.3
             ),
@@ -152,7 +152,7 @@ def paper() -> dict[str, Any]:
 
 
 def augment(**sizes: Any) -> dict[str, Any]:
-    """Crops of pictures as ImageNet's are."""
+    """Crops for pictures such as ImageNet's."""
     return dict(
         global_size=224,
         local_size=96,
@@ -161,7 +161,7 @@ def augment(**sizes: Any) -> dict[str, Any]:
         blur_sigma=(0.1, 2.0),
         grayscale=0.2,
         jitter=(0.4, 0.4, 0.2, 0.1),
-        # Of the first global crop, the second, and the local ones.
+        # For the first global crop, the second, and the local ones.
         solarize=(0.0, 0.2, 0.0),
         **sizes,
     )

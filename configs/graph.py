@@ -1,5 +1,4 @@
-"""Graphs of memes: stored features of pictures, captions and entities, and networks on
-them.
+"""Networks on graphs of memes, with features of pictures, captions and entities.
 
 demo (default)
   command   python -m memejax.extract --config=configs/graph.py --out=STORE
@@ -7,11 +6,11 @@ demo (default)
             python -m memejax.main --config=configs/graph.py --config.features=STORE
               --config.graph.network=gat       or gcn, sage, gatv2, rgcn;
                                                controls: mlp, deepsets, text
-  hardware  2 CPU cores, a minute a network
-  is        entities are the 3 x 3 tiles of a picture, as no detector comes with this;
-            features are those of RUN, a finished run such as the demo of
-            configs/supervised.py. Without one the encoders stay random, and it says so.
-            All networks beside each other: python -m memejax.reproduce table3
+  hardware  2 CPU cores, a minute per network
+  is        entities are the 3 x 3 tiles of a picture, as no detector is included;
+            features come from RUN, a finished run such as the demo of
+            configs/supervised.py. Without one the encoders stay random, with a note.
+            Comparison of all networks: python -m memejax.reproduce table3
             One graph over all memes, sampled around each:
               --config=configs/graph.py:kind=hetero
               --config.graph.network=rgcn      or sage; controls: mlp, text
@@ -24,8 +23,8 @@ full
               --config.features=STORE --config.data.root=FOLDER
   hardware  one GPU or several; not run by us yet
   is        MASKRCNN is torchvision's file of maskrcnn_resnet50_fpn. Entities are cut
-            out along their boxes. Picture and caption are joined too, classes weighted
-            alike, rates a hundredth of the published.
+            out along their boxes. Picture and caption are joined too, classes are
+            balanced, rates are a hundredth of the published ones.
 
 paper
   command   as full, with :paper
@@ -33,18 +32,18 @@ paper
               --config.graph.optimizer.groups.all.lr=0.01     GraphSAGE's rate
   is        pictures at 224 pixels, not normalised, and an entity as the whole picture
             with all but the entity darkened by its soft mask, as published; then the
-            published networks, which came to chance: Adam at a rate of 0.1, nodes
-            normalised until they hardly differ, picture and caption joined through
-            entities alone, classes as they are. Not kept: there the encoders are
-            trained along with the graph network (in BatchNorms that saw the entities
-            of one meme at a time), here their features are stored; there the detector
-            sees pictures shrunk to 224 pixels, here the originals; there a dropout
-            before the logit is on at test time too; Adam's decay of 5e-4 in the
-            gradient; the last epoch is tested, here the best on the dev split.
+            published networks, which score at chance: Adam at a rate of 0.1, nodes
+            normalised until they hardly differ, picture and caption joined only through
+            entities, unbalanced classes. Not kept: there the encoders are trained
+            jointly with the graph network (in BatchNorms that saw the entities of one
+            meme at a time), here their features are stored; there the detector sees
+            pictures shrunk to 224 pixels, here the originals; there a dropout before
+            the logit is on at test time too; Adam's decay of 5e-4 in the gradient; the
+            last epoch is tested, here the best on the dev split.
 
 After the colon, behind the preset (`configs/graph.py:full,kind=trained`):
-  kind=stored|trained|hetero    one graph a meme of stored features, the same with its
-                                encoders trained along, or one graph over all memes
+  kind=stored|trained|hetero    one graph per meme on stored features, the same trained
+                                jointly with its encoders, or one graph over all memes
 """
 
 from typing import Any
@@ -67,10 +66,10 @@ def get_config(text: str = "") -> ConfigDict:
             stages=("graph", "evaluate"),
             # The store to train on.
             features=placeholder(str),
-            # The detector's: a file of torchvision's Mask R-CNN.
+            # detector: a file of torchvision's Mask R-CNN.
             weights=common.weights("image_cnn", "image_vit", "text", "detector"),
             data=common.data(preset, image_size=48 if preset == "demo" else 224),
-            # What gives the features; which of its image encoders is extract.arm.
+            # Encoders of the features; extract.arm sets the image encoder.
             model=common.model(
                 preset,
                 arm=dict(text_pooling="cls"),
@@ -78,14 +77,15 @@ def get_config(text: str = "") -> ConfigDict:
             ),
             extract=extract(**EXTRACT[preset]),
             graph=section,
-            # Networks on graphs run on one device, the extraction on these.
+            # For the extraction; networks on graphs run on one device.
             parallel=dict(devices=placeholder(int)),
             pipeline=common.pipeline(preset),
-            # Evaluations, checkpoints and lines at the same updates: a stretch of the
-            # plan between two of them is one program.
+            # Evaluate, save and log at the same updates: the plan's stretch between two
+            # of them is one program.
             checkpoint=common.checkpoint(every=section["eval_every"]),
             log=common.log(every=section["eval_every"]),
             profile=common.profile(),
+            report=common.report(),
         )
     ).lock()
 
@@ -118,20 +118,20 @@ GRAPH: dict[str, dict[str, Any]] = {
 
 
 def extract(**changes: Any) -> dict[str, Any]:
-    """Features that `python -m memejax.extract` computes and stores."""
+    """Features for `python -m memejax.extract` to compute and store."""
     section: dict[str, Any] = dict(
-        # A finished run whose encoders are used; without one, those of `weights`
-        # with this config's `model`.
+        # A finished run whose encoders to use; None: those of `weights` with this
+        # config's `model`.
         run=placeholder(str),
-        # Of the run, or of model.image.
+        # An arm of the run, or of model.image.
         arm="cnn",
-        # Whether encoders without a run or a checkpoint may stay random.
+        # Whether encoders may stay random without a run or a checkpoint.
         allow_random=False,
         # "detector", "grid" or "none".
         entities="grid",
-        # Tiles a side, of "grid".
+        # For "grid": tiles per side.
         grid=3,
-        # Of "detector": the most entities a meme, and what their scores exceed.
+        # For "detector": maximum entities per meme, and their minimum score.
         k=10,
         score=0.05,
         # "box" cuts an entity out, "mask" darkens the picture around it.
@@ -139,16 +139,16 @@ def extract(**changes: Any) -> dict[str, Any]:
         # Pictures are resized to these for the detector, as torchvision does.
         min_side=800,
         max_side=1333,
-        # Pictures that it sees at once.
+        # Pictures per batch of the detector.
         detector_batch=8,
-        # What else is stored: features of the caption's tokens; of "detector" its
-        # own features of the boxes, and the masks.
+        # What else to store: features of the caption's tokens; for "detector" its own
+        # features of the boxes, and the masks.
         tokens=False,
         box_features=False,
         masks=False,
         # Of the stored features: "float32" or "float16".
         dtype="float32",
-        # Memes a file, and memes (or entities) computed at once.
+        # Memes per file, and memes (or entities) per batch.
         chunk=256,
         batch=32,
     )
@@ -156,7 +156,7 @@ def extract(**changes: Any) -> dict[str, Any]:
 
 
 def graph(preset: str, kind: str) -> dict[str, Any]:
-    """The network that reads stored features, and how it is trained."""
+    """The network on stored features, and its training."""
     kinds: dict[str, dict[str, Any]] = {
         "stored": per_meme(preset),
         "trained": per_meme(preset) | dict(trained=trained(preset)),
@@ -165,12 +165,12 @@ def graph(preset: str, kind: str) -> dict[str, Any]:
     section = dict(
         kind=kind,
         # gcn, sage, gat, gatv2, rgcn; controls without edges: mlp on picture and
-        # caption, deepsets on all nodes, text. Of "hetero": rgcn, sage; mlp, text.
+        # caption, deepsets on all nodes, text. For "hetero": rgcn, sage; mlp, text.
         network="gat",
-        # Of a projected node, and its dropout.
+        # Width and dropout of a projected node.
         width=256,
         projection_dropout=0.1,
-        # Nodes made positive and of sum 1, as published.
+        # Whether to make nodes positive with sum 1, as published.
         normalize_features=False,
         epochs=10.0,
         batch=64,
@@ -189,33 +189,33 @@ def graph(preset: str, kind: str) -> dict[str, Any]:
 
 
 def per_meme(preset: str) -> dict[str, Any]:
-    """Edges and readout of a graph of one meme."""
+    """Edges and readout of one graph per meme."""
     joined = ("image_entity", "text_entity")
     return dict(
-        # What joins its nodes; more of them in memejax.graphs.meme_graph.
+        # Edges between its nodes; all are in memejax.graphs.meme_graph.
         relations=joined if preset == "paper" else (*joined, "image_text"),
-        # Of "overlap": the IoU that is exceeded; of "similar": neighbours an entity.
+        # For "overlap": minimum IoU; for "similar": neighbours per entity.
         overlap=0.3,
         similar=2,
-        # Fields of the edges that gcn ("weight") or gatv2 (any) reads.
+        # Edge fields for gcn ("weight") or gatv2 (any).
         edge_fields=(),
-        # Of the networks with edges: "mean", "attention", or "node", the image's.
+        # For networks with edges: "mean", "attention", or "node", the image's.
         readout="mean",
     )
 
 
 def trained(preset: str) -> dict[str, Any]:
-    """Encoders that are trained along.
+    """Encoders trained jointly with the network.
 
-    A batch has as many pictures to encode as memes and entities: some ten times the
-    work of fine-tuning, with graph.batch=8 or so.
+    A batch has as many pictures to encode as memes and entities: about ten times the
+    work of fine-tuning; use graph.batch=8 or so.
     """
     return dict(
-        # None: the optimizer's own groups cover the encoders. 0 keeps them.
+        # None: the optimizer's own groups cover the encoders. 0 freezes them.
         encoder_lr=common.optional(float, None if preset == "paper" else 1e-5),
-        # Pixels that a picture may be long before entities are cut out of it.
+        # Maximum side in pixels of the pictures that entities are cut out of.
         longest=1024,
-        # Parts that a batch is worked on in.
+        # Number of parts that a batch is split into.
         accumulate=1,
     )
 
@@ -223,18 +223,17 @@ def trained(preset: str) -> dict[str, Any]:
 def hetero() -> dict[str, Any]:
     """The graph over all memes."""
     return dict(
-        # Neighbours a node and type of edge, a number a hop. The pictures most
-        # like a meme's own are two hops away, as other memes with its classes
-        # are; the memes of those pictures, and of the same caption, three.
+        # Neighbours per node and type of edge, one number per hop. The pictures most
+        # similar to a meme's own are two hops away, and so are other memes with its
+        # classes; the memes of those pictures, and of the same caption, three.
         fanouts=(8, 4),
-        # Bits of 64 in which the hashes of pictures that are alike may differ.
+        # Bits of 64 in which the hashes of similar pictures may differ.
         distance=4,
-        # Pictures, and captions, that one is joined with.
+        # Maximum number of similar pictures, or captions, joined to one.
         most=32,
-        # Whether other training memes show their labels; no meme shows its own.
+        # Whether labels of other training memes are features; never a meme's own.
         label_features=False,
-        # Whether the graph that is trained on has the memes of all splits, by
-        # their features; False: of the training split alone. Scores are always
-        # of the graph of all.
+        # Whether the training graph has the features of the memes of all splits;
+        # False: of the training split alone. Scores always use the graph of all.
         transductive=False,
     )

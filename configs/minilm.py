@@ -7,12 +7,12 @@ command   python -m memejax.main --config=configs/minilm.py
           place of --config.weights.text
 hardware  2 CPU cores, 3 minutes a seed
 is        MINILM, a folder or hub name of all-MiniLM-L6-v2 (22.7 M parameters: 6 layers,
-          384 wide; captions are the mean over their tokens, as it was trained), beside
+          384 wide; captions are averaged over their tokens, as in its training), and
           the demo's small ResNet from scratch. One pass over 3,000 memes at a rate of
           1e-4 for the encoder; README.md has the scores.
 
 After the colon:
-  curriculum=none|uniform|replacement|bac|dsac    the order in which examples are drawn
+  curriculum=none|uniform|replacement|bac|dsac    order of the training examples
 """
 
 from ml_collections import ConfigDict
@@ -54,6 +54,7 @@ def get_config(text: str = "") -> ConfigDict:
             checkpoint=common.checkpoint(every=50),
             log=common.log(),
             profile=common.profile(),
+            report=common.report(),
         )
     )
     if chosen["curriculum"] != "none":

@@ -1,4 +1,4 @@
-"""Supervised baselines: the same networks and fine-tuning, nothing pretrained by us.
+"""Supervised baselines: the same networks and fine-tuning, without our pretraining.
 
 command   python -m memejax.main --config=configs/supervised.py[:demo|full|paper]
             --config.arms="('cnn',)"                    one architecture
@@ -6,11 +6,11 @@ command   python -m memejax.main --config=configs/supervised.py[:demo|full|paper
             --config.data.image_size=224                or 384 (full, paper)
 hardware  demo: 2 CPU cores, 2 minutes; full and paper: one GPU; not run by us yet
 is        configs/cass_mm.py without its first stage. With --config.weights.* the
-          encoders start from those checkpoints, as the papers' rows do. In `paper`
-          averaged word vectors stand for fastText's.
+          encoders start from those checkpoints, like the papers' rows. In `paper`
+          averaged word vectors replace fastText's.
 
 After the colon, behind the preset (`configs/supervised.py:demo,curriculum=dsac`):
-  curriculum=none|uniform|replacement|bac|dsac    the order in which examples are drawn
+  curriculum=none|uniform|replacement|bac|dsac    order of the training examples
 """
 
 from ml_collections import ConfigDict
@@ -27,7 +27,7 @@ def get_config(text: str = "") -> ConfigDict:
             seed=0,
             seeds=1,
             stages=("finetune", "evaluate"),
-            # Of the image encoders below.
+            # Image encoders to use, of those in `model`.
             arms=("cnn", "vit"),
             weights=common.weights("image_cnn", "image_vit", "text"),
             data=common.data(preset),
@@ -43,6 +43,7 @@ def get_config(text: str = "") -> ConfigDict:
             checkpoint=common.checkpoint(every=100 if preset == "demo" else 500),
             log=common.log(),
             profile=common.profile(),
+            report=common.report(),
         )
     )
     if chosen["curriculum"] != "none":

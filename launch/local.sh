@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# One process on this machine, on all of its devices:
+# One process on all devices of this machine:
 #
 #   launch/local.sh configs/cass_mm.py:full --config.data.root=FOLDER
 #
-# Starting it again resumes. No hyperparameter stands here.
+# The same command resumes. Hyperparameters belong in the config.
 set -euo pipefail
 config=${1:?usage: launch/local.sh CONFIG [FLAGS]}
 shift

@@ -1,10 +1,10 @@
-"""Writes launch/constraints.txt: the versions with which the tests passed.
+"""Write launch/constraints.txt: the versions with which the tests passed.
 
     python launch/write_constraints.py PYTHON [PYTHON ...]
 
-Each PYTHON is that of a fresh virtual environment into which README.md's second command
-installed memejax, and in which it passed. A version that all have in common stands
-without a marker, another one with that of its Python.
+Each PYTHON belongs to a fresh virtual environment in which README.md's second command
+installed memejax and the tests passed. A version common to all has no marker; any other
+one has a marker for its Python.
 """
 
 import pathlib
@@ -15,12 +15,12 @@ HEADER = """\
 # The versions with which the tests passed, on Python {pythons}; written by
 # launch/write_constraints.py. For `pip install -c launch/constraints.txt`.
 """
-# Not of the packages that memejax needs.
+# Not dependencies of memejax.
 APART = {"memejax", "pip", "setuptools", "wheel"}
 
 
 def installed(python: str) -> tuple[str, dict[str, str]]:
-    """An environment's version of Python, and package -> version."""
+    """Return an environment's Python version, and package -> version."""
     ask = "import sys; print('%d.%d' % sys.version_info[:2])"
     version = subprocess.check_output([python, "-c", ask], text=True).strip()
     command = [python, "-m", "pip", "list", "--format=freeze"]
@@ -32,7 +32,7 @@ def installed(python: str) -> tuple[str, dict[str, str]]:
 
 
 def constraints(environments: dict[str, dict[str, str]]) -> str:
-    """The file's text, of Python's version -> package -> version."""
+    """Return the file's text from Python version -> package -> version."""
     lines = []
     for name in sorted(set().union(*environments.values()), key=str.lower):
         versions = {

@@ -1,8 +1,8 @@
-"""Checkpoints: the state, the plan and the place in it, in one atomic save (orbax).
+"""Checkpoints: the state, the plan and the position in it, in one atomic save (orbax).
 
-Under a stage's folder, `checkpoints/<step>/` holds the arrays of the state and of
-the plan; beside them, as JSON, the position: the place in the plan and what the
-loop remembers. The last `keep` checkpoints stay, and the best one by a metric.
+In a stage's folder, `checkpoints/<step>/` holds the arrays of the state and the plan
+and, as JSON, the position: the place in the plan and the loop's own variables. The
+last `keep` checkpoints are kept, and the best one by a metric.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class DamagedCheckpointError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """What a checkpoint gives back.
+    """A restored checkpoint.
 
     Attributes:
         step: updates done.
-        state: the state, on the devices it was asked for on.
-        plan: arrays of the plan that was being followed.
-        position: JSON, as it was saved.
+        state: the state, with the requested shardings.
+        plan: arrays of the current plan.
+        position: JSON, as saved.
     """
 
     step: int
@@ -56,12 +56,12 @@ class Checkpoints:
     def __init__(
         self, folder: str | os.PathLike[str], *, keep: int, best: str | None = None
     ):
-        """Opens (or makes) a folder of checkpoints.
+        """Open or create a folder of checkpoints.
 
         Args:
-            folder: where they lie.
-            keep: how many of the latest stay, at least 1.
-            best: name of a metric; the checkpoint with the largest stays as well.
+            folder: the folder.
+            keep: number of latest checkpoints to keep, at least 1.
+            best: a metric; the checkpoint with its largest value is kept as well.
 
         Raises:
             ValueError: if `keep` is not positive.
@@ -77,7 +77,7 @@ class Checkpoints:
         if best is not None:
             policies.append(
                 _policies.BestN(
-                    # Of equals the first, which trained the least.
+                    # Ties go to the first, which trained the least.
                     get_metric_fn=lambda m: (m[best], -m["step"]),
                     n=1,
                     keep_checkpoints_without_metrics=False,
@@ -90,7 +90,7 @@ class Checkpoints:
         return ocp.training.Checkpointer(
             self._folder,
             preservation_policy=self._policy,
-            # A save that was cut off leaves a temporary folder behind.
+            # An interrupted save leaves a temporary folder behind.
             cleanup_tmp_directories=True,
         )
 
@@ -128,13 +128,13 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """The last step that is saved, None if there is none."""
+        """The last saved step, None if there is none."""
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
     @property
     def best(self) -> int | None:
-        """The step with the largest metric, of equals the first; None without any."""
+        """The first step with the largest metric, None if there is none."""
         rated = [
             (entry.metrics[self._best], -entry.step)
             for entry in self._checkpointer.checkpoints
@@ -151,10 +151,10 @@ class Checkpoints:
         position: dict[str, Any],
         metrics: dict[str, float] | None = None,
     ) -> None:
-        """Starts a save; the arrays are copied before this returns.
+        """Start an asynchronous save; the arrays are copied before this returns.
 
-        Saving a step that is saved already does nothing: a run is a function of its
-        config, so it would be the same.
+        Saving the same step again does nothing: a run is a function of its config, so
+        the checkpoint would be identical.
         """
         if any(entry.step == step for entry in self._checkpointer.checkpoints):
             return
@@ -169,7 +169,7 @@ class Checkpoints:
         )
 
     def restore_latest(self, like: Tree) -> Saved | None:
-        """Read the last whole checkpoint, None if there is none; see `restore`.
+        """Restore the last whole checkpoint, None if there is none; see `restore`.
 
         Damaged ones after it are renamed, and stand in `set_aside` with the reason.
         """
@@ -185,11 +185,11 @@ class Checkpoints:
         return None
 
     def restore(self, like: Tree, *, step: int | None) -> Saved:
-        """Read a checkpoint.
+        """Restore a checkpoint.
 
         Args:
-            like: a state of the same shapes, on the devices where it is to lie.
-            step: of the checkpoint, as `latest` or `best` give it.
+            like: a state of the same shapes, with the shardings to restore to.
+            step: its step, such as `latest` or `best`.
 
         Raises:
             FileNotFoundError: if there is no such checkpoint.
@@ -218,7 +218,7 @@ class Checkpoints:
         return Saved(step, loaded["state"], loaded["plan"], position)
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk."""
+        """Wait until everything saved is on disk."""
         self._checkpointer.wait()
         if jax.process_index() == 0:
             for step in self._unsealed & set(self._steps()):
@@ -226,7 +226,7 @@ class Checkpoints:
         self._unsealed.clear()
 
     def close(self) -> None:
-        """Wait, and free the threads."""
+        """Wait for pending saves, and release the threads."""
         try:
             self.wait()
         finally:

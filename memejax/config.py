@@ -1,4 +1,4 @@
-"""Finding and reading of configs."""
+"""Finding and loading config files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 
 def find_config(name: str) -> tuple[str, str | None]:
-    """Return path and text of `FILE.py[:TEXT]`; None without a colon.
+    """Return the path and text of `FILE.py[:TEXT]`; the text is None without a colon.
 
-    `configs/x.py` is found where only the installed package has that file, too.
+    `configs/x.py` also resolves to the file in the installed package.
     """
     file, colon, text = name.partition(":")
     here = pathlib.Path(__file__).parent
@@ -23,10 +23,10 @@ def find_config(name: str) -> tuple[str, str | None]:
 
 
 def load_config(name: str) -> ConfigDict:
-    """Return the config of `FILE.py[:TEXT]`, as `--config` reads it.
+    """Return the config of `FILE.py[:TEXT]`, exactly as `--config` does.
 
     Raises:
-        ValueError: if there is no such file, or it has no such preset or option.
+        ValueError: if the file, the preset or an option does not exist.
     """
     file, text = find_config(name)
     spec = importlib.util.spec_from_file_location("memejax_config", file)

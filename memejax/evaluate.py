@@ -2,9 +2,9 @@
 
     python -m memejax.evaluate --workdir=RUN [--split=NAME] [--k=20] [--examples=10000]
 
-probes the last checkpoint of every stage of a run, beside the same network untrained
-and the raw pixels, and adds the result to the run's results.json and report.html. A
-run whose stages name `probe` does so for its pretraining by itself.
+probes the last checkpoint of every stage of a run, compares it with the same network
+untrained and with the raw pixels, and adds the result to the run's results.json and
+report.html. A run with the stage `probe` does this for its pretraining by itself.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from memejax.stages import STAGES, probe
 
 
 def main() -> None:
-    """Run the command line."""
+    """Parse the command line and probe the run."""
     parser = argparse.ArgumentParser(
         prog="python -m memejax.evaluate",
-        description="Probes the checkpoints of a run's stages by neighbours and a "
-        "linear probe, and adds the result to results.json and report.html.",
+        description="Probe the checkpoints of a run's stages by nearest neighbours and "
+        "a linear probe, and add the result to results.json and report.html.",
     )
     parser.add_argument(
         "--workdir", required=True, metavar="RUN", help="the run's folder"
@@ -40,7 +40,7 @@ def main() -> None:
         "--examples",
         type=int,
         metavar="N",
-        help="of a split, at most (default: 10000)",
+        help="maximum per split (default: 10000)",
     )
     options = vars(parser.parse_args())
     path = pathlib.Path(options.pop("workdir"))
@@ -51,15 +51,15 @@ def main() -> None:
 
 
 def run(path: pathlib.Path, **options: Any) -> dict[str, Any]:
-    """Probe every stage of every seed of a run, and return its new results.
+    """Probe every stage of every seed of a run, and return the updated results.
 
     Args:
         path: the run's folder.
-        options: split, k or examples, see `probe.look`; by default those of the section
-            `probe`, where the run's config has one.
+        options: split, k or examples of `probe.compare`, which override the section
+            `probe` of the run's config, if it has one.
 
     Raises:
-        ValueError: if there is no run in the folder, or no checkpoint in it.
+        ValueError: if the folder holds no finished run.
     """
     saved = folder.read_json(path / "config.json")
     results = folder.read_json(path / "results.json")
@@ -80,18 +80,18 @@ def run(path: pathlib.Path, **options: Any) -> dict[str, Any]:
                 continue
             with Checkpoints(checkpoints, keep=config.checkpoint.keep) as saves:
                 trained = saves.restore(stage.abstract, step=saves.latest)
-            to = path / seed / probe.folder_of(name)
-            outcome = probe.look(
+            target = path / seed / probe.folder_of(name)
+            outcome = probe.compare(
                 config,
                 data,
                 stage,
                 trained=trained.state.weights(),
                 untrained=stage.init().weights(),
-                path=to,
+                path=target,
                 **options,
             )
-            folder.write_json(to / "outcome.json", outcome)
-            results["seeds"][seed][to.name] = outcome
+            folder.write_json(target / "outcome.json", outcome)
+            results["seeds"][seed][target.name] = outcome
     folder.write_json(path / "results.json", results)
     report.write(path)
     return results

@@ -1,9 +1,9 @@
-"""What the loop eats: chunks of batches that lie on the device.
+"""Feeders: iterators over chunks of batches on the devices.
 
-A feeder is an iterator over `(steps, chunk)`: how many steps the chunk holds, and
-the chunk, which `run_chunk(state, chunk)` consumes. `StreamFeeder` streams batches
-from grain, one a chunk. `ArrayFeeder` gives stretches of the plan beside data that
-lies on the devices already; the step gathers from it.
+A feeder yields `(steps, chunk)`: the number of steps in the chunk, and the chunk for
+`run_chunk(state, chunk)`. `StreamFeeder` streams batches from grain, one per chunk.
+`ArrayFeeder` yields stretches of the plan for data that is already on the devices; the
+step gathers from it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from memejax.data.plans import Plan
 
 
 class Feeder(Protocol):
-    """Chunks of a plan, and the plan, which is part of a checkpoint."""
+    """An iterator over the chunks of a plan; the plan is part of a checkpoint."""
 
     plan: Plan
 
     def chunks(self, start: int, stop: int | None = None) -> Iterator[tuple[int, Any]]:
-        """The chunks of the plan's steps from `start` to before `stop` (the end)."""
+        """Yield the chunks of steps `start` to `stop` (exclusive; None: the end)."""
         ...
 
     def with_plan(self, plan: Plan) -> Feeder:
-        """The same feeder over another plan, as a checkpoint holds it."""
+        """Return the same feeder over another plan, such as a restored one."""
         ...
 
 
 class StreamFeeder:
-    """One batch a chunk, decoded by grain and put on the devices a step ahead."""
+    """One batch per chunk, decoded by grain and put on the devices a step ahead."""
 
     def __init__(
         self,
@@ -46,7 +46,14 @@ class StreamFeeder:
         threads: int,
         workers: int,
     ):
-        """Takes what `pipeline.stream` takes, and the mesh that batches go to.
+        """Create a feeder.
+
+        Args:
+            source: as for `pipeline.stream`, like `threads` and `workers`.
+            plan: [steps, batch].
+            mesh: devices to put the batches on.
+            threads: see `pipeline.stream`.
+            workers: see `pipeline.stream`.
 
         Raises:
             ValueError: if the batch cannot be split over the mesh.
@@ -58,15 +65,15 @@ class StreamFeeder:
         self._options = dict(threads=threads, workers=workers)
 
     def with_plan(self, plan: Plan) -> StreamFeeder:
-        """The same source and devices, another plan."""
+        """Return a feeder over another plan, with the same source and devices."""
         return StreamFeeder(self._source, plan, mesh=self._mesh, **self._options)
 
     def chunks(
         self, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[int, Any]]:
-        """Batches of the steps, each as (1, batch on the devices).
+        """Yield (1, batch on the devices) for each step.
 
-        Each process reads the rows of its own devices only.
+        Each process reads only the rows of its own devices.
         """
         rows, waiting = parallel.own_rows(self._mesh, self.plan.batch), None
         own = Plan(**{k: v[..., rows] for k, v in self.plan.as_arrays().items()})
@@ -74,16 +81,16 @@ class StreamFeeder:
             self._source, own, start=start, stop=stop, **self._options
         ):
             # The transfer of the next batch runs while the step works on this one.
-            coming = parallel.put_batch(self._mesh, batch)
+            following = parallel.put_batch(self._mesh, batch)
             if waiting is not None:
                 yield 1, waiting
-            waiting = coming
+            waiting = following
         if waiting is not None:
             yield 1, waiting
 
 
 class ArrayFeeder:
-    """Stretches of a plan over data on the devices, for all seeds at once."""
+    """Stretches of a plan for data on the devices, for all seeds at once."""
 
     def __init__(
         self,
@@ -93,18 +100,18 @@ class ArrayFeeder:
         mesh: Mesh,
         marks: Sequence[int],
     ):
-        """Puts the data on the devices.
+        """Put the data on the devices.
 
         Args:
-            columns: name -> array [n, ...]; every device gets all of it.
+            columns: name -> array [n, ...], replicated on every device.
             plan: [steps, seeds, batch].
-            mesh: over which the seeds are split.
-            marks: no chunk goes past a multiple of any of these, so that the loop can
+            mesh: devices that the seeds are split over.
+            marks: no chunk crosses a multiple of any of these, so that the loop can
                 stop there.
 
         Raises:
-            ValueError: if the plan has no axis of seeds, they cannot be split over the
-                mesh, or a mark is not positive.
+            ValueError: if the plan has no axis of seeds, the seeds cannot be split over
+                the mesh, or a mark is not positive.
         """
         if plan.index.ndim != 3:
             raise ValueError(
@@ -119,13 +126,13 @@ class ArrayFeeder:
         self._marks = tuple(marks)
 
     def with_plan(self, plan: Plan) -> ArrayFeeder:
-        """The same data and devices, another plan."""
+        """Return a feeder over another plan, with the same data and devices."""
         return ArrayFeeder(self._columns, plan, mesh=self._mesh, marks=self._marks)
 
     def chunks(
         self, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[int, Any]]:
-        """Each chunk: `rows`, the plan's part as [seeds, steps, batch], and `data`."""
+        """Yield chunks of `rows`, the plan's part [seeds, steps, batch], and `data`."""
         stop = len(self.plan) if stop is None else stop
         while start < stop:
             end = min(stop, *((start // mark + 1) * mark for mark in self._marks))

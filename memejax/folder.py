@@ -1,10 +1,11 @@
-"""A run's folder: its config, its environment, its stages' folders, its results.
+"""A run's folder: config, environment, stage folders and results.
 
-config.json        every leaf; a different identity on an old folder is an error
+config.json        every leaf; a different identity in an old folder is an error
 environment.json   versions, devices, git commit
-starts.json        seconds and memory of the starts until now
+lock               held by the start that writes to the folder
+starts.json        seconds and memory of each start so far
 results.json       figures of all seeds, and their summary
-report.html        the same for a person
+report.html        the same figures as a page
 tokenizer/         the vocabulary in use
 <seed>/<stage>/    metrics.jsonl, TensorBoard events, checkpoints/, predictions/
 """
@@ -40,7 +41,7 @@ PACKAGES = (
 )
 
 
-# Of a run's folder; another one is refused. 2: evaluate/outcome.json names its stage.
+# Layout of a run's folder; others are refused. 2: evaluate/outcome.json has `stage`.
 LAYOUT = 2
 
 
@@ -50,9 +51,9 @@ class OtherRunError(ValueError):
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` when all is written.
+    """Open a file that replaces `path` once it is completely written.
 
-    An error, or a kill, leaves what was there before.
+    An error or a kill leaves the old file in place.
     """
     path = pathlib.Path(path)
     part = path.with_name(path.name + ".part")
@@ -62,7 +63,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes a file whole or not at all; of several processes the first does."""
+    """Write a file atomically; only the first process writes."""
     if not parallel.is_first():
         return
     text = json.dumps(value, indent=1, sort_keys=True) + "\n"
@@ -71,7 +72,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The file's value, None if there is no such file."""
+    """Return the file's value, None if there is no such file."""
     path = pathlib.Path(path)
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
@@ -79,20 +80,20 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 def claim(
     workdir: str | os.PathLike[str], config: Mapping[str, Any], runtime: tuple[str, ...]
 ) -> pathlib.Path:
-    """Makes the folder, or checks that it holds a run of the same identity.
+    """Create a run's folder, or check that it holds a run of the same identity.
 
-    Of several processes all check, and the first one writes.
+    All processes check; only the first one writes.
 
     Args:
         workdir: the run's folder.
-        config: every leaf, JSON.
+        config: every leaf, as JSON.
         runtime: top-level sections that may differ.
 
     Returns:
         The folder's absolute path.
 
     Raises:
-        OtherRunError: with the leaves that differ, or for a folder of another layout.
+        OtherRunError: if leaves differ (the message lists them), or the layout does.
     """
     folder = pathlib.Path(workdir).absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,17 +114,17 @@ def claim(
                 + "\n".join(different)
                 + "\nchoose another --workdir, or remove that one"
             )
-    # This order: a config without an environment would be of the first layout.
+    # In this order: a config without an environment would count as layout 1.
     write_json(folder / "environment.json", environment())
     write_json(folder / "config.json", config)
     return folder
 
 
 def check_layout(folder: pathlib.Path) -> None:
-    """Refuse a run's folder that another version of memejax laid out.
+    """Check that a run's folder has the layout of this version of memejax.
 
     Raises:
-        OtherRunError: naming both layouts.
+        OtherRunError: if it has another one; the message names both.
     """
     layout = (read_json(folder / "environment.json") or {}).get("layout", 1)
     if layout != LAYOUT:
@@ -134,7 +135,7 @@ def check_layout(folder: pathlib.Path) -> None:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts -> dotted names."""
+    """Flatten nested dicts to dotted names."""
     flat = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
@@ -145,7 +146,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """What the run ran on: versions, devices, commit."""
+    """Return the versions, devices and commit of this run."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -165,7 +166,7 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the source in use, None outside of a checkout."""
+    """Return the commit of the source in use, None outside a checkout."""
     try:
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"],

@@ -49,7 +49,8 @@ def lock(
             if error.errno not in _WITHOUT:
                 raise
             warn(
-                f"WARNING: the file system of {folder} has no locks ({error.strerror}): "
+                f"WARNING: {folder} lies on a file system without locks "
+                f"({error.strerror}): "
                 "do not start a second command on this folder"
             )
         file.seek(0)

@@ -1,6 +1,6 @@
-"""What a run says: progress on the console, metrics.jsonl, TensorBoard.
+"""The log of a stage: metrics.jsonl, TensorBoard events, progress on the console.
 
-Of several processes the first says it, and the others nothing.
+Of several processes the first writes and prints, and the others do neither.
 
 A line of metrics.jsonl is a function of the config but for its `clock`: resuming a
 run drops the lines past the checkpoint and writes the same ones again.
@@ -16,17 +16,19 @@ import pathlib
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from memejax import parallel
+from memejax.console import ProgressBar
+from memejax.console import clock as clock
+from memejax.console import say as say
+from memejax.console import say_if_slow as say_if_slow
+from memejax.console import terminal as terminal
 
-
-def say(text: str) -> None:
-    """One line (or several) for the person at the console."""
-    if parallel.is_first():
-        print(text, flush=True)
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Averages:
@@ -36,7 +38,7 @@ class Averages:
         self._sums = {k: list(v) for k, v in (sums or {}).items()}
 
     def add(self, metrics: Mapping[str, float]) -> None:
-        """Takes one step's metrics."""
+        """Add the metrics of one update."""
         for name, value in metrics.items():
             if not math.isnan(value):
                 entry = self._sums.setdefault(name, [0.0, 0])
@@ -44,20 +46,23 @@ class Averages:
                 entry[1] += 1
 
     def means(self) -> dict[str, float]:
-        """Name -> mean."""
+        """Return name -> mean."""
         return {name: total / count for name, (total, count) in self._sums.items()}
 
     def clear(self) -> None:
-        """Starts over."""
+        """Start over."""
         self._sums = {}
 
     def state(self) -> dict[str, list[float]]:
-        """JSON from which `Averages(...)` goes on."""
+        """Return JSON from which `Averages(...)` continues."""
         return {name: list(entry) for name, entry in self._sums.items()}
 
 
 class Logger:
-    """Writes a stage's metrics.jsonl and TensorBoard events, and its progress."""
+    """Writes a stage's metrics.jsonl and TensorBoard events, and shows its progress.
+
+    On a terminal the progress is a live bar, elsewhere a line per report.
+    """
 
     def __init__(
         self,
@@ -66,18 +71,21 @@ class Logger:
         title: str,
         total: int,
         start: int = 0,
+        console: Console | None = None,
     ):
-        """Opens the files of a stage that goes on from update `start`.
+        """Open the files of a stage that continues after update `start`.
 
         Args:
             folder: the stage's.
-            title: how progress lines begin.
+            title: start of its progress lines.
             total: updates of the stage.
             start: updates done already; lines past it are dropped.
+            console: terminal for the bar, which begins with the first update that is
+                done; None takes standard output, if it is a terminal.
         """
         self._title, self._total = title, total
-        self._since = (time.perf_counter(), start)
-        self._file = self._events = None
+        self._since, self._measured = (time.perf_counter(), start), False
+        self._file = self._events = self._console = self._bar = None
         if not parallel.is_first():
             return
         self._folder = pathlib.Path(folder)
@@ -85,17 +93,18 @@ class Logger:
         path = self._folder / "metrics.jsonl"
         _keep_lines(path, start)
         self._file = path.open("a", encoding="utf-8")
-        # Imported here: it takes a second, and longer where torch is installed.
+        # Imported here: it takes a second, and longer if torch is installed.
         from tensorboardX import SummaryWriter
 
         self._events = SummaryWriter(
             str(self._folder), purge_step=start if start else None
         )
+        self._console = terminal() if console is None else console
 
     def metrics(
         self, step: int, split: str, values: Mapping[str, float], **clock: float
     ) -> None:
-        """A line of metrics.jsonl and its scalars."""
+        """Write a line of metrics.jsonl and its scalars."""
         if self._file is None or self._events is None:
             return
         line = {"step": step, "split": split, **values}
@@ -107,17 +116,28 @@ class Logger:
             self._events.add_scalar(f"{split}/{name}", value, step)
 
     def histogram(self, step: int, name: str, values: np.ndarray) -> None:
-        """A histogram for TensorBoard."""
+        """Write a histogram for TensorBoard."""
         if self._events is not None:
             self._events.add_histogram(name, np.asarray(values), step)
 
+    def advance(self, step: int, batch: int, loss: float) -> None:
+        """Note that the updates up to `step` are done, and move the bar."""
+        if not self._measured:
+            # The first updates of a start compile the step: they are in no later rate.
+            self._since, self._measured = (time.perf_counter(), step), True
+            if self._console is not None:
+                self._bar = ProgressBar(
+                    self._console, title=self._title, total=self._total, start=step
+                )
+        if self._bar is not None:
+            self._bar.advance(step, batch=batch, loss=loss)
+
     def progress(self, step: int, batch: int, values: Mapping[str, float]) -> None:
-        """The mean metrics up to `step`, with speeds, on console and in the files."""
+        """Write the mean metrics up to `step` and the rates; print them without bar."""
         now = time.perf_counter()
         then, before = self._since
         self._since = (now, step)
         speed = (step - before) / max(now - then, 1e-9)
-        left = (self._total - step) / max(speed, 1e-9)
         self.metrics(
             step,
             "train",
@@ -125,6 +145,9 @@ class Logger:
             steps_per_second=round(speed, 4),
             images_per_second=round(speed * batch, 2),
         )
+        if self._console is not None:
+            return
+        left = (self._total - step) / max(speed, 1e-9)
         shown = "  ".join(
             f"{name} {value:.4g}"
             for name, value in values.items()
@@ -137,8 +160,14 @@ class Logger:
             f"  ETA {clock(left)}"
         )
 
+    def close_bar(self) -> None:
+        """Give the terminal back."""
+        if self._bar is not None:
+            self._bar.close()
+
     def close(self) -> None:
-        """Closes the files."""
+        """Close the bar and the files."""
+        self.close_bar()
         if self._file is not None and self._events is not None:
             self._file.close()
             self._events.close()
@@ -150,7 +179,7 @@ def publish(
     scalars: Mapping[str, float],
     pictures: Mapping[str, bytes],
 ) -> None:
-    """Puts figures and PNG pictures that belong to no update into TensorBoard."""
+    """Write figures and PNG pictures that belong to no update for TensorBoard."""
     if not parallel.is_first():
         return
     # Imported here: see Logger.
@@ -165,21 +194,14 @@ def publish(
             events.add_image(name, np.asarray(image), 0, dataformats="HWC")
 
 
-def clock(seconds: float) -> str:
-    """Seconds as 1:02:03 or 2:03."""
-    minutes, rest = divmod(int(round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl."""
+    """Return the lines of a metrics.jsonl."""
     with open(path, encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
 def peak_memory() -> float:
-    """Largest resident size of this process so far, in GB (10^9 bytes)."""
+    """Return the largest resident size of this process so far, in GB (10^9 bytes)."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -188,7 +210,7 @@ def peak_memory() -> float:
 
 
 def _keep_lines(path: pathlib.Path, last: int) -> None:
-    """Drops the lines past step `last`, and a line that a kill cut off."""
+    """Drop the lines past step `last`, and a line that a kill cut off."""
     if not path.exists():
         return
     kept = []

@@ -1,11 +1,11 @@
 """The one loop that every stage runs in.
 
 Progress, checkpoints, signals, the stop at a non-finite loss and the collapse warning
-are written once, here, whatever the objective and whatever feeds it.
+are written once, here, for every objective and every feeder.
 
     loop             a stage from its first update or last checkpoint to its end
     LoopOptions      how often it logs and saves, and which window it profiles
-    PlanRunner       chunks of a plan, which is drawn again where the stage asks for it
+    PlanRunner       chunks of a plan, which a stage may draw again on the way
     MetricsTracker   metrics of finished updates -> averages, lines, warnings
 """
 
@@ -38,7 +38,7 @@ class Recorder(Protocol):
     """Traces a window of the updates, as `memejax.profile.Recorder` does."""
 
     def of(self, step: int, count: int) -> Callable[..., Any]:
-        """Return what to run the next `count` updates with, after `step` updates."""
+        """Return the `run_chunk` of the next `count` updates, after `step` updates."""
         ...
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Memory:
         best: rating so far; None before the first evaluation.
         since_best: evaluations since then.
         ended: whether those were too many.
-        seconds: that the stage has run.
+        seconds: of the stage until now.
     """
 
     averages: dict[str, list[float]] = dataclasses.field(default_factory=dict)
@@ -131,6 +131,7 @@ def loop(
                 break
         best = running.finish()
     except Exception as error:
+        running.close_bar()
         # Of several processes: to close the checkpoints would wait for the others.
         parallel.leave(error)
         raise
@@ -142,7 +143,7 @@ def loop(
 
 
 class _Running:
-    """A stage under way: its state, and what is written of it.
+    """A stage under way: its state and its files.
 
     Attributes:
         state: after `step` updates.
@@ -159,6 +160,8 @@ class _Running:
         )
         feeder, self._memory = stage.feeder, Memory()
         saved = self._checkpoints.restore_latest(stage.abstract)
+        for step, reason in sorted(self._checkpoints.set_aside.items()):
+            logs.say(f"WARNING: {path.name}: the checkpoint of step {step}: {reason}")
         if saved is None:
             self.state, self.step = stage.init(), 0
         else:
@@ -183,6 +186,7 @@ class _Running:
         )
         self._began = time.perf_counter() - self._memory.seconds
         self._pending: tuple[int, Any] | None = None
+        self._compiled = False
 
     def chunks(self) -> Iterator[tuple[int, Any]]:
         """Yield the chunks from here to the stage's end."""
@@ -191,6 +195,10 @@ class _Running:
 
     def advance(self, run_chunk: Callable[..., Any], count: int, chunk: Any) -> None:
         """Make the updates of a chunk, and take the metrics of the one before."""
+        if not self._compiled:
+            # The first call compiles, for seconds to minutes without any other sign.
+            logs.say(f"{self._path.name}: compiling the step")
+            self._compiled = True
         self.state, values = run_chunk(self.state, chunk)
         self.step += count
         self._take_pending()
@@ -212,7 +220,7 @@ class _Running:
         return self.step % steps == 0 or self.step == self._total
 
     def record(self) -> None:
-        """Take the last metrics, evaluate where that is due, and save."""
+        """Take the last metrics, evaluate if that is due, and save."""
         self._take_pending()
         rating = self._judge(self._evaluation) if self._judges() else None
         self._memory.seconds = time.perf_counter() - self._began
@@ -240,7 +248,7 @@ class _Running:
         return {evaluation.rating: found.rating}
 
     def interrupt(self, number: int) -> NoReturn:
-        """End the run for a signal, when what was saved is on disk."""
+        """End the run for a signal, once the checkpoint is on disk."""
         self._checkpoints.wait()
         logs.say(
             f"{self._path.name}: {signal.Signals(number).name} received, saved after "
@@ -249,7 +257,7 @@ class _Running:
         raise Interrupted(128 + number)
 
     def ends_early(self) -> bool:
-        """Whether nothing better has come for too long; print that it has not."""
+        """Whether too many evaluations brought nothing better; print it if so."""
         if not (self._memory.ended and self._evaluation):
             return False
         logs.say(
@@ -259,7 +267,7 @@ class _Running:
         return True
 
     def finish(self) -> int | None:
-        """Return the step of the best checkpoint, when all are on disk."""
+        """Return the step of the best checkpoint, once all are on disk."""
         self._checkpoints.wait()
         return self._checkpoints.best
 
@@ -273,17 +281,21 @@ class _Running:
             **self._tracker.verdict(),
         }
 
+    def close_bar(self) -> None:
+        """Give the terminal back."""
+        self._logger.close_bar()
+
     def close(self) -> None:
-        """Close the files."""
+        """Close the bar and the files."""
         self._logger.close()
         self._checkpoints.close()
 
 
 class PlanRunner:
-    """The plan that a stage follows, drawn again where the stage asks for it.
+    """The plan of a stage, drawn again before the updates of its `Refresh`.
 
     Attributes:
-        feeder: of the plan as it is by now.
+        feeder: of the current plan.
     """
 
     def __init__(
@@ -294,11 +306,11 @@ class PlanRunner:
         logger: logs.Logger,
         path: pathlib.Path,
     ):
-        """Begin with a plan.
+        """Start with the plan of a feeder.
 
         Args:
-            feeder: of that plan.
-            refresh: when it is drawn again; None if it never is.
+            feeder: of the first plan.
+            refresh: its draws; None if it is never drawn again.
             logger: gets the figures of each draw.
             path: the stage's folder, for the arrays of each draw.
         """
@@ -381,6 +393,7 @@ class MetricsTracker:
             self._averages.add(row)
             if at % self._every == 0 or at == self._total:
                 self._report(at)
+        self._logger.advance(step, self._batch, float(fetched["loss"][-1]))
         self._memory.averages = self._averages.state()
 
     def _report(self, step: int) -> None:

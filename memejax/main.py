@@ -16,7 +16,7 @@ _WORKDIR = flags.DEFINE_string(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the experiment that the flags name."""
+    """Run the experiment given by the flags."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     command_line.prepare()
@@ -25,9 +25,11 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _run() -> None:
-    # Imported here, so that --help and a misspelt flag answer at once.
+    # Imported here to keep --help and a misspelt flag fast.
     from memejax import folder, parallel, stages, train
+    from memejax.checkpoint import DamagedCheckpointError
     from memejax.data import hateful_memes
+    from memejax.lock import LockedError
     from memejax.stages.parts.pretrained import CheckpointError
 
     config = _CONFIG.value
@@ -39,14 +41,16 @@ def _run() -> None:
         hateful_memes.BadRecordsError,
         folder.OtherRunError,
         CheckpointError,
+        DamagedCheckpointError,
+        LockedError,
         parallel.ProcessError,
     ) as error:
-        # These speak to the user, who has no need of a traceback.
+        # These are user errors: the message suffices, without a traceback.
         sys.exit(f"error: {error}")
 
 
 def run() -> None:
-    """Entry point."""
+    """Parse the flags and run `main`."""
     flags.mark_flag_as_required("config")
     app.run(main)
 

@@ -1,9 +1,9 @@
-"""The flags of a program that may be one process of several.
+"""Flags of a program that may run as several processes.
 
-    --coordinator=HOST:PORT --processes=2 --process=0     by hand, a command each
+    --coordinator=HOST:PORT --processes=2 --process=0     one command per process
     --distributed                                         started by SLURM or MPI
 
-Without them a program is alone, and nothing is started.
+Without them the program is a single process.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from collections.abc import Iterator
 from absl import flags
 
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT, a free port of the host of process 0"
+    "coordinator", None, "HOST:PORT, a free port on the host of process 0"
 )
-_PROCESSES = flags.DEFINE_integer("processes", None, "how many processes there are")
-_PROCESS = flags.DEFINE_integer("process", None, "which one this is, from 0")
+_PROCESSES = flags.DEFINE_integer("processes", None, "number of processes")
+_PROCESS = flags.DEFINE_integer("process", None, "number of this process, from 0")
 _DISTRIBUTED = flags.DEFINE_boolean(
     "distributed",
     False,
-    "whether SLURM or MPI started the processes, and says the rest",
+    "whether SLURM or MPI started the processes, and gives the rest",
 )
 _TIMEOUT = flags.DEFINE_integer(
-    "start_timeout", 60, "seconds in which all processes have to be started"
+    "start_timeout", 60, "seconds to wait for all processes to start"
 )
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """Joins the processes that the flags name, for the time of the body.
+    """Join the processes given by the flags, for the duration of the body.
 
     Raises:
-        SystemExit: with a message, where they cannot be joined.
+        SystemExit: if they cannot be joined; its message gives the reason.
     """
-    # Imported here, so that --help and a misspelt flag answer at once.
+    # Imported here to keep --help and a misspelt flag fast.
     from memejax import parallel
 
     try:

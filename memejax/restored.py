@@ -1,4 +1,4 @@
-"""What a finished run learned, from its folder alone."""
+"""Restore the trained variables of a finished run from its folder alone."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Tree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What a seed of a finished run learned.
+    """A restored seed of a finished run.
 
     Attributes:
-        folder: the run's.
-        seed: which one.
-        config: the run's.
-        results: what its results.json holds.
-        variables: params and batch_stats as numpy arrays, those that gave the test
+        folder: the run's folder.
+        seed: the seed.
+        config: the run's config.
+        results: content of its results.json.
+        variables: params and batch_stats as numpy arrays, those behind the test
             scores.
-        tokenizer: the run's.
+        tokenizer: the run's tokenizer.
     """
 
     folder: pathlib.Path
@@ -45,74 +45,74 @@ class Restored:
 
     @property
     def outcomes(self) -> Mapping[str, Any]:
-        """What results.json says of this seed, a stage."""
+        """The outcomes of this seed in results.json, by stage."""
         return self.results["seeds"][str(self.seed)]
 
     def threshold(self, arm: str) -> float | None:
-        """The arm's threshold, chosen on the dev split; None if that had no labels."""
-        # Every split's report is at the dev split's threshold.
+        """Return the arm's threshold, chosen on the dev split; None without labels."""
+        # Every split's report uses the dev split's threshold.
         found = evaluated(self.outcomes)
         reports = found["splits"] if found else {}
         return next((float(rows[arm]["threshold"]) for rows in reports.values()), None)
 
 
 def restore(workdir: str | os.PathLike[str], *, seed: int = 0) -> Restored:
-    """Reads the fine-tuned variables that gave a run's test scores.
+    """Restore the fine-tuned variables behind a run's test scores.
 
-    No data set, accelerator or optimizer is needed: of the checkpoint only what a
-    prediction uses is read.
+    No data set, accelerator or optimizer is needed: only the part of the checkpoint
+    that predictions use is read.
 
     Args:
         workdir: the run's folder.
-        seed: which of its seeds.
+        seed: one of its seeds.
 
     Raises:
         ValueError: if the folder holds no finished run that was fine-tuned and
-            evaluated, or not this seed, saying what is there and what to do.
+            evaluated, or not this seed; the message describes what was found.
     """
-    where = pathlib.Path(workdir).absolute()
-    config, results = read_finished(where)
+    path = pathlib.Path(workdir).absolute()
+    config, results = read_finished(path)
     outcomes = results["seeds"].get(str(seed))
     if outcomes is None:
         raise ValueError(
-            f"{where} has the seeds {', '.join(results['seeds'])}, asked for {seed}"
+            f"got seed {seed}, but {path} has the seeds {', '.join(results['seeds'])}"
         )
     found = evaluated(outcomes)
-    # Networks on stored features have no arms: they read no pictures or captions.
+    # Networks on stored features have no arms and read no pictures or captions.
     if found is None or "arms" not in config:
         raise ValueError(
-            f"the run in {where} ran the stages {', '.join(outcomes)}: expected one "
+            f"the run in {path} ran the stages {', '.join(outcomes)}: expected one "
             "with finetune and evaluate in its stages"
         )
     step = found["checkpoint"]
-    saved = where / str(seed) / found["stage"] / "checkpoints" / str(step)
+    saved = path / str(seed) / found["stage"] / "checkpoints" / str(step)
     if not saved.is_dir():
         raise ValueError(f"{saved}, which gave the run's test scores, is not there")
     return Restored(
-        folder=where,
+        folder=path,
         seed=seed,
         config=config,
         results=results,
         variables=_variables(saved),
-        tokenizer=text.load_tokenizer(os.fspath(where / "tokenizer")),
+        tokenizer=text.load_tokenizer(os.fspath(path / "tokenizer")),
     )
 
 
 def encoders_of(restored: Restored, arm: str) -> dict[str, dict[str, Tree]]:
-    """The variables of an arm's encoders.
+    """Return the variables of an arm's encoders.
 
     Args:
         restored: a run.
-        arm: one of the run's.
+        arm: one of the run's arms.
 
     Returns:
-        Of `image_encoder` and of `text_encoder` the collections that it has.
+        "image_encoder" and "text_encoder" -> collection -> variables.
 
     Raises:
         ValueError: if the arm lacks one of them.
     """
     config, found = restored.config, {}
-    # A text encoder that arms share lies under the first of them.
+    # A shared text encoder is stored under the first arm that has it.
     sharing = config.arms if config.model.share_text else ()
     holders = {"image_encoder": (arm,), "text_encoder": (arm, *sharing)}
     for part, names in holders.items():
@@ -135,50 +135,50 @@ def encoders_of(restored: Restored, arm: str) -> dict[str, dict[str, Tree]]:
 def read_finished(
     workdir: str | os.PathLike[str],
 ) -> tuple[ConfigDict, dict[str, Any]]:
-    """What a finished run's config.json and results.json hold; no checkpoint is read.
+    """Return a finished run's config and results, without reading a checkpoint.
 
     Args:
         workdir: the run's folder.
 
     Raises:
-        ValueError: if the folder holds no finished run of a classifier of memes, saying
-            what is there and what to do.
+        ValueError: if the folder holds no finished run of a classifier of memes; the
+            message describes what was found.
     """
-    where = pathlib.Path(workdir).absolute()
-    if not where.is_dir():
-        raise ValueError(f"no folder {where}, expected a finished run's")
+    path = pathlib.Path(workdir).absolute()
+    if not path.is_dir():
+        raise ValueError(f"no folder {path}, expected a finished run's")
     config, results = (
-        folder.read_json(where / f"{name}.json") for name in ("config", "results")
+        folder.read_json(path / f"{name}.json") for name in ("config", "results")
     )
-    there = ", ".join(sorted(entry.name for entry in where.iterdir())) or "nothing"
+    there = ", ".join(sorted(entry.name for entry in path.iterdir())) or "nothing"
     if config is None:
-        inner = sorted(path.parent.name for path in where.glob("*/config.json"))
+        inner = sorted(file.parent.name for file in path.glob("*/config.json"))
         hint = f"; did you mean its folder {' or '.join(inner)}?" if inner else ""
         raise ValueError(
-            f"no run in {where}: there is no config.json, there is {there}{hint}"
+            f"no run in {path}: there is no config.json, there is {there}{hint}"
         )
     if results is None:
         raise ValueError(
-            f"the run in {where} is not finished: there is no results.json, there is "
-            f"{there}; start its command again with the same --workdir, it resumes"
+            f"the run in {path} is not finished: there is no results.json, there is "
+            f"{there}; run its command again with the same --workdir to resume it"
         )
-    folder.check_layout(where)
+    folder.check_layout(path)
     if not results["seeds"]:
         raise ValueError(
-            f"the run in {where} is a {config['name']!r}, which trains no classifier "
+            f"the run in {path} is a {config['name']!r}, which trains no classifier "
             "of memes: expected one that fine-tunes"
         )
     return ConfigDict(config), results
 
 
 def _variables(saved: pathlib.Path) -> dict[str, Tree]:
-    """The variables that a checkpoint evaluates with, as numpy arrays."""
+    """Return the variables that a checkpoint evaluates with, as numpy arrays."""
     verify(saved)
     found = ocp.checkpointables_metadata(saved).metadata
     state = found["state"] if found else None
     if not state or not state.get("params"):
         raise ValueError(f"{saved} is no checkpoint of a run, or is damaged")
-    # An average of the parameters, where one was kept, is what was evaluated.
+    # An average of the parameters, if kept, was evaluated instead of them.
     source = "average" if state.get("average") else "params"
     like = {
         name: jax.tree.map(
@@ -199,10 +199,10 @@ def _variables(saved: pathlib.Path) -> dict[str, Tree]:
 
 
 def _empty(leaf: Any) -> np.ndarray:
-    """What asks orbax for a leaf as a numpy array."""
+    """Return the template that makes orbax restore a leaf as a numpy array."""
     return np.empty(leaf.shape, leaf.dtype)
 
 
 def _left_out(_: Any) -> Any:
-    """What asks orbax to leave a leaf on disk."""
+    """Return the template that makes orbax skip a leaf."""
     return ocp.PLACEHOLDER

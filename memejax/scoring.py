@@ -1,4 +1,4 @@
-"""Scores of a model over a split, a batch at a time on all devices."""
+"""Scores of a model over a split, one batch at a time on all devices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def probabilities(
     variables: Tree,
     feeder: feeders.Feeder,
 ) -> dict[str, np.ndarray]:
-    """P(hateful) of every example of a split, an arm and their average.
+    """Compute P(hateful) for every example of a split, per arm and averaged.
 
     Args:
         predict: `(variables, batch) -> {arm: logits [b]}`.
@@ -50,23 +50,23 @@ def score_dataset(
     variables: Tree,
     feeder: feeders.Feeder,
 ) -> np.ndarray:
-    """A score of every example of a split, a batch at a time, on all devices.
+    """Compute a score for every example of a split, one batch at a time.
 
     Args:
-        score: `(variables, batch) -> values [b, ...]`, compiled: of a batch as it is,
-            without augmentation. `curriculum` has scores of probabilities.
+        score: `(variables, batch) -> values [b, ...]`, compiled, for a batch without
+            augmentation. `curriculum` has scores of probabilities.
         variables: params and batch_stats.
-        feeder: one pass over the split, a batch a chunk; weight 0 marks padding.
+        feeder: one pass over the split, one batch per chunk; weight 0 marks padding.
 
     Returns:
-        [n, ...], in the order of the source.
+        [n, ...], in the source's order.
     """
     collected, waiting = metrics.Scores.empty(), metrics.Scores.empty()
     for step, (_, batch) in enumerate(feeder.chunks(0)):
         values = score(variables, batch)
-        # The plan's row, not the batch's, of which a process has a part only.
+        # The plan's row, not the batch's: a process has only a part of the batch.
         row = feeder.plan.row(step)
-        # One batch late: the device works on this one while the last is fetched.
+        # One batch late: the device computes this one while the last is fetched.
         collected = collected.merge(waiting)
         waiting = metrics.Scores.from_model_output(
             logits=values, weight=row["weight"], index=row["index"]

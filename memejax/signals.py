@@ -1,4 +1,4 @@
-"""Signals that end a run, at a step that all of its processes agree on."""
+"""Signals that end a run at a step that all of its processes agree on."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from memejax import parallel
 
 
 class Interrupted(SystemExit):
-    """A signal ended the run after a save; exit status 128 + its number."""
+    """Exit after a save because of a signal; the status is 128 + its number."""
 
 
 class Signals:
-    """Catches SIGTERM and SIGINT, so that the loop can save before it ends.
+    """Catch SIGTERM and SIGINT, so that the loop can save before it ends.
 
-    Of several processes, what any of them receives ends all at the same step.
+    A signal to any of several processes ends all of them at the same step.
     """
 
     def __init__(self):
@@ -27,9 +27,9 @@ class Signals:
         self._old: dict[int, Any] = {}
 
     def asked(self, *, now: bool = False) -> int:
-        """The signal that a process received, 0 without any; the same in all.
+        """Return the signal that any process received, 0 if none; the same in all.
 
-        Of several processes at every tenth call only, or `now`.
+        Several processes agree only at every tenth call, or `now`.
         """
         return self._agreement.largest(self.received, now=now)
 
@@ -44,10 +44,10 @@ class Signals:
 
     def _handle(self, number: int, _: object) -> None:
         if self.received:
-            # Asked twice: end at once. Of several processes an exception would not do:
-            # where it is caught, the end waits for the others.
+            # The second signal ends the run at once. With several processes an
+            # exception does not: its handler would wait for the others.
             if parallel.count() > 1:
-                # Not printed: the signal may have come in the middle of a print.
+                # os.write, not print: the signal may have interrupted a print.
                 os.write(
                     2,
                     f"error: process {jax.process_index()} of {parallel.count()} "

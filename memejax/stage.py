@@ -1,4 +1,4 @@
-"""A stage of training: everything that the loop needs, made of callables and arrays."""
+"""A training stage: everything the loop needs, as callables and arrays."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ BEST = "auroc"
 
 @dataclasses.dataclass(frozen=True)
 class Refreshed:
-    """A plan drawn again.
+    """A redrawn plan.
 
     Attributes:
-        plan: the whole run's; its part from this step on is new.
+        plan: for the whole run; the part from this step on is new.
         values: figures for the log.
-        arrays: kept in the stage's folder, for the report.
+        arrays: saved in the stage's folder for the report.
     """
 
     plan: plans.Plan
@@ -33,12 +33,12 @@ class Refreshed:
 
 @dataclasses.dataclass(frozen=True)
 class Refresh:
-    """The updates before which a plan is drawn again from the model of that moment.
+    """A schedule of redrawing the plan from the current model.
 
     Attributes:
-        steps: those updates.
-        draw: `(state, plan, step) -> Refreshed`, a function of these alone: after an
-            interruption it is called again.
+        steps: updates before which the plan is redrawn.
+        draw: `(state, plan, step) -> Refreshed`, a pure function: it is called again
+            after an interruption.
     """
 
     steps: tuple[int, ...]
@@ -51,9 +51,9 @@ class Measured:
 
     Attributes:
         values: figures for the log.
-        rating: the one that chooses the best checkpoint; larger is better.
+        rating: chooses the best checkpoint; larger is better.
         histograms: name -> values, for TensorBoard.
-        printed: the figures that the console shows; None shows all.
+        printed: figures shown on the console; None: all.
     """
 
     values: Mapping[str, float]
@@ -64,11 +64,11 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The evaluation of a stage while it runs.
+    """Evaluation of a stage during training.
 
     Attributes:
         measure: state -> Measured.
-        split: name of the split that is measured.
+        split: name of the evaluated split.
         rating: name of the rating.
     """
 
@@ -83,25 +83,27 @@ def _no_classifier(*_: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """Training from a first state to the end of a plan.
+    """Training from an initial state to the end of a plan.
 
     Attributes:
-        init: makes the state before the first update, on the devices. It is called only
-            where no checkpoint is restored, and reads the checkpoints to start from.
-        abstract: that state as `jax.ShapeDtypeStruct`s with shardings; a checkpoint is
-            restored like it.
+        init: makes the initial state on the devices, from pretrained checkpoints if
+            configured. Called only if no checkpoint is restored.
+        abstract: that state as `jax.ShapeDtypeStruct`s with shardings, the template
+            for restoring a checkpoint.
         run_chunk: `(state, chunk) -> (state, metrics)`, compiled; donates the state.
-        feeder: gives the chunks.
-        scoring: split -> one pass over it in order, as `predict` and `embed` take it.
+        feeder: yields the chunks.
+        scoring: split -> one pass over it in order, for `predict` and `embed`.
         predict: `(variables, batch) -> {arm: logits [b]}`, compiled; raises ValueError
             if the stage has no classifier.
         embed: `(variables, batch) -> {arm: features [b, d]}`, compiled; None if the
             stage's network has no features to probe.
         explain: `(variables, P(hateful) of the dev split [n]) -> {file: PNG}`, pictures
-            of what the network does; None if there are none.
-        eval_every: updates between evaluations on the dev split; 0 never evaluates.
-        patience: evaluations without a better rating before the stage ends; 0: all.
-        refresh: when the plan is drawn again; None if it never is.
+            that explain the network; None without any.
+        eval_every: updates between evaluations on the dev split; 0: no evaluation.
+        patience: evaluations without a better rating before the stage stops; 0: never.
+        groups: name of the optimizer group of each leaf, in the shape of the params;
+            None without groups.
+        refresh: when to redraw the plan; None: never.
         is_collapsed: panel of an arm -> whether it shows collapse, and the reason.
     """
 
@@ -115,5 +117,6 @@ class Stage:
     explain: Callable[[Tree, np.ndarray], Mapping[str, bytes]] | None = None
     eval_every: int = 0
     patience: int = 0
+    groups: Tree | None = None
     refresh: Refresh | None = None
     is_collapsed: Callable[..., tuple[bool, str]] = losses.is_collapsed

@@ -10,7 +10,8 @@ import tempfile
 # Before jax is imported anywhere, so that it also holds for subprocesses.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
-# See memejax.parallel.room_for_collectives: a test may use devices before it does.
+# See memejax.parallel.reserve_collective_threads: tests may use devices before it
+# runs.
 os.environ.setdefault("PJRT_NPROC", str(max(os.cpu_count() or 1, 8)))
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Many tests compile the same tiny programs; workers and subprocesses share them.

@@ -89,7 +89,7 @@ def test_fixed_part_by_hand():
         (dict(kind="both"), "got kind='both'"),
         (dict(method="tree"), "method='tree'"),
         (dict(step_seconds=0.0), "expected"),
-        (dict(fixed_seconds=3.0), "3.0 s of it fixed"),
+        (dict(fixed_seconds=3.0), "fixed_seconds=3.0"),
         (dict(overlap=1.5), "overlap=1.5"),
         (dict(overlap=0.5, method="master"), "overlap=0.5 for 'master'"),
         (dict(across=SLOW, method="master"), "one node"),

@@ -164,11 +164,11 @@ for line in sys.stdin:
 """
     with Peer([sys.executable, "-c", program]) as peer:
         assert peer.about == {"ready": 1}
-        assert peer.ask("threads 5") == {"seconds": 5, "threads": 5}
+        assert peer.request("threads 5") == {"seconds": 5, "threads": 5}
         assert peer.best_threads() == 1
-        assert peer.ask("run")["threads"] == 1
+        assert peer.request("run")["threads"] == 1
         with pytest.raises(RuntimeError, match="the peer ended with 3"):
-            peer.ask("leave")
+            peer.request("leave")
     with pytest.raises(RuntimeError, match="the peer ended with 0"):
         Peer([sys.executable, "-c", ""])
 

@@ -95,7 +95,7 @@ def test_products_are_counted(monkeypatch, tmp_path, capsys):
     out = tmp_path / "out.json"
     options = "--case=text --size=tiny --steps=2 --pairs=3 --no-peer".split()
     run(monkeypatch, *options, f"--out={out}")
-    assert "our side alone" in capsys.readouterr().out
+    assert "timing only our side" in capsys.readouterr().out
     found = json.loads(out.read_text("utf-8"))["text"]
     # A layer's maps and attention, tokens x (4 d^2 + 2 d m + 2 t d); the head; a
     # multiply-add is two, and two gradients cost twice as much as going forward.
@@ -168,7 +168,7 @@ def test_what_does_not_fit(wrong, message):
 
 def test_different_sizes_are_an_error():
     program.check_parameters("vit", {"ours": 3, "peer": 3})
-    with pytest.raises(ValueError, match="vit has 3 parameters here and 4 there"):
+    with pytest.raises(ValueError, match="ours has 3 parameters, the peer 4"):
         program.check_parameters("vit", {"ours": 3, "peer": 4})
 
 

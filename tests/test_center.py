@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memejax.losses import dino, sum_teacher, update_center, update_center_by_sums
+from memejax.losses import dino, sum_teacher, update_center, update_center_from_sums
 
 V, B, K = 3, 8, 5
 WHERE = np.array([1, 0, 1, 1, 0, 1, 1, 1], bool)
@@ -94,7 +94,7 @@ def test_sums_of_parts_add_up():
     total, count = jax.tree.map(lambda *x: sum(x), *sums)
     assert float(count) == V * WHERE.sum()
     close(
-        update_center_by_sums(center, (total, count), momentum=0.3),
+        update_center_from_sums(center, (total, count), momentum=0.3),
         by_float64(center, teacher, 0.3, WHERE),
     )
 

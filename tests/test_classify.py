@@ -302,7 +302,7 @@ def test_files_are_split_by_seed(tmp_path):
         assert not set(held) & set(used)
     assert set(data.validation[0]) != set(data.validation[1])
     np.testing.assert_array_equal(data.test, np.arange(60, 70))
-    with pytest.raises(ValueError, match="cannot hold 20 out, train on 50"):
+    with pytest.raises(ValueError, match="cannot hold out 20, train on 50"):
         classify.load(tiny(**changes | {"data.train": 50}), None)
 
 

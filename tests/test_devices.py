@@ -528,12 +528,12 @@ def test_blocks_computed_again_give_the_same(kind):
 def test_a_config_tells_modules_of_devices():
     config = tiny(**{"parallel.mode": "pmap", "parallel.remat": True})
     mesh = parallel.mesh(4)
-    arms = models.fusion_arms(config, 50, **training.on_devices(config, mesh)).arms
+    arms = models.fusion_arms(config, 50, **training.device_options(config, mesh)).arms
     assert arms["cnn"].image_encoder.axis_name == "data"
     assert all(arm.image_encoder.remat for arm in arms.values())
     assert all(arm.text_encoder.remat for arm in arms.values())
     config = tiny()
-    assert training.on_devices(config, mesh) == {"axis_name": None, "remat": False}
+    assert training.device_options(config, mesh) == {"axis_name": None, "remat": False}
 
 
 @pytest.mark.parametrize("stage", [pretrain.make, finetune.make])

@@ -201,9 +201,9 @@ WRONG = {
     "got sizes \\(-1, 2\\)": {"steps": -1},
     "got probs of shape \\(1, 2\\)": {"probs": np.ones((1, 2)) / 2},
     "got probs of shape \\(0,\\)": {"probs": np.ones(0)},
-    "got probs of sum 0.75": {"probs": np.full(3, 0.25)},
-    "got probs of sum 1.0 with a smallest of -0.5": {"probs": np.array([1.5, -0.5])},
-    "got probs of sum nan": {"probs": np.array([1.0, np.nan])},
+    "got probs with sum 0.75": {"probs": np.full(3, 0.25)},
+    "got probs with sum 1.0 and minimum -0.5": {"probs": np.array([1.5, -0.5])},
+    "got probs with sum nan": {"probs": np.array([1.0, np.nan])},
 }
 
 

@@ -29,9 +29,9 @@ from memejax.extract.encoders import make_encoders, tree_digest
 from memejax.extract.entities import (
     Entities,
     Finder,
+    clean_entities,
     grid_entities,
     no_entities,
-    tidied,
 )
 from memejax.extract.features import Options, columns_of, expected_columns
 from memejax.extract.memes import memes_digest
@@ -108,7 +108,7 @@ def test_boxes_that_cannot_be_cut_out():
         features=np.ones((1, 7, 2), np.float32),
         masks=np.full((1, 7, 28, 28), 9, np.uint8),
     )
-    got = tidied(found, sizes((8, 10)))
+    got = clean_entities(found, sizes((8, 10)))
     expected = [
         [2, 3, 8, 8],
         [0, 0, 4, 8],
@@ -128,10 +128,10 @@ def test_boxes_that_cannot_be_cut_out():
 def test_boxes_that_are_no_numbers():
     for value in (np.nan, np.inf):
         with pytest.raises(ValueError, match="box or score is not finite"):
-            tidied(entities([[0, 0, value, 1]]), sizes((8, 8)))
+            clean_entities(entities([[0, 0, value, 1]]), sizes((8, 8)))
     found = entities([[0, 0, 1, 1]])
     with pytest.raises(ValueError, match="box or score is not finite"):
-        tidied(found._replace(scores=np.float32([[np.nan]])), sizes((8, 8)))
+        clean_entities(found._replace(scores=np.float32([[np.nan]])), sizes((8, 8)))
 
 
 @settings(deadline=None, derandomize=True, max_examples=30)
@@ -140,7 +140,7 @@ def test_boxes_that_are_no_numbers():
     size=st.tuples(st.integers(1, 4096), st.integers(1, 4096)),
 )
 def test_every_box_can_be_cut_out(boxes, size):
-    found = tidied(entities(boxes), sizes(size)).boxes[0]
+    found = clean_entities(entities(boxes), sizes(size)).boxes[0]
     assert (found >= 0).all() and (found[:, 2:] <= size[::-1]).all()
     # Up to what float32 tells apart at 4096 pixels.
     assert (found[:, 2:] - found[:, :2] > 0.99).all()
@@ -334,7 +334,7 @@ def test_detections(state):
 def test_detector_files(state, tmp_path):
     path = tmp_path / "detector.safetensors"
     save_file({"conv.weight": np.zeros((2, 2), np.float32)}, path)
-    with pytest.raises(ValueError, match="is no Mask R-CNN of torchvision's"):
+    with pytest.raises(ValueError, match="is not a Mask R-CNN of torchvision"):
         detector.load_detector(path)
     save_file(state, path)
     # Not of the published sizes: all that is read of the file is told.
@@ -450,8 +450,11 @@ def test_goes_on_with_what_is_missing(made, tmp_path, monkeypatch, capsys):
     lines = [json.loads(x) for x in (where / "memes.jsonl").read_text().splitlines()]
     assert asked == [line["id"] for line in lines[40:]]
     said = capsys.readouterr().out
-    assert "1 of 3 shards are there already" in said and "56/56  100%" in said
-    assert "image_encoder, RANDOM" in said and "a random encoder knows nothing" in said
+    assert "1 of 3 shards exist already" in said and "56/56  100%" in said
+    assert (
+        "image_encoder, RANDOM" in said
+        and "a random encoder has learnt nothing" in said
+    )
     after = load_file(shard_path(where, 1))
     assert after.keys() == before.keys()
     for name in before:
@@ -470,7 +473,7 @@ def test_other_settings_and_other_data(made, tmp_path):
         ({"model.arm.text_pooling": "mean"}, "text.pooling: cls there, mean asked"),
         (
             {"extract.chunk": 41, "extract.grid": 3},
-            r"entities.grid: 2 there, 3 asked for\n  layout.chunk: 40 there, 41",
+            r"entities.grid: 2 there, 3 requested\n  layout.chunk: 40 there, 41",
         ),
     ):
         with pytest.raises(OtherStoreError, match=said):

@@ -381,7 +381,7 @@ def test_encoder_projects_each_kind():
         n_edge=np.zeros(3, np.int32),
         globals=None,
     )
-    encoder = gnn.NodeEncoder(widths, names=names, features=6, once=(0, 1))
+    encoder = gnn.NodeEncoder(widths, names=names, features=6, single_kinds=(0, 1))
     every = gnn.NodeEncoder(widths, names=names, features=6)
     shapes = jax.eval_shape(
         partial(encoder.init, train=False), jax.random.key(0), graph
@@ -418,24 +418,24 @@ def test_what_is_wrong_is_said():
     wide = graph._replace(nodes=graph.nodes[:, :, None])
     with pytest.raises(ValueError, match=r"expected one array \[nodes, features\]"):
         applied_anew(gnn.GCN(2), wide)
-    with pytest.raises(ValueError, match="no field 'w' of the edges"):
+    with pytest.raises(ValueError, match="expected a field 'w'"):
         applied_anew(gnn.GCN(2, weight_field="w"), graph)
     with pytest.raises(ValueError, match="got 0 relations for the types"):
         applied_anew(gnn.GATv2(2, edge_fields=("type",)), graph)
     with pytest.raises(ValueError, match="aggregate must be one of"):
         applied_anew(gnn.GraphSAGE(2, aggregate="sum"), graph)
-    with pytest.raises(ValueError, match="types 0 to 2, expected 0 to below the 2"):
+    with pytest.raises(ValueError, match="types 0 to 2, expected them in .0, 2"):
         gnn.RGCN(2, relations=2).init(jax.random.key(0), graph)
     for changed, match in (
         (dict(layer="transformer"), "layer must be one of"),
         (dict(readout="max"), "readout must be one of"),
         (dict(dropouts=(0.0,)), "one dropout more than layers"),
-        (dict(layer="rgcn"), "expected 1 to 1 of them"),
+        (dict(layer="rgcn"), "expected 1 to 1 in"),
     ):
         module = gnn.GraphClassifier(**{**gnn.GNNS["gcn"], **changed})
         with pytest.raises(ValueError, match=match):
             jax.eval_shape(partial(module.init, train=False), jax.random.key(0), graph)
-    with pytest.raises(ValueError, match="expected one width a name"):
+    with pytest.raises(ValueError, match="expected one width per name"):
         nodes: Any = {"features": np.zeros((10, 4)), "kind": np.zeros(10, np.int32)}
         encoder = gnn.NodeEncoder((4, 3), names=("a", "a"))
         jax.eval_shape(

@@ -142,7 +142,7 @@ def test_pictures_on_canvases(tmp_path):
     half = Image.open(paths[1]).resize((5, 10), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(got[0, :, :5], np.asarray(half))
     Image.fromarray(np.zeros((9, 5, 3), np.uint8)).save(paths[0])
-    with pytest.raises(ValueError, match="another picture than before"):
+    with pytest.raises(ValueError, match="the picture has changed"):
         column[np.array([0])]
 
 
@@ -314,7 +314,7 @@ def test_groups_of_the_optimizer(made, run, store):
     """Frozen encoders stay; without a rate of their own the others must cover them."""
     params = jax.tree.map(np.asarray, made[2].init().params)
     config = tiny(run, store, **{"graph.trained.encoder_lr": 0.0})
-    tx, _ = end_to_end.end_to_end_optimizer(config, params, total=4)
+    tx, _, _ = end_to_end.end_to_end_optimizer(config, params, total=4)
 
     @jax.jit
     def update(params):

@@ -187,7 +187,7 @@ def test_a_meme_without_entities_is_scored(run, store):
         ({"graph.relations": ("friends",)}, "got relations"),
         ({"graph.relations": ("text_token",)}, "memes without tokens"),
         ({"graph.readout": "sum"}, "readout must be one of"),
-        ({"stages": ("finetune", "graph")}, "graph may stand first"),
+        ({"stages": ("finetune", "graph")}, "graph may come first"),
         ({"graph.optimizer.groups.head.pattern": "tail/.*"}, "exactly one optimizer"),
     ],
 )

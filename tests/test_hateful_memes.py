@@ -178,7 +178,7 @@ BAD_LINES = {
     ),
     "half a surrogate pair": (
         b'{"id": 2, "img": "img/1.png", "label": 0, "text": "\\ud83d"}',
-        "text is no valid Unicode",
+        "text is not valid Unicode",
     ),
     "duplicate id": (record(1, 1, "other"), "id 1 is already used on line 1"),
     "duplicate id, padded": (

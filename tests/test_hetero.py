@@ -12,7 +12,7 @@ from test_meme_graph import some
 
 from memejax import graphs
 from memejax.graphs import hetero
-from memejax.graphs.links import Links, alike
+from memejax.graphs.links import Links, join_groups
 from memejax.models import gnn
 
 
@@ -89,7 +89,7 @@ def test_draws_are_without_replacement_and_uniform():
 
 
 def test_alike_by_hand():
-    links = alike(np.array([0, 1, 0, -1, 2, 0]), [(1, 2)], most=4, seed=0)
+    links = join_groups(np.array([0, 1, 0, -1, 2, 0]), [(1, 2)], most=4, seed=0)
     assert [links.of(i).tolist() for i in range(6)] == [
         [2, 5],
         [4],
@@ -99,7 +99,7 @@ def test_alike_by_hand():
         [0, 2],
     ]
     # A hundred of a group: four others each, never the element itself.
-    links = alike(np.zeros(100, int), [], most=4, seed=0)
+    links = join_groups(np.zeros(100, int), [], most=4, seed=0)
     assert (np.diff(links.starts) == 4).all()
     for i in range(100):
         assert i not in links.of(i) and len(set(links.of(i).tolist())) == 4
@@ -279,7 +279,7 @@ def test_what_is_wrong_is_said():
         whole(labels=(0, 1))
     with pytest.raises(ValueError, match="expected 1 to 15"):
         graphs.near_pairs(HASHES[:2], distance=0)
-    with pytest.raises(ValueError, match="a hash stands twice"):
+    with pytest.raises(ValueError, match="a hash occurs twice"):
         graphs.near_pairs(HASHES, distance=2)
     with pytest.raises(ValueError, match="expected grey ones"):
         graphs.cosine_hash(np.zeros((3, 3)))

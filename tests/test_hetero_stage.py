@@ -321,7 +321,7 @@ def test_gathered_kinds_are_projected_alike(store):
     )
     fields = dict(widths=(1, 6, 4, 1), names=hetero.KINDS, features=5)
     plain = gnn.NodeEncoder(**fields)
-    bound = gnn.NodeEncoder(**fields, most=hetero_build.most_of_kinds((2, 3)))
+    bound = gnn.NodeEncoder(**fields, max_counts=hetero_build.most_of_kinds((2, 3)))
     variables = drawn(plain.init, tree)
     one, other = (
         np.asarray(jax.jit(partial(net.apply, train=False))(variables, tree).nodes)
@@ -330,7 +330,7 @@ def test_gathered_kinds_are_projected_alike(store):
     np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(one).max())
     np.testing.assert_array_equal(np.any(one != 0, axis=1), tree.nodes["kind"] >= 0)
     with pytest.raises(ValueError, match="expected a number for each of 4 kinds"):
-        drawn(gnn.NodeEncoder(**fields, most=(1, 2)).init, tree)
+        drawn(gnn.NodeEncoder(**fields, max_counts=(1, 2)).init, tree)
 
 
 def test_labels_are_added_to_nodes():

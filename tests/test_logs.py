@@ -1,9 +1,14 @@
+import io
 import json
+import re
+import sys
+import time
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from memejax import folder, logs
+from memejax import folder, logs, parallel
 
 
 def test_averages_leave_nan_out_and_go_on_from_their_state():
@@ -54,6 +59,121 @@ def test_progress_line(tmp_path, capsys):
         8 * clock["steps_per_second"], rel=1e-2
     )
     assert line["lr/cnn"] == 1e-3
+
+
+def test_the_compiling_update_is_in_no_later_rate(tmp_path):
+    logger = logs.Logger(tmp_path, title="t", total=100)
+    time.sleep(0.2)
+    logger.advance(1, 8, 0.5)
+    time.sleep(0.02)
+    logger.progress(11, 8, {"loss": 0.5})
+    logger.close()
+    (line,) = logs.read_metrics(tmp_path / "metrics.jsonl")
+    # 11 updates in 0.22 seconds are 50 a second.
+    assert 100 < line["clock"]["steps_per_second"] <= 500
+
+
+def on_terminal(tmp_path, use, width=100):
+    """What a terminal shows of a logger that `use` works with: raw and as text."""
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=width, color_system=None)
+    logger = logs.Logger(tmp_path, title="finetune", total=20, console=console)
+    try:
+        use(logger)
+    finally:
+        logger.close()
+    raw = file.getvalue()
+    return raw, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", raw).replace("\r", "\n")
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_a_terminal_has_one_live_bar(tmp_path, capsys, width):
+    def use(logger):
+        for step in range(1, 21):
+            time.sleep(0.005)
+            logger.advance(step, 32, 1 / step)
+            if step % 5 == 0:
+                logger.progress(step, 32, {"loss": 1 / step})
+            if step == 10:
+                time.sleep(0.5)
+                logs.say("  dev at step 10: auroc/[cnn] 0.5" + 100 * "x")
+
+    raw, text = on_terminal(tmp_path, use, width)
+    # The line stands whole and alone: nothing is markup, nothing is wrapped.
+    assert "  dev at step 10: auroc/[cnn] 0.5" + 100 * "x" in text.split("\n")
+    last = [line for line in text.split("\n") if line.strip()][-1]
+    shown = re.fullmatch(
+        r"finetune ━+ 20/20  ([\d.]+) updates/s  ([\d,.]+) images/s  in 0:01  "
+        r"loss 0\.05000\s*",
+        last,
+    )
+    assert shown and len(last) <= width
+    rate, images = (float(figure.replace(",", "")) for figure in shown.groups())
+    assert images == pytest.approx(32 * rate, rel=0.01)
+    # It showed the time left while the stage ran.
+    assert re.search(r"10/20 .* \d:\d\d left  loss 0\.1000", text)
+    # The cursor is there again, and no line was printed beside the bar.
+    assert raw.rindex("\x1b[?25h") > raw.rindex("20/20")
+    assert capsys.readouterr().out == ""
+    lines = logs.read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [5, 10, 15, 20]
+    logs.say("after it")
+    assert capsys.readouterr().out == "after it\n"
+
+
+def test_the_bar_begins_with_the_first_update_and_ends_with_an_error(tmp_path, capsys):
+    def use(logger):
+        logs.say("compiling")
+        assert capsys.readouterr().out == "compiling\n"
+        logger.advance(3, 8, 0.5)
+        raise FloatingPointError
+
+    with pytest.raises(FloatingPointError):
+        on_terminal(tmp_path, use)
+    logs.say("after it")
+    assert capsys.readouterr().out == "after it\n"
+
+
+def test_output_to_a_file_has_no_bar(tmp_path, capsys, monkeypatch):
+    # CI services set it, and rich alone would take it for a terminal.
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    logger = logs.Logger(tmp_path, title="finetune", total=20)
+    logger.advance(1, 8, 0.5)
+    logger.progress(5, 8, {"loss": 0.5})
+    logger.close()
+    out = capsys.readouterr().out
+    assert out.startswith("finetune  5/20   25%  loss 0.5 ") and "\x1b" not in out
+
+
+def test_a_terminal_is_found(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    assert logs.terminal() is None
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert logs.terminal() is not None
+    monkeypatch.setenv("TERM", "dumb")
+    assert logs.terminal() is None
+
+
+def test_only_the_first_process_prints(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(parallel, "is_first", lambda: False)
+
+    def use(logger):
+        logger.advance(1, 8, 0.5)
+        logger.progress(5, 8, {"loss": 0.5})
+        logs.say("something")
+
+    raw, _ = on_terminal(tmp_path / "second", use)
+    assert raw == capsys.readouterr().out == ""
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_line_for_what_is_slow(capsys):
+    with logs.say_if_slow("decoding", after=0.05):
+        time.sleep(0.2)
+    with logs.say_if_slow("reading", after=0.05):
+        pass
+    time.sleep(0.1)
+    assert capsys.readouterr().out == "decoding\n"
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """The loop around a step that is a few additions."""
 
 import dataclasses
+import io
 import json
+import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from memejax import logs, loop, profile, steps
 from memejax.data import plans
@@ -100,12 +103,43 @@ def test_chunks_of_any_size_give_the_same_lines(tmp_path, size):
     )
 
 
-def test_a_finished_stage_asks_for_nothing(tmp_path):
+def test_a_finished_stage_reads_no_chunk(tmp_path):
     run(stage(), tmp_path)
     again = stage()
     state, outcome = run(again, tmp_path)
     assert again.feeder.given == [] and outcome["steps"] == 20
     assert float(state.params["sum"]) == again.feeder.plan.index.sum()
+
+
+def test_compiling_has_a_line_once_per_start(tmp_path, capsys):
+    signals = Signals()
+    signals.received = 15
+    with pytest.raises(Interrupted):
+        run(stage(), tmp_path / "pretrain", signals=signals)
+    run(stage(), tmp_path / "pretrain")
+    out = capsys.readouterr().out
+    assert out.count("pretrain: compiling the step\n") == 2
+    # Before the first progress of either start; a stage that has ended compiles none.
+    assert out.index("compiling") < out.index("SIGTERM") < out.rindex("compiling")
+    assert out.rindex("compiling") < out.index("10/20")
+    run(stage(), tmp_path / "pretrain")
+    assert "compiling" not in capsys.readouterr().out
+
+
+def test_a_terminal_shows_a_bar_and_lines_above_it(tmp_path, capsys, monkeypatch):
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=100, color_system=None)
+    monkeypatch.setattr(logs, "terminal", lambda: console)
+    one = stage(size=2, measure=panel(99), eval_every=10)
+    run(one, tmp_path / "pretrain", scores([5, 6]))
+    # Before the first update there is no bar.
+    assert capsys.readouterr().out == "pretrain: compiling the step\n"
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue()).replace("\r", "\n")
+    lines = [line.rstrip() for line in text.split("\n")]
+    assert "  dev at step 10: auroc/average 0.5000" in lines
+    assert any(line.startswith("WARNING: COLLAPSED at step 5: cnn") for line in lines)
+    assert re.fullmatch(r"pretrain ━+ 20/20 .* loss \S+", [x for x in lines if x][-1])
+    assert "ETA" not in text
 
 
 def test_a_resumed_stage_makes_no_first_state(tmp_path):
@@ -285,9 +319,9 @@ def test_resuming_goes_on_with_the_plan_that_was_drawn(tmp_path, stop):
 def test_a_window_in_the_profiler_changes_nothing(tmp_path):
     state, outcome = run(stage(size=3), tmp_path / "plain")
     options = traced(start=5, steps=4)
-    seen, told = run(stage(size=3), tmp_path / "seen", options=options)
+    seen, outcome_seen = run(stage(size=3), tmp_path / "seen", options=options)
     assert seen.params == state.params
-    assert told["steps"] == outcome["steps"] == 20
+    assert outcome_seen["steps"] == outcome["steps"] == 20
     assert not (tmp_path / "plain/profile.json").exists()
     # In the folder of the stage's events, where TensorBoard looks for it.
     [trace] = (tmp_path / "seen").glob("plugins/profile/*/*.xplane.pb")

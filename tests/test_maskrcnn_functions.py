@@ -24,7 +24,7 @@ from memejax.models.maskrcnn import (
     roi_align,
     roi_levels,
 )
-from memejax.models.maskrcnn.nms import below
+from memejax.models.maskrcnn.nms import round_down
 
 with np.load(Path(__file__).parent / "golden" / "maskrcnn.npz") as file:
     GOLDEN = {k.removeprefix("function/"): file[k] for k in file if "function/" in k}
@@ -112,8 +112,12 @@ def test_nms_saves_what_its_suppressor_loses():
 
 def test_threshold_between_two_floats():
     # 0.3 is nearer to 0.30000001 in float32, which is above it and must count so.
-    assert float(below(0.3)) < 0.3 < float(np.nextafter(below(0.3), np.float32(1)))
-    assert below(0.5) == 0.5
+    assert (
+        float(round_down(0.3))
+        < 0.3
+        < float(np.nextafter(round_down(0.3), np.float32(1)))
+    )
+    assert round_down(0.5) == 0.5
     # An overlap of 3 in 10.
     boxes = jnp.array([[0.0, 0, 10, 1], [0, 0, 3, 1]])
     keep = jax.jit(partial(nms, threshold=0.3))
@@ -211,7 +215,7 @@ def test_wrong_shapes():
     with pytest.raises(ValueError, match=r"got boxes \[3, 4\], scores \[2\]"):
         nms(jnp.zeros((3, 4)), jnp.zeros(2), threshold=0.5)
     maps = [jnp.zeros((2, 4, 4, 3))]
-    with pytest.raises(ValueError, match="expected .* a stride a map"):
+    with pytest.raises(ValueError, match="expected .* one stride per map"):
         roi_align(maps, jnp.zeros((2, 5, 4)), size=7, strides=(4, 8))
     with pytest.raises(ValueError, match="got maps"):
         roi_align(maps, jnp.zeros((1, 5, 4)), size=7, strides=(4,))

@@ -190,7 +190,7 @@ def test_a_model_reads_it_and_padding_entities_change_nothing():
             graphs.widths(memes),
             names=("image", "text", "entity"),
             features=4,
-            once=(0, 1),
+            single_kinds=(0, 1),
         ),
         gnn.GraphClassifier(
             layer="rgcn",

@@ -230,7 +230,7 @@ def test_optimizers_check_their_arguments():
         optim.make_optimizer(params, **options(), rule="lamb")
     with pytest.raises(ValueError, match=r"momentum 1.0, expected one in \[0, 1\)"):
         optim.make_optimizer(params, **options(), rule="sgd", momentum=1.0)
-    with pytest.raises(ValueError, match="group all asks for 0.1: choose adamw"):
+    with pytest.raises(ValueError, match="group all sets 0.1: choose adamw"):
         optim.make_optimizer(params, **options(weight_decay=0.1), rule="adam")
 
 

@@ -89,7 +89,7 @@ def test_schedules_check_their_arguments():
         optim.schedule("cosine_cycle", steps=10, warmup=0, half_period=0)
     with pytest.raises(ValueError, match="got 0 steps"):
         optim.cosine(0.0, 1.0, steps=0)
-    with pytest.raises(ValueError, match="got 0 steps an epoch and 3 epochs"):
+    with pytest.raises(ValueError, match="got 0 steps per epoch and 3 epochs"):
         optim.linear_then_constant(0.0, 1.0, steps_per_epoch=0, epochs=3)
 
 

@@ -126,7 +126,7 @@ def test_html_page():
     assert page.rows[0] == list(HEAD)
     assert page.rows[1][3] == "0.6123 ± 0.0125 [0.590, 0.635]"
     assert page.rows[1][7:9] == ["3/5 0, 4", "2/3"]
-    assert '<b class="warn">2/3</b>' in to_html(TABLE)
+    assert '<b class="warning">2/3</b>' in to_html(TABLE)
     assert page.rows[3][0] == "GCN" and len(page.rows) == 4
     assert "3 of 5 seeds are in." in page.words
 

@@ -89,9 +89,9 @@ def test_as_many_devices_as_the_seeds_divide_into():
     assert parallel.devices_for_seeds(4, 3).size == 2
 
 
-def test_a_device_a_core():
+def test_a_device_per_core():
     program = (
-        "from memejax import parallel; parallel.device_a_core(); "
+        "from memejax import parallel; parallel.device_per_core(); "
         "import jax; print(jax.device_count())"
     )
     environment = {

@@ -140,7 +140,7 @@ def test_the_palette_tells_classes_apart():
         (lambda: pictures.scatter([[0, 1]], [0, 1], title=""), r"labels \[2\]"),
         (lambda: pictures.scatter([[0, 1]], [10], title=""), "from 0 to 9"),
         (lambda: pictures.scatter([[0, 1]], [0.5], title=""), "expected ints"),
-        (lambda: pictures.scatter([[0, np.inf]], [0], title=""), "not finite"),
+        (lambda: pictures.scatter([[0, np.inf]], [0], title=""), "non-finite"),
         (
             lambda: pictures.scatter([[0, 1]], [1], title="", class_names=["a"]),
             "from 0 to 0",

@@ -122,7 +122,7 @@ def test_published_cass_has_a_name_for_its_collapse(tmp_path):
         ("cass", {"model.image.vit.name": "vitt"}, "unknown model.image.vit.name"),
         ("cass", {"arms": ("cnn",)}, r"CASS compares two arms, got arms=\('cnn',\)"),
         ("cass", {"arms": ("rnn",)}, "unknown arm 'rnn': choose one of .*cnn.*vit"),
-        ("cass", {"data.image_size": 20}, "do not divide into the patches of 8"),
+        ("cass", {"data.image_size": 20}, "do not divide into patches of 8"),
         ("cass", {"pretrain.optimizer.rule": "adagrad"}, "adagrad"),
         ("dino", {"pretrain.augment.local_size": 32}, "local_size is 32, and crops"),
         ("dino", {"pretrain.augment.global_size": 0}, "global_size is 0"),

@@ -24,7 +24,7 @@ from support import ROOT, tiny
 from memejax import datasets, logs, metrics, parallel, train
 from memejax.data import plans
 from memejax.feeders import StreamFeeder
-from memejax.parallel.meeting import meet
+from memejax.parallel.rendezvous import rendezvous
 from memejax.signals import Interrupted, Signals
 
 # Captions alone, to compile less; Adam would make 1e-4 of a rounding of 1e-7.
@@ -251,7 +251,9 @@ def meeting(port, processes, numbers, timeout=10):
 
     def one(number, of):
         try:
-            meet(f"127.0.0.1:{port}", processes=of, process=number, timeout=timeout)
+            rendezvous(
+                f"127.0.0.1:{port}", processes=of, process=number, timeout=timeout
+            )
             ended[number] = None
         except parallel.ProcessError as error:
             ended[number] = str(error)
@@ -281,8 +283,8 @@ def test_processes_meet_in_any_order(order):
 
 def test_who_does_not_come_is_named():
     ended = meeting(free_port(), 3, (0, 2), timeout=1)
-    assert ended[0] == "of 3 processes these did not come in 1 s: 1"
-    assert "did not go on" in ended[2]
+    assert ended[0] == "of 3 processes these did not arrive within 1 s: 1"
+    assert "did not continue" in ended[2]
 
 
 def test_processes_that_count_differently_are_named():
@@ -296,7 +298,7 @@ def test_a_port_in_use_and_an_unknown_host_are_named():
         port = server.getsockname()[1]
         assert "cannot listen on port" in meeting(port, 2, (0,))[0]
     with pytest.raises(parallel.ProcessError, match="unknown host, nowhere.invalid"):
-        meet("nowhere.invalid:9876", processes=2, process=1, timeout=5)
+        rendezvous("nowhere.invalid:9876", processes=2, process=1, timeout=5)
 
 
 def say_slowly(peer, text):
@@ -327,14 +329,14 @@ def test_somebody_else_at_the_port_is_no_process():
     port = free_port()
 
     first = threading.Thread(
-        target=meet,
+        target=rendezvous,
         args=(f"127.0.0.1:{port}",),
         kwargs=dict(processes=2, process=0, timeout=10),
     )
     first.start()
     with knock(port) as visitor:
         visitor.sendall(b"GET / HTTP/1.1\r\n")
-    meet(f"127.0.0.1:{port}", processes=2, process=1, timeout=10)
+    rendezvous(f"127.0.0.1:{port}", processes=2, process=1, timeout=10)
     first.join()
 
 
@@ -343,7 +345,7 @@ def test_who_speaks_slowly_keeps_nobody_waiting():
     stranger = slow_stranger(port)
     began = time.monotonic()
     ended = meeting(port, 2, (0,), timeout=1)
-    assert ended[0] == "of 2 processes these did not come in 1 s: 1"
+    assert ended[0] == "of 2 processes these did not arrive within 1 s: 1"
     assert time.monotonic() - began < 3
     stranger.join()
     port = free_port()
@@ -360,7 +362,7 @@ def test_a_process_0_that_speaks_slowly_is_not_waited_for():
         speaker.start()
         began = time.monotonic()
         ended = meeting(server.getsockname()[1], 2, (1,), timeout=1)
-        assert "did not go on; see what it says" in ended[1]
+        assert "did not continue; see its output" in ended[1]
         assert time.monotonic() - began < 3
         speaker.join()
 
@@ -381,7 +383,7 @@ def test_a_process_that_ended_did_not_come(again):
     if again:
         assert ended == {0: None, 1: None, 2: None}
     else:
-        assert ended[0] == "of 3 processes these did not come in 1 s: 1"
+        assert ended[0] == "of 3 processes these did not arrive within 1 s: 1"
 
 
 def test_two_processes_of_one_number_are_named():
@@ -389,7 +391,7 @@ def test_two_processes_of_one_number_are_named():
 
     def come(number):
         try:
-            meet(f"127.0.0.1:{port}", processes=3, process=number, timeout=2)
+            rendezvous(f"127.0.0.1:{port}", processes=3, process=number, timeout=2)
         except parallel.ProcessError as error:
             ended.append(str(error))
 
@@ -451,6 +453,6 @@ def test_a_feeder_gives_the_plan_row_by_row():
 
 def test_others_find_the_built_in_memes():
     config = tiny()
-    found = datasets.as_written(config, pathlib.Path("run"))
+    found = datasets.with_written_memes(config, pathlib.Path("run"))
     assert found.data.root == "run/memes" and config.data.root is None
-    assert datasets.as_written(found, pathlib.Path("other")) is found
+    assert datasets.with_written_memes(found, pathlib.Path("other")) is found

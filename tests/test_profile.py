@@ -447,7 +447,7 @@ def test_a_rate_is_of_all_devices_and_a_time_of_the_traced_ones(profiled, tmp_pa
     assert (content["devices"], content["local_devices"]) == (4, 2)
     text = files[0].read_text("utf-8")
     assert "traced: 2 of the 4 devices" in text
-    assert "other programs, in no table: 500.0 ms a step" in text
+    assert "other programs, in no table: 500.0 ms per step" in text
 
 
 def test_devices_of_this_process_alone():

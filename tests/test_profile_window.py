@@ -85,7 +85,7 @@ def test_what_lies_between_calls_is_in_no_step(tmp_path):
     assert row["kernels"] == 1
     assert content["warm"]["others"] > 0
     text = (tmp_path / "profile.md").read_text("utf-8")
-    assert "ms a step more, in which the run waited for data" in text
+    assert "between calls, in which the run waited for data" in text
     assert "other programs, in no table" in text
 
 
@@ -105,7 +105,7 @@ def test_a_window_has_the_devices_of_its_process(tmp_path, monkeypatch):
     [
         ([], 1, 1, "there were 0 steps"),
         ([4, 4], 5, 4, "there were 8 steps, and the last call began after step 4"),
-        ([4, 2], 4, 4, "there were 6 steps, and none so late, but for the first call"),
+        ([4, 2], 4, 4, "there were 6 steps, and no later call had the chunk shape of"),
         ([4, 4, 4], 4, 20, "open after 12 steps, 8 of profile.steps=20 traced: no t"),
     ],
 )
@@ -134,7 +134,7 @@ def test_a_stopwatch_counts_calls_side_by_side_once(monkeypatch):
     for began in (1.0, 2.0, 10.0):
         watch.add(began, jnp.zeros(()))
     watch.stop(wait=True)
-    assert (watch.under_way, watch.between) == (6.0 + 2.0, 3.0)
+    assert (watch.busy, watch.between) == (6.0 + 2.0, 3.0)
 
 
 def test_a_stopwatch_leaves_errors_to_who_made_the_call():
@@ -143,4 +143,4 @@ def test_a_stopwatch_leaves_errors_to_who_made_the_call():
     watch = Stopwatch()
     watch.add(0.0, gone)
     watch.stop(wait=True)
-    assert watch.under_way == 0.0
+    assert watch.busy == 0.0

@@ -142,11 +142,11 @@ def write_finetune(folder):
 
 
 def write_csv(folder, split, ids, arms):
-    where = folder / "evaluate" / "predictions"
-    where.mkdir(parents=True, exist_ok=True)
+    path = folder / "evaluate" / "predictions"
+    path.mkdir(parents=True, exist_ok=True)
     average = np.mean(list(arms.values()), axis=0)
     for suffix, proba in [("", average), *((f".{a}", p) for a, p in arms.items())]:
-        metrics.write_predictions(where / f"{split}{suffix}.csv", ids, proba=proba)
+        metrics.write_predictions(path / f"{split}{suffix}.csv", ids, proba=proba)
     return arms | {"average": average}
 
 
@@ -351,7 +351,7 @@ def test_page_of_many_seeds(tmp_path):
         for k in ("auroc", "accuracy", "threshold_accuracy", "f1")
     )
     assert f"average {cells}" in page.text
-    assert "Over 3 seeds" in page.text and "One curve a seed" in page.text
+    assert "Over 3 seeds" in page.text and "One curve per seed" in page.text
     tn = sum(
         s["evaluate"]["splits"]["test_unseen"]["average"]["confusion"]["tn"]
         for s in results["seeds"].values()

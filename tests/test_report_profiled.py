@@ -3,7 +3,8 @@
 import json
 import types
 
-from memejax.report import profiled
+from memejax.report import profiled, render
+from memejax.report.blocks import Page
 
 ROW = {
     "primitive": "dot_general",
@@ -35,8 +36,8 @@ COPY = ROW | {
 
 def finished(folder, *stages):
     for stage in stages:
-        where = folder / "0" / stage
-        where.mkdir(parents=True)
+        path = folder / "0" / stage
+        path.mkdir(parents=True)
         content = {
             "flops": 9e9,
             "seconds": 0.01,
@@ -47,15 +48,20 @@ def finished(folder, *stages):
             "memory": {"temporaries": 4e6},
             "warm": {"steps": 5, "by_class": [ROW, COPY], "operations": [COPY, ROW]},
         }
-        (where / profiled.FILE).write_text(json.dumps(content), "utf-8")
+        (path / profiled.FILE).write_text(json.dumps(content), "utf-8")
     return types.SimpleNamespace(folder=folder, seeds=["0"])
 
 
+def html(section):
+    """A page of one section, without its style sheet."""
+    return render.page(Page("", "", "demo", [], [section])).split("</style>")[1]
+
+
 def test_tables_of_each_traced_stage(tmp_path):
-    said = "".join(profiled.section(finished(tmp_path, "finetune", "pretrain")))
+    said = html(profiled.section(finished(tmp_path, "finetune", "pretrain")))
     assert said.index("pretrain, seed 0") < said.index("finetune, seed 0")
     # 9 GFLOP in 10 ms are 900 GFLOP/s, of 3,000 possible.
-    assert "10.0 ms a step over 5 steps, 9.000 GFLOP, 900.0 GFLOP/s: 30.0%" in said
+    assert "10.0 ms per step over 5 steps, 9.000 GFLOP, 900.0 GFLOP/s: 30.0%" in said
     # The longest first, whatever the order in the file; of a long path the end.
     assert said.index("dot_general …/image_encoder/block0/mlp/up") < said.index(
         "transpose "
@@ -73,18 +79,18 @@ def test_what_lies_between_the_calls_is_said_where_it_was_measured(tmp_path):
         file = tmp_path / "0" / stage / profiled.FILE
         content = json.loads(file.read_text("utf-8")) | {"between": between}
         file.write_text(json.dumps(content), "utf-8")
-    said = "".join(profiled.section(run))
+    said = html(profiled.section(run))
     assert said.count("Between the calls") == 1
-    assert "Between the calls passed 250.0 ms a step more" in said
+    assert "Between the calls passed 250.0 ms more per step" in said
 
 
 def test_stages_in_folders_of_their_own(tmp_path):
     finished(tmp_path, "train")
     stages = {"train": "0/train", "baseline": "0/baseline"}
-    said = "".join(profiled.of_stages(tmp_path, stages))
+    said = html(profiled.of_stages(tmp_path, stages))
     assert "<h3>train</h3>" in said and "baseline" not in said
     assert 'href="0/train/profile.md"' in said
 
 
 def test_nothing_is_said_where_nothing_was_traced(tmp_path):
-    assert profiled.section(finished(tmp_path)) == []
+    assert profiled.section(finished(tmp_path)) is None

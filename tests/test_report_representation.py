@@ -111,7 +111,9 @@ class Page(html.parser.HTMLParser):
         self.text = " ".join(" ".join(self.words).split())
 
     def handle_data(self, data):
-        self.words.append(data)
+        # Not the style sheet.
+        if self.tags[-1:] != ["style"]:
+            self.words.append(data)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
@@ -288,7 +290,7 @@ def test_page_of_a_probed_run(tmp_path):
     write_run(tmp_path, results, lines=lines)
     page = Page(tmp_path)
     heads = re.findall("<h2>(.*?)</h2>", (tmp_path / "report.html").read_text())
-    assert heads[:3] == ["Representation", "Pretraining", "Data"]
+    assert heads[:3] == ["Data", "Representation", "Pretraining"]
     assert "vit, pretrain 0.840 0.875" in page.text
     assert "cnn, seed 0 1.500 0.693 0.807 4.0 0.693" in page.text
     assert "kNN accuracy on test of the pretrained cnn 0.500" in page.text
@@ -319,17 +321,22 @@ def test_page_names_the_data(tmp_path):
     results = results_of({"pretrain": pretrain(cnn=DINO), "probe-pretrain": probe()})
     write_run(tmp_path, results)
     text = Page(tmp_path).text
-    assert "Data pictures, built in Classes 4 Split test 400 examples" in text
-    for absent in ("meme", "Vocabulary", "Captions", "Chose the checkpoint"):
+    assert "Data pictures, built in Stages" in text and "Classes 4" in text
+    assert "used for examples train training 256 test - 400" in text
+    for absent in ("meme", "Vocabulary", "Captions", "checkpoint, threshold"):
         assert absent not in text.replace("memejax", ""), absent
     results["data"] |= {"name": "cifar10", "root": "/data/cifar", "classes": 10}
     (tmp_path / "results.json").write_text(json.dumps(results))
-    assert "Data CIFAR-10, /data/cifar Classes 10" in Page(tmp_path).text
+    text = Page(tmp_path).text
+    assert "Data CIFAR-10 Stages" in text
+    assert "Folder /data/cifar Classes 10" in text
     # As results were before there was other data.
     for name in ("name", "classes"):
         del results["data"][name]
     (tmp_path / "results.json").write_text(json.dumps(results))
-    assert "Memes /data/cifar Split test 400 memes" in Page(tmp_path).text
+    text = Page(tmp_path).text
+    assert "Data cifar Stages" in text and "Folder /data/cifar" in text
+    assert "used for memes hateful" in text and "test - 400 -" in text
 
 
 def test_page_of_many_seeds_has_the_first_seeds_pictures(tmp_path):

@@ -422,7 +422,7 @@ def test_a_shard_that_finishes_meanwhile_is_in_the_table(runner, tmp_path, monke
     def slow(*args, **kwargs):
         table = collect(*args, **kwargs)
         if not calls:
-            run, config = plan.mine[0]
+            run, config = plan.jobs[0]
             runner(config, run.folder)
         calls.append(table)
         return table
@@ -524,7 +524,7 @@ def test_the_demo_stores_features_first(runner, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "results", lambda config, name: {})
     monkeypatch.setattr(command, "write", lambda plan: None)
     plan = command.prepare("table3", workdir=tmp_path, seeds=2)
-    assert "17 runs, 0 finished" in plan.about
+    assert "17 runs, 0 finished" in plan.summary
     command.perform(plan)
     assert runner.ran[0] == "cass_mm-small/seed0" and len(runner.ran) == 17
     assert runner.ran[1:3] == ["graph-gcn/seed0", "graph-sage/seed0"]
@@ -533,7 +533,7 @@ def test_the_demo_stores_features_first(runner, tmp_path, monkeypatch):
     assert runner.config.features == features
     # Of a run that is there: no encoders to train.
     other = command.prepare("table3", workdir=tmp_path, seeds=1, run="RUN")
-    assert str(other.encoders) == "RUN" and len(other.every) == 8
+    assert str(other.encoders) == "RUN" and len(other.runs) == 8
 
 
 def test_features_need_a_finished_run(tmp_path):

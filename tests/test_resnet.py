@@ -276,5 +276,7 @@ def test_errors_name_what_was_got():
         init(ResNet(stem="vgg"), IMAGES)
     with pytest.raises(ValueError, match=r"got images uint8\[4, 16, 16, 3\]"):
         init(ResNet(), IMAGES.astype(np.uint8))
-    with pytest.raises(ValueError, match="30 x 32 pixels.*multiples of the patch of 4"):
+    with pytest.raises(
+        ValueError, match="30 x 32 pixels.*multiples of the patch size 4"
+    ):
         init(ResNet(stem="patch4"), jnp.zeros((1, 30, 32, 3)))

@@ -192,7 +192,7 @@ def test_in_words():
         f"better than uniform: error 1.2 points lower ({low:.1f} to {high:.1f}), 10 "
         "wins of 10, p = 0.002, 0.012 after Holm's correction"
     )
-    words = in_words(HIGHER, p_adjusted=0.012, band=0.001, reference="A", what="loss")
+    words = in_words(HIGHER, p_adjusted=0.012, band=0.001, reference="A", metric="loss")
     low, high = 100 * HIGHER["low"], 100 * HIGHER["high"]
     assert words == (
         f"worse than A: loss 1.20 points higher ({low:.2f} to {high:.2f}), 0 wins of "

@@ -94,7 +94,9 @@ def test_a_network_says_the_same_of_it_under_jit():
     memes = some()
     index = np.array([3, 0, 1, 1])
     net = gnn.MemeGraphNet(
-        gnn.NodeEncoder((6, 4, 6), ("image", "text", "image"), features=8, once=(0, 1)),
+        gnn.NodeEncoder(
+            (6, 4, 6), ("image", "text", "image"), features=8, single_kinds=(0, 1)
+        ),
         gnn.GraphClassifier(**{**gnn.GNNS["gat"], "widths": (4, 4)}),
     )
     batch = graphs.batch(memes, index)

@@ -56,7 +56,7 @@ def test_orders_that_runs_have(names):
 
 def test_devices_are_prepared_by_the_stages_that_need_it(monkeypatch):
     called = []
-    monkeypatch.setattr(parallel, "device_a_core", lambda: called.append(True))
+    monkeypatch.setattr(parallel, "device_per_core", lambda: called.append(True))
     for names, seeds in (
         (("pretrain", "finetune"), 2),
         (("classify",), 1),

@@ -229,7 +229,7 @@ def test_accumulated_outputs_keep_their_examples():
 
 def test_a_batch_that_cannot_be_parted_is_refused():
     step, state = cass_step(accumulate=3)
-    with pytest.raises(ValueError, match="8 cannot be worked on in 3 parts"):
+    with pytest.raises(ValueError, match="8 does not divide into 3 parts"):
         step(state, batch())
 
 

@@ -197,7 +197,7 @@ def test_killed_while_writing(tmp_path):
     first = tmp_path / "shards" / "00000.safetensors"
     before = first.stat().st_mtime_ns
     with pytest.raises(
-        ValueError, match="2 of 3 shards are not as they should be: run its extraction"
+        ValueError, match="2 of 3 shards are missing or broken: run its extraction"
     ):
         open_store(tmp_path)
     assert writer(tmp_path).missing() == [1, 2]
@@ -216,7 +216,7 @@ def test_damaged_shards(tmp_path):
     paths[2].write_bytes(read.shard_path(other.folder, 2).read_bytes())
     with pytest.raises(ValueError) as error:
         open_store(made.folder)
-    for said in ("3 of 3", "cut short", "no shard", "shard of another store"):
+    for said in ("3 of 3", "truncated", "no shard", "shard of another store"):
         assert said in str(error.value)
     assert made.missing() == [0, 1, 2]
     write(tmp_path / "one")
@@ -280,17 +280,17 @@ def test_another_store(tmp_path):
     key = made.facts["key"]
     for change, said in (
         ({"image": {"size": 48, "dtype": "float32"}}, "image.size: 24 there, 48 asked"),
-        ({"data": "else"}, "data: a digest there, else asked for"),
+        ({"data": "else"}, "data: a digest there, else requested"),
     ):
         with pytest.raises(OtherStoreError, match=said):
             writer(tmp_path, parts=PARTS | change)
     for options, said in (
-        (dict(chunk=5), "layout.chunk: 4 there, 5 asked for"),
+        (dict(chunk=5), "layout.chunk: 4 there, 5 requested"),
         (dict(dtype="float16"), "layout.columns:"),
     ):
         with pytest.raises(OtherStoreError, match=said):
             writer(tmp_path, **options)
-    with pytest.raises(ValueError, match="is of other data and image:"):
+    with pytest.raises(ValueError, match="has other data and image:"):
         open_store(
             tmp_path, key=key.replace("data:", "data:0").replace("image:", "image:0")
         )
@@ -304,10 +304,10 @@ def test_no_store(tmp_path):
     write(tmp_path)
     facts = json.loads((tmp_path / "store.json").read_text())
     (tmp_path / "store.json").write_text(json.dumps(facts | {"version": 2}))
-    with pytest.raises(ValueError, match="is of version 2, expected 1"):
+    with pytest.raises(ValueError, match="has version 2, expected 1"):
         open_store(tmp_path)
     (tmp_path / "store.json").write_text("{")
-    with pytest.raises(ValueError, match=r"store\.json is no store's"):
+    with pytest.raises(ValueError, match=r"store\.json is damaged"):
         open_store(tmp_path)
     (tmp_path / "store.json").write_text(json.dumps(facts))
     lines = (tmp_path / "memes.jsonl").read_text().split("\n")
@@ -324,7 +324,7 @@ def test_memes_that_make_no_store(tmp_path):
     for given_, chunk, said in (
         ([], 4, "got 0 memes in shards of 4"),
         (memes({"a": 1}), 0, "got 1 memes in shards of 0"),
-        (memes({"a": 1}) + memes({"b": 1}) + memes({"a": 1}), 4, "'a' do not lie"),
+        (memes({"a": 1}) + memes({"b": 1}) + memes({"a": 1}), 4, "'a' are not cont"),
     ):
         with pytest.raises(ValueError, match=said):
             StoreWriter(tmp_path, memes=given_, chunk=chunk, **plain)

@@ -160,7 +160,7 @@ def test_what_was_looked_for_is_said(tmp_path):
         "./no": "no such folder or file",
         "a/b/c": "no such folder or file",
         str(tmp_path / "empty"): "looked for tokenizer.json and vocab.txt",
-        str(tmp_path / "tokenizer.json"): "is no tokenizer.json",
+        str(tmp_path / "tokenizer.json"): "is not a tokenizer.json",
     }
     for name, message in cases.items():
         with pytest.raises(ValueError, match=message):
@@ -296,7 +296,7 @@ def test_what_cannot_be_trained_or_encoded_is_said(tmp_path):
         encode(tokenizer, ["a"], length=2)
     with pytest.raises(ValueError, match="caption 1 is a NoneType"):
         encode(tokenizer, ["a", None], length=8)
-    with pytest.raises(ValueError, match="caption 0 is no valid Unicode"):
+    with pytest.raises(ValueError, match="caption 0 is not valid Unicode"):
         encode(tokenizer, ["\ud83d"], length=8)
     assert encode(tokenizer, [], length=8).input_ids.shape == (0, 8)
 

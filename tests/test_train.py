@@ -20,14 +20,16 @@ from memejax import (
     datasets,
     evaluate,
     folder,
+    lock,
     logs,
     loop,
     metrics,
     parallel,
+    restored,
     scoring,
     train,
 )
-from memejax.checkpoint import Checkpoints
+from memejax.checkpoint import Checkpoints, DamagedCheckpointError
 from memejax.signals import Interrupted, Signals
 from memejax.stages import context, finetune, pretrain
 from memejax.stages.parts import curricula, training
@@ -38,18 +40,18 @@ from memejax.train.starts import Starts
 
 
 def test_results_and_files(finished):
-    where, results = finished
-    assert json.loads((where / "results.json").read_text()) == results
+    path, results = finished
+    assert json.loads((path / "results.json").read_text()) == results
     scored = results["seeds"]["0"]["evaluate"]["splits"]
     assert set(scored) == {"dev_seen", "test_unseen"}
     assert set(scored["test_unseen"]) == {"cnn", "vit", "average", "constant"}
     assert scored["test_unseen"]["constant"]["auroc"] == 0.5
     ids, proba, _ = metrics.read_predictions(
-        where / "0/evaluate/predictions/test_unseen.csv"
+        path / "0/evaluate/predictions/test_unseen.csv"
     )
     assert len(ids) == 16
     # The figures are those of the predictions on disk and the labels on disk.
-    rows = map(json.loads, (where / "memes/test_unseen.jsonl").read_text().splitlines())
+    rows = map(json.loads, (path / "memes/test_unseen.jsonl").read_text().splitlines())
     labels = {str(row["id"]): row["label"] for row in rows}
     np.testing.assert_allclose(
         metrics.auroc(proba, [labels[i] for i in ids]),
@@ -57,15 +59,15 @@ def test_results_and_files(finished):
     )
     arms = [
         metrics.read_predictions(
-            where / f"0/evaluate/predictions/test_unseen.{arm}.csv"
+            path / f"0/evaluate/predictions/test_unseen.{arm}.csv"
         )[1]
         for arm in ("cnn", "vit")
     ]
     np.testing.assert_allclose(proba, np.mean(arms, axis=0))
     assert results["peak_memory_gb"] > 0.1 and results["preset"] == "demo"
     for name in ("config.json", "environment.json", "report.html", "tokenizer"):
-        assert (where / name).exists(), name
-    assert list((where / "0/pretrain").glob("events.*"))
+        assert (path / name).exists(), name
+    assert list((path / "0/pretrain").glob("events.*"))
 
 
 def test_the_panel_is_kept(finished):
@@ -80,8 +82,8 @@ def test_the_panel_is_kept(finished):
 
 
 def test_metrics_lines(finished):
-    where, _ = finished
-    lines = logs.read_metrics(where / "0/finetune/metrics.jsonl")
+    path, _ = finished
+    lines = logs.read_metrics(path / "0/finetune/metrics.jsonl")
     train_lines = [line for line in lines if line["split"] == "train"]
     assert [line["step"] for line in train_lines] == [5, 10, 12]
     assert {"lr/cnn", "lr/vit", "loss", "bce/cnn", "grad_norm"} <= set(train_lines[0])
@@ -91,19 +93,19 @@ def test_metrics_lines(finished):
 
 
 def test_any_checkpoint_can_be_evaluated(finished, tmp_path):
-    where = tmp_path / "copy"
-    shutil.copytree(finished[0], where)
+    path = tmp_path / "copy"
+    shutil.copytree(finished[0], path)
     # What has no checkpoint any more is passed over.
-    shutil.rmtree(where / "0/pretrain/checkpoints")
-    results = evaluate.run(where)
+    shutil.rmtree(path / "0/pretrain/checkpoints")
+    results = evaluate.run(path)
     assert "probe-pretrain" not in results["seeds"]["0"]
     probe = results["seeds"]["0"]["probe-finetune"]
     assert probe["split"] == "test_unseen" and probe["classes"] == 2
     assert set(probe["figures"]) == {"finetune", "untrained", "pixels"}
     assert 0 <= probe["figures"]["finetune"]["vit"]["knn"]["auroc"] <= 1
-    assert (where / "0/probe-finetune/attention.png").exists()
-    assert any((where / "0/probe-finetune").glob("events.out.tfevents.*"))
-    assert json.loads((where / "results.json").read_text()) == results
+    assert (path / "0/probe-finetune/attention.png").exists()
+    assert any((path / "0/probe-finetune").glob("events.out.tfevents.*"))
+    assert json.loads((path / "results.json").read_text()) == results
     # The figures of the run itself stay as they were.
     assert results["summary"] == finished[1]["summary"]
     with pytest.raises(ValueError, match="holds no finished run"):
@@ -111,18 +113,18 @@ def test_any_checkpoint_can_be_evaluated(finished, tmp_path):
 
 
 def test_a_finished_run_prints_its_results(finished, capsys):
-    where, results = finished
+    path, results = finished
     capsys.readouterr()
-    assert train.run(tiny(), where) == json.loads(json.dumps(results))
+    assert train.run(tiny(), path) == json.loads(json.dumps(results))
     assert "finished" in capsys.readouterr().out
 
 
 def test_another_config_on_the_folder_is_an_error(finished):
-    where, _ = finished
+    path, _ = finished
     with pytest.raises(folder.OtherRunError, match=r"pretrain\.batch: 16 there, 32"):
-        train.run(tiny(**{"pretrain.batch": 32}), where)
+        train.run(tiny(**{"pretrain.batch": 32}), path)
     # What does not change the result may differ.
-    train.run(tiny(**{"log.every": 7, "pipeline.threads": 1}), where)
+    train.run(tiny(**{"log.every": 7, "pipeline.threads": 1}), path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
@@ -240,15 +242,15 @@ def test_unknown_choices_name_the_options(tmp_path):
     [
         ((), "expected some of"),
         (("pretrain", "train"), "expected some of .*'pretrain', 'probe'"),
-        (("evaluate", "pretrain"), "evaluate may stand after finetune or after graph"),
-        (("finetune", "probe"), "probe may stand after pretrain$"),
-        (("probe", "finetune"), "probe may stand after pretrain$"),
-        (("finetune", "graph"), "graph may stand first$"),
-        (("classify", "evaluate"), "evaluate may stand after finetune"),
-        (("pretrain", "pretrain"), "pretrain may stand first$"),
+        (("evaluate", "pretrain"), "evaluate may come after finetune or after graph"),
+        (("finetune", "probe"), "probe may come after pretrain$"),
+        (("probe", "finetune"), "probe may come after pretrain$"),
+        (("finetune", "graph"), "graph may come first$"),
+        (("classify", "evaluate"), "evaluate may come after finetune"),
+        (("pretrain", "pretrain"), "pretrain may come first$"),
     ],
 )
-def test_wrong_stages_are_told_before_the_folder_is_taken(tmp_path, wrong, message):
+def test_wrong_stages_leave_the_folder_free(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
         train.run(tiny(stages=wrong), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -307,7 +309,7 @@ def test_a_baseline_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(context, "loop", trained)
     monkeypatch.setattr(scoring, "probabilities", lambda *_: {})
     monkeypatch.setattr(curricula, "uncertainty", lambda *_: np.arange(4.0))
-    made = types.SimpleNamespace(predict=None, scoring=lambda _: None)
+    made = types.SimpleNamespace(predict=None, scoring=lambda _: None, groups=None)
     monkeypatch.setattr(finetune, "make", lambda *_, **more: made)
     section = tiny("curriculum=bac").curriculum
     config = ConfigDict({"stages": ("finetune",), "curriculum": section})
@@ -331,20 +333,76 @@ def test_a_baseline_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_an_evaluation_that_was_cut_off_is_made_again(finished, tmp_path, monkeypatch):
     whole, results = finished
-    where = tmp_path / "copy"
-    shutil.copytree(whole, where)
+    path = tmp_path / "copy"
+    shutil.copytree(whole, path)
     for name in ("results.json", "starts.json", "0/evaluate/outcome.json"):
-        (where / name).unlink()
+        (path / name).unlink()
 
     def made(*_):
         raise AssertionError("a first state is made")
 
     # The best checkpoint's variables lie on the devices alone.
-    monkeypatch.setattr(training, "starting", refusing(training.starting, made))
-    again = train.run(tiny(), where)
+    monkeypatch.setattr(training, "make_init", refusing(training.make_init, made))
+    again = train.run(tiny(), path)
     assert again["summary"] == results["summary"]
 
 
-def refusing(starting, init):
-    """`starting`, but for the first state."""
-    return lambda *args, **more: (starting(*args, **more)[0], init)
+def refusing(make_init, init):
+    """`make_init`, but for the first state."""
+    return lambda *args, **more: (make_init(*args, **more)[0], init)
+
+
+def test_a_second_start_on_a_folder_leaves_it_alone(finished, tmp_path):
+    path = tmp_path / "copy"
+    shutil.copytree(finished[0], path)
+    (path / "results.json").unlink()
+    before = sorted(p.relative_to(path) for p in path.rglob("*"))
+    with lock.lock(path), pytest.raises(lock.LockedError, match="is in use by process"):
+        train.run(tiny(), path)
+    assert sorted(p.relative_to(path) for p in path.rglob("*")) == before
+
+
+def test_a_finished_run_without_a_page_gets_one(finished, tmp_path):
+    path = tmp_path / "copy"
+    shutil.copytree(finished[0], path)
+    page = path / "report.html"
+    written = page.read_text("utf-8")
+    page.unlink()
+    train.run(tiny(), path)
+    assert len(page.read_text("utf-8")) > 0.9 * len(written)
+
+
+def test_a_damaged_checkpoint_is_resumed_from_the_one_before(
+    finished, tmp_path, capsys
+):
+    """Bitwise; and the best one damaged is an error, never another in its place."""
+    whole, results = finished
+    path = tmp_path / "copy"
+    shutil.copytree(whole, path)
+    for name in ("results.json", "starts.json", "0/evaluate/outcome.json"):
+        (path / name).unlink()
+    (path / "0/finetune/outcome.json").unlink()
+    steps = sorted(int(p.name) for p in (path / "0/finetune/checkpoints").iterdir())
+    arrays = path / f"0/finetune/checkpoints/{steps[-1]}/state/d"
+    damage(max(arrays.iterdir(), key=lambda file: file.stat().st_size))
+    again = train.run(tiny(), path)
+    assert f"WARNING: finetune: the checkpoint of step {steps[-1]}:" in (
+        capsys.readouterr().out
+    )
+    assert again["summary"] == results["summary"]
+    best = again["seeds"]["0"]["finetune"]["best_step"]
+    arrays = path / f"0/finetune/checkpoints/{best}/state/d"
+    damage(max(arrays.iterdir(), key=lambda file: file.stat().st_size))
+    (path / "0/evaluate/outcome.json").unlink()
+    (path / "results.json").unlink()
+    with pytest.raises(DamagedCheckpointError, match=f"step {best}: .* is damaged"):
+        train.run(tiny(), path)
+    shutil.copy(whole / "results.json", path)
+    with pytest.raises(DamagedCheckpointError, match=f"step {best}: .* is damaged"):
+        restored.restore(path)
+
+
+def damage(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))

@@ -144,7 +144,9 @@ def test_positions_keep_cls_and_reject_what_is_no_square():
 
 
 def test_sides_that_are_no_multiples_of_the_patch_are_refused():
-    with pytest.raises(ValueError, match="12 x 14 pixels.*multiples of the patch of 4"):
+    with pytest.raises(
+        ValueError, match="12 x 14 pixels.*multiples of the patch size 4"
+    ):
         init(ViT(**TINY), jnp.zeros((1, 12, 14, 3)))
     with pytest.raises(ValueError, match="got 16 features, expected a multiple of"):
         init(ViT(**{**TINY, "heads": 3}), IMAGES)

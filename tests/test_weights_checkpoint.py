@@ -192,7 +192,7 @@ def test_save_writes_whole_folders_or_none(tmp_path, monkeypatch):
     before = sorted(os.listdir(tmp_path / "empty"))
     assert before == ["config.json", "model.safetensors"]
     for name in ("empty", "empty/config.json"):
-        with pytest.raises(ValueError, match="which is there, expected a new or emp"):
+        with pytest.raises(ValueError, match="which exists, expected a new or emp"):
             checkpoint.save(tmp_path / name, architecture, variables)
 
     def fail(*_, **__):

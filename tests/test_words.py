@@ -161,5 +161,5 @@ def test_an_arm_reads_it_as_a_text_encoder():
     ("ids", "mask"), [((2, 3), (2, 4)), ((3,), (3,)), ((2, 0), (2, 0))]
 )
 def test_shapes_are_checked(ids, mask):
-    with pytest.raises(ValueError, match="expected two of the same"):
+    with pytest.raises(ValueError, match="expected the same"):
         apply(PARAMS, np.zeros(ids, np.int32), np.zeros(mask, np.int32))

@@ -1,18 +1,18 @@
-"""Random views on the device: pure functions of (keys, images).
+"""Random augmentation on the device, as pure functions of (keys, images).
 
-Images are float32 `[b, h, w, 3]` in [0, 1], and stay so. Keys are typed PRNG keys
-`[b]`, one an example (`example_keys`): a view depends on nothing but its own key and
-image, so it is the same in any batch and on any device. Strengths are Python numbers:
-an operation that does nothing is left out when the function is traced.
+Images are float32 `[b, h, w, 3]` in [0, 1], before and after. Keys are typed PRNG keys
+`[b]`, one per example (`example_keys`): a view depends only on its own key and image,
+so it is the same in any batch and on any device. Strengths are Python numbers: an
+operation without effect is omitted when the function is traced.
 Axes: b examples, h rows, w columns, c channels; y rows and x columns of a crop or a
 warp; v the crops of an example.
 
-    keys.py      an example's key and its random numbers
-    geometry.py  crop, flip, perspective, affine; warp.py: the reading behind them
-    color.py     jitter, grayscale, noise, blur, solarize; to floats, normalised
-    tokens.py    captions with hidden tokens
-    view.py      a whole view of an image
-    crops.py     DINO's many crops of it
+    keys.py      per-example keys and random numbers
+    geometry.py  crop, flip, perspective, affine; warp.py: the sampling behind them
+    color.py     jitter, grayscale, noise, blur, solarize; conversion, normalisation
+    tokens.py    token dropout for captions
+    view.py      a complete view of an image
+    crops.py     DINO's multi-crop
 """
 
 from memejax.augment.color import color_jitter as color_jitter

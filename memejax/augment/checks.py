@@ -1,4 +1,4 @@
-"""What arguments have to be: each check raises ValueError before anything is traced."""
+"""Checks of arguments, which raise ValueError before anything is traced."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,13 @@ Range = tuple[float, float]
 
 
 def check(keys: jax.Array, images: jax.Array, **probabilities: float) -> None:
-    """Keys `[b]`, float images `[b, h, w, 3]` and probabilities, or ValueError."""
+    """Raise ValueError unless keys, images and probabilities are valid.
+
+    Args:
+        keys: typed PRNG keys `[b]`.
+        images: float `[b, h, w, 3]`.
+        **probabilities: in [0, 1].
+    """
     check_probabilities(**probabilities)
     if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
         raise ValueError(
@@ -26,14 +32,14 @@ def check(keys: jax.Array, images: jax.Array, **probabilities: float) -> None:
 
 
 def check_probabilities(**probabilities: float) -> None:
-    """Each in [0, 1], or ValueError by its name."""
+    """Raise ValueError unless each probability is in [0, 1]."""
     for name, value in probabilities.items():
         if not 0 <= value <= 1:
             raise ValueError(f"got {name} {value}, expected a probability in [0, 1]")
 
 
 def check_range(name: str, value: Range, *, high: float) -> None:
-    """`0 < value[0] <= value[1] <= high`, or ValueError."""
+    """Raise ValueError unless `0 < value[0] <= value[1] <= high`."""
     if len(value) != 2 or not 0 < value[0] <= value[1] <= high:
         raise ValueError(
             f"got {name} {value}, expected (low, high) with 0 < low <= high <= {high}"

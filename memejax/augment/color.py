@@ -1,4 +1,4 @@
-"""Pixels: to floats and normalised, and random colours, noise and blur."""
+"""Pixel operations: conversion, normalisation, random colours, noise and blur."""
 
 import math
 
@@ -12,7 +12,7 @@ from memejax.augment.keys import select, uniform
 
 
 def to_float(images: ArrayLike) -> jax.Array:
-    """Images uint8 `[b, h, w, 3]` as float32 in [0, 1] (divided by 255)."""
+    """Convert uint8 images `[b, h, w, 3]` to float32 in [0, 1]."""
     images = jnp.asarray(images)
     if images.dtype != jnp.uint8:
         raise ValueError(f"got images of dtype {images.dtype}, expected uint8")
@@ -22,7 +22,7 @@ def to_float(images: ArrayLike) -> jax.Array:
 def normalize(
     images: ArrayLike, *, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> jax.Array:
-    """`(images - mean) / std` a channel, for float images `[b, h, w, c]`.
+    """Normalise each channel as `(images - mean) / std`.
 
     Args:
         images: float `[b, h, w, c]`.
@@ -33,13 +33,13 @@ def normalize(
         float32 `[b, h, w, c]`, no longer in [0, 1].
 
     Raises:
-        ValueError: if mean or std does not have one number a channel.
+        ValueError: if mean or std does not have one number per channel.
     """
     images = jnp.asarray(images, jnp.float32)
     if not len(mean) == len(std) == images.shape[-1]:
         raise ValueError(
             f"got {len(mean)} means and {len(std)} stds for images of shape "
-            f"{images.shape}, expected one a channel"
+            f"{images.shape}, expected one per channel"
         )
     shape = (1,) * (images.ndim - 1) + (len(mean),)
     offset, scale = jnp.reshape(jnp.array(mean), shape), jnp.array(std).reshape(shape)
@@ -56,7 +56,7 @@ def color_jitter(
     hue: float = 0.0,
     probability: float = 1.0,
 ) -> jax.Array:
-    """Random brightness, contrast, saturation and hue, in this order.
+    """Randomly change brightness, contrast, saturation and hue, in this order.
 
     With a factor f uniform in [max(0, 1 - s), 1 + s] for a strength s, and each
     result clipped to [0, 1]:
@@ -64,16 +64,16 @@ def color_jitter(
         brightness  f x
         contrast    f x + (1 - f) mean(gray(x))     (mean over the image)
         saturation  f x + (1 - f) gray(x)
-        hue         x turned by a share of the colour circle, uniform in [-s, s]
+        hue         x rotated by a share of the colour circle, uniform in [-s, s]
 
-    These are torchvision's factors; its order is random, this one fixed.
+    These are torchvision's factors; its order is random, this one is fixed.
 
     Args:
         keys: `[b]`.
         images: `[b, h, w, 3]`.
         brightness, contrast, saturation: strengths, at least 0.
         hue: strength, in [0, 0.5].
-        probability: share of the images that are changed at all.
+        probability: probability that an image is changed.
 
     Returns:
         `[b, h, w, 3]`.
@@ -108,14 +108,14 @@ def color_jitter(
 def random_grayscale(
     keys: jax.Array, images: jax.Array, *, probability: float
 ) -> jax.Array:
-    """Each image in three equal channels of its luma (Rec. 601), with a probability."""
+    """Convert images to their luma (Rec. 601), in three equal channels, at random."""
     check(keys, images, probability=probability)
     gray = pix.rgb_to_grayscale(images, keep_dims=True)
     return select(uniform(keys, 1)[:, 0] < probability, gray, images)
 
 
 def gaussian_noise(keys: jax.Array, images: jax.Array, *, sigma: float) -> jax.Array:
-    """Images plus normal noise of standard deviation sigma, clipped to [0, 1]."""
+    """Add normal noise of standard deviation sigma, then clip to [0, 1]."""
     check(keys, images)
     if sigma < 0:
         raise ValueError(f"got sigma {sigma}, expected at least 0")
@@ -131,7 +131,7 @@ def gaussian_blur(
     sigma: Range = (0.1, 2.0),
     probability: float = 1.0,
 ) -> jax.Array:
-    """Each image blurred by a normal kernel; beyond its edges the edge goes on.
+    """Blur images with a Gaussian kernel, edge pixels repeated outside.
 
     `sum_k g(k) image[clip(y + k)]` along rows, then along columns, with weights
     g(k) proportional to exp(-k^2 / (2 sigma^2)) that sum to 1.
@@ -141,7 +141,7 @@ def gaussian_blur(
         images: `[b, h, w, 3]`.
         sigma: lowest and highest standard deviation in pixels, above 0; each image's
             is uniform between them. Pillow calls it the radius.
-        probability: share of the images that are blurred.
+        probability: probability that an image is blurred.
 
     Returns:
         `[b, h, w, 3]`.
@@ -155,8 +155,8 @@ def gaussian_blur(
         return images
     draws = uniform(keys, 2)
     sigmas = sigma[0] + (sigma[1] - sigma[0]) * draws[:, 0]
-    # Two matrices an image, as for a crop: on a CPU half the time of a sum of shifted
-    # images, and a twentieth of dm-pix's convolution with one kernel an image.
+    # Two matrices per image, as for a crop: on a CPU half the time of a sum of shifted
+    # images, and a twentieth of dm-pix's convolution with one kernel per image.
     _, height, width, _ = images.shape
     rows_byh = _blur_matrix(sigmas, height, sigma[1])
     columns_bxw = _blur_matrix(sigmas, width, sigma[1])
@@ -176,7 +176,7 @@ def solarize(
     threshold: float = 0.5,
     probability: float = 0.2,
 ) -> jax.Array:
-    """Each image's bright values turned around, with a probability.
+    """Invert the bright values of randomly chosen images.
 
     `1 - x where x >= threshold, else x`
 
@@ -184,7 +184,7 @@ def solarize(
         keys: `[b]`.
         images: `[b, h, w, 3]`.
         threshold: in [0, 1].
-        probability: share of the images that are changed.
+        probability: probability that an image is changed.
 
     Returns:
         `[b, h, w, 3]`.
@@ -204,7 +204,7 @@ def solarize(
 def _blend(
     images: jax.Array, other: jax.Array, strength: float, draws: jax.Array
 ) -> jax.Array:
-    """`f images + (1 - f) other`, clipped; f from [max(0, 1 - s), 1 + s]."""
+    """Compute `f images + (1 - f) other`, clipped, f in [max(0, 1 - s), 1 + s]."""
     low = max(0.0, 1.0 - strength)
     factor = (low + (1.0 + strength - low) * draws)[:, None, None, None]
     return jnp.clip(factor * images + (1.0 - factor) * other, 0.0, 1.0)
@@ -212,12 +212,12 @@ def _blend(
 
 def _blur_matrix(sigmas: jax.Array, size: int, largest: float) -> jax.Array:
     """Weights `[b, size, size]` that blur a line of `size` pixels."""
-    # The line goes on for four sigmas, which hold all but 6e-5 of the weight.
+    # Extend the line by four sigmas, which hold all but 6e-5 of the weight.
     beyond = math.ceil(4 * largest)
     offset = jnp.arange(-beyond, size + beyond)[None, :] - jnp.arange(size)[:, None]
     weights = jnp.exp(-0.5 * (offset[None] / sigmas[:, None, None]) ** 2)
     weights /= jnp.sum(weights, axis=-1, keepdims=True)
-    # What is read beyond an edge is the edge's pixel.
+    # Pixels beyond an edge equal the edge's pixel.
     before, after = weights[..., :beyond], weights[..., size + beyond :]
     inside = weights[..., beyond : size + beyond]
     inside = inside.at[..., 0].add(jnp.sum(before, axis=-1))

@@ -1,4 +1,4 @@
-"""Multi-crop: a few large and many small views of each image, as DINO makes them."""
+"""Multi-crop: a few large and many small views of each image, as in DINO."""
 
 import jax
 import jax.numpy as jnp
@@ -27,28 +27,28 @@ def multi_crop(
     blur_sigma: Range = (0.1, 2.0),
     solarize: tuple[float, float, float] = (0.0, 0.2, 0.0),
 ) -> tuple[jax.Array, jax.Array]:
-    """Two global crops and some local ones of each image, each a view of its own.
+    """Make two global crops and several local crops of each image.
 
-    Each is cut, flipped, jittered, made gray, blurred and solarized, in this order,
-    with random numbers of its own. DINO's recipe, with crops resized bilinearly (and
-    antialiased) where it has bicubic ones.
+    Each is cropped, flipped, jittered, made gray, blurred and solarized, in this order,
+    with its own random numbers. This is DINO's recipe, but with bilinear (antialiased)
+    instead of bicubic resizing.
 
     Args:
         keys: `[b]`.
         images: `[b, h, w, 3]`.
         global_size, local_size: sides of the square crops, from 1 to `min(h, w)`.
         global_scale, local_scale: share of the area, see `random_resized_crop`.
-        local_crops: how many local crops an image, at least 0.
+        local_crops: number of local crops per image, at least 0.
         jitter: strengths of brightness, contrast, saturation, hue.
         jitter_probability, grayscale, flip: probabilities, the same for all crops.
         blur, solarize: probabilities for the first global crop, the second, and the
             local ones.
-        blur_sigma: `gaussian_blur`'s, in pixels of the crop. DINO's, the default, is
-            meant for crops of 224 and 96 pixels.
+        blur_sigma: as in `gaussian_blur`, in pixels of the crop. The default, DINO's,
+            is meant for crops of 224 and 96 pixels.
 
     Returns:
         `(globals [2, b, G, G, 3], locals [n, b, L, L, 3])` for n local crops; with
-        none of them, locals is an array of size 0.
+        n = 0, locals is an array of size 0.
 
     Raises:
         ValueError: if keys and images do not match or a number is out of range.
@@ -89,8 +89,7 @@ def multi_crop(
     if not local_crops:
         shape = (0, images.shape[0], local_size, local_size, 3)
         return globals_vbhwc, jnp.zeros(shape, images.dtype)
-    # One after another: they compile as one, and on a CPU run in less time than all
-    # at once.
+    # Sequentially: they compile as one, and on a CPU run faster than all at once.
     locals_vbhwc = jax.lax.map(
         lambda i: view(i, local_size, local_scale, 2), jnp.arange(2, 2 + local_crops)
     )
@@ -100,7 +99,7 @@ def multi_crop(
 def _check_crops(
     images: jax.Array, global_size: int, local_size: int, local_crops: int
 ) -> None:
-    """Raises where crops are not of the images."""
+    """Raise ValueError unless the crops fit into the images."""
     side = min(images.shape[1:3])
     for name, size in (("global_size", global_size), ("local_size", local_size)):
         if not 1 <= size <= side:
@@ -112,7 +111,7 @@ def _check_crops(
 
 
 def _check_lengths(**tuples: tuple[tuple[float, ...], int]) -> None:
-    """Raises where a tuple does not have its number of numbers."""
+    """Raise ValueError unless each tuple has its expected length."""
     for name, (value, count) in tuples.items():
         if len(value) != count:
             raise ValueError(f"got {name} {value}, expected {count} numbers")

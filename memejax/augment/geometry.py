@@ -1,4 +1,4 @@
-"""Random geometry: where a pixel of the view is read in the image."""
+"""Random geometric transformations: crop, flip, perspective, affine."""
 
 import math
 
@@ -20,26 +20,26 @@ def random_resized_crop(
     size: tuple[int, int] | None = None,
     antialias: bool = False,
 ) -> jax.Array:
-    """A random box of each image, resized to one size (bilinear).
+    """Crop a random box of each image and resize it bilinearly.
 
     The box has an area of `scale` times the image's and a width of `ratio` times its
-    height (uniform in the logarithm); a side that would be longer than the image is
-    cut to it. Its place is uniform inside the image and not rounded to pixels. Two
-    matrices an example resize it: `rows_byh images_bhwc columns_bxw`.
+    height (uniform in the logarithm); longer sides are cut to the image. Its position
+    is uniform inside the image and not rounded to pixels. Two matrices per example
+    resize it: `rows_byh images_bhwc columns_bxw`.
 
     Args:
         keys: `[b]`.
         images: `[b, h, w, 3]`.
         scale: lowest and highest share of the area, in (0, 1].
         ratio: lowest and highest width over height, above 0.
-        size: height and width of the result; None is the input's.
-        antialias: widen the kernel where a box is made smaller.
+        size: height and width of the result; the input's if None.
+        antialias: whether to widen the kernel when a box is downsampled.
 
     Returns:
         `[b, *size, 3]`.
 
     Raises:
-        ValueError: if keys and images do not match or a range is not one.
+        ValueError: if keys and images do not match or a range is invalid.
     """
     check(keys, images)
     check_range("scale", scale, high=1.0)
@@ -56,7 +56,7 @@ def random_resized_crop(
     left = (width - box_width) * draws[:, 3]
     rows_byh = _resize_matrix(top, box_height, height, out_height, antialias)
     columns_bxw = _resize_matrix(left, box_width, width, out_width, antialias)
-    # The full precision keeps 8-bit steps exact where a GPU would round to 10 bits.
+    # Full precision keeps 8-bit steps exact; a GPU would otherwise round to 10 bits.
     full = jax.lax.Precision.HIGHEST
     tall_bywc = jnp.einsum("byh,bhwc->bywc", rows_byh, images, precision=full)
     crops_byxc = jnp.einsum("bxw,bywc->byxc", columns_bxw, tall_bywc, precision=full)
@@ -70,7 +70,7 @@ def random_flip(
     horizontal: float = 0.5,
     vertical: float = 0.0,
 ) -> jax.Array:
-    """Each image mirrored left to right, and upside down, with these probabilities."""
+    """Mirror images left to right and upside down, with the given probabilities."""
     check(keys, images, horizontal=horizontal, vertical=vertical)
     draws = uniform(keys, 2)
     if horizontal:
@@ -87,17 +87,17 @@ def random_perspective(
     distortion: float = 0.2,
     probability: float = 1.0,
 ) -> jax.Array:
-    """Each image seen from a random side: its four corners move inwards.
+    """Apply a random perspective that moves the four corners of each image inwards.
 
-    A corner moves by `distortion * half` times a number uniform in [0, 1), for each
-    of its two coordinates, where half is half the way to the opposite corner; what
-    is left free is zero. These are torchvision's moves, not rounded to pixels.
+    In each coordinate a corner moves by `distortion * half` times a number uniform in
+    [0, 1), where half is half the distance to the opposite corner; the uncovered area
+    is zero. The moves are torchvision's, but not rounded to pixels.
 
     Args:
         keys: `[b]`.
         images: `[b, h, w, 3]`.
         distortion: in [0, 1]; 1 lets corners move up to the middle.
-        probability: share of the images that are changed at all.
+        probability: probability that an image is changed.
 
     Returns:
         `[b, h, w, 3]`.
@@ -111,11 +111,11 @@ def random_perspective(
     _, height, width, _ = images.shape
     draws = uniform(keys, 9)
     inward = distortion / 2 * draws[:, :8].reshape(-1, 4, 2)
-    at = jnp.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])[None]
+    unit = jnp.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])[None]
     sides = jnp.array([width - 1.0, height - 1.0])[None, None, :]
-    corners = (at + (1.0 - 2.0 * at) * inward) * sides
+    corners = (unit + (1.0 - 2.0 * unit) * inward) * sides
     changed = warp(images, perspective_matrix(corners, height=height, width=width))
-    return _some(draws[:, 8], probability, changed, images)
+    return _select_clipped(draws[:, 8], probability, changed, images)
 
 
 def random_affine(
@@ -127,10 +127,11 @@ def random_affine(
     scale: Range = (1.0, 1.0),
     probability: float = 1.0,
 ) -> jax.Array:
-    """Each image turned about its middle, enlarged and moved; zero where it is not.
+    """Randomly rotate, scale and translate each image about its centre.
 
-    The angle is uniform in [-degrees, degrees], the factor in `scale`, the way to
-    the right in `translate[0] * [-w, w]` and down in `translate[1] * [-h, h]`.
+    The angle is uniform in [-degrees, degrees], the factor in `scale`, the shift to
+    the right in `translate[0] * [-w, w]` and down in `translate[1] * [-h, h]`. The
+    uncovered area is zero.
 
     Args:
         keys: `[b]`.
@@ -138,7 +139,7 @@ def random_affine(
         degrees: in [0, 180].
         translate: shares of width and height, in [0, 1].
         scale: lowest and highest factor, above 0; above 1 enlarges.
-        probability: share of the images that are changed at all.
+        probability: probability that an image is changed.
 
     Returns:
         `[b, h, w, 3]`.
@@ -152,8 +153,8 @@ def random_affine(
         raise ValueError(f"got degrees {degrees}, expected a number in [0, 180]")
     if len(translate) != 2 or not all(0 <= share <= 1 for share in translate):
         raise ValueError(f"got translate {translate}, expected two shares in [0, 1]")
-    still = not degrees and not any(translate) and tuple(scale) == (1.0, 1.0)
-    if still or not probability:
+    identity = not degrees and not any(translate) and tuple(scale) == (1.0, 1.0)
+    if identity or not probability:
         return images
     _, height, width, _ = images.shape
     draws = uniform(keys, 5)
@@ -166,14 +167,14 @@ def random_affine(
         height=height,
         width=width,
     )
-    return _some(draws[:, 4], probability, warp(images, matrices), images)
+    return _select_clipped(draws[:, 4], probability, warp(images, matrices), images)
 
 
-def _some(
+def _select_clipped(
     draws: jax.Array, probability: float, changed: jax.Array, images: jax.Array
 ) -> jax.Array:
-    """`changed`, in [0, 1], for a share of the examples."""
-    # Sums of four weights that make 1, rounded, may end above it.
+    """Return `changed`, clipped to [0, 1], for examples with draws < probability."""
+    # Rounding may bring a mean with weights that sum to 1 above 1.
     changed = jnp.clip(changed, 0.0, 1.0)
     return changed if probability == 1 else select(draws < probability, changed, images)
 
@@ -181,9 +182,9 @@ def _some(
 def _resize_matrix(
     start: jax.Array, length: jax.Array, size: int, out: int, antialias: bool
 ) -> jax.Array:
-    """Weights `[b, out, size]` that read `out` points from [start, start + length]."""
+    """Weights `[b, out, size]` of `out` samples from [start, start + length]."""
     step = (length / out)[:, None]
-    # Pixel k covers [k, k + 1] and has its value at k + 1/2.
+    # Pixel k covers [k, k + 1], with its centre at k + 1/2.
     at = start[:, None] + (jnp.arange(out)[None, :] + 0.5) * step - 0.5
     at = jnp.clip(at, 0.0, size - 1.0)[:, :, None]
     distance = jnp.abs(at - jnp.arange(size, dtype=jnp.float32)[None, None, :])

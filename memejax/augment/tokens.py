@@ -1,4 +1,4 @@
-"""Random views of captions: tokens that lose their attention."""
+"""Random views of captions, by token dropout."""
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,11 @@ from memejax.augment.keys import TOKENS, fold, uniform
 def token_dropout(
     keys: jax.Array, input_ids: jax.Array, attention_mask: jax.Array, *, rate: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Captions with some tokens hidden: their attention is cleared.
+    """Hide random tokens of captions by clearing their attention mask.
 
-    Each attended token but position 0 ([CLS]) is hidden with probability `rate`. A
-    caption never loses all of them: if all were drawn, one, uniformly chosen, stays.
-    ([SEP] is a token like the others here.) Ids and positions do not move.
+    Each attended token except position 0 ([CLS]) is hidden with probability `rate`. A
+    caption never loses all of them: if all are drawn, one, uniformly chosen, is kept.
+    ([SEP] is treated like any other token.) Ids and positions are unchanged.
 
     Args:
         keys: `[b]`; may be those of `random_view`, which draws other numbers.
@@ -23,7 +23,7 @@ def token_dropout(
         rate: in [0, 1].
 
     Returns:
-        `(input_ids, attention_mask)`, the ids as they came.
+        `(input_ids, attention_mask)`, the ids unchanged.
 
     Raises:
         ValueError: if the shapes do not match or rate is out of range.
@@ -40,7 +40,7 @@ def token_dropout(
     position = jnp.arange(shape[1])[None, :]
     droppable = (attention_mask > 0) & (position > 0)
     draws = jnp.where(droppable, uniform(fold(keys, TOKENS), shape[1]), -1.0)
-    # The largest number is the last to be hidden, and never is.
+    # The token with the largest draw is always kept.
     last = position == jnp.argmax(draws, axis=1)[:, None]
     hidden = droppable & (draws < rate) & ~last
     return input_ids, jnp.where(hidden, 0, attention_mask)

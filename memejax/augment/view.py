@@ -1,4 +1,4 @@
-"""Whole views: the operations of this package in the order of a recipe."""
+"""Complete views: the operations of this package in the order of a recipe."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ from memejax.augment.geometry import (
     random_resized_crop,
 )
 
-# An operation and the number that its keys are folded with.
+# The number folded into an operation's keys, and the operation.
 _Operation = tuple[int, Callable[..., jax.Array]]
 _CROP: _Operation = (numbers.CROP, random_resized_crop)
 _PERSPECTIVE: _Operation = (numbers.PERSPECTIVE, random_perspective)
@@ -57,25 +57,26 @@ def random_view(
     solarize: float = 0.0,
     noise: float = 0.0,
 ) -> jax.Array:
-    """A random view of each image.
+    """Make a random view of each image.
 
     In this order: crop, perspective, rotation, flips, colour jitter, grayscale,
-    blur, solarize, noise. What its numbers switch off costs nothing, and each
-    operation's random numbers are the same whatever others are on; the defaults
-    give the images back.
+    blur, solarize, noise. Disabled operations cost nothing, and each operation's random
+    numbers do not depend on which others are enabled; the defaults return the images
+    unchanged.
 
     Args:
         keys, images: `[b]` and `[b, h, w, 3]`.
-        crop_scale, crop_ratio: `random_resized_crop`'s; scale (1, 1) is no crop,
+        crop_scale, crop_ratio: of `random_resized_crop`; scale (1, 1) disables it,
             whatever the ratio.
-        perspective, perspective_probability: `random_perspective`'s distortion.
-        rotation, rotation_probability: `random_affine`'s degrees.
+        perspective, perspective_probability: distortion and probability of
+            `random_perspective`.
+        rotation, rotation_probability: degrees and probability of `random_affine`.
         flip, vertical_flip: probabilities of `random_flip`.
-        brightness, contrast, saturation, hue, jitter_probability: `color_jitter`'s.
-        grayscale: `random_grayscale`'s probability.
-        blur, blur_sigma: `gaussian_blur`'s probability and range.
-        solarize: `solarize`'s probability, of half of the range.
-        noise: `gaussian_noise`'s sigma.
+        brightness, contrast, saturation, hue, jitter_probability: of `color_jitter`.
+        grayscale: probability of `random_grayscale`.
+        blur, blur_sigma: probability and range of `gaussian_blur`.
+        solarize: probability of `solarize`, with threshold 0.5.
+        noise: sigma of `gaussian_noise`.
 
     Returns:
         `[b, h, w, 3]`.
@@ -128,19 +129,19 @@ def cass_view(
     flip: float = 0.3,
     vertical_flip: float = 0.3,
 ) -> jax.Array:
-    """A view of each image by the recipe of CASS's official code.
+    """Make a view of each image by the recipe of CASS's official code.
 
-    Two rounds, each of an image with `probability` of its own: colour jitter, then a
-    perspective; colour jitter, then a turn about the middle. Then the flips.
+    Two rounds, each applied to an image with `probability`: colour jitter, then a
+    perspective; colour jitter, then a rotation about the centre. Then the flips.
 
     Args:
         keys, images: `[b]` and `[b, h, w, 3]`.
         jitter: strength of brightness, contrast and saturation (`color_jitter`).
         distortion: of `random_perspective`.
         degrees: of `random_affine`.
-        probability: share of the images that pass through a round.
-        perspective_probability: share of those in the first round whose perspective
-            changes; torchvision's default, which the recipe leaves as it is.
+        probability: probability that a round is applied to an image.
+        perspective_probability: probability of the perspective within the first round;
+            torchvision's default, as in the recipe.
         flip, vertical_flip: probabilities of `random_flip`.
 
     Returns:
@@ -163,8 +164,8 @@ def cass_view(
         if not probability:
             break
         own = numbers.fold(numbers.fold(keys, numbers.ROUNDS), number)
-        # Jitter before geometry, or what geometry leaves black would be jittered too
-        # (contrast is of the image's mean).
+        # Jitter before geometry, or the black areas it leaves would be jittered too
+        # (contrast uses the image's mean).
         changed = random_view(
             own, images, brightness=jitter, contrast=jitter, saturation=jitter
         )
@@ -177,9 +178,9 @@ def cass_view(
 def _run(
     keys: jax.Array, images: jax.Array, *steps: tuple[Any, _Operation, dict[str, Any]]
 ) -> jax.Array:
-    """The operations that are on, in turn, each with keys of its own."""
+    """Apply the enabled operations in order, each with its own keys."""
     check(keys, images)
-    for on, (number, operation), arguments in steps:
-        if on:
+    for enabled, (number, operation), arguments in steps:
+        if enabled:
             images = operation(numbers.fold(keys, number), images, **arguments)
     return images

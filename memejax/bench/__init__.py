@@ -1,1 +1,1 @@
-"""Benchmarks: one program each, run as `python -m memejax.bench.NAME`."""
+"""Benchmarks, one program each: `python -m memejax.bench.NAME`."""

@@ -1,4 +1,4 @@
-"""What the command lines of benchmarks have in common."""
+"""The command-line parser shared by all benchmarks."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from collections.abc import Iterable, Sequence
 
 
 class Parser(argparse.ArgumentParser):
-    """Parses a benchmark's options, of which it has --out, for `pairs.write`.
+    """Parser of a benchmark's options, with --out for `pairs.write`.
 
-    Its --help prints the benchmark's docstring as it stands, and with each option's
-    help its default, unless that is None or a flag that is off.
+    Its --help prints the benchmark's docstring verbatim, and the default of each option
+    unless that is None or a flag that is off.
     """
 
     def __init__(self, name: str, about: str | None, *, pairs: int | None = None):
-        """Of `python -m memejax.bench.NAME`.
+        """Make the parser of `python -m memejax.bench.NAME`.
 
         Args:
             name: the benchmark's module.
             about: its docstring.
-            pairs: the default of --pairs, for `pairs.in_turn`; None: without that
-                option.
+            pairs: default of --pairs, for `pairs.in_turn`; no such option if None.
         """
         super().__init__(
             prog=f"python -m memejax.bench.{name}",
@@ -31,12 +30,12 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--out",
             metavar="FILE",
-            help="JSON to write the figures to, with machine and versions; they are "
-            "printed in any case",
+            help="JSON file for the figures, with machine and versions; they are "
+            "always printed",
         )
         if pairs is not None:
             self.number(
-                "--pairs", pairs, text="counted runs of each side, after a warm-up"
+                "--pairs", pairs, text="timed runs of each side, after a warm-up"
             )
 
     def number(
@@ -47,12 +46,12 @@ class Parser(argparse.ArgumentParser):
         text: str,
         several: bool = False,
     ) -> None:
-        """Adds an option that takes a whole number.
+        """Add an option that takes an integer.
 
         Args:
-            option: with its dashes.
-            default: where it is not given.
-            text: what --help says, with the unit.
+            option: name with its dashes.
+            default: default value.
+            text: text for --help, with the unit.
             several: whether it takes one or more.
         """
         nargs = "+" if several else None
@@ -63,13 +62,13 @@ class Parser(argparse.ArgumentParser):
     def names(
         self, option: str, choices: Iterable[str], *, default: Sequence[str], text: str
     ) -> None:
-        """Adds an option that takes one name or more.
+        """Add an option that takes one or more names.
 
         Args:
-            option: with its dashes.
-            choices: the names that there are.
-            default: where it is not given.
-            text: what --help says; `%(choices)s` in it are these.
+            option: name with its dashes.
+            choices: the allowed names.
+            default: default value.
+            text: text for --help; `%(choices)s` in it is replaced by the choices.
         """
         self.add_argument(
             option,
@@ -82,7 +81,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Adds defaults to the options' help as they would be typed."""
+    """Help formatter that shows defaults as one would type them."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default

@@ -1,20 +1,21 @@
-"""Small networks under curricula: seed-updates/s beside PyTorch, and what draws cost.
+"""Small networks under curricula: seed-updates/s against PyTorch, and cost of draws.
 
     python -m memejax.bench.curriculum
 
-Four parts, each in a process of its own, because how a CPU's cores are used is fixed
-when the first array is made:
+Four parts, each in its own process, because the use of a CPU's cores is fixed when the
+first array is made:
 
-    one    one seed, beside a plain PyTorch loop of the same network, batch, optimizer
-           and updates on the same cores, at the better of its thread counts
-    ten    ten seeds in one program, a core a device, beside the same PyTorch loop
-    dsac   ten seeds whose plan is drawn again by entropy once an epoch, beside the
-           same seeds drawing with replacement
-    draws  a plan of 1e6 indices out of 1e6, beside numpy's Generator.choice(p=) and
-           torch.multinomial; and out of 2e7, whether anything is drawn that cannot be
+    one    one seed, against a plain PyTorch loop of the same network, batch, optimizer
+           and updates on the same cores, at its best number of threads
+    ten    ten seeds in one program, one device per core, against the same PyTorch loop
+    dsac   ten seeds whose plan is redrawn by entropy every epoch, against the same
+           seeds drawing with replacement
+    draws  a plan of 1e6 indices out of 1e6, against numpy's Generator.choice(p=) and
+           torch.multinomial; and out of 2e7, a check that examples of probability
+           zero are never drawn
 
 Both sides train a perceptron 1024-200-200-200-3 on 10,000 GeoShapes; both gather a
-batch from memory. Without torch only what needs none of it runs.
+batch from memory. Without torch only the parts that do not need it run.
 """
 
 from __future__ import annotations
@@ -51,12 +52,10 @@ BATCH, EPOCH, LR = 32, 312, 0.01
 
 
 def main() -> None:
-    """The command line."""
+    """Run the benchmark."""
     parser = Parser("curriculum", __doc__, pairs=5)
-    parser.number(
-        "--steps", 4 * EPOCH, text="updates of each seed in one run of a side"
-    )
-    # What a process of one part is started with.
+    parser.number("--steps", 4 * EPOCH, text="updates per seed in one run of a side")
+    # Option of the subprocess of one part.
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     prepare()
@@ -82,7 +81,7 @@ def _part(part: str, count: int, steps: int) -> dict[str, Any]:
     if part == "draws":
         return _draws(count)
     if part != "one":
-        parallel.device_a_core()
+        parallel.device_per_core()
     if part == "dsac":
         return _dsac(count, steps)
     seeds = 1 if part == "one" else 10
@@ -121,7 +120,7 @@ def _config(seeds: int, steps: int, kind: str):
 
 
 def _ours(seeds: int, steps: int) -> Callable[[], float]:
-    """Seed-updates/s of a run's updates, plans and transfers included."""
+    """Return a function that measures seed-updates/s, plans and transfers included."""
     config = _config(seeds, steps, "uniform")
     mesh = classify.devices(config)
     data = labelled.load(config, range(seeds))
@@ -139,7 +138,7 @@ def _ours(seeds: int, steps: int) -> Callable[[], float]:
 
 
 def _best_threads(steps: int) -> tuple[Callable[[], float], int]:
-    """The peer at the number of threads at which it is fastest, and that number."""
+    """Return the peer with its best number of threads, and that number."""
     import torch
 
     speeds = {}
@@ -154,7 +153,7 @@ def _best_threads(steps: int) -> tuple[Callable[[], float], int]:
 
 
 def _torch(steps: int) -> Callable[[], float]:
-    """Updates/s of a plain loop over the same pictures."""
+    """Return a function that measures updates/s of a plain PyTorch loop."""
     import torch
     from torch import nn
 
@@ -187,7 +186,7 @@ def _torch(steps: int) -> Callable[[], float]:
 
 
 def _dsac(count: int, steps: int) -> dict[str, Any]:
-    """Runs through the whole loop, without evaluations, drawn by scores and not."""
+    """Time the whole loop, without evaluations, drawing by scores and uniformly."""
     numbers = iter(range(10**6))
 
     def runner(kind: str, folder: pathlib.Path) -> Callable[[], float]:
@@ -201,16 +200,16 @@ def _dsac(count: int, steps: int) -> dict[str, Any]:
 
         def run() -> float:
             state = made.stage.init()
-            where = folder / f"{kind}{next(numbers)}"
+            path = folder / f"{kind}{next(numbers)}"
             began = time.perf_counter()
             fresh = dataclasses.replace(made.stage, init=lambda: state)
-            loop(fresh, options, where, signals)
+            loop(fresh, options, path, signals)
             return 10 * steps / (time.perf_counter() - began)
 
         return run
 
-    with tempfile.TemporaryDirectory() as where, Signals() as signals:
-        folder = pathlib.Path(where)
+    with tempfile.TemporaryDirectory() as temporary, Signals() as signals:
+        folder = pathlib.Path(temporary)
         figures = pairs.in_turn(
             runner("dsac", folder), runner("replacement", folder), pairs=count
         )
@@ -225,7 +224,7 @@ def _dsac(count: int, steps: int) -> dict[str, Any]:
 
 
 def _draws(count: int) -> dict[str, Any]:
-    """Plans of 1e6 out of 1e6, and the zero-probability case at 2e7."""
+    """Time plans of 1e6 out of 1e6, and check zero probabilities at 2e7."""
     n = 1_000_000
     u = np.random.default_rng(0).gamma(2.0, size=n).astype(np.float32)
     probs = curriculum.sampling_probs(
@@ -262,16 +261,17 @@ def _draws(count: int) -> dict[str, Any]:
     figures: dict[str, Any] = {
         name: pairs.in_turn(ours, peer, pairs=count) for name, peer in peers.items()
     }
-    return {"unit": "draws/s", "n": n, **figures, "n = 2e7": _right_at(20_000_000)}
+    checked = _zero_probability_check(20_000_000)
+    return {"unit": "draws/s", "n": n, **figures, "n = 2e7": checked}
 
 
-def _right_at(n: int) -> dict[str, Any]:
-    """Draws out of n of which every other has probability zero."""
+def _zero_probability_check(n: int) -> dict[str, Any]:
+    """Statistics of draws out of n examples, every other one with probability zero."""
     probs = np.zeros(n, np.float64)
     probs[1::2] = 1.0
     probs /= probs.sum()
     drawn = curriculum.draw_plan(jax.random.key(0), probs, steps=20_000, batch=50)
-    # Odd places are uniform: in tenths of them chi-square has 9 degrees of freedom.
+    # Odd indices are uniform: over ten equal bins chi-square has 9 degrees of freedom.
     tenths = np.bincount(drawn.reshape(-1).astype(np.int64) * 10 // n, minlength=10)
     expected = drawn.size / 10
     return {

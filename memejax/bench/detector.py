@@ -1,17 +1,17 @@
-"""Mask R-CNN, a picture a pass: ours, compiled, and torchvision's.
+"""Mask R-CNN on one picture per pass: ours, compiled, and torchvision's.
 
     python -m memejax.bench.detector
 
-Both have the very same random weights of the published architecture, ResNet-50 with a
-pyramid and 91 classes, find the objects of one picture of 400 x 400 pixels through all
-stages (resized, 1000 proposals, 100 detections) and paste their masks onto it. Ours is
-one compiled program and NumPy for the masks, on all cores; torchvision's runs at the
-number of threads that it is fastest with, in another Python (`--peer-python`, the
-system's by default, for Debian's python3-torchvision) that lives throughout: both
-wait for each other. Where that Python has no torchvision only ours runs, and says so.
+Both have the same random weights of the published architecture, ResNet-50 with a
+pyramid and 91 classes, detect the objects of one picture of 400 x 400 pixels through
+all stages (resized, 1000 proposals, 100 detections) and paste their masks onto it. Ours
+is one compiled program and NumPy for the masks, on all cores; torchvision's runs at its
+best number of threads, in another Python (`--peer-python`, by default the system's, for
+Debian's python3-torchvision) that stays alive throughout: the two take turns. Without
+torchvision in that Python only ours runs, with a message.
 
-The boxes that both find are compared before anything is timed. Of random weights many
-scores are nearly equal, so that rounding may change some boxes' order.
+The boxes that both find are compared before the timing. With random weights many scores
+are nearly equal, so that rounding may change the order of some boxes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SCRIPT = pathlib.Path(__file__).with_name("torchvision_peer.py")
 
 
 def main() -> None:
-    """The command line."""
+    """Run the benchmark."""
     options = _options()
     prepare()
     tensors = random_tensors(shapes())
@@ -67,11 +67,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         peer = start_peer(options.peer_python, tensors, picture, settings, folder)
         if peer is None:
-            print(f"{options.peer_python} has no torchvision: our side alone")
+            print(f"{options.peer_python} has no torchvision: timing only our side")
             figures: dict[str, Any] = {"ours": [speed() for _ in range(options.pairs)]}
         else:
             with peer:
-                figures = _against(peer, speed, found, pairs_=options.pairs)
+                figures = _compare(peer, speed, found, pairs_=options.pairs)
     pairs.write("detector", {**about, **figures}, options.out)
     print(tables.text(_rows(figures)))
 
@@ -79,7 +79,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = Parser("detector", __doc__, pairs=9)
     parser.number("--side", 400, text="width and height of the picture, in pixels")
-    parser.number("--detections", 100, text="objects to find at most")
+    parser.number("--detections", 100, text="largest number of detected objects")
     parser.add_argument(
         "--peer-python",
         default="/usr/bin/python3",
@@ -89,18 +89,20 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _against(
+def _compare(
     peer: Peer, speed: Callable[[], float], found: Mapping[str, Any], *, pairs_: int
 ) -> dict[str, Any]:
-    """Both sides in turn, and whether they agree."""
+    """Time both sides in turn, and count the boxes on which they agree."""
     threads = peer.best_threads()
-    theirs = peer.ask("run")
+    theirs = peer.request("run")
     return {
         "peer is": peer.about,
         "peer's threads": threads,
         "peer's detections": len(theirs["scores"]),
         "boxes that both find": matched(found, theirs),
-        **pairs.in_turn(speed, lambda: 1 / peer.ask("run")["seconds"], pairs=pairs_),
+        **pairs.in_turn(
+            speed, lambda: 1 / peer.request("run")["seconds"], pairs=pairs_
+        ),
     }
 
 
@@ -110,7 +112,7 @@ def _rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "side": side,
             "pictures/s": float(np.median(figures[side])),
-            "ms a picture": 1e3 / float(np.median(figures[side])),
+            "ms per picture": 1e3 / float(np.median(figures[side])),
             "ours : peer": figures.get("ratio") if side == "ours" else None,
         }
         for side in sides
@@ -121,20 +123,20 @@ def shapes(stages: tuple[int, ...] = STAGES) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors of torchvision's `maskrcnn_resnet50_fpn` by name.
 
     Args:
-        stages: blocks of the body's four stages.
+        stages: number of blocks in each stage of the body.
     """
     found: dict[str, tuple[int, ...]] = {}
 
-    def convolution(name: str, into: int, out: int, side: int, norm: str) -> None:
-        found[f"{name}.weight"] = (out, into, side, side)
+    def convolution(name: str, inputs: int, out: int, side: int, norm: str) -> None:
+        found[f"{name}.weight"] = (out, inputs, side, side)
         if norm:
             for part in ("weight", "bias", "running_mean", "running_var"):
                 found[f"{norm}.{part}"] = (out,)
         else:
             found[f"{name}.bias"] = (out,)
 
-    def dense(name: str, into: int, out: int) -> None:
-        found[f"{name}.weight"], found[f"{name}.bias"] = (out, into), (out,)
+    def dense(name: str, inputs: int, out: int) -> None:
+        found[f"{name}.weight"], found[f"{name}.bias"] = (out, inputs), (out,)
 
     body = "backbone.body"
     convolution(f"{body}.conv1", 3, 64, 7, f"{body}.bn1")
@@ -144,8 +146,8 @@ def shapes(stages: tuple[int, ...] = STAGES) -> dict[str, tuple[int, ...]]:
         for block in range(blocks):
             name = f"{body}.layer{stage + 1}.{block}"
             sizes = ((width, inner, 1), (inner, inner, 3), (inner, 4 * inner, 1))
-            for i, (into, out, side) in enumerate(sizes, 1):
-                convolution(f"{name}.conv{i}", into, out, side, f"{name}.bn{i}")
+            for i, (inputs, out, side) in enumerate(sizes, 1):
+                convolution(f"{name}.conv{i}", inputs, out, side, f"{name}.bn{i}")
             if not block:
                 down = f"{name}.downsample"
                 convolution(f"{down}.0", width, 4 * inner, 1, f"{down}.1")
@@ -163,45 +165,45 @@ def shapes(stages: tuple[int, ...] = STAGES) -> dict[str, tuple[int, ...]]:
     dense(f"{heads}.box_predictor.bbox_pred", 1024, 4 * CLASSES)
     for i in range(4):
         convolution(f"{heads}.mask_head.{i}.0", 256, 256, 3, "")
-    # A transposed convolution's tensor begins with the channels that come in; here
-    # they are as many as go out.
+    # The tensor of a transposed convolution begins with the input channels; here they
+    # are as many as the output channels.
     convolution(f"{heads}.mask_predictor.conv5_mask", 256, 256, 2, "")
     convolution(f"{heads}.mask_predictor.mask_fcn_logits", 256, CLASSES, 1, "")
     return found
 
 
-def random_tensors(of: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Weights that keep the scale of what goes through them, the same every time.
+def random_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Random weights that preserve the scale of activations, the same every time.
 
     A block's last BatchNorm is small, so that sixteen blocks do not add up, and the
-    logits spread so that some classes stand out and detections are left.
+    logits have a wide spread, so that some classes score high and detections remain.
 
     Args:
-        of: shapes by name.
+        shapes: shapes by name.
     """
     rng = np.random.default_rng(0)
 
     def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
         if len(shape) > 1:
-            # Variance 2 / in keeps the scale through a ReLU, 1 / in through a sum.
-            into = shape[0] if "conv5_mask" in name else int(np.prod(shape[1:]))
+            # Variance 2 / fan_in keeps the scale through a ReLU, 1 / fan_in in a sum.
+            fan_in = shape[0] if "conv5_mask" in name else int(np.prod(shape[1:]))
             sums = any(part in name for part in ("fpn", "downsample", "pred", "logits"))
             gain = (0.3 if "bbox_pred" in name else 1.0) if sums else np.sqrt(2.0)
             gain = 2.0 * gain if "cls_score" in name else gain
             value = rng.standard_normal(shape, np.float32)
-            return (value * gain / np.sqrt(into)).astype(np.float32)
-        around = 0.1 * rng.standard_normal(shape, np.float32)
+            return (value * gain / np.sqrt(fan_in)).astype(np.float32)
+        noise = 0.1 * rng.standard_normal(shape, np.float32)
         if name.endswith("running_var"):
-            return 1 + np.abs(around)
+            return 1 + np.abs(noise)
         if name.endswith("weight"):
-            return around + np.float32(0.4 if "bn3" in name else 1.0)
-        return around
+            return noise + np.float32(0.4 if "bn3" in name else 1.0)
+        return noise
 
-    return {name: tensor(name, shape) for name, shape in of.items()}
+    return {name: tensor(name, shape) for name, shape in shapes.items()}
 
 
 def make_picture(side: int) -> np.ndarray:
-    """Squares of random colours under noise: uint8 [side, side, 3]."""
+    """Squares of random colours with noise: uint8 [side, side, 3]."""
     rng = np.random.default_rng(1)
     coarse = rng.integers(0, 256, (side // 40 + 1, side // 40 + 1, 3))
     picture = np.kron(coarse, np.ones((40, 40, 1), int))[:side, :side]
@@ -214,7 +216,7 @@ def ours(
     picture: np.ndarray,
     settings: Mapping[str, int],
 ) -> Callable[[], dict[str, np.ndarray]]:
-    """A pass of our detector over a picture: boxes, scores, and masks on it.
+    """Return a function that runs our detector: boxes, scores, and pasted masks.
 
     Args:
         tensors: see `random_tensors`.
@@ -260,11 +262,11 @@ def ours(
 
 
 def matched(found: Mapping[str, Any], theirs: Mapping[str, Any]) -> int:
-    """How many of our boxes the other side found, to a tenth of a pixel.
+    """Number of our boxes that the peer found too, within a tenth of a pixel.
 
     Args:
-        found: ours, `boxes` [k, 4].
-        theirs: `boxes` [n, 4].
+        found: our detections, `boxes` [k, 4].
+        theirs: the peer's detections, `boxes` [n, 4].
     """
     a = np.reshape(found["boxes"], (-1, 1, 4))
     b = np.reshape(theirs["boxes"], (1, -1, 4))
@@ -278,23 +280,23 @@ def start_peer(
     settings: Mapping[str, int],
     folder: str,
 ) -> Peer | None:
-    """Torchvision in its Python with our weights; None where it has none.
+    """Start torchvision in its Python with our weights; None if it is missing there.
 
     Args:
         python: the interpreter.
         tensors: see `random_tensors`.
         picture: uint8 [side, side, 3].
         settings: see `torchvision_peer`.
-        folder: gets the files that it reads.
+        folder: folder of the peer's input files.
     """
     try:
-        # Without -I the script's neighbours would be found before real modules.
-        asked = [python, "-I", "-c", "import torchvision"]
-        subprocess.run(asked, check=True, capture_output=True)
+        # Without -I the script's neighbours would shadow real modules.
+        command = [python, "-I", "-c", "import torchvision"]
+        subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     weights, pixels = pathlib.Path(folder) / "weights.npz", f"{folder}/picture.npy"
-    # No tensor is called allow_pickle, as the checker fears.
+    # No tensor is named allow_pickle, of which pyright warns.
     np.savez(weights, **tensors)  # pyright: ignore[reportArgumentType]
     np.save(pixels, picture)
     script = (str(_SCRIPT), str(weights), pixels, json.dumps(settings))

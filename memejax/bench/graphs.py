@@ -2,13 +2,13 @@
 
     python -m memejax.bench.graphs
 
-Both sides train the published networks, loss, dropout and AdamW on batches of 64
-graphs of 12 nodes with 256 features each, of 2,048 memes in memory, in a new order
-every pass. Ours gathers its batches inside of one compiled program. The peer is
-measured twice: with its DataLoader, which puts batches together as they are asked for,
-and with batches that were put together before the clock started, which no training
-that shuffles has. Each with the number of threads that it is fastest with. Without
-torch_geometric only our side runs, and says so.
+Both sides train the published networks with the published loss, dropout and AdamW on
+batches of 64 graphs of 12 nodes with 256 features each, of 2,048 memes in memory, in a
+new order every pass. Ours gathers its batches inside one compiled program. The peer is
+measured twice: with its DataLoader, which collates batches on the fly, and with batches
+collated before the timing, which is impossible in training that shuffles. Each runs
+with its best number of threads. Without torch_geometric only our side runs, with a
+message.
 """
 
 from __future__ import annotations
@@ -39,28 +39,30 @@ LR, DECAY = 1e-3, 0.01
 
 
 def main() -> None:
-    """The command line."""
+    """Run the benchmark."""
     parser = Parser("graphs", __doc__, pairs=9)
     parser.number(
-        "--steps", 4 * MEMES // BATCH, text="batches to train on in one run of a side"
+        "--steps", 4 * MEMES // BATCH, text="training steps in one run of a side"
     )
-    parser.names("--network", NETWORKS, default=NETWORKS, text="of %(choices)s")
+    parser.names(
+        "--network", NETWORKS, default=NETWORKS, text="networks, from %(choices)s"
+    )
     options = parser.parse_args()
     prepare()
     memes, labels = make_memes()
     found: dict[str, Any] = {}
-    there = importlib.util.find_spec("torch_geometric") is not None
-    if not there:
-        print("torch_geometric cannot be imported here: our side alone")
+    has_peer = importlib.util.find_spec("torch_geometric") is not None
+    if not has_peer:
+        print("torch_geometric cannot be imported: timing only our side")
     for name in options.network:
         ours = our_steps(name, memes, labels, steps_=options.steps)
-        if not there:
+        if not has_peer:
             ours()
             found[name] = {"ours": [ours() for _ in range(options.pairs)]}
             continue
         found[name] = _against_peer(name, ours, memes, labels, options)
         found[name]["parameters"] = _parameters(name)
-    more = {"torch_geometric": _versions()} if there else {}
+    more = {"torch_geometric": _versions()} if has_peer else {}
     pairs.write(
         "graphs",
         {
@@ -78,7 +80,7 @@ def main() -> None:
 
 
 def make_memes() -> tuple[graphs.MemeFeatures, np.ndarray]:
-    """Random features of memes with all their entities, and labels."""
+    """Make random features of memes with all their entities, and labels."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:
@@ -101,7 +103,7 @@ def make_memes() -> tuple[graphs.MemeFeatures, np.ndarray]:
 def our_steps(
     name: str, memes: graphs.MemeFeatures, labels: np.ndarray, *, steps_: int
 ) -> Callable[[], float]:
-    """A function that trains for so many steps and returns steps/s."""
+    """Return a function that trains for `steps_` steps and returns steps/s."""
     net = gnn.GraphClassifier(**gnn.GNNS[name])
     data = jax.device_put({"graph": stack(memes), "label": labels})
 
@@ -124,7 +126,7 @@ def our_steps(
     seeds = iter(range(10**6))
 
     def run() -> float:
-        # The plan is made while the clock runs, as the peer's order is.
+        # The plan is timed, as the peer's shuffling is.
         began = time.perf_counter()
         plan = plans.shuffled(MEMES, batch=BATCH, steps=steps_, seed=next(seeds))
         jax.block_until_ready(run_all(state, plan.as_arrays(), data))
@@ -140,7 +142,7 @@ def _against_peer(
     labels: np.ndarray,
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Ours beside the peer's loader, and beside its batches put together before."""
+    """Time ours against the peer with its loader, and with batches collated before."""
     import torch
     from torch_geometric.loader import DataLoader
 
@@ -167,7 +169,7 @@ def _against_peer(
 
 
 def _peer_memes(memes: graphs.MemeFeatures, labels: np.ndarray) -> list[Any]:
-    """The same graphs, one after another, as the peer keeps them."""
+    """Convert the graphs to the peer's format, one by one."""
     import torch
     from torch_geometric.data import Data
 
@@ -188,7 +190,7 @@ def _peer_memes(memes: graphs.MemeFeatures, labels: np.ndarray) -> list[Any]:
 def peer_steps(
     name: str, batches: Iterable[Any], *, steps_: int
 ) -> Callable[[], float]:
-    """A function that trains the peer's network for so many steps: steps/s."""
+    """Return a function that trains the peer for `steps_` steps and returns steps/s."""
     import torch
     from torch.nn import functional
 
@@ -218,7 +220,7 @@ def peer_steps(
 
 
 def _peer_network(name: str) -> Any:
-    """The published network, of the peer's layers."""
+    """The published network, built from the peer's layers."""
     import torch
     from torch import nn
     from torch_geometric import nn as layers
@@ -255,10 +257,10 @@ def _peer_network(name: str) -> Any:
 
 
 def _parameters(name: str) -> int:
-    """Parameters of both networks, which are as many.
+    """Number of parameters, the same for both networks.
 
     Raises:
-        ValueError: if they are not, and the networks are different ones.
+        ValueError: if the networks have different numbers of parameters.
     """
     memes, _ = make_memes()
     graph = graphs.batch(memes, [0])
@@ -270,7 +272,10 @@ def _parameters(name: str) -> int:
     ours = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     theirs = sum(leaf.numel() for leaf in _peer_network(name).parameters())
     if ours != theirs:
-        raise ValueError(f"{name} has {ours} parameters here and {theirs} there")
+        raise ValueError(
+            f"{name}: ours has {ours} parameters, the peer {theirs}, expected the same "
+            "number"
+        )
     return ours
 
 

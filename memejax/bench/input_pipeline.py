@@ -1,12 +1,12 @@
-"""Decode and resize: images/s of our pipeline and of a PyTorch DataLoader.
+"""Decoding and resizing: images/s of our pipeline and of a PyTorch DataLoader.
 
     python -m memejax.bench.input_pipeline
 
 Both sides read the same files (made by this program: smooth noise with edges, sizes
 like those of the Hateful Memes), decode with Pillow, resize to a square with the same
-filter and give uint8 batches in a shuffled order. The peer is a DataLoader with as
+filter and yield uint8 batches in a shuffled order. The peer is a DataLoader with as
 many persistent worker processes as we have threads. Without torch only our side runs.
-`memejax.bench.input_study` trains: batch sizes by numbers of workers.
+`memejax.bench.input_study` measures training, for batch sizes and numbers of workers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from memejax.data import pipeline, plans
 
 
 def make_files(folder: pathlib.Path, count: int, extension: str) -> list[str]:
-    """Pictures with structure at several scales, 400 to 800 pixels wide."""
+    """Write pictures with structure at several scales, 400 to 800 pixels wide."""
     rng = np.random.default_rng(0)
     paths = []
     for number in range(count):
@@ -49,7 +49,7 @@ def make_files(folder: pathlib.Path, count: int, extension: str) -> list[str]:
 def our_epoch(
     paths: list[str], *, size: int, batch: int, workers: int
 ) -> Callable[[], float]:
-    """A function that runs one epoch of ours and returns images/s."""
+    """Return a function that runs one epoch of ours and returns images/s."""
     source = pipeline.image_columns(
         paths,
         size=size,
@@ -75,15 +75,15 @@ def our_epoch(
 def torch_epoch(
     paths: list[str], *, size: int, batch: int, workers: int
 ) -> Callable[[], float]:
-    """A function that runs one epoch of a DataLoader and returns images/s."""
+    """Return a function that runs one epoch of a DataLoader and returns images/s."""
     import torch
 
     class Files(torch.utils.data.Dataset):
         def __len__(self) -> int:
             return len(paths)
 
-        def __getitem__(self, place: int):
-            with Image.open(paths[place]) as image:
+        def __getitem__(self, index: int):
+            with Image.open(paths[index]) as image:
                 image = image.convert("RGB").resize(
                     (size, size), Image.Resampling.BILINEAR
                 )
@@ -115,19 +115,19 @@ def _options() -> argparse.Namespace:
         "--format", choices=("jpeg", "png"), default="jpeg", help="format of the files"
     )
     parser.number("--size", 224, text="side of the square to resize to, in pixels")
-    parser.number("--batch", 32, text="images of a batch")
+    parser.number("--batch", 32, text="images per batch")
     parser.number("--images", 640, text="files, each read once in a run of a side")
     return parser.parse_args()
 
 
 def main() -> None:
-    """The command line."""
+    """Run the benchmark."""
     options = _options()
     prepare()
-    how = dict(size=options.size, batch=options.batch, workers=options.workers)
+    settings = dict(size=options.size, batch=options.batch, workers=options.workers)
     with tempfile.TemporaryDirectory() as folder:
         paths = make_files(pathlib.Path(folder), options.images, options.format)
-        ours = our_epoch(paths, **how)
+        ours = our_epoch(paths, **settings)
         if importlib.util.find_spec("torch") is None:
             ours()
             figures = {"ours": [ours() for _ in range(options.pairs)], "peer": None}
@@ -135,12 +135,12 @@ def main() -> None:
             import torch
 
             figures = pairs.in_turn(
-                ours, torch_epoch(paths, **how), pairs=options.pairs
+                ours, torch_epoch(paths, **settings), pairs=options.pairs
             )
             figures["torch"] = torch.__version__
     pairs.write(
         "input_pipeline",
-        {"unit": "images/s", "format": options.format, **how, **figures},
+        {"unit": "images/s", "format": options.format, **settings, **figures},
         options.out,
     )
 

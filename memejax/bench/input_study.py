@@ -1,16 +1,16 @@
-"""Batch size by workers: an epoch's time, and how busy cores and GPUs are meanwhile.
+"""Batch sizes by numbers of workers: time per epoch, and use of cores and GPUs.
 
     python -m memejax.bench.input_study --batches 8 32 --workers 0 2
 
-The study of the paper's Tables 4 to 6, of multimodal CASS on built-in memes or those
-of `--root`, which are decoded and resized whenever they are used. `--workers` are
-processes that read; 0 reads in `--threads` threads of the training's own process,
-which is the default elsewhere. `--batches` are global.
+The study of the paper's Tables 4 to 6, with multimodal CASS on built-in memes or those
+of `--root`, which are decoded and resized every time they are used. `--workers` are
+reader processes; 0 reads in `--threads` threads of the training process, the default
+elsewhere. `--batches` are global.
 
-Each pair is run in a process of its own: an epoch to warm up, compilation included,
-and then `--epochs`, of whose seconds the median is printed. Cores are busy on the
-average over these epochs, memory is the most at one time, of the process and its
-workers together; of GPUs by nvidia-smi, where there are any. Linux only.
+Each pair runs in its own process: an epoch to warm up, compilation included, and then
+`--epochs`, whose median time is printed. The use of cores is the average over these
+epochs, memory the peak of the process and its workers together; that of GPUs comes
+from nvidia-smi, if there are any. Linux only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from memejax.command_line import prepare
 
 
 def main() -> None:
-    """The command line."""
+    """Run the benchmark."""
     options = _options()
     if options.part:
         (batch,), (workers,) = options.batches, options.workers
@@ -42,7 +42,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         cells = [
-            _in_a_process(batch, workers, options, folder)
+            _in_subprocess(batch, workers, options, folder)
             for batch in options.batches
             for workers in options.workers
         ]
@@ -64,14 +64,14 @@ def _options() -> argparse.Namespace:
     parser.number(
         "--workers",
         sorted({0, 1, 2, cores}),
-        text="numbers of processes that read; 0: threads do",
+        text="numbers of reader processes; 0 reads in threads",
         several=True,
     )
     parser.add_argument(
         "--size",
         choices=pretraining.SIZES,
         default="tiny",
-        help="of the models and pictures; paper: as published",
+        help="size of models and pictures; paper: as published",
     )
     parser.number("--memes", 512, text="built-in memes to train on, a multiple of 4")
     parser.add_argument(
@@ -80,14 +80,14 @@ def _options() -> argparse.Namespace:
         help="memes to train on, laid out as the Hateful Memes (default: built-in)",
     )
     parser.number("--epochs", 1, text="timed epochs of each pair, after one to warm up")
-    parser.number("--threads", cores, text="threads that read where no processes do")
+    parser.number("--threads", cores, text="reader threads if there are no processes")
     parser.number("--devices", None, text="devices that share a batch (default: all)")
-    # What a process that measures one pair is started with.
+    # Option of the subprocess that measures one pair.
     parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _in_a_process(
+def _in_subprocess(
     batch: int, workers: int, options: argparse.Namespace, folder: str
 ) -> dict[str, Any]:
     command = [sys.executable, "-m", "memejax.bench.input_study", "--part"]
@@ -95,7 +95,7 @@ def _in_a_process(
     for name in ("size", "memes", "root", "epochs", "threads", "devices"):
         value = getattr(options, name)
         command += [] if value is None else [f"--{name}={value}"]
-    # The workers change nothing about the step: it is compiled once a batch.
+    # The step does not depend on the workers: it is compiled once per batch size.
     environment = {"JAX_COMPILATION_CACHE_DIR": folder} | os.environ
     done = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True, env=environment
@@ -104,16 +104,16 @@ def _in_a_process(
 
 
 def cell(batch: int, workers: int, options: argparse.Namespace) -> dict[str, Any]:
-    """One pair's epochs, in this process.
+    """Measure one pair's epochs in this process.
 
     Args:
-        batch: global.
-        workers: processes that read.
-        options: the command line's: size, memes, root, epochs, threads, devices.
+        batch: global batch size.
+        workers: number of reader processes.
+        options: options size, memes, root, epochs, threads and devices.
 
     Returns:
-        batch, workers, steps of an epoch, `epoch seconds` of each, and the figures of
-        `usage.Watch` over all of them.
+        batch, workers, steps per epoch, `epoch seconds` of each epoch, and the figures
+        of `usage.Watch` over all of them.
 
     Raises:
         ValueError: if the memes do not fill a batch, or the devices cannot share it.
@@ -126,7 +126,7 @@ def cell(batch: int, workers: int, options: argparse.Namespace) -> dict[str, Any
 
     mesh = parallel.mesh(options.devices)
     parallel.check_batch(mesh, batch)
-    with tempfile.TemporaryDirectory() as where:
+    with tempfile.TemporaryDirectory() as folder:
         config = pretraining.cass(
             options.size,
             batch=batch,
@@ -136,7 +136,7 @@ def cell(batch: int, workers: int, options: argparse.Namespace) -> dict[str, Any
             workers=workers,
             root=options.root,
         )
-        data = datasets.load(config, pathlib.Path(where))
+        data = datasets.load(config, pathlib.Path(folder))
         steps = len(data.splits["train"].ids) // batch
         if not steps or options.epochs < 1:
             raise ValueError(
@@ -159,21 +159,21 @@ def cell(batch: int, workers: int, options: argparse.Namespace) -> dict[str, Any
         epoch()
         with usage.Watch() as watch:
             seconds = [epoch() for _ in range(options.epochs)]
-        # Past its end, so that the workers end in order.
+        # Past its end, so that the workers shut down properly.
         next(chunks, None)
     about = {"batch": batch, "workers": workers, "steps": steps}
     return {**about, "epoch seconds": seconds, **watch.figures}
 
 
 def rows(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Cells as a table's rows; what no card tells is None.
+    """Convert cells to rows of a table; GPU columns are None without GPUs.
 
     Args:
         cells: see `cell`.
 
     Returns:
-        Rows: batch, workers, s/epoch, memes/s, cores, memory, and of all cards the mean
-        utilisation and the most memory of one.
+        Rows: batch, workers, s/epoch, memes/s, cores, memory, the mean utilisation of
+        all GPUs and the largest memory of one.
     """
     found = []
     for one in cells:

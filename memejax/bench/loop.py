@@ -1,12 +1,12 @@
-"""What the loop costs: steps/s through the whole loop over the bare jitted step.
+"""Overhead of the loop: steps/s through the whole loop and with the bare jitted step.
 
     python -m memejax.bench.loop
 
-Both sides run the demo's pretraining, as long as in the demo unless `--steps` says
-otherwise, on the demo's data, decoded already. The loop's side is everything that a
+Both sides run the demo's pretraining for `--steps` steps, by default as many as in the
+demo, on the demo's data, already decoded. The loop's side includes everything that a
 run does around the step: the plan, the pipeline, transfers, metrics, progress,
 metrics.jsonl, TensorBoard, checkpoints. The bare side calls the compiled step on one
-batch that lies on the device, and waits at the end.
+batch on the device, and waits at the end.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from memejax.stages.parts.training import devices
 
 
 def main() -> None:
-    """The command line."""
+    """Run the benchmark."""
     parser = Parser("loop", __doc__, pairs=3)
     parser.number("--steps", 200, text="training steps in one run of a side")
     options = parser.parse_args()
@@ -40,8 +40,8 @@ def main() -> None:
     config = load_config("configs/cass_mm.py:demo")
     config.pretrain.steps = options.steps
     config.pretrain.optimizer.warmup = 0
-    with tempfile.TemporaryDirectory() as where, Signals() as signals:
-        path = pathlib.Path(where)
+    with tempfile.TemporaryDirectory() as folder, Signals() as signals:
+        path = pathlib.Path(folder)
         data = datasets.load(config, path)
         mesh = devices(config)
         stage = pretrain.make(config, data, seed=0, mesh=mesh)
@@ -55,7 +55,7 @@ def main() -> None:
             start = stage.init()
             fresh = dataclasses.replace(stage, init=lambda: start)
             began = time.perf_counter()
-            # The progress lines belong to the loop, but not on this console.
+            # Progress lines are part of the loop's cost, but are not shown here.
             with contextlib.redirect_stdout(io.StringIO()):
                 loop(fresh, saving, path / f"run{next(runs)}", signals)
             return options.steps / (time.perf_counter() - began)

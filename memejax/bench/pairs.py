@@ -1,4 +1,4 @@
-"""Two sides timed in turn in one process, and what comes out as JSON."""
+"""Timing two sides in turn in one process, and writing the figures as JSON."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from memejax import folder
 def in_turn(
     ours: Callable[[], float], peer: Callable[[], float], *, pairs: int
 ) -> dict[str, Any]:
-    """Runs both sides once to warm up, then in turn, and compares pair by pair.
+    """Run both sides once to warm up, then in turn, and compare them pair by pair.
 
     Args:
         ours: runs our side once and returns its speed (larger is better).
         peer: the same for the peer.
-        pairs: counted runs of each side.
+        pairs: number of timed runs of each side.
 
     Returns:
         Speeds of both, the median of the pairwise ratios ours / peer, and its 95 %
@@ -32,7 +32,7 @@ def in_turn(
         warm_up()
     speeds = []
     for number in range(pairs):
-        # Whoever goes second finds warmer caches: take turns.
+        # The order alternates because the second side finds warmer caches.
         if number % 2:
             b = peer()
             speeds.append((ours(), b))
@@ -53,7 +53,7 @@ def in_turn(
 
 
 def write(name: str, figures: Mapping[str, Any], out: str | None) -> None:
-    """Prints a benchmark's figures and writes them, with machine and versions."""
+    """Print a benchmark's figures, and write them with machine and versions."""
     result = {
         "benchmark": name,
         "machine": {"cpu": cpu(), "cores": os.cpu_count()},
@@ -69,7 +69,7 @@ def write(name: str, figures: Mapping[str, Any], out: str | None) -> None:
 
 
 def cpu() -> str:
-    """The processor's name."""
+    """Name of the processor."""
     info = pathlib.Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text("utf-8").splitlines():

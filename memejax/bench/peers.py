@@ -1,4 +1,4 @@
-"""A peer in another Python, which answers lines with lines of JSON."""
+"""A peer in another Python process, controlled by lines of text and JSON."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 
 class Peer:
-    """A process that lives for `with Peer(command) as peer`, and answers `ask`.
+    """A process that runs during `with Peer(command) as peer`, and answers requests.
 
     Attributes:
-        about: its first line, which it sends when it is ready.
+        about: its first answer, sent when it is ready.
     """
 
     def __init__(self, command: Sequence[str]):
-        """Starts it and waits until it is ready.
+        """Start the process and wait until it is ready.
 
         Raises:
-            RuntimeError: if it ends before.
+            RuntimeError: if the process ends before.
         """
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -33,11 +33,11 @@ class Peer:
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def ask(self, line: str) -> dict[str, Any]:
-        """Its answer to a line.
+    def request(self, line: str) -> dict[str, Any]:
+        """Send a line and return the answer.
 
         Raises:
-            RuntimeError: if it ended.
+            RuntimeError: if the process has ended.
         """
         if self._process.stdin is None or self._process.poll() is not None:
             raise RuntimeError(f"the peer ended with {self._process.returncode}")
@@ -46,18 +46,18 @@ class Peer:
         return self._answer()
 
     def best_threads(self) -> int:
-        """Sets the number of threads that it is fastest with: 1, 2, ... or all.
+        """Set and return the fastest number of threads: 1, 2, 4, ... or all cores.
 
-        Powers of two up to the number of cores, and that; two runs of each, of which
-        the faster counts.
+        Powers of two up to the number of cores, and that number; the faster of two runs
+        of each counts.
         """
         cores = os.cpu_count() or 1
         seconds = {}
         for threads in sorted({2**i for i in range(cores.bit_length())} | {cores}):
-            self.ask(f"threads {threads}")
-            seconds[threads] = min(self.ask("run")["seconds"] for _ in range(2))
+            self.request(f"threads {threads}")
+            seconds[threads] = min(self.request("run")["seconds"] for _ in range(2))
         best = min(seconds, key=lambda threads: seconds[threads])
-        self.ask(f"threads {best}")
+        self.request(f"threads {best}")
         return best
 
     def _answer(self) -> dict[str, Any]:
@@ -68,6 +68,6 @@ class Peer:
         return json.loads(line)
 
     def _end(self) -> None:
-        """Its input ends, and so does it."""
+        """Close the input, on which the process ends, and wait for it."""
         with self._process:
             pass

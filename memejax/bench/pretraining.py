@@ -1,4 +1,4 @@
-"""The training step that scaling and input are studied with: multimodal CASS."""
+"""The config of the studies of scaling and input: pretraining of multimodal CASS."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from memejax.config import load_config
 
 SIZES = ("tiny", "paper")
-# The demo's models, narrower: steps of milliseconds.
+# The demo's models, but narrower: a step takes milliseconds.
 TINY = {
     "data.image_size": 24,
     "model.image.cnn.width": 8,
@@ -36,33 +36,33 @@ def cass(
     workers: int = 0,
     root: str | None = None,
 ) -> ConfigDict:
-    """Config of a pretraining run whose input is decoded whenever it is used.
+    """Config of a pretraining run whose input is decoded every time it is used.
 
     Args:
         size: "tiny", or "paper" (ResNet-50, ViT-B/16 at 384 pixels, a DistilBERT for
-            each with its whole vocabulary and captions of 88 tokens, in float32, at
-            random starts).
-        batch: global.
-        steps: of the plan.
-        memes: built-in ones to train on, a positive multiple of 4.
-        threads: that read, where no workers do.
-        workers: processes that read.
+            each with its whole vocabulary and captions of 88 tokens, in float32, from
+            random weights).
+        batch: global batch size.
+        steps: number of steps in the plan.
+        memes: number of built-in training memes, a positive multiple of 4.
+        threads: reader threads, used without workers.
+        workers: reader processes.
         root: folder of memes instead of the built-in ones.
 
     Raises:
-        ValueError: for an unknown size.
+        ValueError: if the size is unknown.
     """
     if size not in SIZES:
         raise ValueError(f"got size {size!r}, expected one of {SIZES}")
     if size == "tiny":
         config = load_config("configs/cass_mm.py:demo").unlock()
-        # Sizes that go before those of the networks' names.
+        # Override the sizes of the named networks.
         config.update_from_flattened_dict(TINY)
     else:
         config = load_config("configs/cass_mm.py:paper").unlock()
         # The longest caption of the challenge; the preset is wider.
         config.data.text_length = 88
-        # DistilBERT's, not that of the few words of the built-in captions.
+        # DistilBERT's vocabulary, not that of the few words in built-in captions.
         config.model.text.vocab_size = 30522
         # The preset has no built-in memes.
         config.data.synthetic = dict(concepts=4)

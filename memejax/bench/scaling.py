@@ -2,18 +2,18 @@
 
     python -m memejax.bench.scaling
 
-strong     a batch of `--batch` memes, shared by the devices
-weak       so many for each device
-synthetic  one batch that lies on the devices
-real       batches of built-in memes, decoded, resized and sent as a run has them
+strong     `--batch` memes per step, shared by the devices
+weak       `--batch` memes for each device
+synthetic  one batch on the devices
+real       batches of built-in memes, decoded, resized and transferred as in a run
 
-Speed-up is of memes a second, efficiency the speed-up a device: t_1 / (p t_p) for
-strong scaling and t_1 / t_p for weak. The numbers of devices are timed in turn, after
-a warm-up, in one process. Where there is nothing but a CPU each has a process of its
-own with so many fake devices; they share its cores, so their figures show that the
-program works and say nothing about its speed.
+Speed-up is the ratio of memes per second, efficiency the speed-up per device:
+t_1 / (p t_p) for strong scaling and t_1 / t_p for weak. The numbers of devices are
+timed in turn, after a warm-up, in one process. With only a CPU, each number has its own
+process with so many fake devices; they share the cores, so their figures show that the
+program works but not how fast it would be.
 
-`memejax.bench.scaling_paper` goes on from here to more devices than there are.
+`memejax.bench.scaling_paper` extrapolates from here to more devices.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from memejax.bench.scaling_model import KINDS, efficiency
 from memejax.command_line import prepare
 
 INPUTS = ("synthetic", "real")
-_ASK = "import jax; print(jax.default_backend(), jax.local_device_count())"
+_QUERY = "import jax; print(jax.default_backend(), jax.local_device_count())"
 
 
 def main() -> None:
-    """The command line."""
+    """Run the benchmark."""
     options = _options()
     if options.part is not None:
         print(json.dumps(measured(options.part, options)))
         return
-    platform, there = _devices()
-    counts = options.devices or [n for n in (1, 2, 4, 8, 16) if n <= there]
+    platform, available = _devices()
+    counts = options.devices or [n for n in (1, 2, 4, 8, 16) if n <= available]
     fake = platform == "cpu"
     if fake:
         counts = options.devices or [1, 2, 4]
-        print("fake devices that share this CPU's cores: these prove nothing of speed")
+        print("fake devices share this CPU's cores: their figures do not show speed")
     if 1 not in counts:
         counts = [1, *counts]
-    parts = [_in_a_process(n, options) for n in _groups(counts, fake)]
+    parts = [_in_subprocess(n, options) for n in _groups(counts, fake)]
     cases = [case for part in parts for case in part["cases"]]
     rows = summary(cases, batch=options.batch, kinds=options.kind)
     pairs.write(
@@ -79,42 +79,40 @@ def _options() -> argparse.Namespace:
     parser.number(
         "--devices",
         None,
-        text="numbers of devices; 1 is always among them (default: 1, 2, 4, 8 and 16, "
-        "as far as there are as many, and on a CPU 1, 2 and 4 fake ones)",
+        text="numbers of devices; 1 is always included (default: those of 1, 2, 4, 8 "
+        "and 16 that are available, and on a CPU 1, 2 and 4 fake ones)",
         several=True,
     )
     parser.names(
-        "--kind", KINDS, default=KINDS, text="kinds of scaling, of %(choices)s"
+        "--kind", KINDS, default=KINDS, text="kinds of scaling, from %(choices)s"
     )
     parser.names(
         "--input",
         INPUTS,
         default=INPUTS,
-        text="where batches come from, of %(choices)s",
+        text="sources of batches, from %(choices)s",
     )
     parser.add_argument(
         "--size",
         choices=pretraining.SIZES,
         default="tiny",
-        help="of the models and pictures; paper: as published",
+        help="size of models and pictures; paper: as published",
     )
-    parser.number(
-        "--batch", 32, text="memes of a batch (strong), or of each device's (weak)"
-    )
-    parser.number("--steps", 20, text="training steps of a round")
+    parser.number("--batch", 32, text="memes per batch (strong), or per device (weak)")
+    parser.number("--steps", 20, text="training steps per round")
     parser.number("--rounds", 5, text="timed rounds, after one to warm up")
     parser.number(
         "--threads", os.cpu_count() or 1, text="threads that read real batches"
     )
-    # What a process that measures is started with: its numbers of devices.
+    # Option of a measuring subprocess: its numbers of devices.
     parser.number("--part", None, text=argparse.SUPPRESS, several=True)
     return parser.parse_args()
 
 
 def _devices() -> tuple[str, int]:
-    """Platform and number of devices; asked elsewhere, so that none is taken here."""
+    """Platform and number of devices, from a subprocess so that none is taken here."""
     done = subprocess.run(
-        [sys.executable, "-c", _ASK], check=True, capture_output=True, text=True
+        [sys.executable, "-c", _QUERY], check=True, capture_output=True, text=True
     )
     platform, count = done.stdout.split()[-2:]
     return platform, int(count)
@@ -124,7 +122,9 @@ def _groups(counts: Sequence[int], fake: bool) -> list[list[int]]:
     return [[n] for n in counts] if fake else [list(counts)]
 
 
-def _in_a_process(counts: Sequence[int], options: argparse.Namespace) -> dict[str, Any]:
+def _in_subprocess(
+    counts: Sequence[int], options: argparse.Namespace
+) -> dict[str, Any]:
     command = [sys.executable, "-m", "memejax.bench.scaling"]
     for name in ("size", "batch", "steps", "rounds", "threads"):
         command += [f"--{name}", str(getattr(options, name))]
@@ -139,15 +139,15 @@ def _in_a_process(counts: Sequence[int], options: argparse.Namespace) -> dict[st
 
 
 def measured(counts: Sequence[int], options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of steps on some numbers of devices, in this process.
+    """Measure steps on some numbers of devices, in this process.
 
     Args:
-        counts: of devices.
-        options: the command line's: kind, input, size, batch, steps, rounds, threads.
+        counts: numbers of devices.
+        options: options kind, input, size, batch, steps, rounds and threads.
 
     Returns:
-        `cases`, each with devices, batch, input and seconds (of a step, one a round),
-        the device's name, and how many parameters are trained.
+        `cases`, each with devices, batch, input and seconds (per step, one figure per
+        round), the device's name, and the number of trained parameters.
 
     Raises:
         ValueError: if there are fewer devices, or they cannot share a batch evenly.
@@ -155,9 +155,9 @@ def measured(counts: Sequence[int], options: argparse.Namespace) -> dict[str, An
     prepare()
     import jax
 
-    with tempfile.TemporaryDirectory() as where:
+    with tempfile.TemporaryDirectory() as folder:
         cases = [
-            _Case(n, batch, options, pathlib.Path(where) / f"{n}x{batch}")
+            _Case(n, batch, options, pathlib.Path(folder) / f"{n}x{batch}")
             for n in counts
             for batch in sorted(_batches_on(n, options))
         ]
@@ -168,7 +168,7 @@ def measured(counts: Sequence[int], options: argparse.Namespace) -> dict[str, An
         ]
         for number in range(options.rounds + 1):
             timed = [c.seconds(kind) for c in cases for kind in options.input]
-            # The first round is to warm up.
+            # The first round is the warm-up.
             for row, seconds in zip(rows, timed, strict=True) if number else ():
                 row["seconds"].append(seconds)
         parameters = cases[0].parameters
@@ -177,10 +177,10 @@ def measured(counts: Sequence[int], options: argparse.Namespace) -> dict[str, An
 
 
 def _batches_on(devices: int, options: argparse.Namespace) -> set[int]:
-    """What is timed on so many devices.
+    """Global batch sizes to time on a number of devices.
 
-    One device has half the batch as well: `memejax.bench.scaling_paper` takes from the
-    two what of a step does not shrink with its batch.
+    One device has half the batch as well: from both, `memejax.bench.scaling_paper`
+    computes the part of a step that does not shrink with its batch.
     """
     found = batches(devices, options.batch, options.kind)
     if devices == 1 and options.batch > 1:
@@ -189,22 +189,22 @@ def _batches_on(devices: int, options: argparse.Namespace) -> set[int]:
 
 
 def batches(devices: int, batch: int, kinds: Sequence[str]) -> set[int]:
-    """Global batches of the kinds of scaling on so many devices."""
+    """Global batch sizes for kinds of scaling on a number of devices."""
     return {devices * batch if kind == "weak" else batch for kind in kinds}
 
 
 def summary(
     cases: Sequence[Mapping[str, Any]], *, batch: int, kinds: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Speed-ups and efficiencies out of medians.
+    """Speed-ups and efficiencies from medians.
 
     Args:
-        cases: see `measured`; of each input one device with the batch.
-        batch: of one device.
+        cases: see `measured`; for each input, `batch` on one device is among them.
+        batch: batch size of one device.
         kinds: "strong", "weak".
 
     Returns:
-        Rows: kind, input, devices, batch, seconds a step, memes/s, speed-up,
+        Rows: kind, input, devices, batch, seconds per step, memes/s, speed-up,
         efficiency.
     """
     medians = {
@@ -272,7 +272,7 @@ class _Case:
         self.parameters = sum(x.size for x in jax.tree.leaves(stage.abstract.params))
 
     def seconds(self, kind: str) -> float:
-        """Of a step, with input of a kind."""
+        """Seconds per step with one kind of input."""
         import jax
 
         began = time.perf_counter()
@@ -285,7 +285,7 @@ class _Case:
         if kind == "synthetic":
             yield from (self._batch for _ in range(self._steps))
         else:
-            # From its start, so that nothing was read ahead before the clock started.
+            # From the start, so that nothing is prefetched before the timing.
             yield from (chunk for _, chunk in self._feeder.chunks(0))
 
 

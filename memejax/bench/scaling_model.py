@@ -1,4 +1,4 @@
-"""Data-parallel training on paper: what sending gradients costs.
+"""A model of data-parallel training: the cost of communicating gradients.
 
 Pure functions; `python -m memejax.bench.scaling_paper` prints tables of them.
 """
@@ -14,11 +14,11 @@ METHODS = ("ring", "master")
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """What joins devices.
+    """A link between devices.
 
     Attributes:
-        bandwidth: bytes/s that one device sends while it receives as many.
-        latency: seconds that a message takes whatever its size.
+        bandwidth: bytes/s that a device sends while it receives as many.
+        latency: seconds per message, whatever its size.
     """
 
     bandwidth: float
@@ -31,15 +31,15 @@ class Link:
             )
 
 
-# Bandwidths as published, but for PCIe's, which is what copies reach of 15.75 GB/s.
+# Published bandwidths, except for PCIe: the rate that copies reach of 15.75 GB/s.
 # Latencies are orders of magnitude; for a gradient of 1 GB they do not matter.
 LINKS: Mapping[str, Link] = {
-    # H100 and H200: 900 GB/s, both ways counted.
+    # H100 and H200: 900 GB/s, the sum of both directions.
     "nvlink4": Link(450e9, 3e-6),
-    # RTX 8000: 100 GB/s both ways, and between the two of a pair only.
+    # RTX 8000: 100 GB/s in both directions, only between the two of a pair.
     "nvlink2": Link(50e9, 3e-6),
     "pcie3": Link(12e9, 10e-6),
-    # 400 Gb/s, an adapter a device.
+    # 400 Gb/s, one adapter per device.
     "infiniband": Link(50e9, 15e-6),
 }
 
@@ -49,17 +49,17 @@ def ring_seconds(nbytes: float, devices: int, *, link: Link) -> float:
 
     2 (p - 1) (bytes / (p bandwidth) + latency)
 
-    The array is cut into p parts; p - 1 times every device sends one part on and adds
-    the one that it gets, and p - 1 times more the sums go round. A ring is as fast as
-    its slowest link.
+    The array is split into p parts; p - 1 times every device sends on one part and adds
+    the one it receives, and p - 1 more times the sums are passed around. A ring is as
+    fast as its slowest link.
 
     Args:
-        nbytes: of the gradients, at least 0.
-        devices: p, at least 1; one needs no time.
-        link: between neighbours.
+        nbytes: bytes of the gradients, at least 0.
+        devices: p, at least 1; 0 seconds for one device.
+        link: link between neighbours.
 
     Raises:
-        ValueError: for an argument out of its range.
+        ValueError: if an argument is out of range.
 
     References:
         Patarasuk and Yuan 2009, doi:10.1016/j.jpdc.2008.09.002.
@@ -71,22 +71,22 @@ def ring_seconds(nbytes: float, devices: int, *, link: Link) -> float:
 def nodes_seconds(
     nbytes: float, devices: int, *, inside: Link, across: Link, node: int = 8
 ) -> float:
-    """Seconds of an all-reduce over nodes, rings in them and rings between them.
+    """Seconds of an all-reduce over nodes, with rings in them and between them.
 
     ring(bytes, node) inside, and ring(bytes / node, devices / node) across
 
-    A node's devices sum up a part each, each sends its part round the nodes by its own
-    adapter, and the node puts the parts together. One phase waits for the other.
+    Each device of a node sums one part, sends it around the nodes by its own adapter,
+    and the node collects the parts. The phases do not overlap.
 
     Args:
-        nbytes: of the gradients, at least 0.
-        devices: at most `node`, or a multiple of it.
-        inside: between devices of a node.
-        across: between nodes, for each device.
-        node: devices of a node, at least 1.
+        nbytes: bytes of the gradients, at least 0.
+        devices: number of devices, at most `node` or a multiple of it.
+        inside: link between devices of a node.
+        across: link between nodes, for each device.
+        node: devices per node, at least 1.
 
     Raises:
-        ValueError: for an argument out of its range.
+        ValueError: if an argument is out of range.
     """
     _check(nbytes, devices)
     if node < 1 or (devices > node and devices % node):
@@ -101,15 +101,15 @@ def nodes_seconds(
 
 
 def master_seconds(nbytes: float, devices: int, *, link: Link) -> float:
-    """Seconds of what PyTorch's nn.DataParallel copies in a step.
+    """Seconds of the copies of PyTorch's nn.DataParallel in a step.
 
     2 (p - 1) (bytes / bandwidth + latency)
 
     The master sends its parameters to every other device, one after another, and
-    gathers all their gradients over the same link. Pictures and outputs are small
-    beside them and left out; so is that one Python process starts the work of all.
+    gathers all their gradients over the same link. Pictures and outputs are small in
+    comparison and left out; so is the cost of one Python process driving all devices.
 
-    Args, Raises: as of `ring_seconds`.
+    Args, Raises: as in `ring_seconds`.
     """
     _check(nbytes, devices)
     return 2 * (devices - 1) * (nbytes / link.bandwidth + link.latency)
@@ -128,50 +128,51 @@ def predicted(
     overlap: float = 0.0,
     method: str = "ring",
 ) -> float:
-    """Seconds of a data-parallel step.
+    """Predicted seconds of a data-parallel step.
 
     compute = step                       weak: the batch grows with the devices
             = fixed + (step - fixed) / p strong: they share one
     seconds = compute + max(0, communication - overlap compute)
 
-    Assumed is that devices are alike and never wait for each other or for data, that
-    a part of a batch takes its part of the time but for `fixed_seconds` (starting
+    Assumes that devices are equal and never wait for each other or for data, that a
+    part of a batch takes its part of the time except for `fixed_seconds` (launching
     operations, the optimizer's update, which every device does in full), that all
-    gradients go in one piece, and that sending them slows no arithmetic. Real steps
-    take longer.
+    gradients are sent in one piece, and that sending does not slow down arithmetic.
+    Real steps take longer.
 
     Args:
-        step_seconds: of the step on one device, above 0.
-        gradient_bytes: of all gradients, at least 0.
+        step_seconds: seconds of the step on one device, above 0.
+        gradient_bytes: bytes of all gradients, at least 0.
         devices: p, at least 1.
-        link: between the devices (of a node).
-        across: between nodes; None puts all devices into one.
-        node: devices of a node.
+        link: link between the devices (of a node).
+        across: link between nodes; all devices are in one node if None.
+        node: devices per node.
         kind: "strong" or "weak".
-        fixed_seconds: of `step_seconds`, those that no smaller batch saves.
+        fixed_seconds: part of `step_seconds` that does not shrink with the batch.
         overlap: share of a device's step during which gradients are sent, in [0, 1].
         method: "ring" (all-reduce), or "master" (nn.DataParallel), which sends before
-            the forward and after the backward pass: there `overlap` is 0.
+            the forward and after the backward pass, so that `overlap` must be 0.
 
     Returns:
-        Seconds.
+        The seconds.
 
     Raises:
-        ValueError: for an argument out of its range or an unknown name.
+        ValueError: if an argument is out of range or a name is unknown.
     """
     if kind not in KINDS or method not in METHODS:
         raise ValueError(
-            f"got kind={kind!r}, method={method!r}, expected of {KINDS}, {METHODS}"
+            f"got kind={kind!r}, method={method!r}, expected one of {KINDS} and one of "
+            f"{METHODS}"
         )
     if not 0 <= fixed_seconds <= step_seconds or step_seconds <= 0:
         raise ValueError(
-            f"got a step of {step_seconds} s, {fixed_seconds} s of it fixed, expected "
-            "0 <= fixed <= step and step > 0"
+            f"got step_seconds={step_seconds}, fixed_seconds={fixed_seconds}, expected "
+            "0 <= fixed_seconds <= step_seconds and step_seconds > 0"
         )
     if not 0 <= overlap <= 1 or (method == "master" and overlap):
         raise ValueError(
-            f"got overlap={overlap} for {method!r}, expected in [0, 1], and 0 for "
-            "'master'"
+            f"got overlap={overlap} for {method!r}, expected a number in [0, 1], and 0 "
+            "for 'master'"
         )
     if method == "master":
         if across is not None:
@@ -190,21 +191,21 @@ def predicted(
 
 
 def efficiency(first: float, then: float, *, devices: int, kind: str) -> float:
-    """Speed-up a device: of examples a second on p devices, over p times those on one.
+    """Efficiency of scaling, the speed-up in examples per second per device.
 
     strong: t_1 / (p t_p), weak: t_1 / t_p
 
     Args:
         first: seconds of a step on one device, above 0.
-        then: seconds of a step on p, above 0.
+        then: seconds of a step on p devices, above 0.
         devices: p, at least 1.
-        kind: "strong", of one batch, or "weak", of p times the batch.
+        kind: "strong" (the same batch) or "weak" (p times the batch).
 
     Returns:
-        1 where nothing is lost; p times it is the speed-up.
+        The efficiency, 1 for perfect scaling; p times it is the speed-up.
 
     Raises:
-        ValueError: for an argument out of its range.
+        ValueError: if an argument is out of range.
     """
     if kind not in KINDS or min(first, then) <= 0 or devices < 1:
         raise ValueError(
@@ -215,16 +216,17 @@ def efficiency(first: float, then: float, *, devices: int, kind: str) -> float:
 
 
 def fixed_part(seconds: Mapping[int, float]) -> float:
-    """Seconds of a step that do not grow with its batch, by the line through two.
+    """Seconds of a step that do not grow with its batch, extrapolated from two sizes.
 
     Args:
-        seconds: of a step by batch, for two batches.
+        seconds: batch size -> seconds of a step, for two sizes.
 
     Returns:
-        Where the line meets a batch of 0, in [0, the smaller one's seconds].
+        The line through both at a batch size of 0, clipped to [0, the smaller one's
+        seconds].
 
     Raises:
-        ValueError: unless there are two batches.
+        ValueError: unless there are two batch sizes.
     """
     if len(seconds) != 2:
         raise ValueError(f"got batches {sorted(seconds)}, expected two")

@@ -1,16 +1,16 @@
-"""Data-parallel training on paper: what more devices would give, and gave.
+"""Predicted scaling of data-parallel training, beside the paper's.
 
     python -m memejax.bench.scaling_paper
 
-Two tables by the functions of `memejax.bench.scaling_model`. The first is the paper's
-machine, four RTX 8000: from its own seconds on one of them, what nn.DataParallel and a
-ring would give over its links, beside what it printed. The second goes from one
-device's step to many, with a fixed batch (strong) and a fixed batch a device (weak),
-with nothing of the communication hidden and with the backward pass to hide it behind.
+Two tables by the functions of `memejax.bench.scaling_model`. The first is for the
+paper's machine, four RTX 8000: from its seconds on one of them, the efficiency of
+nn.DataParallel and of a ring over its links, beside the published one. The second
+extrapolates one device's step to many, with a fixed batch (strong) and a fixed batch
+per device (weak), with no communication hidden and with the backward pass to hide it.
 
-The step's seconds are those of the device that it is predicted for, or the prediction
-is too good: the slower a device, the less its links matter. By default they are the
-paper's. `--from` takes the JSON of `memejax.bench.scaling` or `train_step`.
+The seconds of the step must be from the same kind of device, or the prediction is too
+optimistic: the slower a device, the less its links matter. By default they are the
+paper's. `--from` reads the JSON of `memejax.bench.scaling` or `train_step`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from memejax.bench.scaling_model import (
     predicted,
 )
 
-# An epoch's seconds on one RTX 8000 and on four, by batch.
+# Batch size -> seconds of an epoch on one RTX 8000 and on four.
 MEMES = 6800
 EPOCH = {4: (531.0, 304.8), 32: (406.0, 133.0)}
 DEVICES = 4
@@ -46,15 +46,15 @@ BACKWARD = 2 / 3
 
 
 def paper_rows() -> list[dict[str, Any]]:
-    """Efficiencies on the paper's machine, ours on paper beside the ones it printed.
+    """Efficiencies on the paper's machine, predicted and published.
 
-    It does not say whether its batch of 4 was of all devices together (strong
-    scaling) or of each (weak): both are here.
+    It is unpublished whether the batch of 4 was for all devices together (strong
+    scaling) or for each (weak): both are here.
     """
     one = paper_steps()
     rows = []
     for batch, kind in ((4, "strong"), (4, "weak"), (32, "weak")):
-        # An epoch on four devices is an epoch: its speed-up needs no batch.
+        # An epoch has the same examples on four devices: "strong", whatever the batch.
         alone, together = EPOCH[batch]
         row: dict[str, Any] = {
             "batch": batch,
@@ -80,7 +80,7 @@ def paper_rows() -> list[dict[str, Any]]:
 
 
 def paper_steps() -> dict[int, float]:
-    """Seconds of the paper's step on one device, by batch."""
+    """Batch size -> seconds of the paper's step on one device."""
     return {batch: alone * batch / MEMES for batch, (alone, _) in EPOCH.items()}
 
 
@@ -94,23 +94,23 @@ def rows(
     node: int = 8,
     fixed_seconds: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Both kinds of scaling to many devices by rings.
+    """Predict both kinds of scaling to many devices with rings.
 
     Args:
-        step_seconds: on one device.
-        gradient_bytes: of all gradients.
-        devices: how many.
-        link: in a node.
-        across: between nodes.
-        node: devices of one.
-        fixed_seconds: of the step, for strong scaling.
+        step_seconds: seconds of a step on one device.
+        gradient_bytes: bytes of all gradients.
+        devices: numbers of devices.
+        link: link in a node.
+        across: link between nodes.
+        node: devices per node.
+        fixed_seconds: fixed part of the step, for strong scaling.
 
     Returns:
-        A row a kind and number of devices: seconds, speed-up and efficiency with
-        nothing hidden, and, as `hidden`, behind the backward pass.
+        One row per kind and number of devices: seconds, speed-up and efficiency with
+        no communication hidden, and, as `hidden`, behind the backward pass.
 
     Raises:
-        ValueError: as of `scaling_model.predicted`.
+        ValueError: as in `scaling_model.predicted`.
     """
     found = []
     for kind in KINDS:
@@ -137,15 +137,15 @@ def rows(
 
 
 def read_step(path: str) -> dict[str, Any]:
-    """One device's step in a benchmark's JSON.
+    """Read one device's step from a benchmark's JSON.
 
     Args:
-        path: of `memejax.bench.scaling` or of `memejax.bench.train_step` with the case
-            cass_mm.
+        path: file of `memejax.bench.scaling` or of `memejax.bench.train_step` with the
+            case cass_mm.
 
     Returns:
-        step_seconds, gradient_bytes (of float32), batch, and fixed_seconds where two
-        batches were measured.
+        step_seconds, gradient_bytes (in float32), batch, and fixed_seconds (0 unless
+        two batch sizes were measured).
 
     Raises:
         ValueError: if the file has no such step.
@@ -183,7 +183,7 @@ def _options() -> argparse.Namespace:
         "--from",
         dest="file",
         metavar="FILE",
-        help="JSON that has the step (default: the paper's step)",
+        help="JSON file with the step (default: the paper's step)",
     )
     parser.add_argument(
         "--step-seconds",
@@ -191,36 +191,36 @@ def _options() -> argparse.Namespace:
         metavar="S",
         help="seconds of a step on one device, instead of the paper's or the file's",
     )
-    parser.number("--batch", None, text="memes of that step, to be printed")
+    parser.number("--batch", None, text="memes per step, for the output")
     parser.add_argument(
         "--fixed-seconds",
         type=float,
         metavar="S",
-        help="of these seconds, those that do not shrink with the batch (default: "
-        "from the paper's or the file's two batches; 0 where one alone is known)",
+        help="part of these seconds that does not shrink with the batch (default: "
+        "from the paper's or the file's two batches; 0 if only one is known)",
     )
     parser.add_argument(
         "--gradient-bytes",
         type=float,
         metavar="N",
         help="bytes of all gradients (default: the file's, or "
-        f"{GRADIENT_BYTES:.3g} as of the paper's models)",
+        f"{GRADIENT_BYTES:.3g} for the paper's models)",
     )
     parser.add_argument(
         "--link",
         choices=LINKS,
         default="nvlink4",
         metavar="NAME",
-        help="between devices of a node, of %(choices)s",
+        help="link between devices of a node, one of %(choices)s",
     )
     parser.add_argument(
         "--across",
         choices=LINKS,
         default="infiniband",
         metavar="NAME",
-        help="between nodes, likewise",
+        help="link between nodes, likewise",
     )
-    parser.number("--node", 8, text="devices of a node")
+    parser.number("--node", 8, text="devices per node")
     parser.number(
         "--devices",
         [1, 2, 4, 8, 16, 64],
@@ -231,7 +231,7 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> None:
-    """The command line."""
+    """Print both tables."""
     options = _options()
     one = paper_steps()
     step = {
@@ -248,7 +248,7 @@ def main() -> None:
         name: value for name in step if (value := getattr(options, name)) is not None
     }
     paper = paper_rows()
-    ahead = rows(
+    predictions = rows(
         step["step_seconds"],
         step["gradient_bytes"],
         devices=options.devices,
@@ -260,13 +260,13 @@ def main() -> None:
     joined = f"{options.link} in nodes of {options.node}, {options.across} between"
     pairs.write(
         "scaling on paper",
-        {"step": step, "joined by": joined, "paper": paper, "rows": ahead},
+        {"step": step, "joined by": joined, "paper": paper, "rows": predictions},
         options.out,
     )
     print(f"\nEfficiency on {DEVICES} RTX 8000, from the seconds on one:")
     print(tables.text(paper))
     print(f"\nFrom a step of {step['step_seconds']:.3f} s, {joined}:")
-    print(tables.text(ahead))
+    print(tables.text(predictions))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""What starting costs: imports, the command line's help, the first training step.
+"""Start-up time: imports, the command line's help, the first training step.
 
     python -m memejax.bench.start
 
 interpreter    Python itself, doing nothing
 import memejax
-import jax     for comparison: every run pays for it
+import jax     for comparison: part of every run
 help           `python -m memejax.main --help`
-cold           from `python -m memejax.main ...` to the line about the first finished
+cold           from `python -m memejax.main ...` to the progress line of the first
                step: imports, 64 built-in memes written and read, the demo's models
-               set up, the step compiled
-warm           the same with the programs that the cold run compiled, kept on disk
-               (JAX's persistent compilation cache), as a second start finds them
+               initialised, the step compiled
+warm           the same with the programs compiled by the cold run, kept on disk (JAX's
+               persistent compilation cache), as in a second start
 
-Each in a fresh process, in turn, as often as `--runs` says after a first that does not
-count: files lie in the system's cache.
+Each runs in a new process, in turn, `--runs` times after a first that does not count:
+files are then in the system's cache.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ FIRST = re.compile(r"\s1/\d+\s+\d+%")
 
 
 def main() -> None:
-    """The command line."""
+    """Run the benchmark."""
     parser = Parser("start", __doc__)
-    parser.number("--runs", 5, text="counted processes of each part, after a first")
-    parser.names("--part", PARTS, default=PARTS, text="what to start, of those above")
+    parser.number("--runs", 5, text="timed processes of each part, after a first")
+    parser.names("--part", PARTS, default=PARTS, text="parts to time, as listed above")
     options = parser.parse_args()
     seconds = measured(options.part, runs=options.runs)
     rows = [
@@ -69,23 +69,24 @@ def main() -> None:
 
 
 def measured(parts: Sequence[str], *, runs: int) -> dict[str, list[float]]:
-    """Seconds of each part, `runs` times in turn after a first that does not count.
+    """Measure seconds of each part, `runs` times in turn after an uncounted first.
 
     Args:
-        parts: of PARTS; "warm" has a cold run before it.
-        runs: at least 1.
+        parts: names from PARTS; "warm" has a cold run before it.
+        runs: number of counted runs, at least 1.
 
     Raises:
-        ValueError: for no runs or an unknown part.
-        RuntimeError: if a process ends otherwise than it should.
+        ValueError: if there are no runs or a part is unknown.
+        RuntimeError: if a process fails.
     """
     if runs < 1 or not set(parts) <= set(PARTS):
         raise ValueError(
-            f"got runs={runs}, parts {list(parts)}, expected at least 1, of {PARTS}"
+            f"got runs={runs}, parts {list(parts)}, expected at least 1 run, and parts "
+            f"from {PARTS}"
         )
     found: dict[str, list[float]] = {part: [] for part in parts}
     for number in range(runs + 1):
-        seconds = {p: _whole(COMMANDS[p]) for p in parts if p in COMMANDS}
+        seconds = {p: _process_seconds(COMMANDS[p]) for p in parts if p in COMMANDS}
         if "cold" in parts or "warm" in parts:
             with tempfile.TemporaryDirectory() as folder:
                 for part in ("cold", "warm") if "warm" in parts else ("cold",):
@@ -95,7 +96,7 @@ def measured(parts: Sequence[str], *, runs: int) -> dict[str, list[float]]:
     return found
 
 
-def _whole(arguments: Sequence[str]) -> float:
+def _process_seconds(arguments: Sequence[str]) -> float:
     """Seconds of a process from its start to its end."""
     began = time.perf_counter()
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
@@ -107,14 +108,14 @@ def _whole(arguments: Sequence[str]) -> float:
 
 
 def first_step(arguments: Sequence[str], folder: pathlib.Path, *, name: str) -> float:
-    """Seconds from a run's start to its line about the first finished step.
+    """Measure seconds from a run's start to the progress line of its first step.
 
     The run is killed then.
 
     Args:
-        arguments: of Python.
-        folder: keeps compiled programs, which runs with the same folder share.
-        name: of the run's own folder in it, which does not exist.
+        arguments: command-line arguments of Python.
+        folder: folder of compiled programs, shared by runs with the same folder.
+        name: name of the run's own folder in it, which must not exist.
 
     Raises:
         RuntimeError: if the run ends before.

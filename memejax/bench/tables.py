@@ -1,4 +1,4 @@
-"""Tables on the console."""
+"""Tables for the console."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def text(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Rows under the names of their columns.
+    """Format rows under the names of their columns.
 
     Args:
-        lines: at least one, all with the first one's keys; floats get four digits, and
-            None, where a machine does not tell, a dash.
+        lines: at least one, all with the same keys; floats are shown with four digits,
+            and None (not measured) as a dash.
     """
     cells = [list(lines[0])] + [[_cell(v) for v in line.values()] for line in lines]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -1,10 +1,10 @@
-"""Torchvision's Mask R-CNN for the benchmark `detector`, in a Python of its own.
+"""Torchvision's Mask R-CNN for the benchmark `detector`, run by another Python.
 
     PYTHON -I torchvision_peer.py WEIGHTS.npz PICTURE.npy SETTINGS
 
-Imports nothing of memejax, which that Python need not have. Settings are JSON: side
-(pixels of the picture), candidates, proposals, detections. Answers each line of its
-input with one of JSON: "threads N" sets the threads, "run" finds the objects.
+Does not import memejax, which that Python may not have. Settings are JSON: side (pixels
+of the picture), candidates, proposals, detections. Answers each line of its input with
+a line of JSON: "threads N" sets the number of threads, "run" detects the objects.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 
 
 def main() -> None:
-    """Reads lines to the end of the input."""
+    """Answer lines until the end of the input."""
     import torch
     import torchvision
     from torchvision.models.detection import maskrcnn_resnet50_fpn
@@ -35,7 +35,7 @@ def main() -> None:
     ).eval()
     freeze(model, FrozenBatchNorm2d)
     model.load_state_dict(tensors)
-    # [h, w, 3] uint8 -> [3, h, w] in [0, 1], as the model takes it.
+    # [h, w, 3] uint8 -> [3, h, w] in [0, 1], the model's input.
     pixels = torch.from_numpy(np.load(picture)).permute(2, 0, 1).contiguous() / 255
     say(torch=torch.__version__, torchvision=torchvision.__version__)
     for line in sys.stdin:
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def freeze(module, frozen) -> None:
-    """BatchNorms become the frozen ones of the published weights, with epsilon 0."""
+    """Replace BatchNorms by frozen ones with epsilon 0, as in the published weights."""
     for name, child in module.named_children():
         if type(child).__name__ == "BatchNorm2d":
             setattr(module, name, frozen(child.num_features, eps=0.0))
@@ -62,7 +62,7 @@ def freeze(module, frozen) -> None:
 
 
 def say(**values) -> None:
-    """One line."""
+    """Print a line of JSON."""
     print(json.dumps(values), flush=True)
 
 

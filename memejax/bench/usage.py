@@ -1,4 +1,4 @@
-"""What processes and graphics cards use, from /proc and nvidia-smi."""
+"""Resource usage of processes and GPUs, from /proc and nvidia-smi."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _PROC = pathlib.Path("/proc")
-_ASK = (
+_NVIDIA_SMI = (
     "nvidia-smi",
     "--query-gpu=utilization.gpu,memory.used",
     "--format=csv,noheader,nounits",
@@ -20,13 +20,13 @@ _ASK = (
 
 
 class Process(NamedTuple):
-    """A line of /proc/<pid>/stat.
+    """Figures of a process from /proc/<pid>/stat.
 
     Attributes:
-        parent: its process' number.
-        seconds: of the cores, its own.
-        ended_seconds: of the cores, of its children that ended and were waited for.
-        resident: bytes, pages shared with others included.
+        parent: process ID of the parent.
+        seconds: CPU seconds of the process.
+        ended_seconds: CPU seconds of its children that ended and were waited for.
+        resident: resident bytes, shared pages included.
     """
 
     parent: int
@@ -36,10 +36,10 @@ class Process(NamedTuple):
 
 
 def read_stat(line: str) -> Process:
-    """What a line of /proc/<pid>/stat says.
+    """Parse a line of /proc/<pid>/stat.
 
-    The second field is the program's name in brackets and may hold anything, so that
-    the others are counted from its last bracket.
+    The second field is the program's name in brackets and may contain any character,
+    so the other fields are counted from the last bracket.
     """
     fields = line.rpartition(")")[2].split()
     tick, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
@@ -53,65 +53,65 @@ def read_stat(line: str) -> Process:
 
 
 def tree(root: int) -> dict[int, Process]:
-    """A process and all that descend from it, by number."""
-    everyone = {}
+    """Return a process and its descendants by process ID."""
+    processes = {}
     for folder in _PROC.glob("[0-9]*"):
         try:
-            everyone[int(folder.name)] = read_stat((folder / "stat").read_text())
+            processes[int(folder.name)] = read_stat((folder / "stat").read_text())
         except OSError:
-            # It ended meanwhile.
+            # The process ended meanwhile.
             continue
-    found, new = {}, {root} & everyone.keys()
+    found, new = {}, {root} & processes.keys()
     while new:
-        found |= {pid: everyone[pid] for pid in new}
-        new = {p for p, process in everyone.items() if process.parent in new}
+        found |= {pid: processes[pid] for pid in new}
+        new = {pid for pid, process in processes.items() if process.parent in new}
     return found
 
 
 def core_seconds(processes: dict[int, Process]) -> float:
-    """Seconds of the cores that processes and their ended children used."""
+    """CPU seconds of processes and their ended children."""
     return sum(p.seconds + p.ended_seconds for p in processes.values())
 
 
 def read_gpus(text: str) -> list[tuple[float, float]]:
-    """Utilisation in [0, 1] and bytes in use of each card, from nvidia-smi's lines."""
+    """Utilisation in [0, 1] and bytes in use of each GPU, from nvidia-smi's output."""
     rows = [line.split(",") for line in text.splitlines() if line.strip()]
     return [(float(used) / 100, float(mib) * 2**20) for used, mib in rows]
 
 
 def gpus() -> list[tuple[float, float]]:
-    """The same of this machine's cards; none without nvidia-smi or its driver."""
+    """Return the same for this machine's GPUs; [] without nvidia-smi or its driver."""
     try:
-        done = subprocess.run(_ASK, capture_output=True, text=True, check=True)
+        done = subprocess.run(_NVIDIA_SMI, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return []
     return read_gpus(done.stdout)
 
 
 class Watch:
-    """Watches this process and its children for a while: `with Watch() as watch`.
+    """Monitor of this process and its children: `with Watch() as watch`.
 
-    After it, `figures` has
+    Afterwards, `figures` has
 
-    - "seconds": by the clock,
-    - "cores": that were busy on the average, for these processes,
-    - "core utilisation": the share of the machine's cores that is,
-    - "resident bytes": of all processes together, at most, where pages that several
-      share count several times,
-    - "gpus": a card, its mean "utilisation" and "bytes" at most.
+    - "seconds": wall time,
+    - "cores": the average number of cores that these processes kept busy,
+    - "core utilisation": that number as a share of the machine's cores,
+    - "resident bytes": peak of all processes together, shared pages counted once for
+      each process,
+    - "gpus": for each GPU, the mean "utilisation" and the peak "bytes".
 
-    A child that ended counts once it was waited for. Linux only.
+    A child that ended counts only if it was waited for. Linux only.
     """
 
     def __init__(self, every: float = 0.2):
-        """Looks every so many seconds."""
+        """Sample memory and GPUs every `every` seconds."""
         self._every, self._ended = every, threading.Event()
         self._resident: list[int] = []
         self._gpus: list[list[tuple[float, float]]] = []
         self.figures: dict[str, Any] = {}
 
     def __enter__(self) -> Watch:
-        self._look()
+        self._sample()
         self._before = core_seconds(tree(os.getpid()))
         self._began = time.perf_counter()
         self._thread = threading.Thread(target=self._watch)
@@ -139,8 +139,8 @@ class Watch:
 
     def _watch(self) -> None:
         while not self._ended.wait(self._every):
-            self._look()
+            self._sample()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         self._resident.append(sum(p.resident for p in tree(os.getpid()).values()))
         self._gpus.append(gpus())

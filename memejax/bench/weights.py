@@ -1,20 +1,18 @@
-"""What loading the paper's four encoders costs, beside transformers' from_pretrained.
+"""Loading the paper's four encoders: time and memory against transformers.
 
     python -m memejax.bench.weights
 
-ResNet-50, ViT-B/16 for 384 pixels and twice DistilBERT (240 M parameters, 1 GB of
-random numbers in the files' true format, written to a temporary folder). Each side
-loads them in a process of its own, in turn. Timed is, without imports and the
-backend's start:
+ResNet-50, ViT-B/16 for 384 pixels and DistilBERT twice (240 M parameters, 1 GB of
+random numbers in the real file format, written to a temporary folder). Each side loads
+them in its own process, in turn. Timed, without imports and the backend's start, are:
 
-load   `memejax.weights.load`, which checks every value to be finite, and
-       `from_pretrained`; both leave views on the mapped files
-ready  the same, and then a copy of every value in the side's own layout and memory:
+load   `memejax.weights.load`, which checks that every value is finite, and
+       `from_pretrained`; both leave views of the mapped files
+ready  the same, followed by a copy of every value in the side's own layout and memory:
        `device_put` and `clone`
 
-Memory is what the process holds more at its peak than before: "anonymous" is its own
-memory, "resident" also counts pages of the mapped files, which lie in the page cache
-anyway.
+Memory is the process's peak minus its memory before: "anonymous" is its own memory,
+"resident" also counts pages of the mapped files, which are in the page cache anyway.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
 
-# model_type, which is the folder's name too -> attributes of our module.
+# model_type, also the folder's name -> attributes of our module.
 ENCODERS: dict[str, dict[str, Any]] = {
     "resnet": dict(stage_sizes=(3, 4, 6, 3), bottleneck=True, width=64),
     "vit": dict(
@@ -53,12 +51,12 @@ SMALL = dict(layers=1, vocab_size=2000, stage_sizes=(1, 1, 1, 1))
 
 
 def main() -> None:
-    """The command line."""
+    """Run the benchmark."""
     parser = Parser("weights", __doc__, pairs=5)
     parser.add_argument(
-        "--tiny", action="store_true", help="a layer of each encoder, to try it out"
+        "--tiny", action="store_true", help="one layer of each encoder, for a trial"
     )
-    # What a process of one side is started with.
+    # Options of the subprocess of one side.
     parser.add_argument("--side", choices=tuple(SIDES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -66,20 +64,20 @@ def main() -> None:
     if options.side is not None:
         print(json.dumps(_measured(SIDES[options.side], pathlib.Path(options.folder))))
         return
-    with tempfile.TemporaryDirectory() as where:
-        folder = pathlib.Path(where)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
         size = _write(folder, tiny=options.tiny)
-        seen: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+        measured: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
 
         def speed(side: str) -> float:
-            seen[side].append(_in_a_process(side, folder))
-            return 1 / seen[side][-1]["load"]
+            measured[side].append(_in_subprocess(side, folder))
+            return 1 / measured[side][-1]["load"]
 
         figures = pairs.in_turn(
             lambda: speed("memejax"), lambda: speed("transformers"), pairs=options.pairs
         )
-    # The first of each was to warm up.
-    counted = {side: runs[1:] for side, runs in seen.items()}
+    # The first run of each side is the warm-up.
+    counted = {side: runs[1:] for side, runs in measured.items()}
     memory = {
         side: {
             kind: float(np.median([run[kind] for run in runs])) / size
@@ -110,7 +108,7 @@ def main() -> None:
 
 
 def _write(folder: pathlib.Path, *, tiny: bool) -> int:
-    """The encoders' folders of random numbers; returns the bytes that are loaded."""
+    """Write the encoders' folders with random numbers; return the bytes to load."""
     import jax
     import jax.numpy as jnp
 
@@ -136,7 +134,7 @@ def _write(folder: pathlib.Path, *, tiny: bool) -> int:
     return sum((folder / n / "model.safetensors").stat().st_size for n in LOADED)
 
 
-def _in_a_process(side: str, folder: pathlib.Path) -> dict[str, float]:
+def _in_subprocess(side: str, folder: pathlib.Path) -> dict[str, float]:
     command = [sys.executable, "-m", "memejax.bench.weights"]
     done = subprocess.run(
         [*command, f"--side={side}", f"--folder={folder}"],
@@ -194,7 +192,7 @@ def _measured(
     side: Callable[[], tuple[Callable[..., Any], Callable[..., Any]]],
     folder: pathlib.Path,
 ) -> dict[str, float]:
-    """Seconds of loading and copying, and bytes more at the peak than before."""
+    """Measure seconds of loading and copying, and the increase in peak bytes."""
     load, copy = side()
     before = _memory()
     peak = dict(before)
@@ -223,7 +221,7 @@ def _measured(
 
 
 def _memory() -> dict[str, float]:
-    """Bytes that this process holds, of its own and with pages of files."""
+    """Bytes in use by this process, without and with pages of mapped files."""
     status = pathlib.Path(f"/proc/{os.getpid()}/status").read_text("utf-8")
     kilobytes = {
         key: float(value.split()[0])

@@ -1,7 +1,7 @@
-"""The experiments, importable from wherever one is run: `memejax.configs.common`.
+"""The experiment configs, importable from any folder: `memejax.configs.common`.
 
-The files lie in the top folder `configs` of a checkout, and in this one once memejax is
-installed.
+The files are in the top-level folder `configs` of a checkout, and in this one once
+memejax is installed.
 """
 
 import pathlib

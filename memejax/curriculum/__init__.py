@@ -4,13 +4,13 @@
     p = curriculum.sampling_probs(u, favour="easy", max_ratio=10.0, min_temperature=0.0)
     index = curriculum.draw_plan(key, p, steps=100, batch=32)      # [100, 32]
 
-    scores.py     of probabilities; mc_dropout.py of several passes with dropout;
-                  gradients.py expected gradient length; toy.py what they see;
-                  by_name.py all of them by name
+    scores.py     from one prediction; mc_dropout.py from several passes with dropout;
+                  gradients.py expected gradient length; by_name.py all of them by
+                  name; toy.py an example on which they differ
     sampling.py   scores -> probabilities; draws.py probabilities -> indices;
-                  diagnostics.py what they do
+                  diagnostics.py effective sample size, ratio, coverage
     tasks.py      BAC: scores -> ranks -> tasks -> pools and updates
-    dynamic.py    DSAC: segments of a run, each drawn by the scores of now
+    dynamic.py    DSAC: segments of a run, each drawn by the current scores
 
 References:
     McWilliam, Automatic curriculum learning for deep models using active learning,

@@ -1,7 +1,7 @@
-"""Active scores by name, of whatever has made several predictions of an example.
+"""Active scores by name.
 
-A network with dropout and a committee of networks give the same attributes
-(`Predictions`), so that a score is written once for both.
+A network with dropout and a committee of networks have the same attributes
+(`Predictions`), so that each score is written once for both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Predictions(Protocol):
 
     @property
     def passes(self) -> jax.Array:
-        """Log-probabilities of several passes, or members, `[M, m, C]`."""
+        """Log-probabilities `[M, m, C]` of M passes or members."""
         ...
 
     @property
@@ -47,7 +47,7 @@ class Predictions(Protocol):
         ...
 
 
-# Name -> uncertainty [m], large where hard.
+# Name -> uncertainty [m], high = hard.
 SCORES: dict[str, Callable[[Predictions], jax.Array]] = {
     "aadt": lambda p: scores.aadt(p.probs),
     "aadt_squared": lambda p: scores.aadt(p.probs, squared=True),
@@ -60,8 +60,8 @@ SCORES: dict[str, Callable[[Predictions], jax.Array]] = {
     "votes": lambda p: mc_dropout.vote_entropy(p.passes),
     "gradient_length": lambda p: p.gradient_length,
 }
-# Scores that measure disagreement, of passes or of members.
-OF_SEVERAL = ("bald", "variance", "votes")
+# Scores that measure the disagreement of passes or members.
+DISAGREEMENT = ("bald", "variance", "votes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Committee:
 
     @property
     def gradient_length(self) -> jax.Array:
-        """Unknown here.
+        """Unavailable without a network.
 
         Raises:
             ValueError: always.
@@ -107,19 +107,19 @@ def committee_uncertainty(
         labels: int `[n]`, 0 or 1.
 
     Returns:
-        float32 `[n]`, large where hard.
+        float32 `[n]`, high = hard.
 
     Raises:
-        ValueError: for an unknown score, one of disagreement with a single member, or
-            one that needs a network.
+        ValueError: if the score is unknown, measures disagreement but there is only one
+            member, or needs a network.
     """
     if score not in SCORES:
         raise ValueError(f"unknown score {score!r}: choose one of {sorted(SCORES)}")
-    if len(positive) < 2 and score in OF_SEVERAL:
+    if len(positive) < 2 and score in DISAGREEMENT:
         raise ValueError(
             f"{score} measures whether arms disagree: it needs two of them, got one"
         )
-    # Away from 0 and 1, whose logarithms no sampler can use.
+    # Kept away from 0 and 1, whose logarithms no sampler can use.
     clipped = np.clip(np.stack(positive), 1e-7, 1 - 1e-7)
     passes = np.log(np.stack([1 - clipped, clipped], -1))
     committee = Committee(jnp.asarray(passes, jnp.float32), jnp.asarray(labels))

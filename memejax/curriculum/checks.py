@@ -1,4 +1,4 @@
-"""What the arguments of sampling are checked with."""
+"""Checks of the arguments of sampling functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 
 def vector(name: str, values: ArrayLike) -> jax.Array:
-    """As a float32 `[n]`, or ValueError."""
+    """Return values as float32 `[n]`, or raise ValueError."""
     vector = jnp.asarray(values, jnp.float32)
     if vector.ndim != 1 or not vector.size:
         raise ValueError(f"got {name} of shape {vector.shape}, expected [n], n >= 1")
@@ -17,7 +17,7 @@ def vector(name: str, values: ArrayLike) -> jax.Array:
 
 
 def mask(where: ArrayLike | None, values: ArrayLike) -> jax.Array:
-    """As bool of the shape of values, or ValueError."""
+    """Return the mask as bool in the shape of values, or raise ValueError."""
     shape = np.shape(values)
     counted = jnp.ones(shape, bool) if where is None else jnp.asarray(where, bool)
     if counted.shape != shape:
@@ -26,6 +26,6 @@ def mask(where: ArrayLike | None, values: ArrayLike) -> jax.Array:
 
 
 def extent(values: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The smallest and the largest of the values that count."""
+    """Smallest and largest of the counted values."""
     low = jnp.min(values, where=counted, initial=jnp.inf)
     return low, jnp.max(values, where=counted, initial=-jnp.inf)

@@ -1,4 +1,4 @@
-"""What a distribution over examples does, and what was drawn from it.
+"""Diagnostics of a distribution over examples and of draws from it.
 
 Shape suffix: n examples.
 """
@@ -17,14 +17,14 @@ from memejax.curriculum.checks import extent, mask, vector
 def effective_sample_size(
     probs: ArrayLike, *, share: bool = False, where: ArrayLike | None = None
 ) -> jax.Array:
-    """How many equally likely examples are as diverse as these, a scalar.
+    """Kish's effective number of equally likely examples, a scalar.
 
         (sum p)^2 / sum p^2
 
     Args:
         probs: float `[n]`, at least 0, with a positive sum.
-        share: divide by the number of examples that count.
-        where: bool `[n]`: the examples that count.
+        share: divide by the number of counted examples.
+        where: bool `[n]`, True for examples that count.
 
     Returns:
         float32 scalar in [1, n], or in [1 / n, 1] as a share.
@@ -44,15 +44,15 @@ def effective_sample_size(
 
 
 def achieved_ratio(probs: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
-    """The largest probability over the smallest, a scalar.
+    """Ratio of the largest to the smallest probability, a scalar.
 
     Args:
         probs: float `[n]`, at least 0.
-        where: bool `[n]`: the examples that count; without it, those of a probability
-            above 0.
+        where: bool `[n]`, True for examples that count; by default those with a
+            probability above 0.
 
     Returns:
-        float32 scalar, at least 1; inf if an example of where has probability 0.
+        float32 scalar, at least 1; inf if an example in `where` has probability 0.
 
     Raises:
         ValueError: if probs is not `[n]` or where has another shape.
@@ -66,14 +66,14 @@ def achieved_ratio(probs: ArrayLike, *, where: ArrayLike | None = None) -> jax.A
 
 
 def unique_fraction(index: ArrayLike, n: int) -> float:
-    """The share of n examples that were drawn at least once; on the host.
+    """Share of n examples that were drawn at least once; on the host.
 
     Args:
         index: int array of any shape, in [0, n).
         n: number of examples, at least 1.
 
     Returns:
-        The number of distinct indices over n.
+        The number of distinct indices divided by n.
 
     Raises:
         ValueError: if n is below 1 or an index is not in [0, n).
@@ -88,10 +88,10 @@ def unique_fraction(index: ArrayLike, n: int) -> float:
 
 
 def class_shares(probs: ArrayLike, labels: ArrayLike, *, n_classes: int) -> jax.Array:
-    """The probability of drawing each class: the sum of its examples'.
+    """Probability of drawing each class: the sum over its examples.
 
     Args:
-        probs: float `[n]`, of sum 1.
+        probs: float `[n]`, summing to 1.
         labels: int `[n]` in [0, n_classes), or -1: unknown, counted in no class.
         n_classes: number of classes.
 
@@ -113,6 +113,7 @@ def class_shares(probs: ArrayLike, labels: ArrayLike, *, n_classes: int) -> jax.
             raise ValueError(
                 f"got labels from {low} to {high}, expected them in [-1, {n_classes})"
             )
-    # One sum a class: a scatter adds one by one, which float32 feels at 1e6 examples.
+    # One sum per class: a scatter adds values one at a time, which loses float32
+    # precision at 1e6 examples.
     classes, among = jnp.arange(n_classes), jnp.asarray(labels)
     return jax.vmap(lambda c: jnp.sum(jnp.where(among == c, values, 0.0)))(classes)

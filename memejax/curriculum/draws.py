@@ -1,10 +1,10 @@
-"""Draws of examples by their sampling probabilities, one by one or a whole plan.
+"""Draws of examples by their sampling probabilities, in any shape or as a plan.
 
 Exact where float32 is not: at a million examples and a ratio of 100, a float32
 cumulative distribution is off by several percent for the rarest, and may return
-examples of probability 0. So all but "categorical" runs on the host in float64, from
-a numpy generator seeded with the words of the JAX key (`jax.random.key_data`): the
-same key, arguments and numpy give the same draws.
+examples of probability 0. So all methods but "categorical" run on the host in float64,
+from a numpy generator seeded with the words of the JAX key (`jax.random.key_data`):
+the same key, arguments and numpy version give the same draws.
 """
 
 import functools
@@ -19,37 +19,37 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 Method = Literal["categorical", "inverse_cdf", "gumbel_top_k"]
-# Noise of "categorical" held at once, in elements.
+# Noise of "categorical" held in memory at once, in elements.
 CATEGORICAL_BLOCK = 2**20
 # Draws looked up at once: their temporary arrays stay in a core's cache.
 LOOKUP_BLOCK = 2**16
-# Steps along the cumulative distribution before the rest is searched by halving. At
-# most a k-th of the draws falls into cells of more than k examples.
-STEPS_ALONG = 8
-# How far probabilities may be from a sum of 1: float32's rounding is well within.
+# Linear search steps before the remaining draws are found by bisection. At most a k-th
+# of the draws falls into cells of more than k examples.
+LINEAR_STEPS = 8
+# Largest |sum of probabilities - 1|: rounding in float32 is well within.
 SUM_TOLERANCE = 1e-3
 
 
 def draw(
     key: jax.Array, probs: ArrayLike, shape: int | Sequence[int], *, method: Method
 ) -> jax.Array:
-    """Indices of examples, drawn by their probabilities.
+    """Draw indices of examples by their probabilities.
 
     No method ever returns an index of probability 0. The methods:
 
-    - "inverse_cdf": independent draws with replacement, the index i of a uniform u
-      with c_(i-1) <= u < c_i for the cumulative sums c in float64. Each probability
-      is met to 1e-16 (absolutely) at any n; O(n) once, then O(1) a draw.
+    - "inverse_cdf": independent draws with replacement: for a uniform u the index i
+      with c_(i-1) <= u < c_i, where c are the cumulative sums in float64. The absolute
+      error of each probability is 1e-16 at any n; O(n) once, then O(1) per draw.
     - "categorical": the same distribution by Gumbel noise for each example and draw,
-      in JAX: O(n) a draw, so for thousands of examples. The only one that can be
+      in JAX: O(n) per draw, so for thousands of examples. The only method that can be
       traced (jit, vmap).
-    - "gumbel_top_k": without replacement, as drawing one by one and removing what was
-      drawn: the k largest of log p_i + Gumbel noise, largest first.
+    - "gumbel_top_k": without replacement, as if drawing one by one and removing each:
+      the k largest of log p_i + Gumbel noise, largest first.
 
     Args:
-        key: a typed JAX key, not an array of them.
-        probs: float `[n]`, at least 0, of sum 1 to 1e-3 (and divided by their sum).
-        shape: of the result.
+        key: a single typed JAX key.
+        probs: float `[n]`, at least 0, summing to 1 within 1e-3 (then normalised).
+        shape: shape of the result.
         method: see above.
 
     Returns:
@@ -57,7 +57,7 @@ def draw(
 
     Raises:
         ValueError: if an argument is not as above, or if "gumbel_top_k" has fewer
-            examples of a probability above 0 than draws.
+            examples with a probability above 0 than draws.
 
     References:
         Top-k: Kool, van Hoof and Welling, arXiv 1903.06059. The search starts at a
@@ -82,7 +82,7 @@ def draw(
         if candidates < count:
             raise ValueError(
                 f"got {count} draws without replacement from {candidates} examples "
-                "of a probability above 0, expected at most as many"
+                "with a probability above 0, expected at most as many"
             )
         index = _without_replacement(generator, values, count)
     return jnp.asarray(index.reshape(shape))
@@ -96,20 +96,20 @@ def draw_plan(
     batch: int,
     method: Method = "inverse_cdf",
 ) -> np.ndarray:
-    """All indices of a stretch of training at once.
+    """Draw the indices of several training steps at once.
 
-    With "inverse_cdf" and "categorical" the `steps * batch` draws are independent,
-    and those of `draw` with the shape `(steps, batch)`. With "gumbel_top_k" they are
-    passes without replacement, one flowing into the next: each pass holds every
-    example of a probability above 0 once, the likely ones mostly early, and the last
-    one is cut to length. Only that last pass leaves examples out, so a plan of whole
-    passes differs from a uniform one in its order alone.
+    With "inverse_cdf" and "categorical" the `steps * batch` draws are independent, and
+    equal to those of `draw` with the shape `(steps, batch)`. With "gumbel_top_k" they
+    are consecutive passes without replacement: each pass holds every example with a
+    probability above 0 once, the likely ones mostly early, and the last pass is
+    truncated. Only that last pass omits examples, so a plan of whole passes differs
+    from a uniform one in its order alone.
 
     Args:
         key: a typed JAX key.
-        probs: float `[n]`, at least 0, of sum 1 to 1e-3.
+        probs: float `[n]`, at least 0, summing to 1 within 1e-3.
         steps: number of batches, at least 1.
-        batch: examples a step, at least 1.
+        batch: examples per step, at least 1.
         method: see `draw`.
 
     Returns:
@@ -144,24 +144,25 @@ def draw_plan(
 def importance_weights(
     probs: ArrayLike, index: ArrayLike, *, power: ArrayLike
 ) -> jax.Array:
-    """Weights that undo the preference of the draws, in part or in full.
+    """Importance weights that correct non-uniform draws, in part or in full.
 
         w_i = (1 / (N p_i))^power
 
-    N is the number of examples of a probability above 0, so that with power 1 a
+    N is the number of examples with a probability above 0, so that with power 1 a
     weighted mean over draws is an unbiased estimate of the plain mean over those.
 
     Args:
-        probs: float `[n]`, at least 0, of sum 1.
-        index: int array of any shape, in [0, n): what was drawn.
-        power: scalar, 0 (no correction, exactly 1 each) to 1 (full). May be traced.
+        probs: float `[n]`, at least 0, summing to 1.
+        index: int array of any shape, in [0, n): the drawn examples.
+        power: scalar, 0 (no correction, all weights exactly 1) to 1 (full). May be
+            traced.
 
     Returns:
         float32 array of the shape of index.
 
     Raises:
-        ValueError: if probs is not `[n]`, or if a concrete index is out of range or of
-            an example of probability 0.
+        ValueError: if probs is not `[n]`, or if a concrete index is out of range or
+            has probability 0.
 
     References:
         Katharopoulos and Fleuret, Not all samples are created equal: deep learning with
@@ -174,7 +175,7 @@ def importance_weights(
     n = len(values)
     if not isinstance(drawn, Tracer):
         if drawn.size and not (0 <= int(drawn.min()) and int(drawn.max()) < n):
-            raise ValueError(f"got an index outside [0, {n}), expected all in it")
+            raise ValueError(f"got an index outside [0, {n}), expected none")
         if not isinstance(values, Tracer) and not bool(jnp.all(values[drawn] > 0)):
             raise ValueError(
                 "got an index of probability 0, expected only examples that can be "
@@ -187,7 +188,7 @@ def importance_weights(
 
 @functools.partial(jax.jit, static_argnames="count")
 def _categorical(key: jax.Array, probs: jax.Array, *, count: int) -> jax.Array:
-    """`[count]` draws, each with its own key: the block size changes none."""
+    """Draw `[count]` indices, each with its own key, whatever the block size."""
     logits = jnp.log(probs)
 
     def one(key: jax.Array) -> jax.Array:
@@ -201,12 +202,12 @@ def _categorical(key: jax.Array, probs: jax.Array, *, count: int) -> jax.Array:
 def _inverse_cdf(
     generator: np.random.Generator, probs: np.ndarray, count: int
 ) -> np.ndarray:
-    """`[count]` draws: the first index whose cumulative sum exceeds a uniform."""
+    """Draw `[count]` indices: the first whose cumulative sum exceeds a uniform."""
     cdf = np.cumsum(probs, dtype=np.float64)
     # The last index that can be drawn. A uniform just below 1 may round up to the
     # total, which no cumulative sum exceeds.
     last = np.searchsorted(cdf, cdf[-1])
-    # A table takes a few passes over the examples: not for few draws.
+    # Making a table takes a few passes over the examples: too slow for few draws.
     guide = _guide(cdf) if 8 * count >= len(cdf) else None
     index = np.empty(count, np.int32)
     for start in range(0, count, LOOKUP_BLOCK):
@@ -221,7 +222,7 @@ def _inverse_cdf(
 
 
 def _guide(cdf: np.ndarray) -> np.ndarray:
-    """For each of n equal cells of [0, total], how many sums lie in earlier cells."""
+    """Number of sums in earlier cells, for each of n equal cells of [0, total]."""
     n = len(cdf)
     cells = np.minimum((cdf * (n / cdf[-1])).astype(np.int64), n)
     guide = np.zeros(n + 1, np.int32)
@@ -230,17 +231,17 @@ def _guide(cdf: np.ndarray) -> np.ndarray:
 
 
 def _look_up(cdf: np.ndarray, guide: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """`np.searchsorted(cdf, uniform, side="right")`, several times as fast.
+    """Return `np.searchsorted(cdf, uniform, side="right")`, several times as fast.
 
-    A uniform's cell is computed as those of the sums were, and rounding is monotone:
-    every sum of an earlier cell is below it. What is left is the few sums of its own
-    cell, one on average.
+    A uniform's cell is computed in the same way as a sum's, and rounding is monotone:
+    every sum in an earlier cell is below it. This leaves the few sums in its own cell,
+    one on average.
     """
     cell = (uniform * (len(cdf) / cdf[-1])).astype(np.int64)
-    # "clip" spares the bounds check; n, past the end, is handled by the caller.
+    # "clip" avoids the bounds check; n, past the end, is handled by the caller.
     found = guide.take(cell, mode="clip")
     behind = np.flatnonzero(cdf.take(found, mode="clip") <= uniform)
-    for _ in range(STEPS_ALONG):
+    for _ in range(LINEAR_STEPS):
         if not behind.size:
             return found
         ahead = found[behind] + np.int32(1)
@@ -253,10 +254,10 @@ def _look_up(cdf: np.ndarray, guide: np.ndarray, uniform: np.ndarray) -> np.ndar
 def _without_replacement(
     generator: np.random.Generator, probs: np.ndarray, count: int
 ) -> np.ndarray:
-    """`[count]` different indices of a probability above 0, in the order drawn."""
+    """Draw `[count]` distinct indices with a probability above 0, in order."""
     candidates = np.flatnonzero(probs)
     # -log of an exponential is Gumbel: the smallest of noise / p are the largest of
-    # log p + Gumbel, and float64 leaves no ties among a million.
+    # log p + Gumbel, and in float64 there are no ties among a million.
     times = generator.standard_exponential(len(candidates)) / probs[candidates]
     first = np.arange(len(times))
     if count < len(times):
@@ -265,7 +266,7 @@ def _without_replacement(
 
 
 def _check_request(key: jax.Array, method: str, shape: Sequence[int]) -> None:
-    """A known method, a single typed key and sizes of at least 1, or ValueError."""
+    """Raise ValueError unless the method is known, the key single, the sizes >= 1."""
     if method not in get_args(Method):
         raise ValueError(f"got method {method!r}, expected one of {get_args(Method)}")
     dtype = getattr(key, "dtype", None)
@@ -281,7 +282,7 @@ def _check_request(key: jax.Array, method: str, shape: Sequence[int]) -> None:
 def _on_the_host(
     key: jax.Array, probs: ArrayLike, method: str
 ) -> tuple[np.random.Generator, np.ndarray]:
-    """A generator seeded with the key's words, and checked probabilities."""
+    """Return a generator seeded with the key's words, and checked probabilities."""
     if isinstance(key, Tracer) or isinstance(probs, Tracer):
         raise ValueError(
             f"got a traced key or probs for {method!r}, which draws on the host: "
@@ -293,7 +294,7 @@ def _on_the_host(
 
 
 def _checked(probs: ArrayLike) -> np.ndarray:
-    """Concrete probabilities as a numpy array of float32 or float64, or ValueError."""
+    """Return concrete probabilities as float32 or float64, or raise ValueError."""
     values = np.asarray(probs)
     if values.dtype not in (np.float32, np.float64):
         values = values.astype(np.float64)
@@ -305,14 +306,14 @@ def _checked(probs: ArrayLike) -> np.ndarray:
     # Written so that NaN fails too.
     if not (low >= 0 and abs(total - 1) <= SUM_TOLERANCE):
         raise ValueError(
-            f"got probs of sum {total} with a smallest of {low}, expected a sum of 1 "
-            "and none below 0"
+            f"got probs with sum {total} and minimum {low}, expected a sum of 1 and "
+            "none below 0"
         )
     return values
 
 
 def _traceable(probs: ArrayLike) -> jax.Array:
-    """Probabilities as float32 `[n]`; concrete ones are checked."""
+    """Return probabilities as float32 `[n]`; check concrete ones."""
     if not isinstance(probs, Tracer):
         return jnp.asarray(_checked(probs), jnp.float32)
     if probs.ndim != 1 or not probs.size:

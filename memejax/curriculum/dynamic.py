@@ -1,12 +1,12 @@
 """Dynamic sampled active curricula: the next updates drawn by the model's own scores.
 
-A run is a warm-up of uniform draws and then segments; before each segment the model
-scores all training examples, and the segment's examples are drawn from the
-probabilities those scores give. The run on uniform draws throughout is the control: a
+A run is a warm-up of uniform draws followed by segments; before each segment the model
+scores all training examples, and the segment's examples are drawn with the
+probabilities those scores give. A run with uniform draws throughout is the control: a
 curriculum of ratio 1 equals it draw for draw.
 
-What scores, and what trains on the draws, is the caller's; here a segment is a
-function of the run's key, its number and the scores.
+Scoring and training are left to the caller; here a segment is a function of the run's
+key, the segment's number and the scores.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from memejax.curriculum.diagnostics import (
 from memejax.curriculum.draws import Method, draw_plan, importance_weights
 from memejax.curriculum.sampling import sampling_probs
 
-# Folded into the run's key before the segment is. Far from 0, 1, 2, ..., which steps
-# fold into the same key.
-_SEGMENTS = 1_000_101
+# Folded into the run's key before the segment's number. Far from 0, 1, 2, ..., which
+# training steps fold into the same key.
+_SEGMENT_SALT = 1_000_101
 
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """What a segment trains on, and where it came from.
+    """Examples drawn for a segment, with their weights and probabilities.
 
     Attributes:
-        index: int32 `[steps, batch]`, the examples drawn.
-        weight: float32 `[steps, batch]`, their importance corrections, 1 without.
+        index: int32 `[steps, batch]`, the drawn examples.
+        weight: float32 `[steps, batch]`, importance weights, 1 without correction.
         probs: float32 `[n]`, the probability of each example in each draw.
         diagnostics: `ess_share`, `(sum p)^2 / (n sum p^2)` in (0, 1], 1 if uniform;
             `achieved_ratio`, `max p / min p`, at least 1; `unique_fraction`, the share
@@ -56,7 +56,7 @@ class Draw:
 def ratio_schedule(
     kind: str, *, start: float, end: float, steps: int
 ) -> Callable[[int], float]:
-    """A maximum ratio R that changes over a run.
+    """Schedule of the maximum ratio R over a run.
 
     With `f = min(i / steps, 1)`: "linear" is `start + f (end - start)`, "geometric"
     is `start (end / start)^f`, linear in ln R; "constant" is start.
@@ -64,15 +64,15 @@ def ratio_schedule(
     Args:
         kind: "constant", "linear" or "geometric".
         start: R at step 0, at least 1; finite unless constant.
-        end: R from the last step on, likewise; equal to start if constant.
-        steps: the step that has reached end, at least 1. A step is what the caller
-            counts, updates or segments.
+        end: R from step `steps` on, likewise; equal to start if constant.
+        steps: number of steps from start to end, at least 1, in the caller's unit
+            (updates or segments).
 
     Returns:
-        A function of the step, at least 0, to R.
+        A function from the step, at least 0, to R.
 
     Raises:
-        ValueError: if the kind is not known or a number is out of range; the function
+        ValueError: if the kind is unknown or a number is out of range; the function
             too, for a negative step.
 
     >>> ratio = ratio_schedule("geometric", start=100.0, end=1.0, steps=10)
@@ -94,7 +94,7 @@ def ratio_schedule(
     def ratio(step: int) -> float:
         if step < 0:
             raise ValueError(f"got step {step}, expected at least 0")
-        # The ends come out exactly, not as rounded by the formula.
+        # Both ends are exact, not rounded by the formula.
         if step >= steps:
             return float(end)
         if step == 0 or start == end:
@@ -108,13 +108,13 @@ def ratio_schedule(
 
 
 def refresh_starts(updates: int, *, warm_up: int, every: int) -> tuple[int, ...]:
-    """The updates before which examples are drawn anew, one a segment.
+    """Updates before which examples are drawn anew, one per segment.
 
     `0, warm_up, warm_up + every, warm_up + 2 every, ...`, all below `updates`.
 
     Args:
-        updates: of the run, at least 1.
-        warm_up: updates of uniform draws at the start, at least 0. With 0 there is no
+        updates: number of updates in the run, at least 1.
+        warm_up: updates with uniform draws at the start, at least 0. If 0, there is no
             such segment, and the first one is drawn by the scores of the initial model.
         every: updates from one refresh to the next, at least 1.
 
@@ -137,15 +137,15 @@ def refresh_starts(updates: int, *, warm_up: int, every: int) -> tuple[int, ...]
 
 
 def segments(updates: int, *, warm_up: int, every: int) -> tuple[tuple[int, int], ...]:
-    """The segments of a run, (start, stop) each, which cover [0, updates) exactly.
+    """Segments of a run as (start, stop) pairs that cover [0, updates) exactly.
 
     Args:
-        updates: of the run, as in `refresh_starts`, which gives the starts.
-        warm_up: updates of uniform draws at the start.
+        updates: number of updates in the run, as in `refresh_starts`.
+        warm_up: updates with uniform draws at the start.
         every: updates from one refresh to the next.
 
     Returns:
-        One pair a segment, in order; the last one may be shorter than `every`.
+        One pair per segment, in order; the last one may be shorter than `every`.
 
     Raises:
         ValueError: if a number is too small.
@@ -171,21 +171,21 @@ def redraw(
     correction: float = 0.0,
     method: Method = "inverse_cdf",
 ) -> Draw:
-    """A segment's examples, drawn by the scores of the model as it is.
+    """Draw a segment's examples by the scores of the current model.
 
     With ratio 1 or equal scores the index and probabilities are bit for bit those of
-    `uniform_draw` of the same key, segment, sizes and method.
+    `uniform_draw` with the same key, segment, sizes and method.
 
     Args:
         key: the run's typed PRNG key, the same for all segments.
         u: `[n]`, finite uncertainty, high = hard.
         segment: the number of the segment in the run, at least 0.
-        steps: updates of the segment, at least 1.
-        batch: examples an update, at least 1.
+        steps: updates in the segment, at least 1.
+        batch: examples per update, at least 1.
         favour: "easy" or "hard", as in `sampling_probs`.
         max_ratio: R, the largest probability over the smallest, as in
             `sampling_probs`.
-        min_temperature: as in `sampling_probs`; 1 caps the ratio only, 0 reaches it.
+        min_temperature: as in `sampling_probs`; 1 only caps the ratio, 0 reaches it.
         winsorize: as in `sampling_probs`.
         correction: k of the importance weights `(1 / (n p))^k`; 0 leaves all at 1.
         method: how to draw, as in `draw_plan`; "gumbel_top_k" draws without
@@ -195,8 +195,8 @@ def redraw(
         The draw, in host memory.
 
     Raises:
-        ValueError: if a number is too small, or as `sampling_probs`, `draw_plan` and
-            `importance_weights` do.
+        ValueError: if a number is too small, or as in `sampling_probs`, `draw_plan` and
+            `importance_weights`.
 
     References:
         McWilliam, Automatic curriculum learning for deep models using active learning,
@@ -216,7 +216,7 @@ def redraw(
         min_temperature=min_temperature,
         winsorize=winsorize,
     )
-    index = _drawn(key, probs, segment, steps=steps, batch=batch, method=method)
+    index = _draw_index(key, probs, segment, steps=steps, batch=batch, method=method)
     weight = importance_weights(probs, index, power=correction)
     return _result(index, weight, probs)
 
@@ -230,24 +230,24 @@ def uniform_draw(
     batch: int,
     method: Method = "inverse_cdf",
 ) -> Draw:
-    """A segment's examples, each as likely as any other.
+    """Draw a segment's examples uniformly.
 
-    The warm-up of a dynamic curriculum, and each segment of its control.
+    Used for the warm-up of a dynamic curriculum, and each segment of its control.
 
     Args:
         key: the run's typed PRNG key, the same for all segments.
         n: examples in the source, at least 1.
         segment: the number of the segment in the run, at least 0.
-        steps: updates of the segment, at least 1.
-        batch: examples an update, at least 1.
-        method: how to draw, as in `draw_plan`; but for "gumbel_top_k", with
-            replacement.
+        steps: updates in the segment, at least 1.
+        batch: examples per update, at least 1.
+        method: how to draw, as in `draw_plan`: with replacement, except for
+            "gumbel_top_k".
 
     Returns:
-        The draw, in host memory, its weights 1.
+        The draw, in host memory, with all weights 1.
 
     Raises:
-        ValueError: if a number is too small, or as `draw_plan` does.
+        ValueError: if a number is too small, or as in `draw_plan`.
 
     >>> draw = uniform_draw(jax.random.key(0), 4, segment=0, steps=3, batch=2)
     >>> print(draw.index.shape, draw.probs)
@@ -256,11 +256,11 @@ def uniform_draw(
     if n < 1:
         raise ValueError(f"got {n} examples, expected at least 1")
     probs = jnp.full((n,), 1 / n, jnp.float32)
-    index = _drawn(key, probs, segment, steps=steps, batch=batch, method=method)
+    index = _draw_index(key, probs, segment, steps=steps, batch=batch, method=method)
     return _result(index, np.ones(index.shape, np.float32), probs)
 
 
-def _drawn(
+def _draw_index(
     key: jax.Array,
     probs: jax.Array,
     segment: int,
@@ -269,24 +269,24 @@ def _drawn(
     batch: int,
     method: Method,
 ) -> np.ndarray:
-    """The indices of a segment, from a key of its own."""
+    """Draw the indices of a segment from its own key."""
     if segment < 0:
         raise ValueError(f"got segment {segment}, expected at least 0")
-    key = jax.random.fold_in(jax.random.fold_in(key, _SEGMENTS), segment)
+    key = jax.random.fold_in(jax.random.fold_in(key, _SEGMENT_SALT), segment)
     return draw_plan(key, probs, steps=steps, batch=batch, method=method)
 
 
 def _result(index: np.ndarray, weight: ArrayLike, probs: jax.Array) -> Draw:
-    """The draw on the host, and its diagnostics."""
-    everyone = np.ones(len(probs), bool)
+    """Return the draw on the host, with its diagnostics."""
+    everything = np.ones(len(probs), bool)
     return Draw(
         index=index,
         weight=np.asarray(weight, np.float32),
         probs=np.asarray(probs, np.float32),
         diagnostics={
             "ess_share": float(effective_sample_size(probs, share=True)),
-            # Infinite if a probability underflowed to 0: that is not left out.
-            "achieved_ratio": float(achieved_ratio(probs, where=everyone)),
+            # Infinite if a probability underflowed to 0, which is not left out.
+            "achieved_ratio": float(achieved_ratio(probs, where=everything)),
             "unique_fraction": unique_fraction(index, len(probs)),
         },
     )

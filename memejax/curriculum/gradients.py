@@ -1,6 +1,6 @@
-"""How hard an example is, from the gradient it would give.
+"""Expected gradient length as an active score.
 
-As in `scores`: high = harder, float32, NaN only where an example's own values are.
+As in `scores`: high = harder, float32, NaN only if the example's own values are.
 """
 
 from collections.abc import Callable
@@ -22,18 +22,18 @@ def expected_gradient_length(
     *,
     probs: ArrayLike,
 ) -> jax.Array:
-    """Length of an example's gradient, expected over its predicted label.
+    """Expected length of an example's gradient over its predicted label.
 
     `sum_c p_c || grad_params loss(params, x, c) ||_2`, the norm over all parameters.
 
-    The classes are taken one after another, and for each the gradients of all examples
-    side by side: n times the size of params at a time, so pass as few examples as that
-    allows, or the parameters of the last layers only. `last_layer_gradient_length` is
-    the closed form for a linear last layer.
+    Classes are processed one after another, and for each class the gradients of all
+    examples at once: this takes n times the memory of params, so pass few examples, or
+    the parameters of the last layers only. `last_layer_gradient_length` is the closed
+    form for a linear last layer.
 
     Args:
-        loss_fn: (params, one example, int32 class) -> scalar loss. The example comes
-            without its batch axis.
+        loss_fn: (params, one example, int32 class) -> scalar loss. The example has no
+            batch axis.
         params: tree of float arrays, differentiated.
         inputs: tree of arrays `[n, ...]`.
         probs: `[n, C]` of any float dtype: predicted probabilities.
@@ -92,7 +92,7 @@ def last_layer_gradient_length(
     `p - e_c` for b, and the norm of an outer product is the product of the norms.
 
     Args:
-        features_nd: `[..., d]` of any float dtype: h, what the last layer takes.
+        features_nd: `[..., d]` of any float dtype: h, the input of the last layer.
         probs_nc: `[..., C]` of any float dtype: the softmax of its logits.
         bias: whether the layer has b.
 
@@ -117,8 +117,8 @@ def last_layer_gradient_length(
             f"got features_nd of shape {features.shape} and probs_nc of shape "
             f"{probs.shape}, expected the same leading axes"
         )
-    # ||p - e_c||^2 = (1 - p_c)^2 + the squares of the others. These are the total less
-    # p_c^2, but for the largest p_c, where little would be left of the difference.
+    # ||p - e_c||^2 = (1 - p_c)^2 + the squares of the others. These are the total minus
+    # p_c^2, except for the largest p_c, where the difference would cancel.
     squares = probs**2
     largest = jax.nn.one_hot(jnp.argmax(probs, axis=-1), probs.shape[-1]) > 0
     rest = jnp.sum(jnp.where(largest, 0.0, squares), axis=-1, keepdims=True)
@@ -129,5 +129,5 @@ def last_layer_gradient_length(
 
 
 def _root(x: jax.Array) -> jax.Array:
-    """The square root with the gradient 0 at 0, where its own is infinite."""
+    """Square root with gradient 0, instead of infinity, at 0."""
     return jnp.where(x == 0, 0.0, jnp.sqrt(jnp.where(x == 0, 1.0, x)))

@@ -1,10 +1,10 @@
-"""How hard an example is, from several stochastic predictions of it.
+"""Active scores from several stochastic predictions of each example.
 
-The passes are those of dropout left on (`mc_dropout`), of the members of an ensemble,
-or of any committee. Shape suffix: `_mnc` is `[M, n, C]`, M passes, n examples, C >= 2
-classes; more axes of examples may stand in place of n. As in `scores`, high = harder,
-all is float32, values are not checked, and a NaN in any pass of an example makes its
-score NaN, and no other's.
+The passes come from dropout left on (`mc_dropout`), the members of an ensemble, or any
+committee. Shape suffix: `_mnc` is `[M, n, C]`, M passes, n examples, C >= 2 classes;
+there may be several axes of examples in place of n. As in `scores`, high = harder,
+everything is float32, values are not checked, and a NaN in any pass of an example
+makes only its own score NaN.
 """
 
 from collections.abc import Callable
@@ -20,19 +20,19 @@ Tree = Any
 
 
 def bald(probs_mnc: ArrayLike, *, log: bool = False) -> jax.Array:
-    """What the passes disagree about, in nats, per example.
+    """Bayesian active learning by disagreement (BALD) in nats, per example.
 
     `H(mean_m p_m) - mean_m H(p_m)`: the mutual information of the prediction and the
-    parameters. It is 0 where all passes say the same, however uncertain they are.
+    parameters. It is 0 where all passes agree, however uncertain they are.
 
     Computed as `mean_m sum_c q_c phi(p_mc / q_c)` with `q = mean_m p_m` and
-    `phi(r) = r ln r - r + 1`: equal, but of terms that are all at least 0. The
-    difference of two entropies is rounding noise where a trained model hardly
-    disagrees, and a sampler that targets a ratio of probabilities magnifies noise.
+    `phi(r) = r ln r - r + 1`: equal, but a sum of non-negative terms. The difference of
+    two entropies is rounding noise where the passes of a trained model hardly differ,
+    and a sampler that targets a ratio of probabilities magnifies noise.
 
     With few passes it is biased low. Where passes differ little, its mean over draws of
-    M passes is `1 - 1/M` of its limit; a common factor is of no consequence to a
-    sampler with a maximum ratio, the spread of the estimate is.
+    M passes is `1 - 1/M` of its limit; this common factor does not affect a sampler
+    with a maximum ratio, but the variance of the estimate does.
 
     Args:
         probs_mnc: `[M, n, C]` of any float dtype, each row summing to 1.
@@ -60,7 +60,7 @@ def bald(probs_mnc: ArrayLike, *, log: bool = False) -> jax.Array:
     mean = jnp.mean(probs, axis=0, keepdims=True)
     divisor = jnp.where(mean == 0, 1.0, mean)
     ratio, excess = probs / divisor, (probs - mean) / divisor
-    # log1p near 1, for phi is of second order in the excess there. Each branch gets
+    # log1p near 1, because phi is of second order in the excess there. Each branch gets
     # harmless arguments where it is not taken, so that gradients are finite.
     near = jnp.abs(excess) < 0.5
     close = jnp.log1p(jnp.where(near, excess, 0.0))
@@ -74,11 +74,11 @@ def vote_entropy(probs_mnc: ArrayLike) -> jax.Array:
     """Entropy of the votes of a committee, in nats, per example.
 
     `-sum_c v_c ln v_c` with v_c the share of the passes whose most probable class is
-    c; classes that tie share the vote of that pass.
+    c; tied classes share the vote of that pass.
 
     Args:
-        probs_mnc: `[M, n, C]` of any float dtype: probabilities, their logarithms, or
-            logits, as only the order within a row counts.
+        probs_mnc: `[M, n, C]` of any float dtype: probabilities, log-probabilities or
+            logits, as only the order within a row matters.
 
     Returns:
         float32 `[n]` in [0, ln C], high = harder; at most ln M without ties. Piecewise
@@ -99,7 +99,7 @@ def vote_entropy(probs_mnc: ArrayLike) -> jax.Array:
     largest = jnp.max(probs, axis=-1, keepdims=True)
     top = (probs == largest).astype(jnp.float32)
     votes = top / jnp.sum(top, axis=-1, keepdims=True)
-    # Nothing equals NaN, and XLA makes a selection of the division, 0 where 0 / 0 was.
+    # Nothing equals NaN, and XLA turns the division into a selection, 0 instead of 0/0.
     votes = jnp.where(jnp.isnan(largest), jnp.nan, votes)
     return entropy(jnp.mean(votes, axis=0))
 
@@ -108,8 +108,8 @@ def predictive_variance(probs_mnc: ArrayLike) -> jax.Array:
     """Variance of the predicted probabilities over the passes, per example.
 
     `sum_c mean_m (p_mc - q_c)^2` with `q = mean_m p_m`: the sum over classes of the
-    biased variance (divided by M). It is `G(q) - mean_m G(p_m)` for the Gini impurity
-    `G(p) = 1 - sum_c p_c^2`, as `bald` is for the entropy.
+    biased variance (divided by M). It equals `G(q) - mean_m G(p_m)` for the Gini
+    impurity `G(p) = 1 - sum_c p_c^2`, as `bald` does for the entropy.
 
     Args:
         probs_mnc: `[M, n, C]` of any float dtype, each row summing to 1.
@@ -122,7 +122,7 @@ def predictive_variance(probs_mnc: ArrayLike) -> jax.Array:
 
     References:
         Chang, Learned-Miller and McCallum, Active Bias, arXiv 1704.07433: the variance
-        of one class's probability over the iterations of training.
+        of one class's probability over training iterations.
 
     >>> print(predictive_variance(jnp.array([[[1.0, 0.0]], [[0.0, 1.0]]])))
     [0.5]
@@ -143,23 +143,23 @@ def mc_dropout(
 ) -> jax.Array:
     """Log-probabilities of several passes with dropout left on.
 
-    `log softmax head(trunk(x), key_m)` with `key_m = fold_in(key, m)`. What comes
+    `log softmax head(trunk(x), key_m)` with `key_m = fold_in(key, m)`. Everything
     before the first dropout is the same in all passes and is computed once.
 
-    The keys depend on nothing but (key, m). An example's score is its own, whatever
-    else is in the batch, if head_fn draws its masks without regard to the batch: one
-    mask a pass, shared by all examples, as `nn.Dropout(rate, broadcast_dims=(0,))` of
-    Flax does. With a mask an example, scores change with the order and the size of the
-    chunks, and compare examples under different networks.
+    The keys depend only on (key, m). An example's score does not depend on the rest of
+    the batch if head_fn draws one mask per pass, shared by all examples, as Flax's
+    `nn.Dropout(rate, broadcast_dims=(0,))` does. With one mask per example, scores
+    change with the order and size of the chunks, and compare examples under different
+    networks.
 
     Args:
         trunk_fn: inputs -> features, without randomness (BatchNorm in evaluation mode).
         head_fn: (features, key) -> logits `[n, C]` of any float dtype.
-        inputs: what trunk_fn takes.
-        key: of all passes: a key of `jax.random`.
+        inputs: input of trunk_fn.
+        key: a `jax.random` key, for all passes.
         passes: M, at least 1. The first passes do not depend on how many follow.
-        at_once: how many passes run side by side; the memory for the head's activations
-            grows with it, and 1 runs them one after another.
+        at_once: number of passes computed in parallel; the memory for the head's
+            activations grows with it, and 1 runs them one after another.
 
     Returns:
         float32 `[M, n, C]`, for `bald(..., log=True)`.
@@ -195,5 +195,5 @@ def mc_dropout(
             )
         return jax.nn.log_softmax(checked(logits, "logits of head_fn"))
 
-    side_by_side = None if at_once == 1 else min(at_once, passes)
-    return jax.lax.map(one_pass, jnp.arange(passes), batch_size=side_by_side)
+    batch_size = None if at_once == 1 else min(at_once, passes)
+    return jax.lax.map(one_pass, jnp.arange(passes), batch_size=batch_size)

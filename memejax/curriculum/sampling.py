@@ -1,4 +1,4 @@
-"""Sampling probabilities of a bounded ratio from uncertainties."""
+"""Sampling probabilities with a bounded ratio, from uncertainties."""
 
 import math
 from typing import Literal
@@ -11,11 +11,11 @@ from jax.typing import ArrayLike
 
 from memejax.curriculum.checks import extent, mask, vector
 
-# Of a finite ratio: beyond it the smallest probability leaves float32's range.
+# Largest finite ratio: beyond it the smallest probability leaves float32's range.
 MAX_RATIO = 1e30
-# Of |u|: the difference of two uncertainties is still a float32.
+# Largest |u|: the difference of two uncertainties is still finite in float32.
 MAX_UNCERTAINTY = 1e38
-# The incrementing search gives up here: a ratio close to 1 can take any number.
+# Limit of the incremental search: a ratio close to 1 can take any number.
 MAX_INCREMENTS = 10**8
 
 
@@ -31,45 +31,45 @@ def sampling_probs(
     """Sampling probabilities from uncertainties, with a bounded max / min ratio.
 
     With s = u (favour "hard") or s = -u ("easy"), R = max_ratio, and min and max
-    over the examples that count:
+    over the counted examples:
 
         tau = max(min_temperature, (max u - min u) / ln R)
         p_i = exp(s_i / tau) / sum_j exp(s_j / tau)
 
-    so that max p / min p is R where the second term rules, and less where the first
-    does. There tau is not formed: with g_i = (max s - s_i) / (max s - min s) in
-    [0, 1] the weights are R^(-g_i), which meet R to float32 rounding, cannot overflow
-    and are the same for a u + b (a > 0). "easy" is the mirror of "hard": its p_i are
-    proportional to the inverses of the other's.
+    so that max p / min p is R if the second term of tau is the larger, and less if the
+    first is. If the second is, tau is not formed: with
+    g_i = (max s - s_i) / (max s - min s) in [0, 1] the weights are R^(-g_i), which meet
+    R to float32 rounding, cannot overflow and are invariant under u -> a u + b (a > 0).
+    "easy" is the mirror of "hard": its p_i are proportional to 1 / p_i of "hard".
 
-    favour has no default because the thesis has two readings. Its printed scores
+    favour has no default because the thesis can be read in two ways. Its printed scores
     (AADT, entropy, BALD) are all higher for a more uncertain example, so that their
-    softmax favours hard examples; its text says that a higher score is that of an
-    easier one. "hard" is the formulas, "easy" the text.
+    softmax favours hard examples; in its text a higher score marks an easier example.
+    "hard" follows the formulas, "easy" the text.
 
     min_temperature 1 is the thesis's procedure, which starts at temperature 1 and only
-    ever raises it: a cap on the ratio, never a boost. Entropies of ten classes, in
-    [0, ln 10], then never have a ratio above 10. 0 meets the ratio always, and
-    stretches any differences to it, were they noise of 1e-6.
+    ever raises it: it caps the ratio and never boosts it. Entropies of ten classes, in
+    [0, ln 10], then never have a ratio above 10. 0 always meets the ratio, and
+    stretches any differences to it, even noise of 1e-6.
 
     Bounds, for n examples: 1 / (1 + R (n - 1)) <= p_i <= R / (R + n - 1), and an
     `effective_sample_size` of at least n 4 R / (1 + R)^2.
 
     Args:
-        u: float `[n]`, finite, high for the harder examples; computed in float32.
+        u: float `[n]`, finite, high = hard; computed in float32.
         favour: "easy" or "hard": which examples are drawn more often.
-        max_ratio: R, a scalar in [1, 1e30], or inf for no control: the temperature is
+        max_ratio: R, a scalar in [1, 1e30], or inf for no bound: the temperature is
             then min_temperature, and probabilities may underflow to 0. 1 gives 1 / n
             exactly. May be traced (a schedule).
         min_temperature: a scalar >= 0, in the units of u; > 0 if max_ratio is inf.
         winsorize: q in [0, 0.5): u is first clipped to its q and 1 - q quantiles
             (linearly interpolated), so that no outlier flattens the others.
-        where: bool `[n]`: the examples that count. The others have probability 0, and
-            their u, which may be NaN, leaves no trace.
+        where: bool `[n]`, True for examples that count. The others have probability 0,
+            and their u, which may be NaN, has no effect.
 
     Returns:
-        float32 `[n]`, of sum 1. Traced values cannot raise: where u, max_ratio or
-        min_temperature is not as above the probabilities are NaN, and where no example
+        float32 `[n]`, summing to 1. Traced values cannot raise: if u, max_ratio or
+        min_temperature is not as above the probabilities are NaN, and if no example
         counts they are 0.
 
     Raises:
@@ -97,9 +97,9 @@ def sampling_probs(
     gap = values - low if favour == "easy" else high - values
 
     meets = spread > floor * jnp.log(ratio)
-    # Neither form divides by 0 or meets infinity where the other is taken. A power, as
-    # the rounding of ln R in exp(-ln R part) would cost the ratio 1e-6; and so would
-    # XLA's quotient by a scalar, by its reciprocal, which may miss 1 by 6e-8.
+    # Neither form divides by 0 or meets infinity where the other is taken. A power,
+    # because rounding ln R in exp(-ln R part) would change the ratio by 1e-6; so would
+    # gap / spread, as XLA multiplies by the reciprocal, which may miss 1 by 6e-8.
     part = jnp.where(gap == spread, 1.0, gap / jnp.where(meets, spread, 1.0))
     met = jnp.power(jnp.where(meets, ratio, 1.0), -part)
     floored = jnp.exp(-gap / jnp.where(floor > 0, floor, 1.0))
@@ -117,7 +117,7 @@ def temperature(
     min_temperature: ArrayLike,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """The temperature at which a softmax of uncertainties meets a ratio, a scalar.
+    """Temperature at which a softmax of uncertainties meets a ratio, a scalar.
 
         tau = max(min_temperature, (max u - min u) / ln R)
 
@@ -152,7 +152,7 @@ def temperature(
 def temperature_search(
     u: ArrayLike, *, max_ratio: float, start: float = 1.0, increment: float = 0.01
 ) -> float:
-    """The temperature found by increments, as the thesis does it; on the host.
+    """Temperature found by the thesis's incremental search; on the host.
 
     The first of start, start + increment, start + 2 increment, ... at which
 
@@ -171,11 +171,11 @@ def temperature_search(
         The temperature.
 
     Raises:
-        ValueError: if an argument is not as above, or if 1e8 increments do not do.
+        ValueError: if an argument is not as above, or if 1e8 increments do not suffice.
 
     References:
         McWilliam, Automatic curriculum learning for deep models using active learning,
-        2018, equation (4.8) and the procedure described with it.
+        2018, equation (4.8) and its accompanying procedure.
 
     >>> round(temperature_search([0.0, 4.0], max_ratio=10.0), 4)
     1.74
@@ -190,7 +190,7 @@ def temperature_search(
             f"got start {start} and increment {increment}, expected both above 0"
         )
     spread, log_ratio = float(np.ptp(values)), math.log(max_ratio)
-    # In blocks that grow: a few increments are cheap, and 1e5 are a few numpy calls.
+    # In growing blocks: a few increments are cheap, and 1e5 take a few numpy calls.
     first, block = 0, 64
     while first <= MAX_INCREMENTS:
         candidates = start + increment * np.arange(first, first + block)
@@ -207,13 +207,13 @@ def temperature_search(
 def _uncertainties(
     u: ArrayLike, where: ArrayLike | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Float32 u, 0 where masked, and the mask; concrete values are checked."""
+    """Return float32 u, 0 where masked, and the mask; check concrete values."""
     values, counted = vector("u", u), mask(where, u)
     if not isinstance(where, Tracer):
         # In numpy: inside a traced program jax traces even what is concrete.
         kept = np.ones(values.shape, bool) if where is None else np.asarray(where, bool)
         if not kept.any():
-            raise ValueError("got a where without any example, expected one at least")
+            raise ValueError("got a where without any example, expected at least one")
         if not isinstance(u, Tracer):
             size = np.abs(np.asarray(u).astype(np.float64)[kept])
             wrong = np.count_nonzero(~(size <= MAX_UNCERTAINTY))
@@ -228,12 +228,12 @@ def _uncertainties(
 def _ratio_and_floor(
     max_ratio: ArrayLike, min_temperature: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
-    """Float32 scalars; concrete ones are checked, a wrong traced pair has ratio NaN."""
+    """Return float32 scalars; check concrete ones, or set a wrong ratio to NaN."""
     given = []
     for name, value in (("max_ratio", max_ratio), ("min_temperature", min_temperature)):
         if np.shape(value):
             raise ValueError(f"got {name} of shape {np.shape(value)}, expected ()")
-        # As a float: float32 would make inf of 1e300.
+        # As a Python float: float32 would turn 1e300 into inf.
         given.append(None if isinstance(value, Tracer) else float(np.asarray(value)))
     high, low = given
     if high is not None and not (1 <= high <= MAX_RATIO or high == math.inf):
@@ -245,7 +245,7 @@ def _ratio_and_floor(
     if high == math.inf and low == 0:
         raise ValueError(
             "got max_ratio inf with min_temperature 0, expected one above 0: without a "
-            "ratio it is the temperature"
+            "bound on the ratio it is the temperature"
         )
     ratio = jnp.asarray(max_ratio, jnp.float32)
     floor = jnp.asarray(min_temperature, jnp.float32)
@@ -254,7 +254,7 @@ def _ratio_and_floor(
 
 
 def _winsorized(values: jax.Array, counted: jax.Array, share: float) -> jax.Array:
-    """Values clipped to the quantiles `share` and 1 - `share` of those that count."""
+    """Clip values to the quantiles `share` and 1 - `share` of the counted ones."""
     ordered = jnp.sort(jnp.where(counted, values, jnp.inf))
     last = jnp.sum(counted) - 1
 

@@ -1,12 +1,12 @@
-"""How hard an example is, from one prediction of it.
+"""Active scores from one prediction of each example.
 
-Every score is an uncertainty as the thesis prints it: high = harder. Whether a
-curriculum favours easy or hard examples is said where scores are used, not here.
+Every score is an uncertainty as printed in the thesis: high = harder. Whether a
+curriculum favours easy or hard examples is decided where scores are used, not here.
 
 `[..., C]`: any leading axes, then C >= 2 classes. Scores are computed in float32 and
-return float32 `[...]`. Values are not checked, as a compiled function cannot: a NaN in
-an example's prediction makes its score NaN, and no other's. Softmax outputs that have
-saturated, and AADT by its form, give exact ties; whoever ranks scores breaks them.
+return float32 `[...]`. Values are not checked, because a compiled function cannot: a
+NaN in an example's prediction makes only its own score NaN. Saturated softmax outputs,
+and AADT by its form, give exact ties, to be broken when scores are ranked.
 """
 
 import jax
@@ -29,13 +29,13 @@ def aadt(
     Args:
         probs: `[..., C]` of any float dtype, each row summing to 1.
         squared: sum squares in place of absolute values.
-        bound: the largest score. None: what a prediction at distance
-            `sum_c |p_c - 1/C| = 0.001` scores at most, which is `1000 C`, and
-            `10^6 C^2` if squared. One score far above all others flattens the sampling
-            probabilities of these; a lower bound prevents that.
+        bound: the largest score. By default the largest score of a prediction at
+            distance `sum_c |p_c - 1/C| = 0.001`, which is `1000 C`, and `10^6 C^2` if
+            squared. One score far above all others flattens their sampling
+            probabilities; a lower bound prevents that.
 
     Returns:
-        float32 `[...]`, high = harder. Where the bound holds, the gradient is 0.
+        float32 `[...]`, high = harder. The gradient is 0 where the bound is active.
 
     Raises:
         ValueError: if C < 2, or if bound is not above the score of a one-hot
@@ -59,7 +59,7 @@ def aadt(
         )
     deviation = probs - 1.0 / classes
     terms = deviation**2 if squared else jnp.abs(deviation)
-    # A floor under the sum, not a ceiling over the ratio: no 0 * inf in the gradient.
+    # A floor on the sum, not a ceiling on the ratio: no 0 * inf in the gradient.
     return classes / jnp.maximum(jnp.sum(terms, axis=-1), classes / largest)
 
 
@@ -71,10 +71,10 @@ def entropy(probs: ArrayLike, *, log: bool = False) -> jax.Array:
     Args:
         probs: `[..., C]` of any float dtype, each row summing to 1.
         log: probs holds log-probabilities (a log-softmax), -inf included; more exact
-            where one class has almost all the mass.
+            if one class has almost all the mass.
 
     Returns:
-        float32 `[...]` in [0, ln C] but for rounding, high = harder. The gradient of a
+        float32 `[...]` in [0, ln C] up to rounding, high = harder. The gradient of a
         class without mass is 0; with respect to its probability the limit is +inf.
 
     Raises:
@@ -99,7 +99,7 @@ def entropy(probs: ArrayLike, *, log: bool = False) -> jax.Array:
 
 
 def least_confidence(probs: ArrayLike) -> jax.Array:
-    """What the most probable class leaves over, per example.
+    """Least confidence, per example: one minus the largest probability.
 
     `1 - max_c p_c`.
 
@@ -123,7 +123,7 @@ def least_confidence(probs: ArrayLike) -> jax.Array:
 
 
 def margin(probs: ArrayLike) -> jax.Array:
-    """How close the two most probable classes are, per example.
+    """One minus the margin between the two most probable classes, per example.
 
     `1 - (p_(1) - p_(2))`, with p_(1) and p_(2) the largest and the second.
 
@@ -148,10 +148,10 @@ def margin(probs: ArrayLike) -> jax.Array:
 
 
 def cross_entropy(log_probs: ArrayLike, labels: ArrayLike) -> jax.Array:
-    """The loss as a score: what the true class costs, per example.
+    """Cross-entropy of the true class as a score, per example.
 
-    `-ln p_label`. The only score here that needs the labels, so that a wrong label
-    makes an example hard.
+    `-ln p_label`. The only score here that needs labels, so that a wrong label makes an
+    example hard.
 
     Args:
         log_probs: `[..., C]` of any float dtype: log-probabilities (a log-softmax).
@@ -159,8 +159,8 @@ def cross_entropy(log_probs: ArrayLike, labels: ArrayLike) -> jax.Array:
             NaN.
 
     Returns:
-        float32 `[...]`, at least 0, high = harder; +inf where the log-probability of
-        the label is -inf.
+        float32 `[...]`, at least 0, high = harder; +inf if the log-probability of the
+        label is -inf.
 
     Raises:
         ValueError: if C < 2, or if labels are not integers of the leading shape.
@@ -184,12 +184,12 @@ def cross_entropy(log_probs: ArrayLike, labels: ArrayLike) -> jax.Array:
 
 
 def checked(values: ArrayLike, name: str, *, passes: bool = False) -> jax.Array:
-    """Predictions as float32, if their shape is one.
+    """Return predictions as float32 after checking their shape.
 
     Args:
         values: `[..., C]`, or `[M, ..., n, C]` with passes.
-        name: what an error calls them.
-        passes: whether an axis of passes and one of examples must be there.
+        name: their name in an error.
+        passes: whether an axis of passes and one of examples are required.
 
     Returns:
         float32, in the same shape.

@@ -1,4 +1,4 @@
-"""A toy problem that shows what BALD sees and a boundary score does not."""
+"""A toy problem that separates BALD from scores of the decision boundary."""
 
 from typing import NamedTuple
 
@@ -8,24 +8,24 @@ from scipy import special
 from memejax.curriculum.mc_dropout import bald
 from memejax.curriculum.scores import aadt, entropy
 
-# Of the Gaussian process: the spread of its logits far from data, and how far an
-# observation reaches. The data lie within [-REACH, REACH], the grid goes three times
-# as far, so that its ends know nothing of them.
+# Of the Gaussian process: the standard deviation of its logits far from data, and its
+# length scale. The data lie within [-REACH, REACH]; the grid is three times as wide, so
+# that its ends are independent of them.
 AMPLITUDE, LENGTH, REACH = 8.0, 1.0, 2.0
 
 
 class Disagreement(NamedTuple):
-    """The members of an ensemble on a line, and the scores of its points.
+    """Predictions of an ensemble on a line, and the scores of its points.
 
     Attributes:
-        train_inputs: float64 `[200]`: where the observations lie, all in [-2, 2].
+        train_inputs: float64 `[200]`: positions of the observations, all in [-2, 2].
         train_labels: int64 `[200]`, 0 or 1; both occur around the boundary.
         inputs: float64 `[n]`: the grid, from -6 to 6.
-        probs_mnc: float32 `[M, n, 2]`: what each member predicts.
+        probs_mnc: float32 `[M, n, 2]`: the prediction of each member.
         aadt: float32 `[n]`, of the mean prediction.
         entropy: float32 `[n]`, of the mean prediction.
-        member_entropy: float32 `[n]`: the mean of the members' own entropies, which is
-            what entropy says of a single model; `entropy - bald`.
+        member_entropy: float32 `[n]`: the mean of the members' own entropies, as
+            expected of a single model; `entropy - bald`.
         bald: float32 `[n]`.
     """
 
@@ -42,20 +42,20 @@ class Disagreement(NamedTuple):
 def disagreement_example(
     *, members: int = 64, points: int = 201, seed: int = 0
 ) -> Disagreement:
-    """An ensemble that agrees on a boundary and not about what is far from its data.
+    """An ensemble that agrees on a boundary but disagrees far from its data.
 
     The members are draws from the posterior of a Gaussian process classifier (Laplace's
-    approximation) of points on a line, the label 1 having the probability
+    approximation) of points on a line, where label 1 has the probability
     `sigmoid(3 x)`. Around x = 0 the labels themselves are uncertain and all members
-    know it: entropy and AADT are high, BALD is almost 0, and more data would not help.
-    Far from the data each member is certain, but not of the same: BALD is high. Entropy
-    and AADT of the mean prediction are high in both places and cannot tell them apart;
-    those of a single member see only the first.
+    agree on that: entropy and AADT are high, BALD is almost 0, and more data would not
+    help. Far from the data each member is certain, but of different labels: BALD is
+    high. Entropy and AADT of the mean prediction are high in both regions and cannot
+    separate them; those of a single member are high only in the first.
 
     Args:
         members: M, at least 2.
-        points: n, of the grid, at least 2.
-        seed: of the labels and the draws.
+        points: n, the size of the grid, at least 2.
+        seed: seed of the labels and the draws.
 
     Returns:
         A `Disagreement`: arrays to plot.
@@ -102,7 +102,7 @@ def disagreement_example(
 def _posterior_draws(
     train: np.ndarray, labels: np.ndarray, grid: np.ndarray, noise: np.ndarray
 ) -> np.ndarray:
-    """Draws of the logits on the grid, `[points, members]` like the noise."""
+    """Draw logits on the grid, `[points, members]` like the noise."""
     within = _covariance(train, train)
     mode = np.zeros(train.size)
     # Newton's method; with these data 10 steps reach the mode to rounding.
@@ -115,13 +115,13 @@ def _posterior_draws(
     across = _covariance(train, grid)
     explained = across.T @ _weighted_solve(within, probs * (1 - probs), across)
     covariance = _covariance(grid, grid) - explained
-    # The jitter is what rounding makes of a covariance of nearly the same points.
+    # Jitter: rounding makes the covariance of nearly equal points indefinite.
     root = np.linalg.cholesky(covariance + 1e-6 * AMPLITUDE**2 * np.eye(grid.size))
     return (across.T @ (labels - probs))[:, None] + root @ noise
 
 
 def _covariance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The prior covariance of the logits at two sets of points."""
+    """Prior covariance of the logits at two sets of points."""
     distance = (left[:, None] - right[None, :]) / LENGTH
     return AMPLITUDE**2 * np.exp(-(distance**2) / 2)
 
@@ -129,7 +129,7 @@ def _covariance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def _weighted_solve(
     covariance: np.ndarray, weight: np.ndarray, right: np.ndarray
 ) -> np.ndarray:
-    """`(weight^-1 + covariance)^-1 right`, through a well-conditioned matrix."""
+    """Return `(weight^-1 + covariance)^-1 right` by a well-conditioned matrix."""
     root = np.sqrt(weight)
     matrix = np.eye(weight.size) + root[:, None] * covariance * root[None, :]
     scale = root if right.ndim == 1 else root[:, None]

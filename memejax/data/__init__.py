@@ -1,1 +1,1 @@
-"""Memes on disk, memes built in, plans and the pipeline. Nothing here imports jax."""
+"""Memes on disk, built-in memes, plans and the pipeline. Nothing here imports jax."""

@@ -1,4 +1,4 @@
-"""Labelled pictures that come as arrays: MNIST's idx files and CIFAR-10's batches.
+"""Labelled pictures stored as arrays: MNIST's idx files and CIFAR-10's batches.
 
 Shape suffixes: n pictures, h and w rows and columns, c colour channels.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 from memejax.data.hateful_memes import MissingDataError
 
-# The third byte of an idx file -> what its numbers are; several bytes: high first.
+# Third byte of an idx file -> dtype of its numbers, big-endian.
 IDX_DTYPES = {
     0x08: np.dtype("u1"),
     0x09: np.dtype("i1"),
@@ -36,7 +36,7 @@ CIFAR10_FILES = {
     "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
     "test": ("test_batch",),
 }
-# What the two archives unpack to.
+# Folders that the two archives unpack to.
 CIFAR10_FOLDERS = ("", "cifar-10-batches-bin", "cifar-10-batches-py")
 
 _CIFAR_SHAPE = (3, 32, 32)
@@ -82,29 +82,29 @@ class Labelled:
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads an idx file, plain or gzipped whatever its name.
+    """Read an idx file, plain or gzipped whatever its name.
 
-    Two zero bytes, a byte for the type of the numbers, a byte for how many axes; the
-    length of each axis as four bytes; the numbers, last axis fastest. All of it is
+    Two zero bytes, a byte for the type of the numbers, a byte for the number of axes;
+    the length of each axis as four bytes; the numbers, last axis fastest. All of it is
     big-endian.
 
     Args:
         path: the file.
 
     Returns:
-        An array of the file's shape and type (uint8, int8, int16, int32, float32 or
-        float64) in this machine's byte order.
+        An array with the shape and dtype of the file (uint8, int8, int16, int32,
+        float32 or float64) in native byte order.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming the file, if it is no idx file, or is shorter or longer than
-            its header says.
+        ValueError: naming the file, if it is not an idx file, or its length does not
+            match its header.
     """
     content = _content(path)
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_DTYPES:
         known = ", ".join(f"{code:02x}" for code in IDX_DTYPES)
         raise ValueError(
-            f"{path}: is no idx file: starts with {content[:4].hex(' ') or 'nothing'}, "
+            f"{path}: is not an idx file: got {content[:4].hex(' ') or 'nothing'}, "
             f"expected 00 00, one of {known}, and the number of axes"
         )
     dtype, axes = IDX_DTYPES[content[2]], content[3]
@@ -115,7 +115,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             f"take {start}"
         )
     shape = struct.unpack(f">{axes}I", content[4:start])
-    # math.prod: the product of a damaged header may pass 64 bits.
+    # math.prod: the product of a damaged header may exceed 64 bits.
     expected = start + dtype.itemsize * math.prod(shape)
     if len(content) != expected:
         what = "truncated" if len(content) < expected else "too long"
@@ -128,7 +128,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def mnist(folder: str | os.PathLike[str]) -> dict[str, Labelled]:
-    """Reads MNIST, or a data set in its files (Fashion-MNIST, Kuzushiji-MNIST).
+    """Read MNIST, or a data set in its format (Fashion-MNIST, Kuzushiji-MNIST).
 
     Args:
         folder: holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same
@@ -138,41 +138,40 @@ def mnist(folder: str | os.PathLike[str]) -> dict[str, Labelled]:
         "train" and "test": images [n, 28, 28, 1], labels in 0..9.
 
     Raises:
-        hateful_memes.MissingDataError: naming what was looked for.
+        hateful_memes.MissingDataError: naming the missing files.
         ValueError: naming the file whose contents are not MNIST's.
     """
     splits = {}
     for split, names in MNIST_FILES.items():
-        at, labels_at = (_find_idx(pathlib.Path(folder), name) for name in names)
-        images, labels = read_idx(at), read_idx(labels_at)
+        path, labels_path = (_find_idx(pathlib.Path(folder), name) for name in names)
+        images, labels = read_idx(path), read_idx(labels_path)
         if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or not len(images):
             raise ValueError(
-                f"{at}: holds {images.dtype} {list(images.shape)}, expected "
+                f"{path}: holds {images.dtype} {list(images.shape)}, expected "
                 "uint8 [n, 28, 28]"
             )
         splits[split] = Labelled(
-            images[..., None], _labels(labels, n=len(images), path=labels_at)
+            images[..., None], _labels(labels, n=len(images), path=labels_path)
         )
     return splits
 
 
 def cifar10(folder: str | os.PathLike[str]) -> dict[str, Labelled]:
-    """Reads CIFAR-10 from its binary batches, or else from its Python batches.
+    """Read CIFAR-10 from its binary batches, or else from its Python batches.
 
-    The Python batches are pickles. They are read without calling anything that they
-    name, and one that names anything but numpy's arrays is refused.
+    The Python batches are pickles. They are read without calling any function that
+    they reference, and one that references anything but numpy arrays is refused.
 
     Args:
         folder: holds `data_batch_1.bin` .. `data_batch_5.bin` and `test_batch.bin`, or
-            the same without `.bin`; or is the folder above them, as the archives
-            unpack.
+            the same without `.bin`; or the folder above them, as the archives unpack.
 
     Returns:
         "train" and "test": images [n, 32, 32, 3], rows from the top, red, green, blue;
         labels in 0..9.
 
     Raises:
-        hateful_memes.MissingDataError: naming what was looked for.
+        hateful_memes.MissingDataError: naming the missing files.
         ValueError: naming the file whose contents are not CIFAR-10's.
     """
     files, read = _find_cifar(pathlib.Path(folder))
@@ -190,7 +189,7 @@ def cifar10(folder: str | os.PathLike[str]) -> dict[str, Labelled]:
 
 
 def _content(path: str | os.PathLike[str]) -> bytes:
-    """A file's bytes, unzipped if they are gzip's."""
+    """Return the bytes of a file, decompressed if gzipped."""
     content = pathlib.Path(path).read_bytes()
     if not content.startswith(_GZIP):
         return content
@@ -201,7 +200,7 @@ def _content(path: str | os.PathLike[str]) -> bytes:
 
 
 def _labels(values: np.ndarray, *, n: int, path: pathlib.Path) -> np.ndarray:
-    """Labels of ten classes as int32 [n], checked."""
+    """Return labels of ten classes as int32 [n], checked."""
     if values.dtype.kind not in "iu" or values.shape != (n,):
         raise ValueError(
             f"{path}: holds labels {values.dtype} {list(values.shape)}, expected "
@@ -225,7 +224,7 @@ def _find_idx(folder: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def _find_cifar(folder: pathlib.Path):
-    """The six files by split, and what reads one of them."""
+    """Return the six files by split, and the function that reads one of them."""
     for suffix, read in ((".bin", _read_binary), ("", _read_pickle)):
         for below in CIFAR10_FOLDERS:
             files = {
@@ -239,7 +238,7 @@ def _find_cifar(folder: pathlib.Path):
             if len(missing) < len(every):
                 raise MissingDataError(f"missing of CIFAR-10: {', '.join(missing)}")
     raise MissingDataError(
-        f"no CIFAR-10 in {folder}: looked there and in its folders "
+        f"no CIFAR-10 in {folder}: searched it and its folders "
         f"{' and '.join(CIFAR10_FOLDERS[1:])} for data_batch_1.bin to "
         "data_batch_5.bin and test_batch.bin, then for the same without .bin"
     )
@@ -262,11 +261,11 @@ def _read_pickle(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     """Pixels uint8 [n, 3072] and labels int32 [n] of a Python batch."""
     try:
         with path.open("rb") as file:
-            batch = _Inert(file, encoding="bytes").load()
+            batch = _ArrayUnpickler(file, encoding="bytes").load()
     # A damaged pickle raises almost anything: EOFError, IndexError, TypeError, ...
     except Exception as error:
         raise ValueError(
-            f"{path}: is no batch of CIFAR-10: {type(error).__name__}: {error}"
+            f"{path}: is not a CIFAR-10 batch: {type(error).__name__}: {error}"
         ) from error
     batch = batch if isinstance(batch, dict) else {}
     # Python 2 wrote the keys as bytes, Python 3 writes text.
@@ -284,19 +283,25 @@ def _read_pickle(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pixels(array: Any) -> np.ndarray | None:
-    """The uint8 [n, 3072] that a pickle tells of; None if it is anything else."""
+    """Return the uint8 [n, 3072] that a pickle describes, or None for anything else."""
     match array:
         # A version, the shape, the dtype, whether columns go first, the numbers.
-        case _Told(
-            state=(1, (int(n), int(k)), _Told(args=("u1" | b"u1", *_)), False, raw)
+        case _PickledArray(
+            state=(
+                1,
+                (int(n), int(k)),
+                _PickledArray(args=("u1" | b"u1", *_)),
+                False,
+                raw,
+            )
         ) if isinstance(raw, bytes) and n > 0 and k == _CIFAR_PIXELS:
             if len(raw) == n * k:
                 return np.frombuffer(raw, np.uint8).reshape(n, k)
     return None
 
 
-class _Told:
-    """What a pickle tells of an array or of a dtype; it makes neither."""
+class _PickledArray:
+    """Arguments and state of a pickled array or dtype, which is not built."""
 
     args: tuple[Any, ...] = ()
     state: Any = None
@@ -308,18 +313,18 @@ class _Told:
         self.state = state
 
 
-class _Inert(pickle.Unpickler):
-    """Unpickles plain values, and `_Told` for arrays: it calls nothing else."""
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickler of plain values, and of arrays as `_PickledArray`; calls nothing."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """The one class there is, or an error."""
+        """Return the one allowed class, or raise UnpicklingError."""
         match module_name, global_name:
-            # numpy 2 renamed the module; the published files say numpy.core.
+            # numpy 2 renamed the module; the published files have numpy.core.
             case "numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct":
-                return _Told
+                return _PickledArray
             case "numpy", "ndarray" | "dtype":
-                return _Told
+                return _PickledArray
         raise pickle.UnpicklingError(
-            f"it asks for {module_name}.{global_name}, expected numpy arrays and "
+            f"it references {module_name}.{global_name}, expected numpy arrays and "
             "plain values only"
         )

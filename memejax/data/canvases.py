@@ -1,4 +1,4 @@
-"""Pictures in their own sizes, in the corners of canvases of one size."""
+"""Pictures of different sizes, in the top left corners of canvases of one size."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from memejax.data import images
 
 
 def canvas_sizes(sizes: np.ndarray, *, longest: int) -> np.ndarray:
-    """Heights and widths of pictures of which none is longer than `longest`.
+    """Heights and widths of pictures after shrinking the longer ones to `longest`.
 
     Args:
         sizes: int `[n, 2]`, heights and widths of the pictures.
-        longest: pixels; a longer picture is shrunk, its shape kept.
+        longest: pixels; a longer picture is shrunk, its aspect ratio kept.
 
     Returns:
-        int32 `[n, 2]`, as `images.decode` with resize="pad" gives them.
+        int32 `[n, 2]`, as returned by `images.decode` with resize="pad".
 
     Raises:
         ValueError: if `longest` is less than 1.
@@ -31,12 +31,12 @@ def canvas_sizes(sizes: np.ndarray, *, longest: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Canvases:
-    """A column of pictures, decoded when they are asked for: uint8 `[b, c, c, 3]`.
+    """A column of pictures, decoded on access: uint8 `[b, c, c, 3]`.
 
     Attributes:
-        paths: one file an example.
+        paths: one file per example.
         sizes: int32 `[n, 2]`, heights and widths on the canvas (`canvas_sizes`).
-        side: c, at least each of `sizes`; zeros lie right of a picture and below.
+        side: c, at least each of `sizes`; zeros pad a picture on the right and below.
         max_pixels: larger files are refused.
     """
 
@@ -46,11 +46,11 @@ class Canvases:
     max_pixels: int = images.MAX_PIXELS
 
     def __getitem__(self, index: np.ndarray, /) -> np.ndarray:
-        """Decodes places `index`, int `[b]`.
+        """Decode the pictures at `index`, int `[b]`.
 
         Raises:
-            ImageError: as `images.decode` does.
-            ValueError: for a picture that has another shape than it had.
+            ImageError: see `images.decode`.
+            ValueError: for a picture whose shape has changed.
         """
         out = np.zeros((len(index), self.side, self.side, 3), np.uint8)
         for row, place in zip(out, index, strict=True):
@@ -61,8 +61,8 @@ class Canvases:
             )
             if not np.array_equal(found, size):
                 raise ValueError(
-                    f"{path} has the shape of {found[0]} x {found[1]} pixels, expected "
-                    f"{size[0]} x {size[1]}: it is another picture than before"
+                    f"{path} has {found[0]} x {found[1]} pixels, expected "
+                    f"{size[0]} x {size[1]}: the picture has changed"
                 )
             row[:long, :long] = padded_hwc
         return out

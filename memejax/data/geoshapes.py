@@ -4,33 +4,33 @@
 are rectangles, ellipses and triangles of any proportion from 1 : 3 to 3 : 1. A
 curriculum goes from the first to the second. All lengths are in sides of the picture.
 
-What is drawn follows the generator of the two data sets that the paper used, which call
-them shapeset1 and shapeset2:
+The distributions follow the generator of the two data sets of the paper, shapeset1 and
+shapeset2:
 
-- the type: one of three, alike likely;
+- the type: one of three, equally likely;
 - the angle: uniform in [0, pi/2), for a triangle in [0, 2 pi);
-- the peak of a triangle, over which part of its base: 0.5, for geom uniform in [0, 1);
-- the greys of ground and shape: uniform among eight, redrawn until they differ;
+- the peak of a triangle, as a fraction of its base: 0.5, for geom uniform in [0, 1);
+- the greys of background and shape: uniform among eight, redrawn until they differ;
 - the area: uniform in [0.1, 0.4) of the picture;
-- the elongation, width by height before turning (a triangle's base by its height): 1,
+- the elongation, width by height before rotation (base by height of a triangle): 1,
   for geom log-uniform in [1/3, 3);
-- the place: uniform, with the shape wholly inside the picture.
+- the position: uniform, with the shape wholly inside the picture.
 
-A shape fits if what it spans is at most 0.9 wide and high. Area and elongation are
-drawn up to five times; if nothing fits, all is drawn anew, the type too. So the types
-do not come out alike likely: geom has 34.0 % rectangles, 33.8 % ellipses and 32.2 %
+A shape fits if its bounding box is at most 0.9 wide and high. Area and elongation are
+drawn up to five times; if nothing fits, everything is redrawn, the type too. So the
+types are not equally frequent: geom has 34.0 % rectangles, 33.8 % ellipses and 32.2 %
 triangles.
 
-What the names hide: the "equilateral" triangles of the paper are isosceles, base equal
+Names of the paper that mislead: its "equilateral" triangles are isosceles, base equal
 to height (angles 53, 63, 63 degrees). Its "minimum contrast" is one step of the eight
 greys, its "minimum size" an area of 0.1. Each basic shape is a geom shape, but geom
 draws one with probability 0.
 
-What differs from the original: pygame drew its pictures. Each shape goes to the same
-place, rounded in the same way (`render`), but pygame has rules of its own, in whole
-numbers, for the pixels that an edge cuts, so that these may differ; here a pixel's
-centre decides (`raster`). The random numbers are numpy's, so no shape is one of the
-original's. The original's files list pixels column by column; here rows come first.
+Differences from the original: pygame drew its pictures. Each shape goes to the same
+place, rounded in the same way (`render`), but pygame has its own integer rules for the
+pixels that an edge cuts, so that these may differ; here the centre of a pixel decides
+(`raster`). The random numbers are numpy's, so the shapes are not those of the original.
+The original files list pixels column by column; here rows come first.
 
 References:
     Bengio, Louradour, Collobert and Weston, Curriculum learning, ICML 2009, section 5.
@@ -54,28 +54,28 @@ SIDE = 32
 PALETTE = np.round(np.arange(8) / 7, 2)
 PROPERTIES = tuple("angle area elongation peak background foreground x y".split())
 
-# Draws of area and elongation before all is drawn anew.
+# Draws of area and elongation before everything is redrawn.
 _DRAWS = 5
 _LARGEST = 0.9
-# Shapes that come from one stream of random numbers: small, so that a few cost little
-# and a block's arrays stay in the processor's cache.
+# Shapes from one stream of random numbers: few, so that a small data set costs little
+# and the arrays of a block stay in the processor's cache.
 _BLOCK = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class GeoShapes:
-    """Pictures of shapes, and what was drawn.
+    """Pictures of shapes, and their properties.
 
     Attributes:
         images: uint8 [n, 32, 32, 1], of two values each: round(255 * grey).
-        labels: int32 [n], places in CLASSES: 0 rectangle, 1 ellipse, 2 triangle.
+        labels: int32 [n], indices into CLASSES: 0 rectangle, 1 ellipse, 2 triangle.
         properties: float32 [n] each: "angle", radians from the x axis (rightwards)
             towards the y axis (downwards), in [0, 2 pi); "area" in [0.1, 0.4);
-            "elongation" in [1/3, 3); "peak" in [0, 1), of use to triangles only;
-            "background" and "foreground", in PALETTE; "x" and "y", where what the shape
-            spans begins: its left and its top, in [0, 1).
-        draws: int32 [n], >= 1: how often area and elongation were drawn, what was
-            thrown away with its type included.
+            "elongation" in [1/3, 3); "peak" in [0, 1), used by triangles only;
+            "background" and "foreground", in PALETTE; "x" and "y", left and top of the
+            bounding box, in [0, 1).
+        draws: int32 [n], >= 1: number of draws of area and elongation, including those
+            rejected together with their type.
     """
 
     images: np.ndarray
@@ -92,19 +92,19 @@ class GeoShapes:
         return float(self.draws.mean())
 
     def labelled(self) -> arrays.Labelled:
-        """The pictures and labels alone."""
+        """Return the pictures and labels alone."""
         return arrays.Labelled(self.images, self.labels)
 
 
 def geoshapes(kind: str, *, n: int, seed: int) -> GeoShapes:
-    """Draws shapes and their pictures.
+    """Draw shapes and their pictures.
 
-    The first shapes are the same whatever n; basic and geom shapes of one seed have
-    nothing in common.
+    The first shapes do not depend on n; basic and geom shapes of one seed are
+    independent.
 
     Args:
         kind: "basic" or "geom".
-        n: how many, >= 1.
+        n: number of shapes, >= 1.
         seed: >= 0.
 
     Returns:
@@ -125,16 +125,16 @@ def splits(
     test: int = 5_000,
     seed: int,
 ) -> dict[str, GeoShapes]:
-    """Draws the three parts of a data set, each from a seed of its own.
+    """Draw the three parts of a data set, each with its own seed.
 
     Part i is `geoshapes(kind, n=..., seed=3 * seed + i)`: no two parts and no two seeds
     share a shape. The defaults are the paper's numbers.
 
     Args:
         kind: "basic" or "geom".
-        train: shapes to train on, >= 1.
-        valid: shapes to choose by, >= 1.
-        test: shapes to judge by, >= 1.
+        train: number of training shapes, >= 1.
+        valid: number of validation shapes, >= 1.
+        test: number of test shapes, >= 1.
         seed: >= 0.
 
     Returns:
@@ -154,11 +154,11 @@ def splits(
 def sample(
     kind: str, *, n: int, seed: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-    """Draws shapes without their pictures.
+    """Draw shapes without their pictures.
 
     Args:
         kind: "basic" or "geom".
-        n: how many, >= 1.
+        n: number of shapes, >= 1.
         seed: >= 0.
 
     Returns:
@@ -184,16 +184,16 @@ def sample(
 
 
 def render(labels: np.ndarray, properties: dict[str, np.ndarray]) -> np.ndarray:
-    """Draws the pictures of shapes.
+    """Draw the pictures of shapes.
 
     A corner at v of a shape that spans [x, x + d] goes to the pixel
 
         floor(32 x) + round(32 (v - x)), halves up, in each axis
 
-    and what is between is filled, edges included. An ellipse is drawn upright,
-    round(64 r) + 1 pixels long in each axis, turned by whole degrees, angles rounded
-    down, and put where the rectangle round it begins: it is one pixel longer than its
-    lengths say, as the others are.
+    and the area between the corners is filled, edges included. An ellipse is drawn
+    upright, round(64 r) + 1 pixels long in each axis, rotated by whole degrees, angles
+    rounded down, and placed at the top left of its bounding rectangle: like the other
+    shapes, it is one pixel longer than its lengths.
 
     The two roundings may put a corner one pixel outside the picture, which then lacks
     that row or column of the shape: 3 % of the rectangles and triangles.
@@ -244,12 +244,12 @@ def _block(rng: np.random.Generator, *, geom: bool):
     """Labels, properties and draws of one block of shapes that fit."""
     labels, draws = np.zeros(_BLOCK, int), np.zeros(_BLOCK, int)
     properties = {name: np.zeros(_BLOCK) for name in PROPERTIES}
-    open_ = np.arange(_BLOCK)
-    while open_.size:
-        new = open_[draws[open_] % _DRAWS == 0]
+    pending = np.arange(_BLOCK)
+    while pending.size:
+        new = pending[draws[pending] % _DRAWS == 0]
         labels[new] = rng.integers(0, len(CLASSES), new.size)
         turn = np.where(labels[new] == 2, 2 * np.pi, np.pi / 2)
-        # A step of 1..7 round the eight greys: each other one alike likely.
+        # A step of 1..7 round the eight greys: each other grey is equally likely.
         ground, step = rng.integers(0, 8, new.size), rng.integers(1, 8, new.size)
         drawn = {
             "angle": turn * rng.random(new.size),
@@ -259,20 +259,20 @@ def _block(rng: np.random.Generator, *, geom: bool):
         }
         for name, values in drawn.items():
             properties[name][new] = values
-        properties["area"][open_] = rng.uniform(0.1, 0.4, open_.size)
-        logs = rng.uniform(-1, 1, open_.size) if geom else np.zeros(open_.size)
-        properties["elongation"][open_] = 3.0**logs
-        draws[open_] += 1
-        tried = {name: values[open_] for name, values in properties.items()}
-        spans = np.ptp(_corners(labels[open_], tried), axis=1)
-        open_ = open_[(spans > _LARGEST).any(axis=1)]
+        properties["area"][pending] = rng.uniform(0.1, 0.4, pending.size)
+        logs = rng.uniform(-1, 1, pending.size) if geom else np.zeros(pending.size)
+        properties["elongation"][pending] = 3.0**logs
+        draws[pending] += 1
+        tried = {name: values[pending] for name, values in properties.items()}
+        spans = np.ptp(_corners(labels[pending], tried), axis=1)
+        pending = pending[(spans > _LARGEST).any(axis=1)]
     room = 1 - np.ptp(_corners(labels, properties), axis=1)
     properties["x"], properties["y"] = (room * rng.random((_BLOCK, 2))).T
     return labels, properties, draws
 
 
 def _lengths(labels: np.ndarray, properties: dict[str, np.ndarray]) -> np.ndarray:
-    """Width and height before turning [n, 2], from area and elongation."""
+    """Width and height before rotation [n, 2], from area and elongation."""
     # A rectangle w h, an ellipse pi / 4 w h, a triangle w h / 2.
     box = properties["area"] / np.array([1.0, np.pi / 4, 0.5])[labels]
     elongation = properties["elongation"]
@@ -280,7 +280,7 @@ def _lengths(labels: np.ndarray, properties: dict[str, np.ndarray]) -> np.ndarra
 
 
 def _corners(labels: np.ndarray, properties: dict[str, np.ndarray]) -> np.ndarray:
-    """Turned corners [n, 4, 2], from anywhere; of an ellipse, those of the rectangle
+    """Rotated corners [n, 4, 2], up to a shift; of an ellipse, those of the rectangle
     round it; of a triangle, the peak twice."""
     w, h = _lengths(labels, properties).T
     peak = properties["peak"] * w
@@ -292,22 +292,22 @@ def _corners(labels: np.ndarray, properties: dict[str, np.ndarray]) -> np.ndarra
 
 
 def _mask(labels: np.ndarray, properties: dict[str, np.ndarray]) -> np.ndarray:
-    """Where the shapes are: bool [n, 32, 32]."""
+    """Mask of the shapes, bool [n, 32, 32]."""
     mask = np.empty((len(labels), SIDE, SIDE), bool)
     origin = np.stack([properties["x"], properties["y"]], axis=1)
     first = np.floor(SIDE * origin).astype(int)
-    round_ = labels == 1
+    is_ellipse = labels == 1
     lengths = np.floor(SIDE * _lengths(labels, properties) + 0.5).astype(int) + 1
-    # The small number: 90 degrees in radians and back may fall short of 90.
+    # 1e-4, because 90 degrees in radians and back may be less than 90.
     degrees = np.floor(np.rad2deg(properties["angle"]) + 1e-4).astype(int)
-    mask[round_] = raster.ellipses(
-        lengths[round_],
-        degrees=degrees[round_],
-        corners_b2=first[round_],
+    mask[is_ellipse] = raster.ellipses(
+        lengths[is_ellipse],
+        degrees=degrees[is_ellipse],
+        corners_b2=first[is_ellipse],
         side=SIDE,
     )
     corners_nk2 = _corners(labels, properties)
     corners_nk2 -= corners_nk2.min(axis=1, keepdims=True)
     pixels_nk2 = first[:, None] + np.floor(SIDE * corners_nk2 + 0.5).astype(int)
-    mask[~round_] = raster.polygons(pixels_nk2[~round_], side=SIDE)
+    mask[~is_ellipse] = raster.polygons(pixels_nk2[~is_ellipse], side=SIDE)
     return mask

@@ -1,11 +1,11 @@
 """Memes on disk in the layout of the Hateful Memes challenge.
 
     ROOT/img/42953.png          any name and format; the records point to it
-    ROOT/train.jsonl            one {"id", "img", "label", "text"} a line
+    ROOT/train.jsonl            one {"id", "img", "label", "text"} per line
     ROOT/dev_seen.jsonl ...     any of SPLITS
 
-`python -m memejax.data.hateful_memes check ROOT` prints what is in such a folder
-and every record that cannot be used.
+`python -m memejax.data.hateful_memes check ROOT` prints a summary of such a folder
+and every unusable record.
 """
 
 import hashlib
@@ -35,26 +35,26 @@ SPLITS = (
 
 
 class MissingDataError(FileNotFoundError, ValueError):
-    """No data where it was looked for."""
+    """Missing data folder, split or file."""
 
 
 @dataclass(frozen=True)
 class Memes:
-    """What `read` found: the usable memes of each split, and the records left out."""
+    """Result of `read`: the usable memes of each split, and the records left out."""
 
     splits: dict[str, list[Meme]]
     bad: list[BadRecord] = field(default_factory=list)
 
 
 def id_key(meme_id: str) -> str:
-    """What two ids are compared by: "00123" and "123" are the same meme."""
+    """Return an id in canonical form: "00123" and "123" are the same meme."""
     if meme_id.isascii() and meme_id.isdigit():
         return meme_id.lstrip("0") or "0"
     return meme_id
 
 
 def find_splits(root: str) -> dict[str, str]:
-    """Finds the split files of a data folder.
+    """Find the split files of a data folder.
 
     Args:
         root: the folder with `train.jsonl` and its like.
@@ -63,7 +63,7 @@ def find_splits(root: str) -> dict[str, str]:
         {name: path} in the order of SPLITS.
 
     Raises:
-        MissingDataError: no such folder, or none of the files in it.
+        MissingDataError: if there is no such folder, or none of the files in it.
     """
     if not os.path.isdir(root):
         raise MissingDataError(f"no data folder {root!r}")
@@ -71,8 +71,8 @@ def find_splits(root: str) -> dict[str, str]:
     found = {name: path for name, path in found.items() if os.path.isfile(path)}
     if found:
         return found
-    # The challenge's archives unpack into a folder of their own (data/ in one
-    # release, hateful_memes/ in another): the usual slip is to name its parent.
+    # The archives of the challenge unpack into a folder (data/ in one release,
+    # hateful_memes/ in another): a common mistake is to give its parent.
     inner = sorted(
         entry.path
         for entry in os.scandir(root)
@@ -94,7 +94,7 @@ def _image_reasons(
     threads: int | None,
     progress: Progress | None,
 ) -> dict[str, str]:
-    """Why each image that cannot be used cannot, by path."""
+    """Reasons of the unusable images, by path."""
     paths = sorted({meme.image for meme in memes})
     if not full:
         return {path: "is missing" for path in paths if not os.path.isfile(path)}
@@ -124,18 +124,20 @@ def collect(
     threads: int | None,
     progress: Progress | None,
 ) -> tuple[dict[str, list[Meme]], list[BadRecord], dict[str, list[str]]]:
-    """Reads the files, checks the pictures, and leaves out what cannot be used.
+    """Read the files, check the pictures, and leave out unusable records.
 
     Args:
         paths: split -> jsonl file.
         root: the data folder.
         max_pixels: larger pictures are refused.
-        check_images: whether every picture is decoded, or only looked for.
-        threads: decoding threads; None is one a core.
+        check_images: whether every picture is decoded; otherwise only its file must
+            exist.
+        threads: number of decoding threads; one per core if None.
         progress: called as `progress(done, total)`.
 
     Returns:
-        Usable memes by split, bad records in the files' order, duplicate ids by split.
+        Usable memes by split, bad records in the order of the files, duplicate ids by
+        split.
     """
     parsed = {
         split: read_jsonl(path, root=root, split=split) for split, path in paths.items()
@@ -162,8 +164,8 @@ def collect(
             shown = os.path.relpath(meme.image, real_root)
             reason = f"image {shown} {reasons[meme.image]}"
             broken.append(BadRecord(meme.file, meme.line, meme.id, reason))
-        # Last, so that a record whose image is broken does not displace a later
-        # one of the same id that can be used.
+        # Last, so that a record with a broken image does not displace a later usable
+        # one with the same id.
         good[split], duplicates = _without_duplicates(usable)
         duplicate_ids[split] = [record.id or "" for record in duplicates]
         bad += sorted(broken + duplicates, key=lambda record: record.line)
@@ -180,30 +182,30 @@ def read(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Memes:
-    """Reads the splits of a data folder and checks every record and image.
+    """Read the splits of a data folder and check every record and image.
 
-    An id may be in two splits (400 memes are both in dev_seen and in dev_unseen), not
-    twice in one. Ids of digits compare as numbers.
+    An id may be in two splits (400 memes are both in dev_seen and in dev_unseen), but
+    not twice in one. Ids of digits compare as numbers.
 
     Args:
         root: the folder with the jsonl files; no image may lie outside it.
-        splits: names out of SPLITS; None: all that are there.
+        splits: names from SPLITS; all that exist if None.
         on_bad_record: "error" raises one error with all bad records of all splits;
-            "skip" leaves them out and returns them. Of a duplicate id the first
-            usable record stays.
+            "skip" leaves them out and returns them. The first usable record of a
+            duplicate id is kept.
         max_pixels: the largest width x height of an image, by its header.
-        check_images: whether every image is decoded to its end; without, it is only
-            seen to that the files are there.
-        threads: how many images are checked at once; None: one a core.
+        check_images: whether every image is decoded to its end; otherwise only its
+            file must exist.
+        threads: number of images checked at once; one per core if None.
         progress: called with (done, count) after each distinct image.
 
     Returns:
-        Memes, in the files' order.
+        Memes, in the order of the files.
 
     Raises:
-        MissingDataError: no such folder, or no file of a split.
-        BadRecordsError: bad records under "error"; a split without a usable meme.
-        ValueError: an unknown split or `on_bad_record`.
+        MissingDataError: if there is no such folder, or no file of a split.
+        BadRecordsError: for bad records under "error"; a split without a usable meme.
+        ValueError: for an unknown split or `on_bad_record`.
     """
     if on_bad_record not in ("error", "skip"):
         raise ValueError(
@@ -234,38 +236,38 @@ def read(
 
 
 def write_bad_records(path: str, records: Iterable[BadRecord]) -> None:
-    """Writes bad records as jsonl, one {"file", "line", "id", "reason"} a line."""
+    """Write bad records as jsonl, one {"file", "line", "id", "reason"} per line."""
     with open(path, "w", encoding="utf-8") as file:
         for record in records:
             file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
 
 
 def normalise_caption(text: str) -> str:
-    """What captions are grouped by: case folded, runs of whitespace made one space."""
+    """Fold the case of a caption and collapse each run of whitespace to one space."""
     return " ".join(text.casefold().split())
 
 
 def split_by_caption(
     memes: Sequence[Meme], *, fraction: float = 0.2, seed: int
 ) -> tuple[list[Meme], list[Meme]]:
-    """Splits memes so that no caption is on both sides.
+    """Split memes so that no caption is on both sides.
 
-    One caption under several pictures, often with both labels, is what Hateful Memes
-    is built from: a split by rows leaks it. Groups of one caption are put in strata
-    (all 0, all 1, mixed, unlabelled), shuffled within each by a hash of seed and
-    caption, and taken so that the validation share never strays from `fraction` by
-    more than half of the largest group.
+    Hateful Memes is built from captions with several pictures, often with both labels:
+    a split by rows leaks them. Groups of one caption are divided into strata (all 0,
+    all 1, mixed, unlabelled), shuffled within each by a hash of seed and caption, and
+    taken so that the validation share never differs from `fraction` by more than half
+    of the largest group.
 
     Args:
-        memes: rows of one or more splits. An empty caption is a group by itself.
-        fraction: of rows that go to validation, in (0, 1).
-        seed: decides which; the order of the rows does not.
+        memes: rows of one or more splits. A meme without caption is its own group.
+        fraction: of rows for validation, in (0, 1).
+        seed: determines the choice, independent of the order of the rows.
 
     Returns:
         (train, validation), each in the order of `memes`.
 
     Raises:
-        ValueError: `fraction` is out of range, or one side would be empty.
+        ValueError: if `fraction` is out of range, or one side would be empty.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction is {fraction}, expected more than 0, less than 1")
@@ -284,7 +286,7 @@ def split_by_caption(
     for group in sorted(groups, key=order):
         size = len(groups[group])
         seen += size
-        # Taking it must bring the count nearer to its due than leaving it.
+        # Taking it must bring the count closer to its target than leaving it.
         if fraction * seen - taken >= size / 2:
             chosen.add(group)
             taken += size

@@ -1,4 +1,4 @@
-"""Pictures on disk to arrays of one size: decoding, checking, reading on demand.
+"""Pictures on disk as arrays of one size: decoding, checking, reading on demand.
 
 Shape suffixes: `image_hwc` and `images_nhwc` are uint8 with height, width and the
 three channels red, green, blue last.
@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 # 8000 x 6250: above any meme, and 150 MB once decoded.
 MAX_PIXELS = 50_000_000
 RESIZES = ("square", "shorter", "pad")
-# What Pillow raises for EXIF blocks with random bytes changed.
+# Raised by Pillow for EXIF blocks with random bytes changed.
 _EXIF_ERRORS = (
     AttributeError,
     KeyError,
@@ -37,7 +37,7 @@ Progress = Callable[[int, int], None]
 
 
 class ImageError(ValueError):
-    """A picture that cannot be used: `path` and a plain `reason`."""
+    """An unusable picture: `path` and a plain `reason`."""
 
     def __init__(self, path: str, reason: str):
         # Both go to args, so that the error survives pickling out of a worker.
@@ -50,11 +50,11 @@ class ImageError(ValueError):
 
 
 class _QuietPillow:
-    """Silences Pillow's warnings while any thread is inside.
+    """Silence Pillow's warnings while any thread is inside.
 
-    `warnings.catch_warnings` swaps state of the whole process, so threads that
-    enter and leave it in turn restore each other's filters. Only the first one in
-    saves them here, and only the last one out restores them.
+    `warnings.catch_warnings` swaps state of the whole process, so threads that enter
+    and leave it in turn restore each other's filters. Here only the first thread to
+    enter saves them, and only the last one to leave restores them.
     """
 
     def __init__(self):
@@ -83,7 +83,7 @@ _quiet_pillow = _QuietPillow()
 
 @contextmanager
 def _opened(path: str, max_pixels: int) -> Iterator[Image.Image]:
-    """Yields the picture with its header read; whatever goes wrong is an ImageError."""
+    """Yield the picture with its header read; raise ImageError for any failure."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -106,14 +106,14 @@ def _opened(path: str, max_pixels: int) -> Iterator[Image.Image]:
     except Image.UnidentifiedImageError:
         raise ImageError(path, "is not an image that Pillow can read") from None
     except Image.DecompressionBombError as error:
-        # Pillow's own limit, checked before the size can be asked for.
+        # Pillow's own limit, checked before the size is available.
         raise ImageError(
             path, f"is too large (expected at most {max_pixels} pixels): {error}"
         ) from None
-    # Pillow's readers let through whatever their parsing meets in a damaged file:
-    # OSError, SyntaxError, struct.error, zlib.error, IndexError, OverflowError...
+    # Pillow's readers pass on any error of parsing a damaged file: OSError,
+    # SyntaxError, struct.error, zlib.error, IndexError, OverflowError...
     except Exception as error:
-        # Out of file handles: says nothing about this file.
+        # Out of file handles: not a fault of this file.
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             raise
         cut = "truncated" in str(error) or isinstance(error, EOFError)
@@ -123,27 +123,27 @@ def _opened(path: str, max_pixels: int) -> Iterator[Image.Image]:
 
 
 def open_size(path: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Reads a picture's size from its header alone.
+    """Read the size of a picture from its header alone.
 
     Args:
         path: a picture.
         max_pixels: the largest width x height allowed.
 
     Returns:
-        (width, height) as stored, before any rotation that EXIF asks for.
+        (width, height) as stored, before any EXIF rotation.
 
     Raises:
-        ImageError: missing, empty, not an image, or too large.
+        ImageError: if it is missing, empty, not an image, or too large.
     """
     with _opened(path, max_pixels) as image:
         return image.size
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Converts any Pillow mode to RGB; what is transparent shows white."""
+    """Convert any Pillow mode to RGB; transparent parts become white."""
     if image.mode.startswith("I"):
-        # 16-bit grey, which Pillow gives as "I;16" or "I". Rounded to 8 bits here:
-        # Pillow's own conversion of "I" cuts everything above 255 to white.
+        # 16-bit grey, in Pillow "I;16" or "I". Rounded to 8 bits here: Pillow's own
+        # conversion of "I" turns everything above 255 white.
         grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(
             ((grey * 255 + 32767) // 65535).astype(np.uint8)
@@ -156,7 +156,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _target(width: int, height: int, size: int, resize: str) -> tuple[int, int]:
-    """The whole picture's (width, height) after resizing, before crop or padding."""
+    """Return (width, height) after resizing, before crop or padding."""
     if resize == "square":
         return size, size
     if resize == "shorter":
@@ -185,26 +185,26 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     draft: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes one picture to size x size, bilinear with antialiasing.
+    """Decode one picture to size x size, bilinear with antialiasing.
 
-    Any mode becomes RGB; transparent parts show white; EXIF rotation is applied; of
-    an animation the first frame is taken.
+    Any mode becomes RGB; transparent parts become white; EXIF rotation is applied; an
+    animation gives its first frame.
 
     Args:
         path: a picture.
         size: pixels along each side of the result.
-        resize: "square" stretches to size x size; "shorter" brings the shorter side
-            to `size` and crops the centre; "pad" brings the longer side to `size`
-            and fills with zeros at the right or the bottom.
+        resize: "square" stretches to size x size; "shorter" resizes the shorter side
+            to `size` and crops the centre; "pad" resizes the longer side to `size`
+            and fills with zeros on the right or at the bottom.
         max_pixels: the largest width x height allowed, by the header.
-        draft: lets a JPEG be decoded at 1/2, 1/4 or 1/8 where that is still at
-            least as large as needed: faster, and slightly other pixels.
+        draft: whether to decode a JPEG at 1/2, 1/4 or 1/8 if that is still at least
+            as large as needed: faster, with slightly different pixels.
 
     Returns:
         (image_hwc uint8 [size, size, 3], int32 [2]: height and width before padding).
 
     Raises:
-        ImageError: missing, empty, not an image, truncated, or too large.
+        ImageError: if it is missing, empty, not an image, truncated, or too large.
     """
     _check_options(size, resize)
     with _opened(path, max_pixels) as image:
@@ -214,18 +214,18 @@ def decode(
         try:
             ImageOps.exif_transpose(image, in_place=True)
         except _EXIF_ERRORS:
-            # A damaged EXIF block leaves the pixels as they are, and usable.
+            # A damaged EXIF block leaves the pixels usable.
             pass
         rgb = _to_rgb(image)
         width, height = _target(*rgb.size, size=size, resize=resize)
         if resize == "shorter":
-            # The crop is taken in the picture's own coordinates: the same pixels as
-            # resizing first, but a 1 x 1,000,000 strip does not grow by `size`.
+            # Cropped in the picture's own coordinates: the same pixels as resizing
+            # first, but a 1 x 1,000,000 strip does not grow by `size`.
             left = round((width - size) / 2) * rgb.width / width
             top = round((height - size) / 2) * rgb.height / height
             right = left + size * rgb.width / width
             bottom = top + size * rgb.height / height
-            # Rounding may pass the edge by 1e-13, which Pillow refuses.
+            # Rounding may exceed the edge by 1e-13, which Pillow refuses.
             box = (left, top, min(right, rgb.width), min(bottom, rgb.height))
             width = height = size
         else:
@@ -237,9 +237,9 @@ def decode(
 
 
 class LazyImages:
-    """Pictures on disk that index like an array uint8 [n, size, size, 3].
+    """Pictures on disk, indexed like an array uint8 [n, size, size, 3].
 
-    Only paths and options are held, so it pickles into worker processes cheaply.
+    It holds paths and options only, so it is cheap to pickle into worker processes.
     """
 
     def __init__(
@@ -262,22 +262,22 @@ class LazyImages:
         return len(self.paths)
 
     def __getitem__(self, index: ArrayLike) -> np.ndarray:
-        """Decodes places `index` int [b] to images_nhwc uint8 [b, size, size, 3]."""
+        """Decode the pictures at `index` int [b] to uint8 [b, size, size, 3]."""
         return self.load(index)[0]
 
     def load(self, index: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Decodes some of the pictures.
+        """Decode some of the pictures.
 
         Args:
             index: int [b], each in [0, n).
 
         Returns:
-            (images_nhwc uint8 [b, size, size, 3], sizes int32 [b, 2] as `decode`).
+            (images_nhwc uint8 [b, size, size, 3], sizes int32 [b, 2], see `decode`).
 
         Raises:
-            ImageError: as `decode`, for the first picture that cannot be used.
-            ValueError: an index that is no vector of integers.
-            IndexError: an index outside [0, n).
+            ImageError: see `decode`, for the first unusable picture.
+            ValueError: if the index is not a vector of integers.
+            IndexError: for an index outside [0, n).
         """
         places = np.asarray(index)
         if places.ndim != 1 or not (places.size == 0 or places.dtype.kind in "iu"):
@@ -309,7 +309,7 @@ def _for_each(
     threads: int | None,
     progress: Progress | None,
 ) -> dict[int, ImageError]:
-    """Calls function(0) ... function(count - 1) in threads; gathers the ImageErrors."""
+    """Call function(0) ... function(count - 1) in threads; collect ImageErrors."""
 
     def guarded(place: int) -> ImageError | None:
         try:
@@ -327,7 +327,7 @@ def _for_each(
                 if progress is not None:
                     progress(place + 1, count)
         except BaseException:
-            # An interrupt must not wait for thousands of queued pictures.
+            # Do not wait for thousands of queued pictures after an interrupt.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return errors
@@ -344,24 +344,25 @@ def decode_all(
     draft: bool = False,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[int, ImageError]]:
-    """Decodes all pictures in threads; one that fails does not stop the others.
+    """Decode all pictures in threads; one that fails does not stop the others.
 
     Args:
         paths: n pictures.
         size: pixels along each side, as in `decode`.
         resize: "square", "shorter" or "pad", as in `decode`.
         max_pixels: the largest width x height allowed.
-        threads: how many decode at once; None: one a core.
-        into: uint8 [n, size, size, 3] to fill (a memory map, say); None: a new array.
+        threads: number of decoding threads; one per core if None.
+        into: uint8 [n, size, size, 3] to fill, for example a memory map; a new array
+            if None.
         draft: as in `decode`.
         progress: called with (done, n) after each picture.
 
     Returns:
-        (images_nhwc uint8 [n, size, size, 3], sizes int32 [n, 2], errors by place).
+        (images_nhwc uint8 [n, size, size, 3], sizes int32 [n, 2], errors by index).
         A picture with an error is all zeros and its size is (0, 0).
 
     Raises:
-        ValueError: `into` has another shape or type.
+        ValueError: if `into` has another shape or dtype.
     """
     _check_options(size, resize)
     shape = (len(paths), size, size, 3)
@@ -372,7 +373,7 @@ def decode_all(
     images_nhwc = np.zeros(shape, np.uint8) if into is None else into
     sizes = np.zeros((len(paths), 2), np.int32)
 
-    def one(place: int) -> None:
+    def decode_one(place: int) -> None:
         try:
             images_nhwc[place], sizes[place] = decode(
                 paths[place],
@@ -385,7 +386,7 @@ def decode_all(
             images_nhwc[place] = 0
             raise
 
-    errors = _for_each(one, len(paths), threads, progress)
+    errors = _for_each(decode_one, len(paths), threads, progress)
     return images_nhwc, sizes, errors
 
 
@@ -396,23 +397,23 @@ def check_all(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> dict[int, ImageError]:
-    """Reads every picture to its last byte, as cheaply as that can be done.
+    """Read every picture to its last byte, as cheaply as possible.
 
     Args:
         paths: n pictures.
         max_pixels: the largest width x height allowed.
-        threads: how many are read at once; None: one a core.
+        threads: number of reading threads; one per core if None.
         progress: called with (done, n) after each picture.
 
     Returns:
-        The error of each place in `paths` that cannot be used; empty when all can.
+        Errors by index into `paths`; empty if all pictures are usable.
     """
 
-    def one(place: int) -> None:
+    def check_one(place: int) -> None:
         with _opened(paths[place], max_pixels) as image:
-            # An eighth of the size: a JPEG's coded stream is still read to its end,
-            # only its inverse transform is cut short.
+            # An eighth of the size: the coded stream of a JPEG is still read to its
+            # end, only the inverse transform is reduced.
             image.draft("L", (1, 1))
             image.load()
 
-    return _for_each(one, len(paths), threads, progress)
+    return _for_each(check_one, len(paths), threads, progress)

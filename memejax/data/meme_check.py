@@ -1,4 +1,4 @@
-"""What is in a folder of memes: `python -m memejax.data.hateful_memes check DIR`."""
+"""Check of a folder of memes: `python -m memejax.data.hateful_memes check DIR`."""
 
 import argparse
 import os
@@ -17,18 +17,18 @@ from memejax.data.records import SHOWN, BadRecord, Meme
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What is in one split. Captions compare as written; empty ones do not count.
+    """Statistics of one split. Captions compare as written; empty ones do not count.
 
     Attributes:
         split: its name.
-        n: usable memes.
+        n: number of usable memes.
         negatives, positives, unlabelled: of them.
-        words_mean, words_p95, words_max: words a caption.
+        words_mean, words_p95, words_max: words per caption.
         empty_captions: memes without text.
-        duplicate_ids: ids used once more than they should be.
-        mixed_texts, mixed_rows: captions with both labels, and the memes under them.
-        text_oracle: the accuracy of always answering a caption's commoner label: the
-            most that the text alone can give. None without labels.
+        duplicate_ids: id of each record that repeats an earlier one.
+        mixed_texts, mixed_rows: captions with both labels, and the memes with them.
+        text_oracle: accuracy of always predicting the commoner label of a caption, the
+            upper bound for text alone; None without labels.
         in_train: memes whose caption is in train too.
     """
 
@@ -49,14 +49,14 @@ class SplitSummary:
 
     @property
     def majority(self) -> float | None:
-        """The accuracy of a constant answer; None without labels."""
+        """Accuracy of a constant answer; None without labels."""
         labelled = self.negatives + self.positives
         return max(self.negatives, self.positives) / labelled if labelled else None
 
 
 @dataclass(frozen=True)
 class SharedIds:
-    """Ids that two splits have in common; labels agree, differ, or one is unknown."""
+    """Ids common to two splits; their labels agree, differ, or one is unknown."""
 
     first: str
     second: str
@@ -67,14 +67,14 @@ class SharedIds:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check` found.
+    """Report of `check`.
 
     Attributes:
         root: the data folder.
-        splits: one summary a split.
+        splits: one summary per split.
         shared_ids: one entry for each pair of splits with ids in common.
         shared_images: {image, below root: ids of the different memes that use it}.
-        bad: every record that cannot be used.
+        bad: every unusable record.
     """
 
     root: str
@@ -85,7 +85,7 @@ class CheckReport:
 
     @property
     def warnings(self) -> list[str]:
-        """What is no error, but spoils a result."""
+        """Findings that are not errors, but spoil a result."""
         found = []
         for pair in self.shared_ids:
             names = f"{pair.first} and {pair.second}"
@@ -99,7 +99,7 @@ class CheckReport:
         return found
 
     def format(self) -> str:
-        """The report as text for a person."""
+        """Return the report as text."""
         out = [f"Memes in {self.root}", ""]
         out += _table(self.splits)
         for summary in self.splits:
@@ -127,7 +127,7 @@ class CheckReport:
 
 
 def _table(summaries: Sequence[SplitSummary]) -> list[str]:
-    """One column a split, one line a figure."""
+    """Lines of a table with one column per split and one row per figure."""
 
     def ratio(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
@@ -139,12 +139,12 @@ def _table(summaries: Sequence[SplitSummary]) -> list[str]:
         ("  label 1 (hateful)", lambda s: str(s.positives)),
         ("  no label", lambda s: str(s.unlabelled)),
         ("accuracy of a constant answer", lambda s: ratio(s.majority)),
-        ("words a caption: mean", lambda s: f"{s.words_mean:.1f}"),
+        ("words per caption: mean", lambda s: f"{s.words_mean:.1f}"),
         ("  95 % have at most", lambda s: f"{s.words_p95:.0f}"),
         ("  most", lambda s: str(s.words_max)),
         ("empty captions", lambda s: str(s.empty_captions)),
         ("captions with both labels", lambda s: str(s.mixed_texts)),
-        ("  memes under them", lambda s: str(s.mixed_rows)),
+        ("  memes with them", lambda s: str(s.mixed_rows)),
         ("best accuracy from text alone", lambda s: ratio(s.text_oracle)),
         (
             "memes whose caption is in train",
@@ -214,19 +214,19 @@ def check(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Looks through all splits of a data folder; nothing in them raises.
+    """Check all splits of a data folder without raising for bad records.
 
     Args:
         root: the folder with the jsonl files.
         max_pixels: the largest width x height of an image, by its header.
-        threads: how many images are checked at once; None: one a core.
+        threads: number of images checked at once; one per core if None.
         progress: called with (done, count) after each distinct image.
 
     Returns:
         The report; figures are over the usable records.
 
     Raises:
-        MissingDataError: no such folder, or no split file in it.
+        MissingDataError: if there is no such folder, or no split file in it.
     """
     splits, bad, duplicate_ids = collect(
         find_splits(root),
@@ -265,18 +265,18 @@ def _positive(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0: clean, 1: bad records, 2: usage or no data."""
+    """Run the command line; return 0: clean, 1: bad records, 2: usage or no data."""
     parser = argparse.ArgumentParser(
         prog="python -m memejax.data.hateful_memes",
-        description="Looks through a folder of memes; check --help says more.",
+        description="Inspect a folder of memes; see check --help.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser(
         "check",
-        help="say what is in a data folder",
-        description="Says how many memes each split has, which are in two of them, and "
-        "which records cannot be used. Ends with 0 if all can, 1 if some cannot, and 2 "
-        "if no memes are there.",
+        help="summarise a data folder",
+        description="Print how many memes each split has, which are in two splits, and "
+        "which records are unusable. The exit status is 0 if all are usable, 1 if some "
+        "are not, and 2 if there are no memes.",
     )
     command.add_argument("root", metavar="DIR", help="folder with train.jsonl ...")
     command.add_argument(

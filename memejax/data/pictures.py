@@ -1,7 +1,7 @@
-"""Built-in labelled pictures: which pattern does the patch show?
+"""Built-in labelled pictures, whose class is the pattern of the patch.
 
-Drawn by `synthetic_pictures`, as those of the built-in memes: the concept is the
-class, and the cue's badge says nothing of it.
+Drawn by `synthetic_pictures`, like those of the built-in memes: the concept is the
+class, and the badge of the cue is independent of it.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import numpy as np
 from memejax.data import synthetic_pictures
 from memejax.data.arrays import Labelled
 
-# The split's number in the seed of each of its pictures.
+# Number of the split in the seed of each of its pictures.
 SPLITS = {"train": 0, "test": 1}
 
-_AT_ONCE = 32  # About 1 MB of float32, which stays in a core's cache.
+_BATCH = 32  # About 1 MB of float32, which stays in a core's cache.
 
 
 def pictures(
     *, train: int, test: int, size: int, concepts: int, seed: int
 ) -> dict[str, Labelled]:
-    """Draws the pictures of both splits.
+    """Draw the pictures of both splits.
 
     Picture i shows concept i mod K, K the number of concepts, so that the classes of a
     split differ by one picture at most. Its generator derives from (seed, split, i):
-    a picture does not depend on how many others there are, and no two pictures share
-    a generator, within a split or between them.
+    a picture does not depend on the number of pictures, and no two pictures share a
+    generator, within a split or between splits.
 
     Args:
-        train: pictures to train on, at least `concepts`.
-        test: pictures to test on, at least `concepts`.
+        train: number of training pictures, at least `concepts`.
+        test: number of test pictures, at least `concepts`.
         size: side of a picture in pixels, at least 16.
         concepts: K in 2..8: the first K of `synthetic_pictures.CONCEPTS`.
         seed: at least 0.
@@ -41,7 +41,7 @@ def pictures(
         "train" and "test": images uint8 [n, size, size, 3], labels int32 [n] in 0..K-1.
 
     Raises:
-        ValueError: for an argument out of its range.
+        ValueError: for an argument out of range.
     """
     known = len(synthetic_pictures.CONCEPTS)
     if not 2 <= concepts <= known:
@@ -54,7 +54,7 @@ def pictures(
     for split, n in sizes.items():
         if n < concepts:
             raise ValueError(
-                f"{n} pictures of {split}: expected at least one of each of the "
+                f"{n} pictures of {split}: expected at least one for each of the "
                 f"{concepts} concepts"
             )
     return {
@@ -64,12 +64,12 @@ def pictures(
 
 
 def _draw(split: int, n: int, *, size: int, concepts: int, seed: int) -> Labelled:
-    """The pictures of one split."""
+    """Draw the pictures of one split."""
     labels = np.arange(n, dtype=np.int32) % concepts
     images_nhwc = np.empty((n, size, size, 3), np.uint8)
 
-    def some(start: int) -> None:
-        rows = range(start, min(start + _AT_ONCE, n))
+    def draw_batch(start: int) -> None:
+        rows = range(start, min(start + _BATCH, n))
         rngs = [
             np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split, i)))
             for i in rows
@@ -81,5 +81,5 @@ def _draw(split: int, n: int, *, size: int, concepts: int, seed: int) -> Labelle
 
     # numpy releases the interpreter's lock.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        list(pool.map(some, range(0, n, _AT_ONCE)))
+        list(pool.map(draw_batch, range(0, n, _BATCH)))
     return Labelled(images_nhwc, labels)

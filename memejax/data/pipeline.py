@@ -1,9 +1,9 @@
 """From a source and a plan to a stream of batches, through grain.
 
 A *source* is a dict of columns, each indexable by an int array: numpy arrays,
-memory maps, or `ImageColumn`, which decodes files as they are asked for. One
-element of the stream is one whole batch, so the position in the stream is the step
-and a stream can start at any of them.
+memory maps, or `ImageColumn`, which decodes files on access. One element of the
+stream is one whole batch, so the position in the stream is the step and a stream can
+start at any step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from memejax.data.plans import Plan
 
 
 class Column(Protocol):
-    """What a source holds: rows by an array of places."""
+    """A column of a source: rows by an array of indices."""
 
     def __getitem__(self, index: np.ndarray, /) -> np.ndarray: ...
 
@@ -41,7 +41,7 @@ class LoadBatch:
     plan: Plan
 
     def __call__(self, step: int) -> dict[str, np.ndarray]:
-        """The columns' rows and the plan's."""
+        """Return the rows of the columns and of the plan."""
         row = self.plan.row(step)
         batch = {name: column[row["index"]] for name, column in self.source.items()}
         return batch | row
@@ -57,25 +57,25 @@ def stream(
     workers: int = 0,
     prefetch: int = 2,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of the plan's steps from `start` to before `stop`, in order.
+    """Iterate over the batches of the plan's steps in [start, stop), in order.
 
     Args:
         source: columns; see the module's docstring.
         plan: the order.
-        start: the first step to give.
-        stop: the step to end before; None gives the plan to its end.
-        threads: reading threads (a process each, if `workers` is not 0).
-        workers: worker processes; 0 reads in this process's threads. Decoding and
+        start: the first step.
+        stop: the step to end before; the end of the plan if None.
+        threads: reading threads (per worker process, if `workers` is not 0).
+        workers: worker processes; 0 reads in threads of this process. Decoding and
             resizing release the interpreter's lock, so threads serve local disks well;
-            processes help when Python itself is the limit. They need absl's flags
-            parsed (`flags.FLAGS.mark_as_parsed()` outside of `absl.app`).
-        prefetch: batches read ahead (a worker, if there are any).
+            processes help if Python itself is the limit. They need absl's flags
+            parsed (`flags.FLAGS.mark_as_parsed()` outside `absl.app`).
+        prefetch: batches read ahead (per worker process, if there are any).
 
     Returns:
         An iterator over dicts of numpy arrays with leading axis `plan.batch`.
 
     Raises:
-        ValueError: if the steps lie outside of the plan, or a column is too short.
+        ValueError: if the steps lie outside the plan, or a column is too short.
     """
     stop = len(plan) if stop is None else stop
     if not 0 <= start <= stop <= len(plan):
@@ -85,7 +85,7 @@ def stream(
     needed = int(plan.index.max()) + 1
     short = {name: len(c) for name, c in source.items() if len(c) < needed}
     if short:
-        raise ValueError(f"the plan asks for {needed} examples, got columns of {short}")
+        raise ValueError(f"the plan needs {needed} examples, got columns of {short}")
     load = LoadBatch(source, plan)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     dataset = grain.MapDataset.range(start, stop).map(load)
@@ -101,7 +101,7 @@ def stream(
 
 @dataclasses.dataclass(frozen=True)
 class ImageColumn:
-    """Pictures decoded when they are asked for: uint8 [b, size, size, 3]."""
+    """Pictures decoded on access: uint8 [b, size, size, 3]."""
 
     files: images.LazyImages
 
@@ -122,18 +122,18 @@ def image_columns(
     folder: str | os.PathLike[str],
     threads: int,
 ) -> Source:
-    """The column `image`, decoded now or later.
+    """Make the column `image`, decoded now or on access.
 
     Args:
-        paths: one file an example; a path that occurs twice is decoded once.
+        paths: one file per example; a path that occurs twice is decoded once.
         size: side of the decoded square, in pixels.
-        resize: how it is made square, see `images.decode`.
+        resize: see `images.decode`.
         max_pixels: larger files are refused.
         cache: "memory" and "disk" decode every file now, into an array in memory or a
-            file of `folder` that later runs with the same files find; "none" decodes at
-            every use.
-        folder: where "disk" keeps its arrays.
-        threads: decoding threads.
+            file in `folder` that later runs with the same files reuse; "none" decodes
+            at every access.
+        folder: cache folder of "disk".
+        threads: number of decoding threads.
 
     Returns:
         `{"image": column}`.
@@ -174,7 +174,7 @@ def image_columns(
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Some rows of a column, in an order of their own; one may stand several times."""
+    """Some rows of a column, in any order and possibly repeated."""
 
     values: Column
     rows: np.ndarray
@@ -200,7 +200,7 @@ def _decode_into(pixels, paths, size, resize, max_pixels, threads) -> None:
 
 
 def _fingerprint(paths: Sequence[str], size: int, resize: str) -> str:
-    """Changes when a file, its length or its time of change does."""
+    """Digest of the paths, lengths and modification times of files."""
     digest = hashlib.sha256(f"{size} {resize}".encode())
     for path in paths:
         stat = os.stat(path)

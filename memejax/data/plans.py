@@ -1,7 +1,7 @@
-"""Plans: which example stands where in which batch of a run.
+"""Plans: the examples of each batch of a run, in order.
 
-Everything that decides order (a shuffle, a curriculum) makes a `Plan`, and
-everything that feeds a training step consumes one, so neither knows the other.
+Everything that decides the order (a shuffle, a curriculum) makes a `Plan`, and
+everything that feeds a training step consumes one, so the two are independent.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from numpy.typing import ArrayLike
 class Plan:
     """The order of a run: three arrays of one shape.
 
-    The shape is [steps, batch], or [steps, seeds, batch] where several seeds train
-    at once, each in an order of its own.
+    The shape is [steps, batch], or [steps, seeds, batch] if several seeds train at
+    once, each in its own order.
 
     Attributes:
-        index: int32, the example's place in its source.
+        index: int32, index of the example in its source.
         weight: float32, 1 for an ordinary example, 0 for the padding of a last
             batch, or an importance correction.
-        draw: int32, how many times the run drew this example before; an example's
-            augmentation derives from (seed, index, draw).
+        draw: int32, number of earlier draws of this example in the run; the
+            augmentation of an example derives from (seed, index, draw).
     """
 
     index: np.ndarray
@@ -46,14 +46,11 @@ class Plan:
 
     @property
     def batch(self) -> int:
-        """Examples a step (of one seed)."""
+        """Examples per step (of one seed)."""
         return self.index.shape[-1]
 
     def row(self, step: int) -> dict[str, np.ndarray]:
-        """The plan's part of the batch at `step`: index, weight, draw.
-
-        Each [batch], or [seeds, batch].
-        """
+        """Return index, weight and draw at `step`, each [batch] or [seeds, batch]."""
         return {
             "index": self.index[step],
             "weight": self.weight[step],
@@ -61,19 +58,19 @@ class Plan:
         }
 
     def as_arrays(self) -> dict[str, np.ndarray]:
-        """The plan as a dict of arrays, as a checkpoint stores it."""
+        """Return the plan as a dict of arrays, as stored in a checkpoint."""
         return {"index": self.index, "weight": self.weight, "draw": self.draw}
 
 
 def shuffled(n: int, *, batch: int, steps: int, seed: int) -> Plan:
-    """Epochs without replacement, each in its own order, one flowing into the next.
+    """Make a plan of epochs without replacement, each in its own order.
 
     A batch may span two epochs, so every example is seen floor or ceil of
     `steps * batch / n` times and no short batch exists.
 
     Args:
         n: number of examples, at least 1.
-        batch: examples a step.
+        batch: examples per step.
         steps: number of steps.
         seed: any non-negative int; the same arguments give the same plan.
 
@@ -90,18 +87,18 @@ def shuffled(n: int, *, batch: int, steps: int, seed: int) -> Plan:
 def phased(
     pools: Sequence[np.ndarray], *, batch: int, steps: Sequence[int], seed: int
 ) -> Plan:
-    """Phases, each of shuffled passes over a pool of its own.
+    """Make a plan of phases, each of shuffled passes over its own pool.
 
-    Within a phase one pass flows into the next, and a batch may span two, so that
-    phase p sees each of its examples floor or ceil of `steps[p] * batch /
-    len(pools[p])` times. Phases do not flow into each other: the last pass of a phase
-    stops with its last step, and the next phase begins a new pass over its own pool.
-    Pass k of the run, counted through all phases, has its order from (seed, k).
+    Within a phase a batch may span two passes, so that phase p sees each of its
+    examples floor or ceil of `steps[p] * batch / len(pools[p])` times. No batch spans
+    two phases: the last pass of a phase stops at its last step, and the next phase
+    begins a new pass over its own pool. The order of pass k of the run, counted through
+    all phases, derives from (seed, k).
 
     Args:
-        pools: int [examples of the phase] each, places in the source, at least 0, none
-            twice in a pool.
-        batch: examples a step.
+        pools: int [examples of the phase] each, indices into the source, at least 0,
+            distinct within a pool.
+        batch: examples per step.
         steps: steps of each phase, at least 0, not all 0.
         seed: any non-negative int; the same arguments give the same plan.
 
@@ -110,18 +107,18 @@ def phased(
         pool `arange(n)`.
 
     Raises:
-        ValueError: if a size is wrong, a place is negative or stands twice in a pool,
+        ValueError: if a size is wrong, an index is negative or occurs twice in a pool,
             or an empty pool has steps.
     """
     if len(pools) != len(steps):
         raise ValueError(
             f"got {len(pools)} pools and {len(steps)} numbers of steps, "
-            "expected one number a pool"
+            "expected one number per pool"
         )
     if any(count < 0 for count in steps):
         raise ValueError(f"steps of a phase must be at least 0, got {list(steps)}")
     _check_positive(batch=batch, steps=sum(steps))
-    pools = [_pool(pool, number) for number, pool in enumerate(pools)]
+    pools = [_checked_pool(pool, number) for number, pool in enumerate(pools)]
     seen = np.zeros(1 + max(pool.max(initial=0) for pool in pools), np.int32)
     index = np.empty(sum(steps) * batch, np.int32)
     draw = np.empty_like(index)
@@ -135,7 +132,7 @@ def phased(
             places = pool[order[: stop - filled]]
             index[filled : filled + len(places)] = places
             draw[filled : filled + len(places)] = seen[places]
-            # No place stands twice in a pass, so this counts each.
+            # The places of a pass are distinct, so this counts each.
             seen[places] += 1
             filled += len(places)
             passes += 1
@@ -153,19 +150,19 @@ def from_index(
     weight: ArrayLike | None = None,
     before: ArrayLike | None = None,
 ) -> Plan:
-    """The plan of examples that were drawn one by one, with or without replacement.
+    """Make a plan of given examples, drawn with or without replacement.
 
     Args:
-        index: int [steps, batch], places in the source, at least 0.
+        index: int [steps, batch], indices into the source, at least 0.
         weight: float [steps, batch]; 1 everywhere if None.
-        before: int [n], how many times the run drew each example before this plan; 0
-            each if None.
+        before: int [n], number of draws of each example before this plan; all 0 if
+            None.
 
     Returns:
         A plan whose `draw` counts on from `before`, in the order of the run.
 
     Raises:
-        ValueError: if a shape or dtype is wrong or a place is outside the source.
+        ValueError: if a shape or dtype is wrong or an index is outside the source.
     """
     index = np.asarray(index)
     if index.ndim != 2 or not np.issubdtype(index.dtype, np.integer):
@@ -175,9 +172,9 @@ def from_index(
         )
     _check_places(index, None if before is None else np.size(before))
     flat = index.reshape(-1).astype(np.int32)
-    draw = _earlier(flat)
+    draw = _previous_draws(flat)
     if before is not None:
-        draw += _counted(before, (np.size(before),))[flat]
+        draw += _checked_counts(before, (np.size(before),))[flat]
     if weight is None:
         weight = np.ones(index.shape, np.float32)
     return Plan(
@@ -190,21 +187,21 @@ def from_index(
 def counts(
     plan: Plan, n: int, *, before: ArrayLike | None = None, stop: int | None = None
 ) -> np.ndarray:
-    """How many times each example has been drawn, once a plan is through.
+    """Count the draws of each example at the end of a plan.
 
-    Whatever its weight, what stands in the plan counts as drawn.
+    Every example in the plan counts as drawn, whatever its weight.
 
     Args:
         plan: [steps, batch], or [steps, seeds, batch].
-        n: examples in the source.
-        before: int [n], or [seeds, n], the counts before the plan; 0 each if None.
-        stop: count the steps before this one only, all if None.
+        n: number of examples in the source.
+        before: int [n], or [seeds, n], the counts before the plan; all 0 if None.
+        stop: count only the steps before this one; all if None.
 
     Returns:
-        int32 [n], or [seeds, n]; what `from_index` takes as `before`.
+        int32 [n], or [seeds, n], the argument `before` of `from_index`.
 
     Raises:
-        ValueError: if a shape is wrong or a place is outside the source.
+        ValueError: if a shape is wrong or an index is outside the source.
     """
     _check_positive(n=n)
     if stop is not None and not 0 <= stop <= len(plan):
@@ -213,15 +210,15 @@ def counts(
     _check_places(index, n)
     seeds = index.shape[1:-1]
     rows = seeds[0] if seeds else 1
-    # Each seed counts in a stretch of its own.
+    # Each seed counts in its own range.
     flat = index.reshape(-1, rows, plan.batch) + n * np.arange(rows)[:, None]
     drawn = np.bincount(flat.reshape(-1), minlength=rows * n).astype(np.int32)
     drawn = drawn.reshape(*seeds, n)
-    return drawn if before is None else drawn + _counted(before, drawn.shape)
+    return drawn if before is None else drawn + _checked_counts(before, drawn.shape)
 
 
 def stacked(plans: Sequence[Plan]) -> Plan:
-    """One plan of several seeds, from a plan a seed.
+    """Stack the plans of several seeds into one.
 
     Args:
         plans: at least 1, all of one shape [steps, batch].
@@ -246,15 +243,15 @@ def stacked(plans: Sequence[Plan]) -> Plan:
 
 
 def spliced(plan: Plan, part: Plan, *, start: int) -> Plan:
-    """A copy of a plan, the steps from `start` on replaced by another plan's.
+    """Return a copy of a plan with steps from `start` on replaced by another plan.
 
-    The steps after the part stay as they are, their `draw` too: it counted what was
-    replaced.
+    The steps after the part do not change, including their `draw`, which counts the
+    replaced draws.
 
     Args:
         plan: [steps, batch], or [steps, seeds, batch].
-        part: of the same seeds and batch, and no more steps than there are from start.
-        start: the first step that is replaced, at least 0.
+        part: same seeds and batch, at most `len(plan) - start` steps.
+        start: the first step to replace, at least 0.
 
     Returns:
         A new plan of `len(plan)` steps; neither argument changes.
@@ -265,13 +262,13 @@ def spliced(plan: Plan, part: Plan, *, start: int) -> Plan:
     if part.index.shape[1:] != plan.index.shape[1:]:
         raise ValueError(
             f"got a part of shape {part.index.shape} for a plan of shape "
-            f"{plan.index.shape}, expected to differ in steps only"
+            f"{plan.index.shape}, expected them to differ in steps only"
         )
     stop = start + len(part)
     if start < 0 or stop > len(plan):
         raise ValueError(
             f"got steps [{start}, {stop}) for a plan of {len(plan)} steps, expected "
-            "them inside of it"
+            "them inside it"
         )
     new = {name: array.copy() for name, array in plan.as_arrays().items()}
     for name, array in part.as_arrays().items():
@@ -280,11 +277,11 @@ def spliced(plan: Plan, part: Plan, *, start: int) -> Plan:
 
 
 def sequential(n: int, *, batch: int) -> Plan:
-    """One pass in order, for evaluation; the last batch is padded with weight 0.
+    """Make a plan of one pass in order, its last batch padded with weight 0.
 
     Args:
         n: number of examples, at least 1.
-        batch: examples a step.
+        batch: examples per step.
 
     Returns:
         A plan of ceil(n / batch) steps. Padding repeats the last example.
@@ -302,22 +299,22 @@ def sequential(n: int, *, batch: int) -> Plan:
     )
 
 
-def _earlier(flat: np.ndarray) -> np.ndarray:
-    """Of each element of an int array [k], how many before it equal it, int32 [k]."""
+def _previous_draws(flat: np.ndarray) -> np.ndarray:
+    """Count the earlier elements equal to each element of an int array [k]."""
     order = np.argsort(flat, kind="stable")
     ordered = flat[order]
     place = np.arange(len(flat), dtype=np.int32)
     new = np.ones(len(flat), bool)
     new[1:] = ordered[1:] != ordered[:-1]
-    # Where the run of equal elements began that each place is in.
-    began = np.maximum.accumulate(np.where(new, place, 0))
-    earlier = np.empty(len(flat), np.int32)
-    earlier[order] = place - began
-    return earlier
+    # Start of the run of equal elements around each place.
+    first = np.maximum.accumulate(np.where(new, place, 0))
+    previous = np.empty(len(flat), np.int32)
+    previous[order] = place - first
+    return previous
 
 
-def _pool(pool: np.ndarray, number: int) -> np.ndarray:
-    """The pool of a phase, checked, int32."""
+def _checked_pool(pool: np.ndarray, number: int) -> np.ndarray:
+    """Return the pool of a phase as int32, checked."""
     pool = np.asarray(pool)
     if not pool.size:
         return np.zeros(0, np.int32)
@@ -332,8 +329,8 @@ def _pool(pool: np.ndarray, number: int) -> np.ndarray:
     return pool.astype(np.int32)
 
 
-def _counted(before: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
-    """Counts so far, checked, int32."""
+def _checked_counts(before: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    """Return earlier counts as int32, checked."""
     before = np.asarray(before)
     if before.shape != shape or not np.issubdtype(before.dtype, np.integer):
         raise ValueError(
@@ -344,7 +341,7 @@ def _counted(before: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _check_places(index: np.ndarray, n: int | None) -> None:
-    """Raises unless all places are in a source of n, or of any size if None."""
+    """Raise ValueError unless all places are in a source of n, or of any size."""
     limit = 2**31 if n is None else n  # a place is an int32
     low, high = index.min(initial=0), index.max(initial=0)
     if low < 0 or high >= limit:

@@ -1,6 +1,6 @@
-"""Filled polygons and turned ellipses on a grid of pixels, without anti-aliasing.
+"""Filled polygons and rotated ellipses on a grid of pixels, without anti-aliasing.
 
-A picture's first axis is its rows, from the top, and its second its columns, from the
+The first axis of a picture is its rows, from the top, the second its columns, from the
 left. Points are (x, y): x a column, to the right; y a row, downwards.
 
 Shape suffixes: b pictures, k corners, 2 for x and y, h and w rows and columns.
@@ -12,29 +12,28 @@ import numpy as np
 
 
 def polygons(corners_bk2: np.ndarray, *, side: int) -> np.ndarray:
-    """Fills one convex polygon a picture.
+    """Fill one convex polygon per picture.
 
     Pixel (x, y) is inside if the point (x, y) is in the polygon or on its edge:
 
         (a' - a) x (p - a) >= 0 for each corner a and the next corner a'
 
-    (or <= 0 for each, if the corners go the other way round), in whole numbers, so
-    that nothing is lost to rounding. A polygon of area A with B points of the grid on
-    its edge thus fills A + B / 2 + 1 pixels (Pick's theorem), less what lies outside
-    the picture.
+    (or <= 0 for each, if the corners go the other way round), in integers, so that
+    nothing is lost to rounding. A polygon of area A with B grid points on its edge thus
+    fills A + B / 2 + 1 pixels (Pick's theorem), less those outside the picture.
 
     Args:
         corners_bk2: integers [b, k, 2], k >= 3: columns and rows, in order round a
-            convex polygon, either way; equal neighbours count once. They may lie
-            outside the picture, by some thousands of pixels at most.
+            convex polygon, in either direction; equal neighbours count once. They may
+            lie outside the picture, by some thousands of pixels at most.
         side: height and width of a picture in pixels, >= 1.
 
     Returns:
         bool [b, side, side].
 
     Raises:
-        ValueError: if the corners are no such integers or a polygon is not convex or
-            has no area.
+        ValueError: for another dtype or shape, or a polygon that is not convex or has
+            no area.
     """
     if (
         corners_bk2.dtype.kind not in "iu"
@@ -60,8 +59,8 @@ def polygons(corners_bk2: np.ndarray, *, side: int) -> np.ndarray:
     pixel = np.arange(side, dtype=np.int32)
     inside_bhw = np.ones((len(x_bk), side, side), bool)
     for k in range(x_bk.shape[1]):
-        # The product of the edge with (x, y), taken apart into a column's part and
-        # a row's, which have to be worked out once a column and once a row only.
+        # The product of the edge with (x, y), split into terms that are computed once
+        # per column and once per row.
         across = to_y[:, k, None] * (pixel - x_bk[:, k, None])
         down = to_x[:, k, None] * (pixel - y_bk[:, k, None])
         inside_bhw &= down[:, :, None] >= across[:, None, :]
@@ -71,30 +70,30 @@ def polygons(corners_bk2: np.ndarray, *, side: int) -> np.ndarray:
 def ellipses(
     lengths_b2: np.ndarray, *, degrees: np.ndarray, corners_b2: np.ndarray, side: int
 ) -> np.ndarray:
-    """Fills one ellipse a picture: drawn upright, then turned, as a bitmap.
+    """Fill one ellipse per picture: drawn upright, then rotated, as a bitmap.
 
-    The ellipse fills the pixels of an upright picture of its own, w wide and h high,
-    whose centres lie in it:
+    The ellipse fills the pixels of an upright bitmap, w wide and h high, whose centres
+    lie in it:
 
         ((i + 1/2 - w/2) / (w/2))^2 + ((j + 1/2 - h/2) / (h/2))^2 <= 1.
 
-    That picture is turned about its middle: each pixel of the turned one takes the
-    pixel under its centre turned back. What is turned is
-    floor(w |cos| + h |sin|) wide and floor(w |sin| + h |cos|) high.
+    The bitmap is rotated about its middle: each pixel of the result takes the pixel
+    under its centre, rotated back. The result is floor(w |cos| + h |sin|) wide and
+    floor(w |sin| + h |cos|) high.
 
     Args:
         lengths_b2: integers [b, 2], >= 1: w and h, in pixels.
-        degrees: integers [b]: angle from the x axis towards the y axis, so clockwise to
-            the eye.
-        corners_b2: integers [b, 2]: column and row where the top left pixel of the
-            turned picture goes.
+        degrees: integers [b]: angle from the x axis towards the y axis, clockwise on
+            the screen.
+        corners_b2: integers [b, 2]: column and row of the top left pixel of the
+            rotated bitmap.
         side: height and width of a picture in pixels, >= 1.
 
     Returns:
         bool [b, side, side].
 
     Raises:
-        ValueError: if these are not integers, of other shapes, or a length is below 1.
+        ValueError: for another dtype or shape, or a length below 1.
     """
     given = {"lengths": lengths_b2, "degrees": degrees, "corners": corners_b2}
     for name, array in given.items():
@@ -109,16 +108,16 @@ def ellipses(
     angle = np.deg2rad(degrees)
     cos, sin = np.cos(angle), np.sin(angle)
     w, h = lengths_b2[:, 0], lengths_b2[:, 1]
-    # From the middle of the turned picture to the centre of each column and row. The
-    # 1e-9 keeps a cosine's last bit from costing a quarter turn a whole pixel.
-    turned = np.stack([w * abs(cos) + h * abs(sin), w * abs(sin) + h * abs(cos)], 1)
-    middle = corners_b2 + np.floor(turned + 1e-9) / 2
+    # From the middle of the rotated bitmap to the centre of each column and row. The
+    # 1e-9 keeps the last bit of a cosine from costing a quarter turn a whole pixel.
+    rotated = np.stack([w * abs(cos) + h * abs(sin), w * abs(sin) + h * abs(cos)], 1)
+    middle = corners_b2 + np.floor(rotated + 1e-9) / 2
     x, y = (np.arange(side) + 0.5 - middle[..., None]).transpose(1, 0, 2)
     inside = np.zeros((len(x), side, side))
     for x_part, y_part, length in ((cos, sin, w), (-sin, cos, h)):
         u = (x_part[:, None] * x)[:, None, :] + (y_part[:, None] * y)[:, :, None]
         half = (length / 2)[:, None, None]
-        # Back to the pixel of the upright picture that this falls on.
+        # Back to the pixel of the upright bitmap under this point.
         np.floor(u + (half + 1e-9), out=u)
         u += 0.5 - half
         u /= half

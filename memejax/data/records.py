@@ -1,4 +1,4 @@
-"""Records of memes, one JSON object per line, and those that cannot be used.
+"""Records of memes, one JSON object per line, and the unusable ones.
 
 Two kinds of files are read: splits of a data set (`DATASET`), and memes to predict on
 (`prediction_rules`).
@@ -15,7 +15,7 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Meme:
-    """One usable record: `image` is an absolute path, `label` -1 where unknown."""
+    """One usable record: `image` is an absolute path, `label` is -1 if unknown."""
 
     id: str
     image: str
@@ -28,7 +28,7 @@ class Meme:
 
 @dataclass(frozen=True)
 class BadRecord:
-    """One record that cannot be used; line 0 stands for the file as a whole."""
+    """One unusable record; line 0 stands for the file as a whole."""
 
     file: str
     line: int
@@ -41,7 +41,7 @@ class BadRecord:
 
 
 class BadRecordsError(ValueError):
-    """Records that cannot be used, all of them in `records`."""
+    """Unusable records, all of them in `records`."""
 
     def __init__(self, root: str, records: Sequence[BadRecord]):
         super().__init__(root, records)
@@ -58,14 +58,14 @@ class BadRecordsError(ValueError):
 
 @dataclass(frozen=True)
 class Rules:
-    """What a record must hold; by default, what one of a data set must.
+    """Requirements of a record; the defaults are those of a data set.
 
     Attributes:
-        ids: whether `id` must be an integer or a string; else anything is taken as
-            one, and `img` stands in for none.
-        labels: whether `label` is read; else every label is unknown.
-        captions: whether `text` must be there; else a meme without it has "".
-        confined: whether `img` must be a path below the root; else it may lie
+        ids: whether `id` must be an integer or a string; otherwise any value is
+            accepted, and `img` replaces a missing one.
+        labels: whether `label` is read; otherwise every label is unknown.
+        captions: whether `text` is required; otherwise it defaults to "".
+        confined: whether `img` must be a path below the root; otherwise it may lie
             anywhere.
     """
 
@@ -98,11 +98,11 @@ def read_jsonl(
     Args:
         path: the file.
         root: the folder that `img` is relative to.
-        split: the name for `Meme.split`.
-        rules: what a record must hold.
+        split: the value of `Meme.split`.
+        rules: requirements of a record.
 
     Returns:
-        (memes, bad records), each in the file's order.
+        (memes, bad records), each in the order of the file.
     """
     memes: list[Meme] = []
     bad: list[BadRecord] = []
@@ -134,7 +134,7 @@ def read_jsonl(
 
 
 class _RecordError(Exception):
-    """A record that cannot be used, while its line is being read."""
+    """Reason why the record on the current line is unusable."""
 
 
 def _parse(line: bytes) -> dict:
@@ -162,9 +162,9 @@ def _string(record: dict, name: str) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        # JSON may escape half of a surrogate pair; no tokenizer takes that.
+        # JSON may escape half of a surrogate pair; no tokenizer accepts that.
         raise _RecordError(
-            f"{name} is no valid Unicode (half a surrogate pair)"
+            f"{name} is not valid Unicode (half a surrogate pair)"
         ) from None
     return value
 
@@ -192,7 +192,7 @@ def _label(record: dict) -> int:
 
 
 def _img(record: dict, rules: Rules) -> str:
-    """`img` as it stands there; a path below the root is checked by `_path_below`."""
+    """Return `img` as written; `_path_below` checks that it is below the root."""
     if rules.confined:
         if "img" not in record:
             raise _RecordError("field 'img' is missing")
@@ -218,7 +218,7 @@ def _text(record: dict, rules: Rules, img: str) -> str:
 
 
 def _path_below(root: str, record: dict) -> str:
-    """The image's real path; `root` is a real path itself."""
+    """Return the real path of the image; `root` is a real path itself."""
     img = _string(record, "img")
     if not img or "\0" in img:
         raise _RecordError(f"img is {img!r}, expected a path below the data folder")

@@ -1,6 +1,7 @@
 """Exact scores of the best possible classifiers of the built-in memes.
 
-A meme shows concept c and cue m, says keyword k and cue word n, and has label y:
+A meme has the concept c and cue m in its picture, the keyword k and cue word n in its
+caption, and the label y:
 
     p(c, k, m, n, y) = p(y | c, k) p(m | y) p(n | y) / K^2
     p(y | c, k) = 1 - label_noise   if y = (c + k) mod 2, else label_noise
@@ -25,8 +26,9 @@ def bayes(
 ) -> dict[str, dict[str, float]]:
     """Exact scores of the best possible classifier of a single meme.
 
-    The joint of the module's docstring, summed over what a view does not show, goes
-    through `bayes_auroc` and `bayes_accuracy`. An image shows (c, m), a text (k, n).
+    The joint of the module's docstring, summed over the variables that a view does not
+    show, goes through `bayes_auroc` and `bayes_accuracy`. An image shows (c, m), a text
+    (k, n).
 
     Args:
         concepts: K: 2, 4, 6 or 8.
@@ -38,7 +40,7 @@ def bayes(
         {"image": {"auroc", "accuracy"}, "text": ..., "both": ...}.
 
     Raises:
-        ValueError: for an argument out of its range.
+        ValueError: for an argument out of range.
     """
     check_knobs(concepts, image_leak, text_leak=text_leak, label_noise=label_noise)
     c, k, m, n, y = np.ogrid[:concepts, :concepts, :2, :2, :2]
@@ -62,7 +64,7 @@ def bayes_auroc(joint: np.ndarray) -> float:
     sum over o, o' of p(o | y = 1) p(o' | y = 0) ([s_o > s_o'] + [s_o = s_o'] / 2)
 
     Args:
-        joint: float [observations, 2]: p(o, y), non-negative, both columns of mass
+        joint: float [observations, 2]: p(o, y), non-negative, both columns with mass
             above 0. It need not sum to 1.
 
     Returns:
@@ -73,10 +75,10 @@ def bayes_auroc(joint: np.ndarray) -> float:
     """
     _check_joint(joint)
     negative, positive = joint[:, 0], joint[:, 1]
-    # s_o > s_o' without the division, which observations of no mass would not bear.
+    # s_o > s_o' without the division, which is 0 / 0 for observations without mass.
     ahead = positive[:, None] * negative[None, :]
     behind = negative[:, None] * positive[None, :]
-    # Sums of different order differ in their last bits where they should tie.
+    # Sums in a different order differ in their last bits where they should tie.
     tie = np.isclose(ahead, behind, rtol=1e-9, atol=0)
     wins = np.where(tie, 0.5, ahead > behind)
     return float((ahead * wins).sum() / (positive.sum() * negative.sum()))
@@ -92,7 +94,7 @@ def bayes_accuracy(joint: np.ndarray) -> float:
         In [1/2, 1].
 
     Raises:
-        ValueError: as `bayes_auroc`.
+        ValueError: see `bayes_auroc`.
     """
     _check_joint(joint)
     return float(joint.max(1).sum() / joint.sum())
@@ -101,7 +103,7 @@ def bayes_accuracy(joint: np.ndarray) -> float:
 def check_knobs(
     concepts: int, image_leak: float, *, text_leak: float, label_noise: float
 ) -> None:
-    """Raises ValueError for a knob of the built-in memes that is out of its range."""
+    """Raise ValueError for a knob of the built-in memes that is out of range."""
     most = len(CONCEPTS)
     if concepts not in range(2, most + 1, 2):
         raise ValueError(f"concepts {concepts}: expected an even number in 2..{most}")
@@ -118,4 +120,4 @@ def _check_joint(joint: np.ndarray) -> None:
     if joint.ndim != 2 or joint.shape[1] != 2:
         raise ValueError(f"joint of shape {joint.shape}: expected [observations, 2]")
     if joint.min() < 0 or not joint.sum(0).all():
-        raise ValueError(f"joint {joint}: expected masses >= 0, of either label > 0")
+        raise ValueError(f"joint {joint}: expected masses >= 0, and > 0 for each label")

@@ -1,32 +1,32 @@
 """Built-in memes: a benchmark of the Hateful Memes layout with known Bayes scores.
 
 Nothing in it is offensive: a meme is a picture of a patterned patch
-(`synthetic_pictures`) under a caption of everyday words, and "hateful" is only the
-name of label 1. What it keeps of the real challenge is its logic: neither picture nor
-caption says anything alone.
+(`synthetic_pictures`) with a caption of everyday words, and "hateful" is only the name
+of label 1. It keeps the logic of the real challenge: neither picture nor caption alone
+is informative.
 
 A picture shows *concept* c, a caption has one *keyword* k, both of K, and
 
     clean label = (c + k) mod 2.
 
-Memes come in *quads*: two pictures (c even, c odd) under two captions (k even, k odd),
-two of the four memes hateful. So each hateful meme has two benign confounders, one of
-the same caption and one of the same picture, and whatever is computed from pictures
-alone, or from captions alone, even by heart, has AUROC 1/2 exactly on every split. A
-split goes through the K x K cells in turn: all equally often in each K^2 memes.
+Memes come in *quads*: two pictures (c even, c odd) with two captions (k even, k odd),
+two of the four memes hateful. So each hateful meme has two benign confounders, one
+with the same caption and one with the same picture, and any function of pictures
+alone, or of captions alone, even a memorised one, has AUROC 1/2 exactly on every split.
+A split goes through the K x K cells in turn: all equally often in each K^2 memes.
 
-Three knobs depart from that, in this order for each meme:
+Three knobs relax that, in this order for each meme:
 
     label_noise eta     y = clean label, flipped with probability eta
-    image_leak a        with probability a a picture's badge shows y, else a fair coin:
-                        P(cue = y) = (1 + a) / 2
-    text_leak b         the same for the caption's cue word
+    image_leak a        with probability a the badge of a picture shows y, else a fair
+                        coin: P(cue = y) = (1 + a) / 2
+    text_leak b         the same for the cue word of the caption
 
 With them p(c, k, m, n, y) = p(y | c, k) p(m | y) p(n | y) / K^2 for cues m and n, which
 `bayes` (of `synthetic_bayes`) sums over.
 
 Everything derives from (seed, split, quad), so a meme does not depend on the sizes of
-the splits, and a knob changes nothing but what it is about.
+the splits, and a knob changes only the values that it controls.
 """
 
 import argparse
@@ -45,7 +45,7 @@ from PIL import Image
 from memejax.data import synthetic_pictures
 from memejax.data.synthetic_bayes import bayes, check_knobs
 
-# A caption belongs to the split whose number it hashes to (see _caption).
+# A caption belongs to the split whose number is its hash (see _caption).
 SPLITS = {"train": 0, "dev_seen": 1, "test_unseen": 2}
 KEYWORDS = tuple("garden river bicycle window market winter guitar bridge".split())
 CUE_WORDS = ("morning", "evening")
@@ -60,15 +60,15 @@ DISTRACTORS = tuple(
     """.split()
 )
 
-_PICTURES_AT_ONCE = 32  # About 1 MB of float32, which stays in a core's cache.
+_PICTURE_BATCH = 32  # About 1 MB of float32, which stays in a core's cache.
 
 
 @dataclasses.dataclass(frozen=True)
 class Meme:
-    """A meme and what is hidden in it.
+    """A meme and its latent variables.
 
     The picture is a function of (quad, concept, image_cue): memes that agree in these
-    show the very same pixels.
+    have identical pixels.
     """
 
     text: str
@@ -83,7 +83,7 @@ class Meme:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What was written: memes of each split, image files, and the scores of `bayes`."""
+    """Memes written for each split, image files, and the scores of `bayes`."""
 
     root: Path
     sizes: dict[str, int]
@@ -114,20 +114,20 @@ def write(
     label_noise: float = 0.0,
     seed: int = 0,
 ) -> Summary:
-    """Writes the data set: the same arguments give the same bytes.
+    """Write the data set: the same arguments give the same bytes.
 
     The folder gets `img/`, `train.jsonl`, `dev_seen.jsonl` and `test_unseen.jsonl`
     (`id` int, `img`, `label`, `text` on each line), and `bayes.json` with the knobs
-    and the exact scores. Two memes of one picture point at the one file, named after
-    the first of them: the file is the picture's identity, so that features can be
-    kept by it and confounders found by it. Under `image_leak` a picture whose badge
-    follows the label is drawn twice, once with each badge.
+    and the exact scores. Two memes with one picture share its file, named after the
+    first of them: the file identifies the picture, so that features can be cached and
+    confounders found by it. Under `image_leak` a picture whose badge follows the label
+    is drawn twice, once with each badge.
 
     Args:
-        root: folder, made if missing; empty, or holding a set of the same arguments.
-        train: memes of train.jsonl, a positive multiple of 4.
-        dev: memes of dev_seen.jsonl, likewise.
-        test: memes of test_unseen.jsonl, likewise.
+        root: folder, made if missing; empty, or with a data set of the same arguments.
+        train: number of memes in train.jsonl, a positive multiple of 4.
+        dev: of dev_seen.jsonl, likewise.
+        test: of test_unseen.jsonl, likewise.
         size: side of a picture in pixels, >= 16.
         concepts: K, of pictures and of keywords: 2, 4, 6 or 8.
         image_leak: in [0, 1].
@@ -139,7 +139,7 @@ def write(
         Summary.
 
     Raises:
-        ValueError: for an argument out of its range, or a folder of other contents.
+        ValueError: for an argument out of range, or a folder with other contents.
     """
     root = Path(root)
     sizes = dict(zip(SPLITS, (train, dev, test), strict=True))
@@ -154,7 +154,7 @@ def write(
     scores = bayes(**knobs)
     drawn = {name: memes(name, n, **knobs, seed=seed) for name, n in sizes.items()}
     made = {"sizes": sizes, "size": size, **knobs, "seed": seed}
-    _claim(root, {"knobs": made, "bayes": scores})
+    _write_facts(root, {"knobs": made, "bayes": scores})
     (root / "img").mkdir(exist_ok=True)
     images = [
         _write_split(root, drawn, split=split, size=size, seed=seed) for split in SPLITS
@@ -172,14 +172,14 @@ def memes(
     label_noise: float = 0.0,
     seed: int = 0,
 ) -> list[Meme]:
-    """The memes of a split with what is hidden in them, quad after quad.
+    """Draw the memes of a split with their latent variables, quad after quad.
 
     No two quads share a caption, no caption is in two splits, and the memes of a
     larger `n` begin with those of a smaller one.
 
     Args:
         split: "train", "dev_seen" or "test_unseen".
-        n: how many, a positive multiple of 4.
+        n: number of memes, a positive multiple of 4.
         concepts: K, of pictures and of keywords: 2, 4, 6 or 8.
         image_leak: in [0, 1].
         text_leak: in [0, 1].
@@ -187,11 +187,11 @@ def memes(
         seed: >= 0.
 
     Returns:
-        n memes; four in a row are a quad: captions (even, odd) on the picture of even
-        concept, then on that of odd concept.
+        n memes; four in a row are a quad: captions (even, odd) with the picture of the
+        even concept, then with that of the odd concept.
 
     Raises:
-        ValueError: for an argument out of its range.
+        ValueError: for an argument out of range.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
@@ -204,38 +204,38 @@ def memes(
     found: list[Meme] = []
     for quad in range(n // 4):
         rng = _rng(seed, SPLITS[split], quad, 0)
-        # All drawn whatever the knobs, so that a knob changes only what it is about.
+        # Always drawn, so that a knob changes only the values that it controls.
         flips = rng.random((2, 2)) < label_noise
         leaks = rng.random((2, 2)) < [[image_leak], [text_leak]]
         coins = rng.integers(0, 2, (2, 2))
-        shown, said = _cell(quad, concepts)
-        texts = [_caption(rng, SPLITS[split], keyword=k, taken=taken) for k in said]
+        pair, keywords = _cell(quad, concepts)
+        texts = [_caption(rng, SPLITS[split], keyword=k, taken=taken) for k in keywords]
         for i, j in np.ndindex(2, 2):
-            clean = (shown[i] + said[j]) % 2
+            clean = (pair[i] + keywords[j]) % 2
             label = clean ^ int(flips[i, j])
             image_cue = label if leaks[0, i] else int(coins[0, i])
             text_cue = label if leaks[1, j] else int(coins[1, j])
             text = texts[j].replace("*", CUE_WORDS[text_cue])
-            hidden = clean, quad, shown[i], said[j], image_cue, text_cue
-            found.append(Meme(text, label, *hidden))
+            latent = clean, quad, pair[i], keywords[j], image_cue, text_cue
+            found.append(Meme(text, label, *latent))
     return found
 
 
 def _rng(seed: int, *key: int) -> np.random.Generator:
-    """The generator of a split, of a quad's words or of one of its pictures."""
+    """Return the generator of a split, of a quad's words or of one of its pictures."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def _cell(quad: int, concepts: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The (even, odd) concepts and the (even, odd) keywords of a quad.
+    """Return the (even, odd) concepts and the (even, odd) keywords of a quad.
 
-    Every K/2 quads in a row show each concept once and say each keyword once, and
-    every (K/2)^2 hold each pair of concept and keyword once.
+    Every K/2 quads in a row have each concept once and each keyword once, and every
+    (K/2)^2 have each pair of concept and keyword once.
     """
     half = concepts // 2
     digits = [quad // half**place % half for place in range(4)]
-    # Each sum has the first digit, and those of a concept and of a keyword differ by
-    # the second: hence the two statements above.
+    # Each sum includes the first digit, and those of a concept and of a keyword differ
+    # by the second: hence the two statements above.
     even, odd = digits[0], (digits[0] + digits[2]) % half
     first = (digits[0] + digits[1]) % half
     second = (digits[0] + digits[1] + digits[3]) % half
@@ -245,51 +245,51 @@ def _cell(quad: int, concepts: int) -> tuple[tuple[int, int], tuple[int, int]]:
 def _caption(
     rng: np.random.Generator, split: int, *, keyword: int, taken: set[str]
 ) -> str:
-    """A caption of 5 to 11 words, new to its split, with "*" for the cue word."""
+    """Draw a caption of 5 to 11 words, new to its split, with "*" for the cue word."""
     while True:
         words = [DISTRACTORS[i] for i in rng.permutation(len(DISTRACTORS))]
         words = [KEYWORDS[keyword], "*", *words[: rng.integers(3, 10)]]
         text = " ".join(words[i] for i in rng.permutation(len(words)))
-        # The hash shares captions out among the splits, so that none is in two
-        # although no split knows of another.
+        # The hash distributes captions among the splits, so that none is in two
+        # although splits are drawn independently.
         if zlib.crc32(text.encode()) % len(SPLITS) == split and text not in taken:
             taken.add(text)
             return text
 
 
-def _claim(root: Path, contents: dict[str, Any]) -> None:
-    """Writes bayes.json first, and never into a folder that holds anything else."""
+def _write_facts(root: Path, contents: dict[str, Any]) -> None:
+    """Write bayes.json first, and never into a folder with other contents."""
     text = json.dumps(contents, indent=2) + "\n"
-    known = root / "bayes.json"
-    if known.exists() and known.read_text(encoding="utf-8") != text:
+    facts = root / "bayes.json"
+    if facts.exists() and facts.read_text(encoding="utf-8") != text:
         raise ValueError(
-            f"{known} is of other knobs than {contents['knobs']}: expected an empty "
-            "folder or one of the same knobs"
+            f"{facts} has other knobs than {contents['knobs']}: expected an empty "
+            "folder or one with the same knobs"
         )
-    if not known.exists() and root.exists() and any(root.iterdir()):
+    if not facts.exists() and root.exists() and any(root.iterdir()):
         raise ValueError(f"{root} is not empty: expected an empty or a new folder")
     root.mkdir(parents=True, exist_ok=True)
-    known.write_text(text, encoding="utf-8")
+    facts.write_text(text, encoding="utf-8")
 
 
 def _write_split(
     root: Path, drawn: dict[str, list[Meme]], *, split: str, size: int, seed: int
 ) -> int:
-    """Writes the pictures and the shuffled lines of a split; returns how many files."""
+    """Write the pictures and shuffled lines of a split; return the number of files."""
     names = list(SPLITS)
-    # Ids run on from the splits before it, whether or not these are written yet.
+    # Ids continue those of the splits before it, whether or not these are written yet.
     first = sum(len(drawn[name]) for name in names[: names.index(split)])
     order = _rng(seed, SPLITS[split]).permutation(len(drawn[split]))
     pictures: dict[tuple[int, int, int], str] = {}
     lines = []
     for number, at in enumerate(order, start=first):
         meme = drawn[split][at]
-        shows = meme.quad, meme.concept, meme.image_cue
-        img = pictures.setdefault(shows, f"img/{number:05d}.png")
+        key = meme.quad, meme.concept, meme.image_cue
+        img = pictures.setdefault(key, f"img/{number:05d}.png")
         row = {"id": number, "img": img, "label": meme.label, "text": meme.text}
         lines.append(json.dumps(row) + "\n")
     _write_pictures(root, pictures, split=split, size=size, seed=seed)
-    # After its pictures: a split's jsonl is there only once the split is whole.
+    # After its pictures: the jsonl of a split exists only once the split is complete.
     (root / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
     return len(pictures)
 
@@ -302,11 +302,11 @@ def _write_pictures(
     size: int,
     seed: int,
 ) -> None:
-    """Draws and saves the pictures of a split."""
+    """Draw and save the pictures of a split."""
     items = list(pictures.items())
 
-    def some(start: int) -> None:
-        batch = items[start : start + _PICTURES_AT_ONCE]
+    def write_batch(start: int) -> None:
+        batch = items[start : start + _PICTURE_BATCH]
         keys = np.array([key for key, _ in batch])
         rngs = [_rng(seed, SPLITS[split], q, 1 + c % 2) for (q, c, _), _ in batch]
         images = synthetic_pictures.draw(keys[:, 1], keys[:, 2], rngs=rngs, size=size)
@@ -315,27 +315,27 @@ def _write_pictures(
 
     # numpy and zlib release the interpreter's lock.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        list(pool.map(some, range(0, len(items), _PICTURES_AT_ONCE)))
+        list(pool.map(write_batch, range(0, len(items), _PICTURE_BATCH)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Writes a data set and prints its summary."""
+    """Write a data set and print its summary."""
     parser = argparse.ArgumentParser(
         prog="python -m memejax.data.synthetic_memes",
-        description="Writes the built-in memes, laid out as the Hateful Memes, and in "
-        "bayes.json the best scores that are possible on them.",
+        description="Write the built-in memes in the layout of Hateful Memes, and the "
+        "best possible scores on them to bayes.json.",
     )
     parser.add_argument("root", metavar="DIR", help="a new or empty folder")
     options = {
-        "train": (8000, "memes to train on, a multiple of 4"),
-        "dev": (1000, "memes of dev_seen, likewise"),
-        "test": (2000, "memes of test_unseen, likewise"),
+        "train": (8000, "number of training memes, a multiple of 4"),
+        "dev": (1000, "number of memes in dev_seen, likewise"),
+        "test": (2000, "number of memes in test_unseen, likewise"),
         "size": (48, "side of a picture in pixels, at least 16"),
-        "concepts": (4, "patterns, and as many keywords: 2, 4, 6 or 8"),
-        "image_leak": (0.0, "probability that a picture's badge tells the label"),
-        "text_leak": (0.0, "probability that a caption's cue word tells it"),
+        "concepts": (4, "number of patterns and of keywords: 2, 4, 6 or 8"),
+        "image_leak": (0.0, "probability that the badge of a picture shows the label"),
+        "text_leak": (0.0, "probability that the cue word of a caption shows it"),
         "label_noise": (0.0, "probability that a label is flipped, 0 to 0.5"),
-        "seed": (0, "of everything that is random"),
+        "seed": (0, "random seed"),
     }
     for name, (value, text) in options.items():
         parser.add_argument(

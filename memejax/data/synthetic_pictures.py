@@ -1,15 +1,15 @@
-"""Pictures of the built-in memes: one patterned patch each, hidden under nuisance.
+"""Pictures of the built-in memes: one patterned patch each, among random clutter.
 
 A picture shows one of eight *concepts*, each a pattern that a horizontal flip maps to
-itself. What tells the concepts apart is the pattern alone: the outline of the patch
-(a disc or a square), its place, size, rotation and colours, which of its colours is
-the lighter one, the pattern's period and phase are drawn at random, as are the
-ground's gradient, lines, specks and pixel noise. In one corner sits a small badge,
-warm or cold: the picture's *cue*.
+itself. Only the pattern distinguishes the concepts: the outline of the patch (a disc
+or a square), its place, size, rotation and colours, which of its colours is the
+lighter one, the period and phase of the pattern are drawn at random, as are the
+gradient of the background, lines, specks and pixel noise. A small badge in one corner,
+warm or cold, is the *cue* of the picture.
 
-The order of the concepts matters, because the label of a meme takes their parity. The
-first four have about the same length of edges at the same period (checks are drawn at
-the double period), so that neither edge density nor colour grows with parity.
+The order of the concepts matters, because the label of a meme depends on their parity.
+The first four have about the same length of edges at the same period (checks are drawn
+at twice the period), so that neither edge density nor colour grows with parity.
 
 Suffixes of names: b pictures, h and w rows and columns, c colour channels.
 """
@@ -28,22 +28,22 @@ CONCEPTS = (
     "zigzag",
     "rays",
 )
-# Colours of the badge under cue 0 and cue 1: equal in mean and nearly in luminance.
+# Colours of the badge for cue 0 and cue 1: equal in mean and nearly in luminance.
 CUE_TINTS = np.array([[0.95, 0.45, 0.10], [0.10, 0.45, 0.95]], np.float32)
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
-# Two colours drawn at random differ by this much in luminance three times in ten;
-# of 16 pairs the first that does is taken, or (0.3 % of pictures) the best.
+# Two random colours differ by this much in luminance three times in ten; the first of
+# 16 pairs that does is taken, or else (0.3 % of pictures) the best.
 _CONTRAST = 0.3
 _COLOUR_PAIRS = 16
 _LINES = 2
 _SPECKS = 5
-# The numbers in [0, 1) that make a picture, apart from its pixel noise.
+# Random numbers in [0, 1) per picture, apart from its pixel noise.
 _UNIFORMS = 17 + 6 * (_COLOUR_PAIRS + _LINES + _SPECKS)
 
 
 def _stripes(x: np.ndarray, width: float = 0.5) -> np.ndarray:
-    """Stripes of period 1, of which `width` is inside."""
+    """Stripes of period 1 and width `width`."""
     return abs(x - np.floor(x) - 0.5) - width / 2
 
 
@@ -56,7 +56,7 @@ def _upright(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # Perimeter 2.1 a cell, about the 2 that stripes have.
+    # Perimeter 2.1 per cell, close to the 2 of stripes.
     return np.hypot(x - np.floor(x) - 0.5, y - np.floor(y) - 0.5) - 0.34
 
 
@@ -78,7 +78,7 @@ def _zigzag(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _rays(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    # Twelve sectors; an angle's step is worth its radius in distance.
+    # Twelve sectors; an angle times the radius is a distance.
     turn = np.arctan2(x, -y) / (2 * np.pi)
     return _stripes(12 * turn) * np.hypot(x, y) * (2 * np.pi / 12)
 
@@ -98,19 +98,18 @@ _PATTERNS: tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...] = (
 def signed_distance(concept: int, x: np.ndarray, *, y: np.ndarray) -> np.ndarray:
     """Signed distance to the edges of a pattern of period 1.
 
-    Near a corner it is a bound on the distance, which is all that anti-aliasing
-    needs.
+    Near a corner it is a bound on the distance, which is enough for anti-aliasing.
 
     Args:
-        concept: place in CONCEPTS.
+        concept: index into CONCEPTS.
         x: float, any shape: to the right, in periods.
         y: float, shape of `x`: downwards, in periods.
 
     Returns:
-        Float, shape of `x`, in periods: negative where the pattern is.
+        Float, shape of `x`, in periods: negative inside the pattern.
 
     Raises:
-        ValueError: for a concept that does not exist.
+        ValueError: for an unknown concept.
     """
     if not 0 <= concept < len(CONCEPTS):
         raise ValueError(f"concept {concept}: expected one of 0..{len(CONCEPTS) - 1}")
@@ -124,16 +123,16 @@ def draw(
     rngs: Sequence[np.random.Generator],
     size: int,
 ) -> np.ndarray:
-    """Draws pictures.
+    """Draw pictures.
 
-    Each is a function of its own concept, cue and generator only, whatever the batch
-    that it is drawn in; equal generators with two cues give pictures that differ in
-    the badge alone.
+    Each is a function of its own concept, cue and generator only, independent of the
+    rest of the batch; equal generators with two cues give pictures that differ in the
+    badge alone.
 
     Args:
         concepts: int [b] in 0..7.
         cues: int [b] in {0, 1}: the tint of the badge.
-        rngs: b generators, one a picture; drawn from.
+        rngs: b generators, one per picture, which are advanced.
         size: side of a picture in pixels, >= 16.
 
     Returns:
@@ -170,7 +169,7 @@ def draw(
 
 
 class _Uniforms:
-    """Hands out the columns of [b, n] numbers in [0, 1), from left to right."""
+    """Successive columns of [b, n] numbers in [0, 1), from left to right."""
 
     def __init__(self, values: np.ndarray):
         self._values, self._used = values, 0
@@ -181,18 +180,18 @@ class _Uniforms:
 
 
 def _colours(take: _Uniforms) -> tuple[np.ndarray, np.ndarray]:
-    """Two colours of a pattern [b, 3], apart in luminance, either one lighter."""
+    """Two colours per pattern [b, 3], different in luminance, either one lighter."""
     pairs = take(6 * _COLOUR_PAIRS, 0.05, 0.95).reshape(-1, _COLOUR_PAIRS, 2, 3)
     luminance = pairs @ _LUMINANCE
     contrast = np.abs(luminance[..., 0] - luminance[..., 1])
-    # argmax finds the first pair of enough contrast, or else the one of the most.
+    # argmax finds the first pair with enough contrast, or else the one with the most.
     best = np.argmax(np.minimum(contrast, _CONTRAST), axis=1)
     chosen = pairs[np.arange(len(pairs)), best]
     return chosen[:, 0], chosen[:, 1]
 
 
 def _ground(take: _Uniforms, x_bhw: np.ndarray, y_bhw: np.ndarray) -> np.ndarray:
-    """The background: a colour and a linear gradient of another towards one side."""
+    """Background: one colour with a linear gradient of another towards one side."""
     back_bc = take(3, 0.1, 0.9)
     angle = take(1, 0, 2 * np.pi)[:, :, None]
     slope_bhw = np.cos(angle) * x_bhw + np.sin(angle) * y_bhw
@@ -203,7 +202,7 @@ def _ground(take: _Uniforms, x_bhw: np.ndarray, y_bhw: np.ndarray) -> np.ndarray
 def _figure(
     take: _Uniforms, x_bhw: np.ndarray, y_bhw: np.ndarray, concepts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How much of each pixel [b, h, w] the patch covers, and the pattern on it."""
+    """Coverage of each pixel [b, h, w] by the patch, and by the pattern on it."""
     radius, angle, right, down, period, phase_x, phase_y, outline = (
         take(1, low, high)[:, :, None]
         for low, high in [
@@ -222,7 +221,7 @@ def _figure(
     turned_y = np.cos(angle) * y - np.sin(angle) * x
     square = np.maximum(abs(turned_x), abs(turned_y)) - 0.886 * radius
     edge = np.where(outline < 0.5, np.hypot(x, y) - radius, square)
-    # Rings and rays go round the middle of the patch: a phase would move it.
+    # Rings and rays are centred on the patch: a phase would move their centre.
     central = np.isin(concepts, [CONCEPTS.index("rings"), CONCEPTS.index("rays")])
     shift = np.where(central, 0.0, 1.0)[:, None, None].astype(np.float32)
     u, v = turned_x / period + shift * phase_x, turned_y / period + shift * phase_y
@@ -234,7 +233,7 @@ def _figure(
 
 
 def _line(take: _Uniforms, x_bhw: np.ndarray, y_bhw: np.ndarray) -> np.ndarray:
-    """How much of each pixel a thin line right across the picture covers."""
+    """Coverage of each pixel by a thin line across the whole picture."""
     angle, offset, width = (
         take(1, low, high)[:, :, None]
         for low, high in [(0, np.pi), (-0.4, 0.4), (0.008, 0.018)]
@@ -245,28 +244,28 @@ def _line(take: _Uniforms, x_bhw: np.ndarray, y_bhw: np.ndarray) -> np.ndarray:
 
 
 def _speck(take: _Uniforms, x_bhw: np.ndarray, y_bhw: np.ndarray) -> np.ndarray:
-    """How much of each pixel a small disc covers."""
+    """Coverage of each pixel by a small disc."""
     right, down = take(1, -0.5, 0.5)[:, :, None], take(1, -0.5, 0.5)[:, :, None]
     radius = take(1, 0.015, 0.04)[:, :, None]
     return _coverage(np.hypot(x_bhw - right, y_bhw - down) - radius)
 
 
 def _coverage(distance_bhw: np.ndarray) -> np.ndarray:
-    """Box-filter anti-aliasing of a signed distance, given in sides of the picture."""
+    """Box-filter anti-aliasing of a signed distance, in sides of the picture."""
     return np.clip(0.5 - distance_bhw * distance_bhw.shape[-1], 0, 1)
 
 
 def _paint(
     image_bhwc: np.ndarray, coverage_bhw: np.ndarray, *, colour_bc: np.ndarray
 ) -> None:
-    """Blends a colour into the image, in place."""
+    """Blend a colour into the image, in place."""
     image_bhwc += coverage_bhw[..., None] * (colour_bc[:, None, None] - image_bhwc)
 
 
 def _badge(image_bhwc: np.ndarray, cues: np.ndarray, *, corners: np.ndarray) -> None:
-    """Sets a square of the cue's tint into one corner, in place."""
+    """Draw a square in the tint of the cue into one corner, in place."""
     size = image_bhwc.shape[1]
-    # Next to the very edge, so that a random crop often drops it.
+    # Next to the edge, so that a random crop often removes it.
     near, far = slice(1, 1 + size // 8), slice(size - 1 - size // 8, size - 1)
     for image, cue, corner in zip(
         image_bhwc, cues, (corners * 4).astype(int), strict=True

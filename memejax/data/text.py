@@ -1,6 +1,6 @@
 """Captions to token ids, always through a `tokenizers.Tokenizer`.
 
-transformers is imported only to look a name up on the hub.
+transformers is imported only to look up a name on the hub.
 """
 
 import copy
@@ -31,7 +31,7 @@ class Tokens(NamedTuple):
     Attributes:
         input_ids: int32 [n, t].
         attention_mask: int32 [n, t]: 1 on tokens, 0 on padding.
-        truncated: how many captions did not fit and were cut.
+        truncated: number of captions that were cut.
     """
 
     input_ids: np.ndarray
@@ -47,7 +47,7 @@ def _bert_tokenizer(
     strip_accents: bool | None = None,
     special_tokens: Sequence[str] = SPECIAL_TOKENS,
 ) -> Tokenizer:
-    """A WordPiece tokenizer that cuts text up as BERT's does."""
+    """Make a WordPiece tokenizer that splits text as BERT's does."""
     pad, unknown, cls, sep, mask = special_tokens
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(
@@ -68,7 +68,7 @@ def _bert_tokenizer(
 
 
 def _from_vocab_txt(path: str) -> Tokenizer:
-    """Reads a BERT vocabulary, one token a line, and the settings file beside it."""
+    """Read a BERT vocabulary, one token per line, and the settings file beside it."""
     with open(path, encoding="utf-8") as file:
         vocabulary = {line.rstrip("\n"): place for place, line in enumerate(file)}
     settings: dict = {}
@@ -103,7 +103,7 @@ def _from_tokenizer_json(path: str) -> Tokenizer:
         return Tokenizer.from_file(path)
     except Exception as error:  # tokenizers raises bare Exception
         raise ValueError(
-            f"{path}: is no tokenizer.json of the tokenizers library: {error}"
+            f"{path}: is not a tokenizer.json of the tokenizers library: {error}"
         ) from error
 
 
@@ -112,8 +112,8 @@ def _from_hub(name: str) -> Tokenizer:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-    # Network, cache, permission and parse errors come as OSError, ValueError,
-    # KeyError or the hub's own types; to the user they are one thing.
+    # Network, cache, permission and parse errors are raised as OSError, ValueError,
+    # KeyError or the hub's own types; to the user they are the same.
     except Exception as error:
         raise ValueError(
             f"no tokenizer {name!r}: looked for a folder or file of that name in "
@@ -130,12 +130,13 @@ def _from_hub(name: str) -> Tokenizer:
 
 
 def load_tokenizer(name_or_folder: str) -> Tokenizer:
-    """Loads a tokenizer from a folder, a file, or the hub.
+    """Load a tokenizer from a folder, a file, or the hub.
 
-    Looked for in this order: a file `*.json` (tokenizers' format) or `*.txt` (a BERT
-    vocabulary); a folder with `tokenizer.json`; a folder with `vocab.txt`, cut up as
-    BERT does with `do_lower_case`, `tokenize_chinese_chars` and `strip_accents` of
-    its `tokenizer_config.json`; a model's name on the hub (or in its local cache).
+    Order of the search: a file `*.json` (tokenizers' format) or `*.txt` (a BERT
+    vocabulary); a folder with `tokenizer.json`; a folder with `vocab.txt`, which splits
+    text as BERT does with `do_lower_case`, `tokenize_chinese_chars` and
+    `strip_accents` of its `tokenizer_config.json`; the name of a model on the hub (or
+    in its local cache).
 
     Args:
         name_or_folder: a path, or a hub name such as "distilbert-base-uncased".
@@ -144,7 +145,7 @@ def load_tokenizer(name_or_folder: str) -> Tokenizer:
         The tokenizer.
 
     Raises:
-        ValueError: nothing of that name, with what was looked for.
+        ValueError: if there is none, naming the places searched.
     """
     path = os.path.expanduser(os.fspath(name_or_folder))
     if os.path.isfile(path):
@@ -172,9 +173,9 @@ def load_tokenizer(name_or_folder: str) -> Tokenizer:
 
 
 def _pieces(words: Counter[str], room: int) -> tuple[list[str], set[str]]:
-    """The single-character pieces to start from, and the characters left out.
+    """Return the initial single-character pieces, and the characters left out.
 
-    When there are more than `room`, the rarest characters go.
+    If there are more than `room`, the rarest characters are dropped.
     """
     heads: Counter[str] = Counter()
     tails: Counter[str] = Counter()
@@ -202,23 +203,23 @@ def train_wordpiece(
     min_frequency: int = 2,
     lowercase: bool = True,
 ) -> Tokenizer:
-    """Learns a WordPiece vocabulary; the same for the same captions in any order.
+    """Learn a WordPiece vocabulary; the same for the same captions in any order.
 
     [PAD] [UNK] [CLS] [SEP] [MASK] have the ids 0 to 4; then come the single
-    characters, then the merged pieces, most frequent pair first. Text is cut up as
-    BERT does, and encoded as [CLS] caption [SEP].
+    characters, then the merged pieces, most frequent pair first. Text is split as BERT
+    does, and encoded as [CLS] caption [SEP].
 
     Args:
         captions: texts to learn from.
-        vocab_size: the most entries the vocabulary may have, the five included.
-        min_frequency: how often a pair must occur to be merged.
+        vocab_size: maximum size of the vocabulary, the five included.
+        min_frequency: number of occurrences that a pair needs to be merged.
         lowercase: whether case and accents are dropped.
 
     Returns:
         The tokenizer.
 
     Raises:
-        ValueError: `vocab_size` leaves no room, or there is no word to learn from.
+        ValueError: if `vocab_size` is too small, or the captions have no word.
     """
     if vocab_size <= len(SPECIAL_TOKENS):
         raise ValueError(
@@ -236,8 +237,8 @@ def train_wordpiece(
         raise ValueError("the captions hold no word to learn a vocabulary from")
     pieces, dropped = _pieces(words, vocab_size - len(SPECIAL_TOKENS))
     # The trainer numbers "##x" pieces in the order of a hash map that differs from
-    # one run to the next, and breaks ties between pairs by those numbers. Given as
-    # special tokens in sorted order, they have their numbers before it starts.
+    # one run to the next, and breaks ties between pairs by those numbers. As special
+    # tokens in sorted order, they are numbered before it starts.
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
@@ -246,7 +247,7 @@ def train_wordpiece(
     )
     learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    # A word with a dropped character is [UNK] whatever is learned from its rest.
+    # A word with a dropped character is always [UNK], so it is left out.
     learner.train_from_iterator(
         (
             " ".join([word] * count)
@@ -259,13 +260,13 @@ def train_wordpiece(
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: str) -> None:
-    """Writes `folder`/tokenizer.json, which `load_tokenizer` and others read."""
+    """Write `folder`/tokenizer.json, which `load_tokenizer` and others read."""
     os.makedirs(folder, exist_ok=True)
     tokenizer.save(os.path.join(folder, "tokenizer.json"))
 
 
 def pad_id(tokenizer: Tokenizer) -> int:
-    """The id of the padding token.
+    """Return the id of the padding token.
 
     Args:
         tokenizer: any tokenizer with padding set, or with a [PAD] or <pad> token.
@@ -274,7 +275,7 @@ def pad_id(tokenizer: Tokenizer) -> int:
         The id.
 
     Raises:
-        ValueError: there is none.
+        ValueError: if there is no such token.
     """
     if tokenizer.padding is not None:
         return tokenizer.padding["pad_id"]
@@ -286,20 +287,20 @@ def pad_id(tokenizer: Tokenizer) -> int:
 
 
 def encode(tokenizer: Tokenizer, captions: Sequence[str], *, length: int) -> Tokens:
-    """Encodes captions at one static length; what is too long is cut before [SEP].
+    """Encode captions at one static length; longer ones are cut before [SEP].
 
     Args:
         tokenizer: any; its own truncation and padding settings are not used.
-        captions: n texts; an empty one is its special tokens alone.
-        length: t, tokens a caption, special tokens included.
+        captions: n texts; an empty one consists of the special tokens alone.
+        length: t, tokens per caption, special tokens included.
 
     Returns:
-        Tokens with input_ids and attention_mask int32 [n, t] and the count of
+        Tokens with input_ids and attention_mask int32 [n, t] and the number of
         captions that were cut.
 
     Raises:
-        ValueError: a caption that is no valid text, or a length without room for one
-            token beside the special ones.
+        ValueError: for a caption that is not valid text, or a length without room for
+            one token beside the special ones.
     """
     specials = tokenizer.num_special_tokens_to_add(False)
     if length <= specials:
@@ -314,9 +315,9 @@ def encode(tokenizer: Tokenizer, captions: Sequence[str], *, length: int) -> Tok
         try:
             caption.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise ValueError(f"caption {place} is no valid Unicode: {error}") from None
+            raise ValueError(f"caption {place} is not valid Unicode: {error}") from None
     padding = pad_id(tokenizer)
-    # A copy: the caller's tokenizer may be in use by another thread.
+    # A copy: another thread may be using the caller's tokenizer.
     cutter = copy.deepcopy(tokenizer)
     cutter.no_padding()
     cutter.enable_truncation(length)

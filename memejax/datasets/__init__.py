@@ -1,7 +1,7 @@
-"""Data sets as the stages use them: from the section `data` to columns.
+"""Data sets of the stages: from the config section `data` to columns.
 
 data.py      Data and Split, the columns of a data set
-memes.py     memes on disk, built-in ones among them
+memes.py     memes on disk, including built-in ones
 pictures.py  labelled pictures: built-in ones, MNIST, CIFAR-10
 labelled.py  small labelled pictures in memory, for the stage "classify"
 """
@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 
 from memejax.datasets.data import Data as Data
 from memejax.datasets.data import Split as Split
-from memejax.datasets.memes import as_written as as_written
 from memejax.datasets.memes import load_memes as load_memes
 from memejax.datasets.memes import read_memes as read_memes
+from memejax.datasets.memes import with_written_memes as with_written_memes
 from memejax.datasets.pictures import load_cifar10, load_mnist, load_pictures
 
 DATASETS: dict[str, Callable[[ConfigDict, pathlib.Path], Data]] = {
@@ -29,23 +29,24 @@ DATASETS: dict[str, Callable[[ConfigDict, pathlib.Path], Data]] = {
 
 
 def load(config: ConfigDict, workdir: pathlib.Path) -> Data:
-    """Loads the data set `data.name`, one of DATASETS.
+    """Load the data set `data.name`, one of DATASETS.
 
     - "memes": reads, checks, splits and tokenises the memes of `data.root`. Without
-      a root the built-in memes are written under the run's folder, and then read like
+      a root the built-in memes are written below the run's folder, and then read like
       any others.
-    - "pictures": built-in pictures; the class is the pattern shown. Of
-      `data.synthetic` it takes train, test and concepts.
-    - "mnist", "cifar10": read from the folder `data.root`, original files or what TFDS
-      prepared.
+    - "pictures": built-in pictures; the class is the pattern shown. Only train, test
+      and concepts of `data.synthetic` are used.
+    - "mnist", "cifar10": read from the folder `data.root`, original files or those
+      prepared by TFDS.
 
     All but the memes have the splits "train" and "test"; "test" chooses the
-    checkpoint, whatever `data.dev`. Their pictures are brought to `data.image_size`
-    here, once, and grey ones to three channels; `data.resize` and `pipeline.cache`
+    checkpoint, whatever `data.dev`. Their pictures are resized to `data.image_size`
+    here, once, and grey ones get three channels; `data.resize` and `pipeline.cache`
     are for files.
 
     Args:
-        config: a run's config; of its seeds the first, `config.seed`, is the data's.
+        config: a run's config; the seed of the data is `config.seed`, that of its first
+            seed.
         workdir: the run's folder.
 
     Returns:
@@ -53,10 +54,10 @@ def load(config: ConfigDict, workdir: pathlib.Path) -> Data:
 
     Raises:
         hateful_memes.BadRecordsError: naming every bad record.
-        hateful_memes.MissingDataError: naming what was looked for.
-        ValueError: for an unknown name; if a split that the config names does not
-            exist; if a root is missing, or given to the built-in pictures; for files of
-            other contents.
+        hateful_memes.MissingDataError: naming the missing data.
+        ValueError: for an unknown name, a split of the config that does not exist, a
+            root that is missing or set for the built-in pictures, or files with
+            unexpected contents.
     """
     name = config.data.name
     if name not in DATASETS:

@@ -1,4 +1,4 @@
-"""A data set as the stages use it: splits, each a set of columns."""
+"""Data sets of the stages: splits, each a set of columns."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Split:
 
     Attributes:
         name: "train", "dev_seen", ...
-        source: columns for the pipeline: image, label and, of memes, input_ids and
+        source: columns for the pipeline: image, label and, for memes, input_ids and
             attention_mask.
-        ids: as they go into predictions.
-        labels: int32 [n] in 0..classes-1, -1 where unknown.
+        ids: as written to predictions.
+        labels: int32 [n] in 0..classes-1, -1 if unknown.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Split:
         return bool(np.all(self.labels >= 0)) and len(np.unique(self.labels)) >= 2
 
     def take(self, rows: np.ndarray) -> Split:
-        """Return a split of these rows alone, int `[m]`, in their order."""
+        """Return a split with these rows only, int `[m]`, in their order."""
         source = {
             name: pipeline.Rows(column, rows) for name, column in self.source.items()
         }
@@ -45,10 +45,10 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A data set as the stages use it.
+    """A data set of splits.
 
     Attributes:
-        splits: by name; "train" is what is trained on.
+        splits: by name; "train" is the training split.
         dev: name of the split that chooses the checkpoint and the threshold.
         vocabulary: number of tokens; 0 without captions.
         facts: JSON for results.json: name, root, sizes, vocabulary, cut captions, bad
@@ -63,7 +63,7 @@ class Data:
     classes: int = 2
 
     def describe(self) -> str:
-        """Return the splits, their sizes and class shares, and what is amiss."""
+        """Return the splits, their sizes and class shares, and any problems."""
         parts = []
         for name, split in self.splits.items():
             share = ""
@@ -83,7 +83,7 @@ class Data:
 
 
 def built_in(section: ConfigDict) -> ConfigDict:
-    """The sizes of built-in data, for where no folder is named.
+    """Return the sizes of built-in data, which replace a missing `data.root`.
 
     Args:
         section: `data` of a config.

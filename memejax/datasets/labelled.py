@@ -1,7 +1,7 @@
 """Small labelled pictures, held in memory, for training under a curriculum.
 
-From the config's section `data` to arrays, and to each seed's rows of them: what it
-trains on, what it is validated on. `dataset.py` does the same for memes.
+From the config section `data` to arrays, and to the training and validation rows of
+each seed. `memes.py` does the same for memes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from memejax.data import geoshapes, prepared
 
 # Streams of random numbers of a run's seed, beside those of its plan.
 _SPLIT, _NOISE = 11, 12
-# Which of GeoShapes' training pictures are trained on.
+# Sets of GeoShapes pictures to train on.
 POOLS = ("geom", "basic", "union")
 
 
@@ -27,14 +27,14 @@ class LabelledData:
 
     Attributes:
         images: uint8 [n, h, w, c].
-        labels: int32 [n], which are trained on; some may have been made wrong.
-        truth: int32 [n], which errors are counted by.
+        labels: int32 [n] to train on, some possibly wrong (label noise).
+        truth: int32 [n], the true labels, used to count errors.
         classes: their names.
-        train: int32 [seeds, m], rows that each seed trains on.
+        train: int32 [seeds, m], training rows of each seed.
         validation: int32 [seeds, v].
         test: int32 [t], the same for every seed.
-        easy: int32 [e], rows of easier training pictures; empty where none are known.
-        difficulty: name -> float32 [n], what is known of how hard a picture is.
+        easy: int32 [e], rows of easier training pictures; empty if unknown.
+        difficulty: name -> float32 [n], known measures of the difficulty of a picture.
         facts: JSON for results.json.
     """
 
@@ -55,22 +55,21 @@ class LabelledData:
 
 
 def load(config: ConfigDict, seeds: range) -> LabelledData:
-    """Loads the data set `data.name`, one of LOADERS, for some seeds.
+    """Load the data set `data.name`, one of LOADERS, for some seeds.
 
     - "geoshapes": built in; `data.train` training pictures of each kind, of which
-      `data.pool` names those to train on. The pictures are the same for every seed.
-    - "mnist", "cifar10": read from the folder `data.root`, which holds the original
-      files or what TFDS prepared. Every seed holds
-      `data.validation` pictures of its own out, and trains on `data.train` of the rest
-      (all of them where it is None).
+      `data.pool` selects those to train on. The pictures are the same for every seed.
+    - "mnist", "cifar10": read from the folder `data.root`, original files or those
+      prepared by TFDS. Every seed holds out its own `data.validation` pictures, and
+      trains on `data.train` of the rest (all of them if None).
 
     A share `data.label_noise` of the pictures is trained on with another label, drawn
-    uniformly from the other classes; errors are counted by the right ones.
+    uniformly from the other classes; errors are counted against the true labels.
 
     Raises:
-        hateful_memes.MissingDataError: naming what was looked for.
-        ValueError: for an unknown name, a root that is missing or not needed, a number
-            that is more than there is, a share of noise outside [0, 1).
+        hateful_memes.MissingDataError: naming the missing files.
+        ValueError: for an unknown name, a root that is missing or not needed, more
+            pictures than exist, or a share of noise outside [0, 1).
     """
     c = config.data
     if c.name not in LOADERS:
@@ -121,7 +120,7 @@ def _geoshapes(c: ConfigDict, seeds: range) -> LabelledData:
 
 
 def _files(name: str) -> Callable[[ConfigDict, range], LabelledData]:
-    """The loader of a data set with a training and a test part."""
+    """Make the loader of a data set with a training and a test part."""
 
     def load(c: ConfigDict, seeds: range) -> LabelledData:
         if c.root is None:
@@ -133,7 +132,7 @@ def _files(name: str) -> Callable[[ConfigDict, range], LabelledData]:
         if not (0 < c.validation < n and 0 < m <= n - c.validation and t <= tested):
             raise ValueError(
                 f"{name} has {n} training and {tested} test pictures: cannot hold "
-                f"{c.validation} out, train on {m} others and test on {t}"
+                f"out {c.validation}, train on {m} others and test on {t}"
             )
         labels = np.concatenate([parts["train"].labels, parts["test"].labels])
         orders = [np.random.default_rng((s, _SPLIT)).permutation(n) for s in seeds]
@@ -165,7 +164,7 @@ LOADERS: dict[str, Callable[[ConfigDict, range], LabelledData]] = {
 
 
 def _with_noise(data: LabelledData, share: float, seed: int) -> LabelledData:
-    """The same data, with sizes in its facts and a share of its labels made wrong."""
+    """Return the data with sizes in its facts and a share of its labels wrong."""
     facts = dict(data.facts) | {
         "train": data.train.shape[1],
         "validation": data.validation.shape[1],

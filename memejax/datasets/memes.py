@@ -1,6 +1,6 @@
-"""Memes on disk as columns; the built-in ones are written to disk first.
+"""Memes on disk as columns; built-in memes are written to disk first.
 
-They then go through the same reader, tokenizer and pipeline as anybody's.
+They then go through the same reader, tokenizer and pipeline as any others.
 """
 
 from __future__ import annotations
@@ -12,31 +12,33 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from memejax.console import say, say_if_slow
 from memejax.data import hateful_memes, pipeline, synthetic_memes, text
 from memejax.datasets.data import Data, Split, built_in
 
 
 def load_memes(config: ConfigDict, workdir: pathlib.Path) -> Data:
-    """Memes on disk, as columns."""
+    """Load memes on disk as columns; see `datasets.load`."""
     c = config.data
     root, splits, facts = read_memes(config, workdir)
     if not {"train", c.dev} <= set(splits):
         raise ValueError(
-            f"{root} has the splits {sorted(splits)}, but the config asks for "
-            f"train and data.dev={c.dev} ('validation' holds data.validation of the "
-            "training memes out)"
+            f"{root} has the splits {sorted(splits)}, but the config needs train and "
+            f"data.dev={c.dev} ('validation' holds out data.validation of the training "
+            "memes)"
         )
     tokenizer = _tokenizer(config, [m.text for m in splits["train"]], workdir)
     everything = [meme for memes in splits.values() for meme in memes]
-    columns = pipeline.image_columns(
-        [meme.image for meme in everything],
-        size=c.image_size,
-        resize=c.resize,
-        max_pixels=c.max_pixels,
-        cache=config.pipeline.cache,
-        folder=workdir / "cache",
-        threads=config.pipeline.threads,
-    )
+    with say_if_slow(f"decoding the pictures of {len(everything):,} memes"):
+        columns = pipeline.image_columns(
+            [meme.image for meme in everything],
+            size=c.image_size,
+            resize=c.resize,
+            max_pixels=c.max_pixels,
+            cache=config.pipeline.cache,
+            folder=workdir / "cache",
+            threads=config.pipeline.threads,
+        )
     tokens = text.encode(tokenizer, [m.text for m in everything], length=c.text_length)
     labels = np.array([m.label for m in everything], np.int32)
     facts |= {
@@ -60,19 +62,19 @@ def load_memes(config: ConfigDict, workdir: pathlib.Path) -> Data:
 def read_memes(
     config: ConfigDict, folder: pathlib.Path
 ) -> tuple[str, dict[str, list[hateful_memes.Meme]], dict[str, Any]]:
-    """The usable memes of every split of a config's data.
+    """Read the usable memes of every split of a config's data.
 
     Args:
         config: an experiment's; without `data.root` the built-in memes are written.
-        folder: for those, and for a list of bad records.
+        folder: for the built-in memes, and for a list of bad records.
 
     Returns:
-        The memes' folder; the splits, of which "validation" is held out of "train"
-        where `data.dev` says so; and what there is to say of them.
+        The folder of the memes; the splits, "validation" held out of "train" if it is
+        `data.dev`; and facts for results.json.
 
     Raises:
         hateful_memes.BadRecordsError: naming every bad record.
-        hateful_memes.MissingDataError: naming what was looked for.
+        hateful_memes.MissingDataError: naming the missing data.
         ValueError: if there is no train split to hold a validation split out of.
     """
     c = config.data
@@ -80,16 +82,18 @@ def read_memes(
     root = c.root
     if root is None:
         root = os.fspath(folder / "memes")
-        made = synthetic_memes.write(
-            root, seed=config.seed, size=c.image_size, **built_in(c)
-        )
+        sizes = built_in(c)
+        count = sizes.train + sizes.dev + sizes.test
+        say(f"writing {count:,} built-in memes to {root}")
+        made = synthetic_memes.write(root, seed=config.seed, size=c.image_size, **sizes)
         facts["bayes"] = dict(made.bayes)
-    memes = hateful_memes.read(
-        root,
-        on_bad_record=c.on_bad_record,
-        max_pixels=c.max_pixels,
-        threads=config.pipeline.threads,
-    )
+    with say_if_slow(f"reading and checking the memes of {root}"):
+        memes = hateful_memes.read(
+            root,
+            on_bad_record=c.on_bad_record,
+            max_pixels=c.max_pixels,
+            threads=config.pipeline.threads,
+        )
     facts["bad_records"] = len(memes.bad)
     if memes.bad:
         path = os.fspath(folder / "bad_records.jsonl")
@@ -99,7 +103,7 @@ def read_memes(
         if "train" not in splits:
             raise ValueError(
                 f"{root} has the splits {sorted(splits)}: data.dev='validation' holds "
-                "data.validation of train out"
+                "out data.validation of train"
             )
         splits["train"], splits["validation"] = hateful_memes.split_by_caption(
             splits["train"], fraction=c.validation, seed=config.seed
@@ -108,15 +112,15 @@ def read_memes(
     return root, splits, facts
 
 
-def as_written(config: ConfigDict, folder: pathlib.Path) -> ConfigDict:
-    """The config of who finds the built-in memes written, by another process.
+def with_written_memes(config: ConfigDict, folder: pathlib.Path) -> ConfigDict:
+    """Return a config that reads the built-in memes written by another process.
 
     Args:
         config: an experiment's.
-        folder: that they were written under.
+        folder: that they were written to.
 
     Returns:
-        One whose `data.root` is theirs; the same where it has a root or is of other
+        A copy whose `data.root` is theirs; `config` itself if it has a root or other
         data.
     """
     if config.data.name != "memes" or config.data.root is not None:
@@ -127,7 +131,7 @@ def as_written(config: ConfigDict, folder: pathlib.Path) -> ConfigDict:
 
 
 def _tokenizer(config: ConfigDict, captions: list[str], workdir: pathlib.Path):
-    """The named tokenizer, or one trained on the captions; saved with the run."""
+    """Load the named tokenizer or train one on the captions; save it with the run."""
     if config.data.tokenizer is not None:
         tokenizer = text.load_tokenizer(config.data.tokenizer)
     else:

@@ -83,7 +83,7 @@ def _resized(images_nhwc: np.ndarray, size: int) -> np.ndarray:
         return images_nhwc
     resized = np.empty((n, size, size, c), np.uint8)
     for picture, image_hwc in zip(resized, images_nhwc, strict=True):
-        # Pillow knows grey pictures without an axis of channels only.
+        # Grey pictures have no axis of channels in Pillow.
         image = Image.fromarray(image_hwc[..., 0] if c == 1 else image_hwc)
         image = image.resize((size, size), Image.Resampling.BILINEAR)
         picture[...] = np.asarray(image).reshape(size, size, c)

@@ -1,4 +1,4 @@
-"""Where an encoder looks: attention of a ViT, Grad-CAM of a residual network."""
+"""Visual explanations of encoders: attention of a ViT, Grad-CAM of a ResNet."""
 
 from memejax.explain.attention import cls_attention as cls_attention
 from memejax.explain.attention import vit_attention as vit_attention

@@ -1,8 +1,8 @@
 """Attention maps of a ViT.
 
 `cls_attention` is a pure function on arrays; `vit_attention` runs an encoder through
-its `apply_fn` (a module's `apply`). Wrap that in `jax.jit` with `apply_fn` bound for
-more than a picture or two.
+its `apply_fn` (a module's `apply`). For more than a picture or two, wrap it in
+`jax.jit` with `apply_fn` bound.
 
 Shape suffixes: `b` batch, `h`, `w` height and width, `c` channels, `d` features,
 `n` heads, `q` and `k` query and key tokens.
@@ -27,15 +27,16 @@ Variables = Mapping[str, Any]
 def cls_attention(
     weights_bnqk: ArrayLike, *, grid: tuple[int, int], renormalize: bool = False
 ) -> jax.Array:
-    """What the CLS token attends to, as one picture a head.
+    """Attention of the CLS token to the patches, one map per head.
 
     `map[i, j] = A[0, 1 + i w + j]` of the attention weights A: the row of the CLS
     token without its own column.
 
     Args:
         weights_bnqk: `[b, heads, t, t]`, rows sum to 1, the CLS token first.
-        grid: patches in height and width, `t - 1` of them, in rows from the top left.
-        renormalize: whether a map sums to 1; else to 1 less what CLS gives itself.
+        grid: patches in height and width, `t - 1` in all, row by row from the top left.
+        renormalize: whether each map sums to 1; else its sum is 1 minus the attention
+            of CLS to itself.
 
     Returns:
         `[b, heads, grid height, grid width]` in [0, 1].
@@ -61,7 +62,7 @@ def cls_attention(
     row = weights[:, :, 0, 1:]
     if renormalize:
         total = jnp.sum(row, axis=-1, keepdims=True)
-        # CLS may keep all of its attention; the map is then zero.
+        # CLS may attend only to itself; the map is then zero.
         row = row / jnp.where(total > 0, total, 1.0)
     return row.reshape(*row.shape[:2], height, width)
 
@@ -74,20 +75,20 @@ def vit_attention(
     layer: int = -1,
     renormalize: bool = False,
 ) -> jax.Array:
-    """The CLS token's attention in one block of a ViT, as one picture a head.
+    """Attention of the CLS token in one block of a ViT, one map per head.
 
     Args:
         apply_fn: `apply` of `memejax.models.vit.ViT`.
         variables: its params.
-        images_bhwc: `[b, h, w, c]` float, normalised; sides multiples of the patch.
-        layer: block, from 0; negative from the last.
+        images_bhwc: `[b, h, w, c]` float, normalised; sides are multiples of the patch.
+        layer: index of the block, from 0; negative from the last.
         renormalize: as in `cls_attention`.
 
     Returns:
         float32 `[b, heads, h / patch, w / patch]`.
 
     Raises:
-        ValueError: if there is no such block, or what `apply_fn` runs is no ViT.
+        ValueError: if there is no such block, or `apply_fn` is not of a ViT.
     """
     images = jnp.asarray(images_bhwc)
     _, state = apply_fn(variables, images, train=False, mutable=["intermediates"])
@@ -105,17 +106,17 @@ def _blocks(intermediates: Mapping[str, Any]) -> list[jax.Array]:
     """Attention weights of block0, block1, ..., `[b, heads, t, t]` each."""
     numbers = [re.fullmatch(r"block(\d+)", name) for name in intermediates]
     found = sorted(int(match[1]) for match in numbers if match)
-    # Sown values come in tuples, one entry a call.
+    # Sown values come in tuples, one entry per call.
     return [intermediates[f"block{i}"]["attention"]["attention"][-1] for i in found]
 
 
 def _grid(height: int, width: int, patches: int) -> tuple[int, int]:
-    """The grid of so many square patches over a picture."""
+    """Grid (height, width) of a number of square patches that cover a picture."""
     patch = math.isqrt(height * width // max(patches, 1))
     grid = (height // patch, width // patch) if patch else (0, 0)
     if grid[0] * grid[1] != patches or height % patch or width % patch:
         raise ValueError(
-            f"got {patches} patches of a picture of {height} x {width} pixels, "
+            f"got {patches} patches for a picture of {height} x {width} pixels, "
             "expected a grid of squares and a CLS token"
         )
     return grid

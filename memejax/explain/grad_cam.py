@@ -1,4 +1,4 @@
-"""Grad-CAM: the places that raise a score of a residual network's features.
+"""Grad-CAM: the image regions that raise a score of a residual network's features.
 
 `grad_cam` is a pure function on arrays; `resnet_grad_cam` runs an encoder through its
 `apply_fn` (a module's `apply`).
@@ -25,24 +25,24 @@ Variables = Mapping[str, Any]
 def grad_cam(
     maps_bhwd: ArrayLike, score_fn: ScoreFn, *, normalize: bool = True
 ) -> jax.Array:
-    """Where in its last map a network finds what raises a score.
+    """Grad-CAM of a score of globally averaged features.
 
     `a_d = mean_ij dy / dA_ijd` (eq. 1), `map_ij = relu(sum_d a_d A_ijd)` (eq. 2), for
-    a score y of features f that are the mean of the map A. Then `dy / dA_ijd = (dy /
-    df_d) / (h w)`, so the network below the map is not run again.
+    a score y of features f that are the mean of the feature map A. Then
+    `dy / dA_ijd = (dy / df_d) / (h w)`, so the network below the map is not run again.
 
     Args:
-        maps_bhwd: the last map, `[b, h, w, d]`.
+        maps_bhwd: the last feature map, `[b, h, w, d]`.
         score_fn: `(features [b, d]) -> [b]`; an example's score must depend on its own
-            features only. The sign counts: for what lowers a score pass its negative.
-        normalize: whether each map is divided by its largest value (a map of zeros
-            stays); else maps are comparable between examples.
+            features only. Pass the negative score to show the regions that lower it.
+        normalize: whether to divide each map by its largest value (a map of zeros
+            stays zero); without it, maps are comparable between examples.
 
     Returns:
-        `[b, h, w]`, at least 0; at most 1 where normalised.
+        `[b, h, w]`, at least 0; at most 1 if normalised.
 
     Raises:
-        ValueError: if the map or the scores are not of that shape.
+        ValueError: if the map or the scores do not have that shape.
 
     References:
         Selvaraju et al., arXiv 1610.02391, eq. 1 and 2.
@@ -67,11 +67,11 @@ def grad_cam(
 
 
 def own_direction(features_bd: jax.Array) -> jax.Array:
-    """How long an embedding is along its own direction, held fixed: a score.
+    """Length of an embedding along its own fixed direction, as a score.
 
-    `s = <f, stop_gradient(f / |f|)>`, whose gradient is `f / |f|`: a Grad-CAM of it
-    shows, without a label or a head, the places whose features are those of the
-    whole picture.
+    `s = <f, stop_gradient(f / |f|)>`, whose gradient is `f / |f|`: its Grad-CAM shows,
+    without a label or a head, the regions whose features resemble those of the whole
+    picture.
 
     Args:
         features_bd: `[b, d]`.
@@ -98,15 +98,15 @@ def resnet_grad_cam(
         apply_fn: `apply` of `memejax.models.resnet.ResNet`.
         variables: its params and batch_stats.
         images_bhwc: `[b, h, w, c]` float, normalised.
-        score_fn: as in `grad_cam`, what a head makes of the network's features; None
-            takes `own_direction`, which needs no head.
+        score_fn: as in `grad_cam`, a score of the network's features by some head;
+            default `own_direction`, which needs no head.
         normalize: as in `grad_cam`.
 
     Returns:
         float32 `[b, h / 32, w / 32]` for four stages, sides rounded up.
 
     Raises:
-        ValueError: as `grad_cam`.
+        ValueError: as in `grad_cam`.
     """
     maps = apply_fn(
         variables, jnp.asarray(images_bhwc), train=False, method="feature_maps"

@@ -1,6 +1,6 @@
-"""Graphs of memes as pictures: entities on the picture, the graph with its attention.
+"""Drawings of meme graphs: entities on the picture, and the graph with its attention.
 
-Figures are made without pyplot, which would keep them alive.
+Figures are made without pyplot, which would keep them in memory.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ import numpy as np
 from memejax.explain.pictures import COLOURS, DPI, INK
 from memejax.graphs.meme_graph import KINDS
 
-# Inches: height of a row, widths of the picture and of the graph.
+# In inches: height of a row, widths of the picture and of the graph.
 ROW, PICTURE, GRAPH = 2.6, 3.2, 4.0
-# Points of the thickest line.
+# Width of the thickest line, in points.
 THICKEST = 6.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """One meme to draw: its picture, its k entities, its graph of n nodes and e edges.
+    """One meme to draw: its picture, k entities, and graph of n nodes and e edges.
 
     Attributes:
-        title: above it.
+        title: title above the drawing.
         picture_hwc: uint8 `[h, w, 3]`, of any resolution.
-        size: height and width that the boxes are in, pixels.
+        size: height and width of the coordinates of the boxes, in pixels.
         boxes: `[k, 4]`, (x1, y1, x2, y2).
-        where: bool `[k]`, which entities there are.
-        masks: uint8 `[k, m, m]` over the boxes, 255 is the entity; None without.
-        kinds: int `[n]`, places in `graphs.meme_graph.KINDS`.
-        places: int `[n]`, of an entity or token within its meme.
+        where: bool `[k]`, True for entities that exist.
+        masks: uint8 `[k, m, m]` over the boxes, 255 is the entity; None if unknown.
+        kinds: int `[n]`, indices into `graphs.meme_graph.KINDS`.
+        places: int `[n]`, index of an entity or token within its meme.
         senders: int `[e]`.
         receivers: int `[e]`.
-        weights: `[e]` in [0, 1], None where edges have none.
+        weights: `[e]` in [0, 1]; None if edges have no weights.
     """
 
     title: str
@@ -53,19 +53,19 @@ class Drawing:
 
 
 def graph_grid(memes: Sequence[Drawing]) -> bytes:
-    """A row a meme: the picture with its entities, then its graph.
+    """Draw one row per meme: the picture with its entities, then its graph.
 
-    An entity has the same number and colour in both. An edge is an arc to its right,
-    seen from its sender, as thick as its weight.
+    An entity has the same number and colour in both. An edge is an arc that bends to
+    the right, seen from its sender, with a width proportional to its weight.
 
     Args:
         memes: at least one.
 
     Returns:
-        A PNG, `DPI` pixels an inch.
+        A PNG with `DPI` pixels per inch.
 
     Raises:
-        ValueError: if there is no meme, or arrays do not fit each other.
+        ValueError: if there is no meme, or arrays do not match.
     """
     from matplotlib.figure import Figure
 
@@ -80,7 +80,7 @@ def graph_grid(memes: Sequence[Drawing]) -> bytes:
         _draw_picture(figure.add_subplot(grid[i, 0]), meme)
         _draw_graph(figure.add_subplot(grid[i, 1]), meme)
     buffer = io.BytesIO()
-    # Without matplotlib's version the same figure is the same file.
+    # Without matplotlib's version, equal figures give equal files.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
@@ -97,7 +97,7 @@ def _check(meme: Drawing) -> None:
     for name, (array, expected) in first.items():
         if array is not None and len(array) != expected:
             raise ValueError(
-                f"got {len(array)} {name}, expected {expected} of {k} entities, {n} "
+                f"got {len(array)} {name}, expected {expected} for {k} entities, {n} "
                 f"nodes and {e} edges"
             )
 
@@ -107,7 +107,7 @@ def _colour(entity: int) -> str:
 
 
 def _draw_picture(axes: Any, meme: Drawing) -> None:
-    """The picture, with boxes and masks."""
+    """Draw the picture with boxes and masks."""
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Rectangle
 
@@ -137,15 +137,15 @@ def _draw_picture(axes: Any, meme: Drawing) -> None:
 
 
 def _draw_graph(axes: Any, meme: Drawing) -> None:
-    """The graph: image above, text below, all else between them."""
+    """Draw the graph: image at the top, text at the bottom, other nodes between."""
     from matplotlib.patches import FancyArrowPatch
 
     names = [KINDS[kind] for kind in meme.kinds]
-    spots = _spots(names)
+    positions = _node_positions(names)
     for i in range(len(meme.senders)):
         weight = 0.2 if meme.weights is None else float(meme.weights[i])
-        start, end = spots[meme.senders[i]], spots[meme.receivers[i]]
-        # From image to text around what lies between them.
+        start, end = positions[meme.senders[i]], positions[meme.receivers[i]]
+        # Edges from image to text go around the nodes between them.
         bow = 0.5 if abs(start[1] - end[1]) > 1.5 else 0.12
         arrow = FancyArrowPatch(
             start,
@@ -158,7 +158,7 @@ def _draw_graph(axes: Any, meme: Drawing) -> None:
             zorder=1,
         )
         axes.add_patch(arrow)
-    for (x, y), name, place in zip(spots, names, meme.places, strict=True):
+    for (x, y), name, place in zip(positions, names, meme.places, strict=True):
         entity = name == "entity"
         axes.text(
             x,
@@ -179,13 +179,13 @@ def _draw_graph(axes: Any, meme: Drawing) -> None:
     axes.axis("off")
 
 
-def _spots(names: Sequence[str]) -> list[tuple[float, float]]:
-    """Where each node is drawn, in [-1, 1] both ways."""
+def _node_positions(names: Sequence[str]) -> list[tuple[float, float]]:
+    """Position (x, y) of each node, both in [-1, 1]."""
     fixed = {"image": (0.0, 1.0), "text": (0.0, -1.0)}
     rest = [i for i, name in enumerate(names) if name not in fixed]
     across = np.linspace(-1, 1, len(rest)) if len(rest) > 1 else np.zeros(len(rest))
-    spots = [fixed.get(name, (0.0, 0.0)) for name in names]
+    positions = [fixed.get(name, (0.0, 0.0)) for name in names]
     for turn, (i, x) in enumerate(zip(rest, across, strict=True)):
-        # Not in one line, on which edges between entities would hide each other.
-        spots[i] = (float(x), 0.18 if turn % 2 else -0.18)
-    return spots
+        # Not on one line, where edges between entities would hide each other.
+        positions[i] = (float(x), 0.18 if turn % 2 else -0.18)
+    return positions

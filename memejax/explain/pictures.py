@@ -1,7 +1,7 @@
-"""Figures of many pixels or points, as PNG: where encoders look, maps of embeddings.
+"""PNG figures: explanation maps over pictures, and scatter plots of embeddings.
 
-Colours are told apart by the colour-blind, and classes by their markers as well.
-Figures are made without pyplot, which would keep them alive. Shape suffixes: `n`
+The palette suits the colour-blind, and classes differ by their markers as well.
+Figures are made without pyplot, which would keep them in memory. Shape suffixes: `n`
 pictures, `h`, `w` height and width, `c` channels.
 """
 
@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 DPI = 120
-# Inches: a cell of a grid, room for the columns' names, the rows' and the scale.
+# In inches: a cell of a grid, margins for names of columns and rows, and for the scale.
 CELL, HEAD, SIDE, FOOT = 1.5, 0.45, 0.9, 0.55
 SCATTER = (5.2, 4.6)
-# Okabe and Ito's colours, the furthest apart first and yellow darkened for white
-# paper, then two that remain distinct.
+# Okabe and Ito's colours, the most distinct first and yellow darkened for white paper,
+# then two that remain distinct.
 COLOURS = (
     "#0072b2",
     "#d55e00",
@@ -36,9 +36,9 @@ COLOURS = (
 MARKERS = "o^sDvPX*<>"
 INK = "#1f2933"
 UNKNOWN = "#c3c9d0"
-# Rec. 601: how bright red, green and blue look.
+# Rec. 601: perceived brightness of red, green and blue.
 LUMA = np.array([0.299, 0.587, 0.114])
-# Runs from dark to light for any eye; what is dark in it is what matters least.
+# Perceptually uniform from dark (least important) to light, for any eye.
 SCALE = "inferno"
 
 
@@ -50,21 +50,21 @@ def overlay_grid(
     rows: Sequence[str] | None = None,
     opacity: float = 0.6,
 ) -> bytes:
-    """A row a picture: the picture, then each map of it laid over the picture.
+    """Draw one row per picture: the picture, then each of its maps over the picture.
 
-    A map is stretched over the picture in grey, patch by patch. Its colours run from
-    its own least to its own largest value: they compare places, not pictures.
+    A map is stretched over the grey picture, patch by patch. Its colours run from its
+    own smallest to its own largest value: they compare regions, not pictures.
 
     Args:
         images_nhwc: uint8 `[n, h, w, 3]`.
         maps: name -> `[n, gh, gw]` of any size, or `[n, heads, gh, gw]` for the
             attention of several heads. Finite numbers.
-        heads: whether each head has a column; else their mean has one.
-        rows: a name a picture, beside it; None has none.
-        opacity: of the maps, in (0, 1].
+        heads: whether to draw one column per head; else one of their mean.
+        rows: one name per picture, drawn beside it; no names if None.
+        opacity: opacity of the maps, in (0, 1].
 
     Returns:
-        A PNG, `DPI` pixels an inch: `CELL` a picture, and room for the names.
+        A PNG with `DPI` pixels per inch: `CELL` inches per picture, and margins.
 
     Raises:
         ValueError: if shapes, dtypes or numbers do not fit.
@@ -81,7 +81,7 @@ def overlay_grid(
     if not n or (rows is not None and len(rows) != n) or not 0 < opacity <= 1:
         raise ValueError(
             f"got {n} images, {rows and len(rows)} names of rows and opacity "
-            f"{opacity}, expected at least one image, as many names, and (0, 1]"
+            f"{opacity}, expected at least one image, one name each, and (0, 1]"
         )
     columns = _columns(maps, n=n, heads=heads)
 
@@ -92,7 +92,7 @@ def overlay_grid(
     for i in range(n):
         bottom = FOOT + cell_height * (n - 1 - i)
         for j, name in enumerate(["picture", *columns]):
-            # Cells are placed by hand: a layout engine takes a second a grid.
+            # Cells are placed by hand: a layout engine takes a second per grid.
             box = (side + CELL * j + 0.03, bottom + 0.03)
             box = _fractions((*box, CELL - 0.06, cell_height - 0.06), size)
             cell = _cell(
@@ -119,16 +119,16 @@ def scatter(
     title: str,
     class_names: Sequence[str] | None = None,
 ) -> bytes:
-    """Points in the plane, coloured and shaped by their label, with a legend.
+    """Draw points in the plane with one colour and marker per label, and a legend.
 
     Args:
-        points: `[m, 2]`, finite, as `memejax.metrics.probes.embedding_map` gives them.
-        labels: ints `[m]`: 0 to 9, or -1 where unknown.
-        title: above the plot.
-        class_names: a name a class, of label 0 first; None writes the labels.
+        points: `[m, 2]`, finite, as returned by `memejax.metrics.probes.embedding_map`.
+        labels: ints `[m]`: 0 to 9, or -1 if unknown.
+        title: title above the plot.
+        class_names: one name per class, of label 0 first; the labels if None.
 
     Returns:
-        A PNG of `SCATTER` inches at `DPI` pixels an inch.
+        A PNG of `SCATTER` inches with `DPI` pixels per inch.
 
     Raises:
         ValueError: if shapes or labels do not fit, or a point is not finite.
@@ -142,7 +142,7 @@ def scatter(
             "expected [m, 2] and [m]"
         )
     if not len(points) or not np.isfinite(points).all():
-        raise ValueError("got no points or ones that are not finite, expected [m, 2]")
+        raise ValueError("got no points or non-finite ones, expected [m, 2], m >= 1")
     names = range(len(COLOURS)) if class_names is None else class_names
     names = [str(name) for name in names][: len(COLOURS)]
     present = np.unique(labels).tolist()
@@ -154,7 +154,7 @@ def scatter(
 
     figure = Figure(figsize=SCATTER, dpi=DPI, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
-    # Many points are small and let each other through.
+    # Many points are small and transparent.
     area, alpha = (36, 0.9) if len(points) <= 300 else (12, 0.65)
     for label in present:
         axes.scatter(
@@ -166,7 +166,7 @@ def scatter(
             linewidths=0,
             label="unknown" if label < 0 else _plain(names[label]),
         )
-    # The axes of such a map have no unit and no meaning; a distance has.
+    # The axes of such a map have no unit and no meaning; distances do.
     axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
     for spine in axes.spines.values():
         spine.set(color=UNKNOWN, linewidth=0.8)
@@ -187,7 +187,7 @@ def scatter(
 def _columns(
     maps: Mapping[str, ArrayLike], *, n: int, heads: bool
 ) -> dict[str, np.ndarray]:
-    """A map a picture under the name of each column, `[n, gh, gw]`."""
+    """Maps `[n, gh, gw]`, one per picture, for the name of each column."""
     columns: dict[str, np.ndarray] = {}
     for name, values in maps.items():
         array = np.asarray(values, float)
@@ -211,13 +211,13 @@ def _columns(
 def _cell(
     axes: Any, image_hwc: np.ndarray, overlay: np.ndarray | None, *, opacity: float
 ) -> Any:
-    """A picture, or a map laid over it."""
+    """Draw a picture, in grey under a map if there is one."""
     extent = (0, image_hwc.shape[1], image_hwc.shape[0], 0)
     axes.axis("off")
     if overlay is None:
         axes.imshow(image_hwc, extent=extent)
     else:
-        # In grey, so that all colour is the map's.
+        # In grey, so that all colour comes from the map.
         grey = image_hwc @ LUMA
         axes.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=extent)
         axes.imshow(
@@ -233,13 +233,13 @@ def _cell(
 
 
 def _stretch(values: np.ndarray) -> np.ndarray:
-    """Values brought to [0, 1]; equal ones to 0."""
+    """Values rescaled to [0, 1]; constant ones to 0."""
     span = np.ptp(values)
     return (values - values.min()) / (span if span > 0 else 1.0)
 
 
 def _scale(figure: Any, size: tuple[float, float], *, left: float) -> None:
-    """What the colours mean, below the grid."""
+    """Draw the colour scale below the grid."""
     from matplotlib.cm import ScalarMappable
 
     axes = figure.add_axes(_fractions((left + 0.03, 0.32, CELL - 0.06, 0.12), size))
@@ -251,7 +251,7 @@ def _scale(figure: Any, size: tuple[float, float], *, left: float) -> None:
     bar.ax.tick_params(length=0, pad=2)
     x, y = (left + CELL + 0.1) / size[0], 0.38 / size[1]
     figure.text(x, y, "of each map by itself", fontsize=8, color=INK, va="center")
-    # Labels stay within the bar: beyond it lies the edge of the picture.
+    # Labels stay within the bar: the edge of the picture lies beyond it.
     for text, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
         text.set_horizontalalignment(side)
 
@@ -259,23 +259,23 @@ def _scale(figure: Any, size: tuple[float, float], *, left: float) -> None:
 def _fractions(
     box: tuple[float, float, float, float], size: tuple[float, float]
 ) -> tuple[float, float, float, float]:
-    """(left, bottom, width, height) in inches as fractions of the figure."""
+    """Convert (left, bottom, width, height) from inches to fractions of the figure."""
     left, bottom, width, height = box
     return left / size[0], bottom / size[1], width / size[0], height / size[1]
 
 
 def _lines(text: str, width: int) -> str:
-    """Text broken into lines of at most so many characters."""
+    """Wrap text to lines of at most `width` characters."""
     return _plain("\n".join(textwrap.wrap(text, width)))
 
 
 def _plain(text: str) -> str:
-    """Text as it is: matplotlib reads $ as mathematics and hides labels with _."""
+    """Escape text: matplotlib reads $ as mathematics and hides labels with _."""
     return text.replace("$", r"\$").lstrip("_")
 
 
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
-    # Without matplotlib's version the same figure is the same file.
+    # Without matplotlib's version, equal figures give equal files.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -1,12 +1,12 @@
-"""A finished run -> a folder that other libraries load, with a model card.
+"""Export of a finished run to a folder that other libraries load, with a model card.
 
     python -m memejax.export --workdir=RUN --to=DIR
 
-folder.py         the whole folder, written or not at all: start here
-encoders.py       each arm's encoders, in the files of Hugging Face
-tokenizer.py      the tokenizer, so that transformers loads it
+folder.py         the whole folder, written atomically: start here
+encoders.py       each arm's encoders, in Hugging Face's format
+tokenizer.py      the tokenizer, in transformers' format
 program.py        the classifier as one compiled function
-run_predictor.py  what runs that function without memejax; copied into the folder
+run_predictor.py  runs that function without memejax; copied into the folder
 """
 
 from memejax.export.folder import export as export

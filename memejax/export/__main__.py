@@ -12,10 +12,10 @@ from memejax.export.program import PRECISIONS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Exports what the arguments name."""
+    """Export the run given by the arguments."""
     options = _parser().parse_args(argv)
     command_line.prepare()
-    # These errors speak to the user, who has no need of a traceback.
+    # These are user errors: the message suffices, without a traceback.
     try:
         parts = export(
             options.workdir,
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m memejax.export",
-        description="Writes a finished run as a folder that other libraries load.",
+        description="Write a finished run as a folder that other libraries load.",
     )
     parser.add_argument(
         "--workdir", required=True, metavar="RUN", help="the run's folder"
@@ -47,16 +47,16 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="which of the run's seeds (default: %(default)s)",
+        help="one of the run's seeds (default: %(default)s)",
     )
     parser.add_argument(
         "--precision",
         default="float32",
         choices=PRECISIONS,
-        help="dtype of the predictor's products (default: %(default)s)",
+        help="dtype of the predictor's matrix products (default: %(default)s)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace an export that is there"
+        "--overwrite", action="store_true", help="replace an existing export"
     )
     return parser
 

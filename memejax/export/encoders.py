@@ -1,4 +1,4 @@
-"""Each arm's encoders as folders of Hugging Face's, where it has their class."""
+"""Each arm's encoders as Hugging Face folders, if transformers has their class."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from memejax.weights.configs import (
 
 Tree = Any
 IMAGE, TEXT = PARTS = ("image_encoder", "text_encoder")
-# Attributes that size a module, by what the architecture is called.
+# Architecture -> attributes that give a module's sizes.
 _SIZES = {
     "resnet": ("stage_sizes", "bottleneck", "width"),
     "vit": (
@@ -41,11 +41,11 @@ _SIZES = {
     ),
     "distilbert": ("vocab_size", "hidden", "layers", "heads", "mlp", "max_length"),
 }
-# Whether a module is one that transformers has, by the same names.
+# Architecture -> whether transformers has an equivalent of the module.
 _FITS: dict[str, Callable[[Any], bool]] = {
     "resnet": lambda module: module.stem == "imagenet",
     "vit": lambda module: True,
-    # Theirs has this eps and no other.
+    # transformers' DistilBERT has this fixed eps.
     "distilbert": lambda module: module.eps == 1e-12,
 }
 
@@ -55,10 +55,10 @@ class Encoder:
     """One encoder of one arm.
 
     Attributes:
-        arm: whose.
+        arm: the encoder's arm.
         part: "image_encoder" or "text_encoder".
-        module: what computes it.
-        variables: its own params and batch_stats.
+        module: the Linen module.
+        variables: the encoder's params and batch_stats.
         preprocessing: of pictures; None for captions.
     """
 
@@ -70,24 +70,24 @@ class Encoder:
 
     @property
     def path(self) -> str:
-        """Its folder in an export."""
+        """The encoder's folder in an export."""
         return f"{self.arm}/{self.part}"
 
 
 def split(
     config: ConfigDict, variables: Mapping[str, Tree], *, vocabulary: int
 ) -> tuple[list[Encoder], dict[str, np.ndarray]]:
-    """A run's variables as encoders and all else.
+    """Split a run's variables into encoders and the rest.
 
     Args:
-        config: the run's.
+        config: the run's config.
         variables: params and batch_stats of all arms.
         vocabulary: number of tokens.
 
     Returns:
         The encoders that the arms use, and the other leaves by their paths,
-        "params/arms_cnn/fusion_layer/kernel". A text encoder that arms share stands
-        under each of them.
+        "params/arms_cnn/fusion_layer/kernel". A text encoder that arms share is
+        repeated for each of them.
     """
     modules = fusion_arms(config, vocabulary).arms
     params = variables["params"]
@@ -99,7 +99,7 @@ def split(
     for arm in config.arms:
         for part in PARTS:
             if not holders[part]:
-                # A control that does not look at pictures, or at captions.
+                # A control without pictures, or without captions.
                 continue
             # The first arm holds what all arms share.
             holder = arm if arm in holders[part] else holders[part][0]
@@ -117,31 +117,31 @@ def split(
 
 
 def preprocessing(config: ConfigDict, arm: str) -> Preprocessing:
-    """Preprocessing of pictures for an arm's image encoder."""
+    """Return the preprocessing of pictures for an arm's image encoder."""
     return Preprocessing(**normalization(config, arm), size=config.data.image_size)
 
 
 def architecture(module: models.Encoder) -> Architecture | None:
-    """The architecture in transformers that computes the same, None without one."""
+    """Return the equivalent architecture in transformers, None without one."""
     name = module.family
     if name not in _FITS or not _FITS[name](module):
         return None
     sizes = {key: getattr(module, key) for key in _SIZES[name]}
     if name == "resnet":
-        # A config's JSON knows lists only.
+        # A config read from JSON has lists.
         sizes["stage_sizes"] = tuple(sizes["stage_sizes"])
     return Architecture(name, sizes)
 
 
 def write_encoder(path: pathlib.Path, encoder: Encoder) -> Part:
-    """Write an encoder's folder: Hugging Face's, or with our own names.
+    """Write an encoder's folder, in Hugging Face's format or with our own names.
 
     Args:
-        path: the folder of the export.
-        encoder: which one.
+        path: the export's folder.
+        encoder: the encoder.
 
     Returns:
-        What the card and the console say of it.
+        Its description for the card and the console.
     """
     target = path / encoder.path
     theirs = architecture(encoder.module)
@@ -177,7 +177,7 @@ def write_encoder(path: pathlib.Path, encoder: Encoder) -> Part:
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    """The numbers, names and lists of them that make the module again."""
+    """Return the attributes (numbers, names and lists) that recreate the module."""
     values = {
         field.name: getattr(module, field.name)
         for field in dataclasses.fields(module)

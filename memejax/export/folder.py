@@ -1,4 +1,4 @@
-"""An export's folder, written whole or not at all."""
+"""An export's folder, written atomically."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from memejax.report.loading import Part
 from memejax.restored import Restored, restore
 from memejax.stages.parts.models import normalization
 
-# By this file a folder is known for an export, which may be replaced.
+# A folder with this file is an export, and may be replaced.
 MARK = "classifier.json"
 LOGIT = (
     "y = classifier(relu(fusion_layer(fuse(u, v)))), "
@@ -40,14 +40,15 @@ def export(
     precision: str = "float32",
     overwrite: bool = False,
 ) -> list[Part]:
-    """Writes a finished run's classifier as a folder that other libraries load.
+    """Write a finished run's classifier as a folder that other libraries load.
 
     Args:
         workdir: the run's folder.
         to: the folder to write.
-        seed: which of the run's seeds.
-        precision: of the predictor's products, one of `program.PRECISIONS`.
-        overwrite: whether an export that is there is replaced.
+        seed: one of the run's seeds.
+        precision: dtype of the predictor's matrix products, one of
+            `program.PRECISIONS`.
+        overwrite: whether to replace an existing export.
 
     Returns:
         The parts that were written.
@@ -61,12 +62,12 @@ def export(
             f"unknown precision {precision!r}: choose one of {program.PRECISIONS}"
         )
     program.check_flatbuffers()
-    with _whole(pathlib.Path(to).absolute(), overwrite=overwrite) as where:
-        return _write(where, restore(workdir, seed=seed), precision)
+    with _whole(pathlib.Path(to).absolute(), overwrite=overwrite) as target:
+        return _write(target, restore(workdir, seed=seed), precision)
 
 
-def _write(where: pathlib.Path, restored: Restored, precision: str) -> list[Part]:
-    """Everything of an export, the card last."""
+def _write(target: pathlib.Path, restored: Restored, precision: str) -> list[Part]:
+    """Write all parts of an export, the card last."""
     config, tokenizer = restored.config, restored.tokenizer
     length = config.data.text_length
     found, rest = encoders.split(
@@ -74,30 +75,30 @@ def _write(where: pathlib.Path, restored: Restored, precision: str) -> list[Part
     )
     parts = []
     for encoder in found:
-        parts.append(encoders.write_encoder(where, encoder))
+        parts.append(encoders.write_encoder(target, encoder))
         if encoder.part == encoders.TEXT:
-            write_tokenizer(where / encoder.path, tokenizer, length=length)
-    save_file(rest, where / "classifier.safetensors")
-    folder.write_json(where / MARK, _joined(restored))
+            write_tokenizer(target / encoder.path, tokenizer, length=length)
+    save_file(rest, target / "classifier.safetensors")
+    folder.write_json(target / MARK, _joined(restored))
     parts.append(Part("classifier.safetensors", "everything but the encoders"))
-    write_tokenizer(where / "tokenizer", tokenizer, length=length)
+    write_tokenizer(target / "tokenizer", tokenizer, length=length)
     parts.append(Part("tokenizer", f"of captions, {length} tokens each"))
-    program.write_program(where / "predictor", restored, precision=precision)
+    program.write_program(target / "predictor", restored, precision=precision)
     parts.append(
         Part("predictor", f"all arms as one compiled function, products in {precision}")
     )
     text = card(Finished(restored.folder), str(restored.seed), parts=parts)
-    readme = where / "README.md"
+    readme = target / "README.md"
     readme.write_text(text, "utf-8")
-    for path in where.rglob("*"):
+    for path in target.rglob("*"):
         if path.is_file():
-            # safetensors writes for the owner alone.
+            # safetensors makes files readable by the owner alone.
             shutil.copymode(readme, path)
     return parts
 
 
 def _joined(restored: Restored) -> dict[str, Any]:
-    """What classifier.json says: how encoders and layers are put together."""
+    """Return classifier.json: how the classifier combines encoders and layers."""
     config = restored.config
     return {
         "arms": list(config.arms),
@@ -114,7 +115,7 @@ def _joined(restored: Restored) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _whole(to: pathlib.Path, *, overwrite: bool) -> Iterator[pathlib.Path]:
-    """A new folder beside `to`, which takes its place when all went well."""
+    """Create a folder that replaces `to` if the body succeeds."""
     if to.exists() and not to.is_dir():
         raise ValueError(f"{to} is a file, expected a folder to write")
     there = sorted(entry.name for entry in to.iterdir()) if to.exists() else []

@@ -29,7 +29,7 @@ PROGRAM, WEIGHTS, SCRIPT = "predictor.stablehlo", "predictor.npz", "run_predicto
 
 
 def check_flatbuffers() -> None:
-    """Raises ValueError if jax cannot write a program."""
+    """Raise ValueError if flatbuffers, which jax needs to serialise, is missing."""
     if importlib.util.find_spec("flatbuffers") is None:
         raise ValueError(
             "jax writes programs with the package flatbuffers, which is not "
@@ -38,21 +38,21 @@ def check_flatbuffers() -> None:
 
 
 def flatten(variables: Mapping[str, Tree]) -> dict[str, np.ndarray]:
-    """Nested variables as path -> array, "params/arms_cnn/fc/kernel"."""
+    """Flatten variables to path -> array, such as "params/arms_cnn/fc/kernel"."""
     leaves = traverse_util.flatten_dict(dict(variables), sep="/")
     return {name: np.asarray(leaf) for name, leaf in leaves.items()}
 
 
 def make_program(restored: Restored, *, precision: str) -> export.Exported:
-    """The mean of the arms' P(hateful), for any number of memes.
+    """Export the mean of the arms' P(hateful), for any number of memes.
 
     Args:
-        restored: a run.
-        precision: of the products, one of PRECISIONS.
+        restored: a restored run.
+        precision: dtype of the matrix products, one of PRECISIONS.
 
     Returns:
         `(weights, image [b, s, s, 3], input_ids [b, t], attention_mask [b, t]) ->
-        [b]`, the weights as `flatten` gives them.
+        [b]`, with weights from `flatten`.
     """
     config = restored.config.copy_and_resolve_references()
     config.model.dtype = precision
@@ -74,27 +74,27 @@ def make_program(restored: Restored, *, precision: str) -> export.Exported:
     )
 
 
-def write_program(where: pathlib.Path, restored: Restored, *, precision: str) -> None:
-    """Writes the program, its weights, what they are, and a script that runs them.
+def write_program(path: pathlib.Path, restored: Restored, *, precision: str) -> None:
+    """Write the program, its weights, their description and a script to run them.
 
     Args:
-        where: the folder, which is made.
-        restored: a run.
-        precision: of the products, one of PRECISIONS.
+        path: the folder to create.
+        restored: a restored run.
+        precision: dtype of the matrix products, one of PRECISIONS.
 
     Raises:
         ValueError: if flatbuffers is not installed.
     """
     check_flatbuffers()
     program = make_program(restored, precision=precision)
-    where.mkdir()
-    (where / PROGRAM).write_bytes(program.serialize())
-    np.savez(where / WEIGHTS, allow_pickle=False, **flatten(restored.variables))
-    shutil.copyfile(pathlib.Path(__file__).parent / SCRIPT, where / SCRIPT)
+    path.mkdir()
+    (path / PROGRAM).write_bytes(program.serialize())
+    np.savez(path / WEIGHTS, allow_pickle=False, **flatten(restored.variables))
+    shutil.copyfile(pathlib.Path(__file__).parent / SCRIPT, path / SCRIPT)
     names = ("weights", "image", "input_ids", "attention_mask")
     (_, *inputs), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
     folder.write_json(
-        where / "predictor.json",
+        path / "predictor.json",
         {
             "inputs": [
                 {"name": "weights", "is": f"the arrays of {WEIGHTS}, by their names"},
@@ -110,13 +110,13 @@ def write_program(where: pathlib.Path, restored: Restored, *, precision: str) ->
             "platforms": list(program.platforms),
             "calling_convention_version": program.calling_convention_version,
             "versions": {"memejax": memejax.__version__, "jax": jax.__version__},
-            "sha256": {name: _sha256(where / name) for name in (PROGRAM, WEIGHTS)},
+            "sha256": {name: _sha256(path / name) for name in (PROGRAM, WEIGHTS)},
         },
     )
 
 
 def _described(aval: Any) -> dict[str, Any]:
-    """Shape and dtype, a symbolic size by its name."""
+    """Return shape and dtype, with symbolic sizes by name."""
     shape = [size if isinstance(size, int) else str(size) for size in aval.shape]
     return {"shape": shape, "dtype": str(aval.dtype)}
 

@@ -1,12 +1,12 @@
-"""P(hateful) of memes: needs jax, numpy and flatbuffers, and nothing else.
+"""P(hateful) of memes, with nothing but jax, numpy and flatbuffers.
 
     python run_predictor.py images.npy tokens.json
 
-images.npy   uint8 [b, side, side, 3], memes resized as ../README.md says
+images.npy   uint8 [b, side, side, 3], memes resized as described in ../README.md
 tokens.json  {"input_ids": [[...], ...], "attention_mask": [[...], ...]}, each of the
-             length that predictor.json names; or an .npz file with these two arrays
+             length in predictor.json; or an .npz file with these two arrays
 
-One number a line, in the order of the images.
+Prints one number per line, in the order of the images.
 """
 
 import json
@@ -18,7 +18,7 @@ from jax import export
 
 
 def main(images: str, tokens: str) -> None:
-    """Prints the probabilities of the memes in two files."""
+    """Print the probability of each meme in two files."""
     here = pathlib.Path(__file__).parent
     predictor = export.deserialize(
         bytearray((here / "predictor.stablehlo").read_bytes())

@@ -1,4 +1,4 @@
-"""A run's tokenizer, as transformers and tokenizers load it."""
+"""A run's tokenizer, in the format of transformers and tokenizers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from memejax import folder
 from memejax.data import text
 
-# What vocabularies call the tokens that transformers asks for.
+# Special tokens of transformers -> their names in vocabularies.
 _NAMES = {
     "unk_token": ("[UNK]", "<unk>"),
     "cls_token": ("[CLS]", "<s>"),
@@ -20,23 +20,23 @@ _NAMES = {
 }
 
 
-def write_tokenizer(where: pathlib.Path, tokenizer: Tokenizer, *, length: int) -> None:
-    """Writes tokenizer.json and tokenizer_config.json.
+def write_tokenizer(path: pathlib.Path, tokenizer: Tokenizer, *, length: int) -> None:
+    """Write tokenizer.json and tokenizer_config.json.
 
-    Captions are cut and padded to `length` by what tokenizers reads, as the run did.
+    The saved tokenizer truncates and pads captions to `length`, as the run did.
 
     Args:
-        where: the folder, made if it is not there.
-        tokenizer: the run's.
-        length: tokens a caption.
+        path: the folder, created if necessary.
+        tokenizer: the run's tokenizer.
+        length: tokens per caption.
     """
-    # A copy: the caller's is in use.
+    # A copy: the caller still uses the original.
     fixed = copy.deepcopy(tokenizer)
     pad = text.pad_id(tokenizer)
     pad_token = tokenizer.id_to_token(pad)
     fixed.enable_truncation(length)
     fixed.enable_padding(length=length, pad_id=pad, pad_token=pad_token)
-    text.save_tokenizer(fixed, os.fspath(where))
+    text.save_tokenizer(fixed, os.fspath(path))
     vocabulary = tokenizer.get_vocab()
     special = {
         kind: token
@@ -45,11 +45,11 @@ def write_tokenizer(where: pathlib.Path, tokenizer: Tokenizer, *, length: int) -
         if token in vocabulary
     }
     folder.write_json(
-        where / "tokenizer_config.json",
+        path / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": length,
-            # The encoders know one segment.
+            # The encoders have no token types.
             "model_input_names": ["input_ids", "attention_mask"],
             "pad_token": pad_token,
             **special,

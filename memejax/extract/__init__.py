@@ -1,17 +1,17 @@
-"""The offline pass: memes to a store of their features and entities.
+"""Offline extraction: memes to a store of their features and entities.
 
     python -m memejax.extract --config=configs/graph.py --out=STORE
 
-extraction.py  the pass itself: start here
-memes.py       which memes
-sources.py     which encoders
+extraction.py  the extraction itself: start here
+memes.py       memes of a config
+sources.py     encoders of a config
 encoders.py    features of pictures and captions
-entities.py    what is in a picture: tiles, or nothing
-detector.py    what is in a picture: objects, by Mask R-CNN
-cutting.py     entities cut out of their pictures
-features.py    all of it for some memes: the columns of a shard
+entities.py    entities of a picture: tiles, or none
+detector.py    entities of a picture: objects, by Mask R-CNN
+cutting.py     crops of entities
+features.py    columns of a shard: all of the above for some memes
 
-`memejax.store.read` reads what this writes.
+`memejax.store.read` reads the store.
 """
 
 from memejax.extract.extraction import extract as extract

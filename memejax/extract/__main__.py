@@ -3,8 +3,8 @@
     python -m memejax.extract --config=FILE.py[:TEXT] [--config.LEAF=VALUE ...]
       --out=STORE
 
-Writes the features and entities of a config's memes to a folder, for graph networks to
-train on. A pass that was stopped and is asked for again goes on where it was.
+Write the features and entities of a config's memes to a folder, as training data of
+graph networks. The same command resumes an interrupted extraction.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ _OUT = flags.DEFINE_string("out", None, "the store's folder")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Extracts what the flags name."""
+    """Run the extraction that the flags describe."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     command_line.prepare()
     with process_flags.joined():
-        # Imported here, so that --help and a misspelt flag answer at once.
+        # Imported here, so that --help and a misspelt flag return at once.
         from memejax.extract.extraction import extract
 
         try:
             extract(_CONFIG.value, _OUT.value)
         except ValueError as error:
-            # These speak to the user, who has no need of a traceback.
+            # For the user, who does not need a traceback.
             sys.exit(f"error: {error}")
 
 
 def run() -> None:
-    """Entry point."""
+    """Run the command line."""
     flags.mark_flags_as_required(["config", "out"])
     app.run(main)
 

@@ -1,4 +1,4 @@
-"""Entities cut out of their pictures, as pictures for an image encoder.
+"""Crops of entities, as pictures for an image encoder.
 
 Shape suffixes: h height, w width, s the encoder's side in pixels, c channels, k
 entities.
@@ -12,21 +12,21 @@ from PIL import Image
 from memejax.data import images
 from memejax.models.maskrcnn import paste_masks, rescale_boxes
 
-# Pictures longer than this are shrunk before entities are looked for in them: a strip
-# of 1 x 1,000,000 pixels costs no more than any other.
+# Pictures longer than this are shrunk before detection: a strip of 1 x 1,000,000 pixels
+# costs no more than any other.
 LONGEST = 4096
 CROPS = ("box", "mask")
 
 
 def read_picture(path: str, *, max_pixels: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """A picture in its own size, or shrunk to `LONGEST` pixels.
+    """Read a picture in its original size, or shrunk to `LONGEST` pixels.
 
     Args:
-        path: the file; read as `images.decode` does.
+        path: the file, see `images.decode`.
         max_pixels: larger ones are refused.
 
     Returns:
-        uint8 `[h, w, 3]`, and the original's height and width.
+        uint8 `[h, w, 3]`, and the original height and width.
 
     Raises:
         ImageError: see `images.decode`.
@@ -37,18 +37,18 @@ def read_picture(path: str, *, max_pixels: int) -> tuple[np.ndarray, tuple[int, 
         path, size=side, resize="pad", max_pixels=max_pixels
     )
     height, width = int(size[0]), int(size[1])
-    # The file's size is that before EXIF turned the picture.
-    turned = (height < width) != (down < across) and height != width
-    original = (across, down) if turned else (down, across)
+    # The size in the header is that before the EXIF rotation.
+    rotated = (height < width) != (down < across) and height != width
+    original = (across, down) if rotated else (down, across)
     return padded_hwc[:height, :width], original
 
 
 def cut_boxes(picture_hwc: np.ndarray, boxes: np.ndarray, *, size: int) -> np.ndarray:
-    """What is in boxes, stretched to squares, bilinear with antialiasing.
+    """Crop boxes and stretch them to squares, bilinear with antialiasing.
 
     Args:
         picture_hwc: uint8 `[h, w, 3]`.
-        boxes: float32 `[k, 4]` inside of the picture, of some area.
+        boxes: float32 `[k, 4]` inside the picture, with positive area.
         size: s.
 
     Returns:
@@ -58,7 +58,7 @@ def cut_boxes(picture_hwc: np.ndarray, boxes: np.ndarray, *, size: int) -> np.nd
     for row, box in zip(cut, boxes.tolist(), strict=True):
         left, top = math.floor(box[0]), math.floor(box[1])
         right, bottom = math.ceil(box[2]), math.ceil(box[3])
-        # Taken out first: Pillow would mix in what lies beside the box.
+        # Cropped first: Pillow would mix in pixels outside the box.
         part = Image.fromarray(picture_hwc[top:bottom, left:right])
         inside = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
         row[...] = part.resize((size, size), Image.Resampling.BILINEAR, box=inside)
@@ -72,13 +72,13 @@ def cut_masks(
     masks: np.ndarray,
     size: tuple[int, int],
 ) -> np.ndarray:
-    """A whole picture a time for each entity, times its soft mask.
+    """Multiply the whole picture by the soft mask of each entity.
 
     Args:
         square_ssc: uint8 `[s, s, 3]`, the picture stretched to a square.
-        boxes: float32 `[k, 4]` on the picture before that.
-        masks: uint8 `[k, 28, 28]`, 255 is the entity, over its box.
-        size: height and width of the picture before.
+        boxes: float32 `[k, 4]` on the original picture.
+        masks: uint8 `[k, 28, 28]` over the box, 255 in the entity.
+        size: height and width of the original picture.
 
     Returns:
         uint8 `[k, s, s, 3]`.
@@ -99,11 +99,11 @@ def cut_masks(
 def to_original(
     boxes: np.ndarray, sizes: np.ndarray, *, originals: np.ndarray
 ) -> np.ndarray:
-    """Boxes on read pictures as boxes on the originals, inside of them.
+    """Rescale boxes on shrunk pictures to the originals, and clip them.
 
     Args:
         boxes: float32 `[b, k, 4]`.
-        sizes: int `[b, 2]` of the read pictures, height and width.
+        sizes: int `[b, 2]`, height and width of the pictures as read.
         originals: int `[b, 2]` of the originals.
 
     Returns:

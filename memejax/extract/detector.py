@@ -1,9 +1,9 @@
 """Objects in pictures of any sizes, by Mask R-CNN.
 
-A picture is resized as the reference does it: its shorter side to `min_side` pixels,
-or its longer one to `max_side`, if that is less. Upright and oblong pictures each have
-a canvas of their own that all of them fit on, so that the detector is compiled twice
-and no picture takes more room than it needs.
+A picture is resized as in the reference: its shorter side to `min_side` pixels, or its
+longer one to `max_side`, if that is less. Portrait and landscape pictures each have a
+canvas that all of them fit on, so that the detector is compiled twice and no picture
+takes more memory than it needs.
 """
 
 import functools
@@ -29,12 +29,12 @@ from memejax.weights import files
 from memejax.weights.maskrcnn import is_maskrcnn, maskrcnn_variables
 
 Tree = Any
-# Of torchvision's BatchNorm, and of the frozen one of its published weights.
+# Epsilon of torchvision's BatchNorm, and of the frozen one of its published weights.
 TRAINED_EPS, FROZEN_EPS = 1e-5, 0.0
 
 
 class Detector(NamedTuple):
-    """A detector's weights.
+    """Weights of a detector.
 
     Attributes:
         variables: of `MaskRCNN(**sizes)`.
@@ -48,20 +48,20 @@ class Detector(NamedTuple):
 def load_detector(name: str | os.PathLike[str]) -> Detector:
     """Read torchvision's `maskrcnn_resnet50_fpn`.
 
-    The number of classes is that of the file. Where BatchNorms have counters they were
-    trained, with an epsilon of 1e-5; the published file has frozen ones, with 0.
+    The number of classes is that of the file. BatchNorms with counters were trained,
+    with an epsilon of 1e-5; the published file has frozen ones, with 0.
 
     Args:
         name: of the file, see `weights.files.find`.
 
     Raises:
-        ValueError: if there is no such file, it is another model, or has values that
-            are not finite.
+        ValueError: if there is no such file, it is another model, or has non-finite
+            values.
     """
     tensors = files.read(files.find(name))
     if not is_maskrcnn(tensors):
         raise ValueError(
-            f"{name} is no Mask R-CNN of torchvision's: expected the file of "
+            f"{name} is not a Mask R-CNN of torchvision: expected the file of "
             "maskrcnn_resnet50_fpn"
         )
     files.check_finite(tensors)
@@ -87,20 +87,21 @@ def mask_rcnn(
     mesh: Mesh,
     batch: int,
 ) -> Finder:
-    """Finds the objects of the highest scores.
+    """Make a finder of the objects with the highest scores.
 
     Args:
         detector: the weights.
-        most: objects a picture, at least 1.
-        score: what a probability must exceed.
-        min_side: pixels; what a shorter side becomes,
-        max_side: unless the longer would become longer than this.
+        most: objects per picture, at least 1.
+        score: probability that an object must exceed.
+        min_side: pixels of the resized shorter side,
+        max_side: unless the longer side would exceed this.
         masks: whether to make masks.
         mesh: of the devices that a batch is split over.
-        batch: pictures at once.
+        batch: pictures per batch.
 
     Raises:
-        ValueError: for a batch that the devices do not share evenly, or no objects.
+        ValueError: for a batch that is not divisible by the number of devices, or no
+            objects.
     """
     parallel.check_batch(mesh, batch)
     if most < 1 or not 1 <= min_side <= max_side:
@@ -129,8 +130,8 @@ def mask_rcnn(
     apply = parallel.jit_predict(detect, mesh)
     placed = jax.device_put(detector.variables, parallel.replicated(mesh))
 
-    def of_canvas(pictures: Sequence[np.ndarray], canvas: tuple[int, int]) -> Entities:
-        """What is in some pictures of one canvas, at most a batch."""
+    def on_canvas(pictures: Sequence[np.ndarray], canvas: tuple[int, int]) -> Entities:
+        """Find entities in pictures of one canvas, at most a batch."""
         n = len(pictures)
         inputs, sizes = _inputs(
             pictures, canvas, min_side=min_side, max_side=max_side, batch=batch
@@ -147,18 +148,18 @@ def mask_rcnn(
             masks=None if soft is None else soft.astype(np.uint8),
         )
 
-    find = functools.partial(_by_canvas, of_canvas, sides=(short, long), batch=batch)
+    find = functools.partial(_by_canvas, on_canvas, sides=(short, long), batch=batch)
     return Finder(find, most=most, width=module.hidden)
 
 
 def _by_canvas(
-    of_canvas: Callable[..., Entities],
+    on_canvas: Callable[..., Entities],
     pictures: Sequence[np.ndarray],
     *,
     sides: tuple[int, int],
     batch: int,
 ) -> Entities:
-    """What is in pictures of both orientations, in their order."""
+    """Find entities in pictures of both orientations, in their order."""
     upright = np.array([p.shape[0] > p.shape[1] for p in pictures], bool)
     rows, parts = [], []
     for mask, canvas in ((~upright, sides), (upright, sides[::-1])):
@@ -166,13 +167,13 @@ def _by_canvas(
         for start in range(0, len(places), batch):
             some = places[start : start + batch]
             rows.append(some)
-            parts.append(of_canvas([pictures[i] for i in some], canvas))
+            parts.append(on_canvas([pictures[i] for i in some], canvas))
     order = np.argsort(np.concatenate(rows))
 
     def joined(columns: Sequence[np.ndarray]) -> np.ndarray:
         return np.concatenate(columns)[order]
 
-    # All parts have masks, or none has.
+    # Either all parts have masks, or none.
     masks = [part.masks for part in parts if part.masks is not None]
     features = [part.features for part in parts if part.features is not None]
     return Entities(
@@ -193,9 +194,9 @@ def _inputs(
     max_side: int,
     batch: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """A batch for one canvas, filled up, and the pictures' own sizes `[n, 2]`."""
+    """Make a padded batch for one canvas; also return the picture sizes `[n, 2]`."""
     sizes = np.array([p.shape[:2] for p in pictures], np.int32)
-    # A strip's shorter side would be rounded down to none.
+    # The shorter side of a strip would be rounded down to 0.
     new = [
         resized_size(int(h), int(w), min_side=min_side, max_side=max_side)
         for h, w in sizes
@@ -208,7 +209,7 @@ def _inputs(
     }
     for row, (picture, target) in enumerate(zip(pictures, new, strict=True)):
         if any(np.less(target, picture.shape[:2])):
-            # Too large for the canvas: shrunk here, and there left as it is.
+            # Too large for the canvas: shrunk here, not on the device.
             picture = _shrunk(picture, int(target[0]), int(target[1]))
         height, width = picture.shape[:2]
         inputs["image"][row, :height, :width] = picture
@@ -217,7 +218,7 @@ def _inputs(
 
 
 def _shrunk(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear between the four nearest pixels: nothing is smoothed, as there."""
+    """Shrink bilinearly from the four nearest pixels, unsmoothed as on the device."""
     values = picture
     for axis, new in enumerate((height, width)):
         old = picture.shape[axis]

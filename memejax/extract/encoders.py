@@ -25,8 +25,8 @@ class Captions(NamedTuple):
 
     Attributes:
         pooled: float32 `[n, d]`.
-        tokens: float32 `[n, t, d]`, zeros where there is none.
-        where: bool `[n, t]`, which tokens there are, special ones included.
+        tokens: float32 `[n, t, d]`, zeros on padding.
+        where: bool `[n, t]`, mask of real tokens, special ones included.
     """
 
     pooled: np.ndarray
@@ -36,17 +36,17 @@ class Captions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Encoders:
-    """What gives memes their features.
+    """Functions from pictures and captions to features.
 
     Attributes:
         image: pictures, uint8 `[n, s, s, 3]` -> float32 `[n, d]`.
         text: n captions -> Captions.
         size: s.
-        resize: how a picture becomes square, see `images.decode`.
-        image_width: features of a picture.
+        resize: of a picture to a square, see `images.decode`.
+        image_width: number of features of a picture.
         tokens: t and d of the text encoder's outputs.
-        parts: JSON, what the features depend on: "image" and "text".
-        names: JSON, where the encoders come from, for people.
+        parts: JSON, everything the features depend on: "image" and "text".
+        names: JSON, readable names of the encoders.
     """
 
     image: Callable[[np.ndarray], np.ndarray]
@@ -60,15 +60,15 @@ class Encoders:
 
 
 def make_encoders(source: Source, *, mesh: Mesh, batch: int) -> Encoders:
-    """Functions of pictures and captions, compiled for all devices.
+    """Compile the encoders of pictures and captions for all devices.
 
     Args:
         source: the encoders.
         mesh: of the devices that a batch is split over.
-        batch: pictures, or captions, at once.
+        batch: pictures, or captions, per batch.
 
     Raises:
-        ValueError: for a batch that the devices do not share evenly.
+        ValueError: for a batch that is not divisible by the number of devices.
     """
     parallel.check_batch(mesh, batch)
     config, tokenizer = source.config, source.tokenizer
@@ -93,7 +93,7 @@ def make_encoders(source: Source, *, mesh: Mesh, batch: int) -> Encoders:
         encoded = text.encode(tokenizer, texts, length=c.text_length)
         ids, mask = encoded.input_ids, encoded.attention_mask
         pooled, tokens = of_captions({"input_ids": ids, "attention_mask": mask})
-        # An encoder without order gives one vector for all tokens.
+        # Averaged word vectors (models/words.py) are one vector for all tokens.
         where = mask[:, : tokens.shape[1]] != 0
         return Captions(pooled, np.where(where[..., None], tokens, 0), where)
 
@@ -113,14 +113,14 @@ def make_encoders(source: Source, *, mesh: Mesh, batch: int) -> Encoders:
 def _in_batches(
     apply: Callable[..., Any], variables: Variables, *, mesh: Mesh, batch: int
 ) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
-    """`apply` of any number of rows: compiled for one batch, the last filled up."""
+    """Compile `apply` for one batch size and any number of rows, padding the last."""
     compiled = parallel.jit_predict(apply, mesh)
     placed = jax.device_put(dict(variables), parallel.replicated(mesh))
 
     def run(columns: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         n = len(next(iter(columns.values())))
         outputs: list[list[np.ndarray]] = []
-        # No rows have widths as well: those of a batch of zeros.
+        # Without rows, one batch of zeros sets the widths of the outputs.
         for start in range(0, max(n, 1), batch):
             part = {k: values[start : start + batch] for k, values in columns.items()}
             real = min(batch, n - start)
@@ -138,7 +138,7 @@ def _in_batches(
 
 
 def _shapes(image_fn, text_fn, source: Source) -> tuple[Any, Any]:
-    """Shapes of a picture's features and of a caption's tokens; nothing is computed."""
+    """Shapes of a picture's features and a caption's tokens, without computing them."""
     c = source.config.data
     image = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, 3), jnp.uint8)
     ids = jax.ShapeDtypeStruct((1, c.text_length), jnp.int32)
@@ -148,7 +148,7 @@ def _shapes(image_fn, text_fn, source: Source) -> tuple[Any, Any]:
 
 
 def _parts(source: Source) -> dict[str, Any]:
-    """What the features depend on."""
+    """Everything the features depend on, by encoder."""
     parts = described(source.config, source.tokenizer)
     return {
         name: {
@@ -167,12 +167,12 @@ def tree_digest(tree: Tree) -> str:
         tree: of arrays, on any device.
 
     Returns:
-        Hexadecimal.
+        Hexadecimal digest.
     """
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     for path, leaf in sorted(leaves, key=lambda pair: optim.path_of(pair[0])):
         array = np.ascontiguousarray(leaf)
-        whole.update(f"{optim.path_of(path)} {array.dtype} {array.shape}\n".encode())
-        whole.update(array.tobytes())
-    return whole.hexdigest()
+        digest.update(f"{optim.path_of(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

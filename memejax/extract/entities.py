@@ -1,7 +1,7 @@
-"""Entities of pictures: what there is, where, and how sure that is.
+"""Entities of pictures: boxes, classes and scores.
 
-A `Finder` looks at pictures of any sizes and says what is in them. Axes: b pictures, k
-entities each, at most. A box is (x1, y1, x2, y2) in pixels of the picture it is in.
+A `Finder` finds the entities in pictures of any sizes. Axes: b pictures, at most k
+entities each. A box is (x1, y1, x2, y2) in pixels of its picture.
 """
 
 import dataclasses
@@ -12,13 +12,13 @@ import numpy as np
 
 
 class Entities(NamedTuple):
-    """What was found in b pictures.
+    """Entities found in b pictures.
 
     Attributes:
         boxes: float32 `[b, k, 4]`.
         scores: float32 `[b, k]` in [0, 1].
         classes: int32 `[b, k]`.
-        where: bool `[b, k]`, which there are; values of others are not looked at.
+        where: bool `[b, k]`, mask of real entities; values of others are ignored.
         features: float32 `[b, k, d]`, the finder's own, or None.
         masks: uint8 `[b, k, 28, 28]` on a grid over the box, or None.
     """
@@ -33,12 +33,12 @@ class Entities(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Finder:
-    """How entities are found.
+    """Method of finding entities.
 
     Attributes:
         find: pictures, uint8 `[h, w, 3]` each -> Entities.
         most: k.
-        width: d of the finder's own features; 0 where there are none.
+        width: d of the finder's own features; 0 if it has none.
     """
 
     find: Callable[[Sequence[np.ndarray]], Entities]
@@ -47,7 +47,7 @@ class Finder:
 
 
 def no_entities() -> Finder:
-    """Finds nothing: k is 0."""
+    """Make a finder of no entities: k is 0."""
 
     def find(pictures: Sequence[np.ndarray]) -> Entities:
         b = len(pictures)
@@ -62,16 +62,16 @@ def no_entities() -> Finder:
 
 
 def grid_entities(side: int) -> Finder:
-    """Takes the tiles of a picture for entities, row by row, of class 0 and score 1.
+    """Make a finder of the tiles of a picture, row by row, of class 0 and score 1.
 
     Args:
-        side: tiles a side, at least 1; k is its square.
+        side: tiles per side, at least 1; k is its square.
 
     Raises:
         ValueError: for fewer.
     """
     if side < 1:
-        raise ValueError(f"got a grid of {side} tiles a side, expected at least 1")
+        raise ValueError(f"got a grid of {side} tiles per side, expected at least 1")
     k = side * side
     at = np.arange(side, dtype=np.float32)
     y, x = (axis.reshape(-1) for axis in np.meshgrid(at, at, indexing="ij"))
@@ -90,11 +90,11 @@ def grid_entities(side: int) -> Finder:
     return Finder(find, most=k)
 
 
-def tidied(found: Entities, sizes: np.ndarray) -> Entities:
-    """The same, with boxes that can be cut out and zeros where there is nothing.
+def clean_entities(found: Entities, sizes: np.ndarray) -> Entities:
+    """Clip boxes to the picture and zero the values of empty slots.
 
-    A box is cut at the picture's edges. Where less than a pixel is left of a side, it
-    becomes one pixel about the same place: also a box of no area has something in it.
+    A side shorter than a pixel after clipping becomes one pixel around the same place,
+    so that even a box without area can be cropped.
 
     Args:
         found: in b pictures.
@@ -106,14 +106,14 @@ def tidied(found: Entities, sizes: np.ndarray) -> Entities:
     Raises:
         ValueError: if a box or score of an entity is not finite.
     """
-    there = found.where[..., None]
+    where = found.where[..., None]
     numbers = np.concatenate([found.boxes, found.scores[..., None]], axis=-1)
-    if not np.isfinite(np.where(there, numbers, 0)).all():
+    if not np.isfinite(np.where(where, numbers, 0)).all():
         raise ValueError(
             "got an entity whose box or score is not finite: are the detector's "
-            "weights whole?"
+            "weights complete?"
         )
-    boxes = np.where(there, found.boxes, 0).astype(np.float32)
+    boxes = np.where(where, found.boxes, 0).astype(np.float32)
     size = np.asarray(sizes, np.float32)[:, None, ::-1]
     low = np.clip(boxes[..., :2], 0, size)
     high = np.clip(boxes[..., 2:], low, size)
@@ -126,11 +126,11 @@ def tidied(found: Entities, sizes: np.ndarray) -> Entities:
     def only_real(values: np.ndarray | None) -> np.ndarray | None:
         if values is None:
             return None
-        where = found.where.reshape(*found.where.shape, *[1] * (values.ndim - 2))
-        return np.where(where, values, np.zeros((), values.dtype))
+        real = found.where.reshape(*found.where.shape, *[1] * (values.ndim - 2))
+        return np.where(real, values, np.zeros((), values.dtype))
 
     return Entities(
-        boxes=np.where(there, boxes, np.float32(0)),
+        boxes=np.where(where, boxes, np.float32(0)),
         scores=np.where(found.where, found.scores, np.float32(0)),
         classes=np.where(found.where, found.classes, np.int32(0)),
         where=found.where,

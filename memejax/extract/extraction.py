@@ -1,4 +1,4 @@
-"""The pass over a data set: what it depends on, and a shard after the other."""
+"""Extraction of the features of a data set, shard by shard."""
 
 import os
 import pathlib
@@ -25,41 +25,42 @@ from memejax.store.write import StoreWriter
 
 
 def extract(config: ConfigDict, out: str | os.PathLike[str]) -> str:
-    """Writes the feature store that a config describes, or what is missing of it.
+    """Write the feature store that a config describes, or its missing shards.
 
-    A pass that was stopped, and was asked for again, computes only the shards that are
-    not there yet. Of n processes the i-th writes the shards whose number is i modulo
-    n; when one returns, those of others may not be there yet.
+    An interrupted extraction resumes with the shards that do not exist yet. Process i
+    of n writes the shards whose number is i modulo n; when it returns, those of other
+    processes may not exist yet.
 
     The store's key has these parts: `data` (splits, ids, captions, labels and the
     contents of the picture files), `image` and `text` (parameters, architecture,
-    normalisation, tokenizer, sizes), `entities` (how they are found and cut out, the
-    detector's parameters) and `layout` (columns, and memes a shard).
+    normalisation, tokenizer, sizes), `entities` (finder, crops, parameters of the
+    detector) and `layout` (columns, and memes per shard).
 
     Args:
-        config: an experiment's, as configs/graph.py has it; `extract` is the section.
+        config: an experiment's, as in configs/graph.py, with the section `extract`.
         out: the store's folder, made if missing.
 
     Returns:
         The store's key, for `memejax.store.read.open_store`.
 
     Raises:
-        OtherStoreError: if the folder holds a store of another key, with what differs.
+        OtherStoreError: if the folder holds a store with another key, naming the
+            differences.
         BadRecordsError: naming every bad record of the data.
-        ValueError: for what else does not fit, with what to do.
+        ValueError: for any other misfit, with advice.
     """
     c = config.extract
     folder = pathlib.Path(out).absolute()
     options = _options(config)
     mesh = parallel.mesh(config.parallel.devices, own=True)
     parallel.check_batch(mesh, c.batch)
-    finder, how = _finder(config, mesh, masks=options.masks or options.crop == "mask")
+    finder, facts = _finder(config, mesh, masks=options.masks or options.crop == "mask")
     folder.mkdir(parents=True, exist_ok=True)
     with parallel.first_before_others("memes"):
-        found = config
+        local = config
         if not parallel.is_first():
-            found = datasets.as_written(config, folder)
-        root, memes = read_memes(found, folder)
+            local = datasets.with_written_memes(config, folder)
+        root, memes = read_memes(local, folder)
     training = [meme.text for meme in memes if meme.split == "train"]
     source = find_source(config, captions=training, folder=folder)
     encoders = make_encoders(source, mesh=mesh, batch=c.batch)
@@ -68,7 +69,7 @@ def extract(config: ConfigDict, out: str | os.PathLike[str]) -> str:
     real_root = os.path.realpath(root)
     writer = StoreWriter(
         folder,
-        parts={"data": {"memes": digest}, **encoders.parts, "entities": how},
+        parts={"data": {"memes": digest}, **encoders.parts, "entities": facts},
         columns=expected_columns(encoders, finder, options=options),
         chunk=c.chunk,
         memes=[
@@ -88,10 +89,10 @@ def extract(config: ConfigDict, out: str | os.PathLike[str]) -> str:
             "detector": config.weights.detector if c.entities == "detector" else None,
         },
     )
-    _say_what(config, writer, encoders)
+    _log_summary(config, writer, encoders)
 
     def compute(rows: range) -> dict[str, np.ndarray]:
-        # A part at a time: the entities of a whole shard would take gigabytes.
+        # In batches: the entities of a whole shard would take gigabytes.
         parts = [
             columns_of(
                 memes[start : min(start + c.batch, rows.stop)],
@@ -116,16 +117,16 @@ def fill(
     process: int = 0,
     of: int = 1,
 ) -> None:
-    """Computes the missing shards of a store that are one process's.
+    """Compute one process's share of the missing shards of a store.
 
     Args:
         writer: of the store.
-        compute: which memes -> their columns.
-        process: which process this is, from 0,
-        of: of so many.
+        compute: range of memes -> their columns.
+        process: number of this process, from 0.
+        of: number of processes.
 
     Raises:
-        ValueError: if columns are not as the store has them.
+        ValueError: if columns do not match those of the store.
     """
     mine = [shard for shard in writer.missing() if shard % of == process]
     share = f" (process {process} of {of})" if of > 1 else ""
@@ -142,7 +143,7 @@ def fill(
             f"  ETA {logs.clock((total - done) / speed)}"
         )
     left = len(writer.missing())
-    other = f"; {left} are other processes' and not there yet" if left else ""
+    other = f"; {left} of other processes are missing yet" if left else ""
     logs.say(
         f"{writer.count - left} of {writer.count} shards in {writer.folder}{other}"
     )
@@ -171,7 +172,7 @@ def _check_crop(options: Options, encoders: Encoders) -> None:
     if options.crop == "mask" and encoders.resize != "square":
         raise ValueError(
             f"data.resize={encoders.resize!r}: extract.crop=mask needs 'square', as "
-            "masks are laid over the stretched picture"
+            "masks are applied to the stretched picture"
         )
 
 
@@ -193,13 +194,13 @@ def _detector(
         "masks": masks,
     }
     finder = mask_rcnn(detector, mesh=mesh, batch=c.detector_batch, **settings)
-    how = {
+    facts = {
         **settings,
         "crop": c.crop,
         "sizes": dict(detector.sizes),
         "parameters": tree_digest(detector.variables),
     }
-    return finder, how
+    return finder, facts
 
 
 def _grid(config: ConfigDict, mesh: Mesh, masks: bool) -> tuple[Finder, dict[str, Any]]:
@@ -216,14 +217,14 @@ FINDERS = {"detector": _detector, "grid": _grid, "none": _none}
 def _finder(
     config: ConfigDict, mesh: Mesh, *, masks: bool
 ) -> tuple[Finder, dict[str, Any]]:
-    """What finds entities, and what that depends on."""
+    """Return the finder of a config, and everything its entities depend on."""
     name = config.extract.entities
-    finder, how = choose(FINDERS, name, "extract.entities")(config, mesh, masks)
-    return finder, {"by": name, **how}
+    finder, facts = choose(FINDERS, name, "extract.entities")(config, mesh, masks)
+    return finder, {"by": name, **facts}
 
 
-def _say_what(config: ConfigDict, writer: StoreWriter, encoders: Encoders) -> None:
-    """What is computed, and what of it is there."""
+def _log_summary(config: ConfigDict, writer: StoreWriter, encoders: Encoders) -> None:
+    """Log the splits, encoders and entities, and the number of existing shards."""
     facts = writer.facts
     sizes = ", ".join(f"{n} of {name}" for name, n in facts["splits"].items())
     logs.say(f"features of {sizes}; preset {config.preset}")
@@ -231,14 +232,11 @@ def _say_what(config: ConfigDict, writer: StoreWriter, encoders: Encoders) -> No
         logs.say(f"  {name}")
     if any("RANDOM" in name for name in encoders.names.values()):
         logs.say(
-            "  a random encoder knows nothing of memes: --config.extract.run=RUN takes "
+            "  a random encoder has learnt nothing: --config.extract.run=RUN takes "
             "those of a finished run"
         )
-    logs.say(f"  entities: {config.extract.entities}, at most {_k(facts)} a meme")
-    there = writer.count - len(writer.missing())
-    if there:
-        logs.say(f"  {there} of {writer.count} shards are there already")
-
-
-def _k(facts: Mapping[str, Any]) -> int:
-    return facts["columns"]["where"][1][0]
+    most = facts["columns"]["where"][1][0]
+    logs.say(f"  entities: {config.extract.entities}, at most {most} per meme")
+    existing = writer.count - len(writer.missing())
+    if existing:
+        logs.say(f"  {existing} of {writer.count} shards exist already")

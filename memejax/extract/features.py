@@ -1,4 +1,4 @@
-"""All that a store keeps of some memes: the columns of a shard."""
+"""Columns of a shard: everything stored of some memes."""
 
 import os
 from collections.abc import Sequence
@@ -11,22 +11,22 @@ from memejax.data import images
 from memejax.data.hateful_memes import Meme
 from memejax.extract import cutting
 from memejax.extract.encoders import Encoders
-from memejax.extract.entities import Entities, Finder, tidied
+from memejax.extract.entities import Entities, Finder, clean_entities
 from memejax.graphs.hashes import difference_hash
 from memejax.store.shards import Column, columns
 
-# Brightness as the eye has it, of red, green and blue.
+# Luma weights of red, green and blue (ITU-R BT.601).
 GREY = np.array([0.299, 0.587, 0.114])
 
 
 class Options(NamedTuple):
-    """What is computed beside the features of pictures, captions and entities.
+    """Options of the columns.
 
     Attributes:
-        crop: "box" or "mask", how an entity is cut out.
-        tokens: whether features of the captions' tokens are kept.
-        box_features: whether the finder's own features are.
-        masks: whether masks are.
+        crop: "box" or "mask", the crop of an entity.
+        tokens: whether to store features of the captions' tokens.
+        box_features: whether to store the finder's own features.
+        masks: whether to store masks.
         dtype: of stored features, "float32" or "float16".
     """
 
@@ -40,7 +40,7 @@ class Options(NamedTuple):
 def expected_columns(
     encoders: Encoders, finder: Finder, *, options: Options
 ) -> dict[str, Column]:
-    """The columns that `columns_of` gives, without computing any."""
+    """Return the columns that `columns_of` makes, without computing any."""
     return columns(
         image=encoders.image_width,
         text=encoders.tokens[1],
@@ -62,24 +62,24 @@ def columns_of(
     max_pixels: int = images.MAX_PIXELS,
     threads: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Features and entities of some memes, which are in memory at once.
+    """Compute features and entities of some memes, all in memory at once.
 
     Args:
         memes: n of them, at least one.
         encoders: of pictures and captions.
         finder: of entities; k at most.
-        options: what is computed.
+        options: of the columns.
         max_pixels: larger pictures are refused.
-        threads: how many pictures are read at once; None: one a core.
+        threads: number of pictures read at once; one per core if None.
 
     Returns:
-        Arrays `[n, ...]` as `memejax.store.shards` lists them; features are float32.
+        Arrays `[n, ...]` as listed in `memejax.store.shards`; features are float32.
         A meme without entities has `where` False, and zeros.
 
     Raises:
         ImageError: if a picture cannot be read.
         ValueError: if the finder's boxes or scores are not finite, or it lacks
-            features or masks that the options ask for.
+            features or masks that the options need.
     """
     paths = [meme.image for meme in memes]
     squares, _, errors = images.decode_all(
@@ -98,7 +98,7 @@ def columns_of(
         pictures = [picture for picture, _ in read]
         sizes = np.array([p.shape[:2] for p in pictures], np.int32)
         originals = np.array([size for _, size in read], np.int32)
-        found = tidied(finder.find(pictures), sizes)
+        found = clean_entities(finder.find(pictures), sizes)
         _check(found, options)
 
         def cut(row: int) -> np.ndarray:
@@ -135,13 +135,13 @@ def columns_of(
 
 
 def _check(found: Entities, options: Options) -> None:
-    """Raises ValueError where the finder lacks what the options ask for."""
+    """Raise ValueError if the finder lacks masks or features that options need."""
     needed = {
         "masks": (options.masks or options.crop == "mask", found.masks),
         "box_features": (options.box_features, found.features),
     }
-    for name, (asked, there) in needed.items():
-        if asked and there is None:
+    for name, (required, values) in needed.items():
+        if required and values is None:
             raise ValueError(
                 f"got entities without {name}: only a detector has them, set "
                 "extract.entities=detector"

@@ -1,4 +1,4 @@
-"""Which memes a pass is about."""
+"""Memes of an extraction, and their digest."""
 
 import dataclasses
 import hashlib
@@ -15,25 +15,25 @@ from memejax.data.hateful_memes import Meme
 
 
 def read_memes(config: ConfigDict, folder: pathlib.Path) -> tuple[str, list[Meme]]:
-    """The usable memes of every split, as a run with this section `data` has them.
+    """Read the usable memes of every split, as a run with the same `data` does.
 
     Args:
         config: an experiment's; without `data.root` the built-in memes are written.
         folder: the store's.
 
     Returns:
-        The data's folder, and the memes, split after split.
+        The data folder, and the memes, split after split.
 
     Raises:
         BadRecordsError: naming every bad record.
-        MissingDataError: naming what was looked for.
-        ValueError: if the data are no memes.
+        MissingDataError: naming the missing data.
+        ValueError: if the data are not memes.
     """
     name = config.data.name
     if name != "memes":
         raise ValueError(f"data.name={name!r}: only 'memes' have features to extract")
     root, splits, _ = datasets.read_memes(config, folder)
-    # A meme's own `split` is the file it was in.
+    # The `split` of a meme itself is that of its file.
     return root, [
         dataclasses.replace(meme, split=name)
         for name, memes in splits.items()
@@ -44,24 +44,24 @@ def read_memes(config: ConfigDict, folder: pathlib.Path) -> tuple[str, list[Meme
 def memes_digest(memes: Sequence[Meme], *, threads: int | None = None) -> str:
     """SHA-256 of memes in their order: splits, ids, captions, labels, pictures.
 
-    Of a picture the file's bytes count and not its name or time: a copy of the data
-    elsewhere is the same, and reading a file once more costs little beside an encoder.
+    A picture counts by the bytes of its file, not by name or time: a copy of the data
+    elsewhere is the same, and reading a file again costs little beside an encoder.
 
     Args:
         memes: with readable pictures.
-        threads: how many files are read at once; None: one a core.
+        threads: number of files read at once; one per core if None.
 
     Returns:
-        Hexadecimal.
+        Hexadecimal digest.
     """
     paths = sorted({meme.image for meme in memes})
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         contents = dict(zip(paths, pool.map(_file_digest, paths), strict=True))
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for m in memes:
         row = [m.split, m.id, m.text, m.label, contents[m.image]]
-        whole.update(json.dumps(row).encode() + b"\n")
-    return whole.hexdigest()
+        digest.update(json.dumps(row).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def _file_digest(path: str) -> str:

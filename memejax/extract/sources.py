@@ -1,4 +1,4 @@
-"""Encoders of pictures and captions: of a finished run, or of checkpoints."""
+"""Encoders of pictures and captions, from a finished run or from checkpoints."""
 
 import os
 import pathlib
@@ -28,14 +28,14 @@ Variables = Mapping[str, Tree]
 
 
 class Source(NamedTuple):
-    """Where encoders come from.
+    """Encoders and their config.
 
     Attributes:
-        config: with the sections `model` and `data` that they are of, and one arm.
+        config: with the sections `model` and `data` of the encoders, and one arm.
         tokenizer: of the captions.
         image: variables of the image encoder.
         text: variables of the text encoder.
-        names: of both, for people.
+        names: readable names of both.
     """
 
     config: ConfigDict
@@ -48,16 +48,17 @@ class Source(NamedTuple):
 def find_source(
     config: ConfigDict, *, captions: Sequence[str], folder: pathlib.Path
 ) -> Source:
-    """The encoders that a config names: of its run, or of its checkpoints.
+    """Load the encoders of a config, from its run or from its checkpoints.
 
     Args:
-        config: an experiment's; `extract`, and without a run `weights`, say which.
-        captions: for training; a tokenizer learns from them where none is named.
-        folder: where such a tokenizer is kept.
+        config: an experiment's; `extract.run` sets the run, otherwise `weights` the
+            checkpoints.
+        captions: of the training split, to train a tokenizer if none is named.
+        folder: of that tokenizer.
 
     Raises:
-        ValueError: if what is named is not there or does not fit, or an encoder would
-            stay random and `extract.allow_random` does not allow it.
+        ValueError: if a run or checkpoint is missing or does not fit, or an encoder
+            would stay random without `extract.allow_random`.
     """
     if config.extract.run is not None:
         return _of_run(config)
@@ -65,14 +66,14 @@ def find_source(
 
 
 def _of_run(config: ConfigDict) -> Source:
-    """The encoders of a finished run."""
+    """Load the encoders of a finished run."""
     run, arm = config.extract.run, config.extract.arm
     restored = restore(run)
-    theirs = arm_of_run(config, restored.config)
+    arm_config = arm_of_run(config, restored.config)
     found = encoders_of(restored, arm)
     names = {part: f"{part}, {arm}, of the run {run}" for part in found}
     return Source(
-        theirs,
+        arm_config,
         restored.tokenizer,
         found["image_encoder"],
         found["text_encoder"],
@@ -83,7 +84,7 @@ def _of_run(config: ConfigDict) -> Source:
 def _of_weights(
     config: ConfigDict, captions: Sequence[str], folder: pathlib.Path
 ) -> Source:
-    """The encoders of the section `model`, with what `weights` names in them."""
+    """Load the encoders of the section `model` with the checkpoints of `weights`."""
     c = one_arm(config, config.extract.arm)
     named = named_checkpoints(c)
     c = adopt(c, logs.say)
@@ -104,7 +105,7 @@ def _of_weights(
 
 
 def _init(config: ConfigDict, vocabulary: int) -> dict[str, Tree]:
-    """Random variables of both encoders: collections, and in these the encoders."""
+    """Initialise both encoders: {collection: {encoder: variables}}."""
     (arm,) = fusion_arms(config, vocabulary).arms.values()
     side, length = config.data.image_size, config.data.text_length
 
@@ -117,7 +118,7 @@ def _init(config: ConfigDict, vocabulary: int) -> dict[str, Tree]:
             "text_encoder": arm.text_encoder.init(two, ids, ids, train=False),
         }
 
-    # Runs once: compiling it takes longer than anything that optimising could save.
+    # Runs once: compilation takes longer than optimisation could save.
     made = jax.jit(init, compiler_options=xla.RUN_ONCE)(jax.random.key(config.seed))
     return {
         collection: {

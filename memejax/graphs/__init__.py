@@ -1,15 +1,15 @@
 """Meme graphs: from features of memes to `jraph.GraphsTuple` of static shape.
 
-Everything here is numpy and pure; `memejax.models.gnn` reads what it makes.
+Everything here is numpy and pure; `memejax.models.gnn` consumes the graphs.
 
-    features.py    what is known of memes: pictures, captions, entities
-    meme_graph.py  one graph a meme
+    features.py    features of memes: pictures, captions, entities
+    meme_graph.py  one graph per meme
     hetero.py      one graph over all memes, sampled around each
-    hashes.py      which pictures are near-identical
-    links.py       who is joined to whom, and draws of neighbours
-    boxes.py       how two boxes lie to each other
+    hashes.py      perceptual hashes: near-identical pictures
+    links.py       edges by receiver, and draws of neighbours
+    boxes.py       relative position of two boxes
     packing.py     slots to a padded graph
-    stacked.py     all memes' graphs in slots of one shape: a batch by gathering
+    stacked.py     graphs of all memes in slots of one shape: a batch by gathering
 """
 
 from memejax.graphs.features import MemeFeatures as MemeFeatures

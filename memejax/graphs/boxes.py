@@ -1,4 +1,4 @@
-"""Boxes of entities, and how two of them lie to each other.
+"""Boxes of entities, and the position of one relative to another.
 
 A box is (x1, y1, x2, y2) in pixels of its picture, float `[..., 4]`.
 """
@@ -10,14 +10,14 @@ GEOMETRY = ("dx", "dy", "log_width", "log_height", "iou")
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union, of each box with the one beside it.
+    """Intersection over union of each box in a with its counterpart in b.
 
     Args:
         a: float `[..., 4]`.
-        b: float `[..., 4]`, of a shape that broadcasts with a's.
+        b: float `[..., 4]`, broadcastable with a.
 
     Returns:
-        float32 `[...]` in [0, 1]; 0 where both boxes are empty.
+        float32 `[...]` in [0, 1]; 0 if both boxes are empty.
 
     >>> print(iou(np.array([0.0, 0, 2, 2]), np.array([1.0, 0, 3, 2])).round(3))
     0.333
@@ -25,19 +25,19 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
     shared = np.prod(np.maximum(high - low, 0.0), axis=-1)
     union = _area(a) + _area(b) - shared
-    there = union > 0
-    return np.where(there, shared / np.where(there, union, 1.0), 0.0).astype(np.float32)
+    valid = union > 0
+    return np.where(valid, shared / np.where(valid, union, 1.0), 0.0).astype(np.float32)
 
 
 def relative(a: np.ndarray, b: np.ndarray, *, sizes: np.ndarray) -> np.ndarray:
-    """Where box a lies as seen from box b.
+    """Geometry of box a relative to box b.
 
     dx, dy: from b's centre to a's, in widths and heights of the picture; the logs of
     a's width over b's and of a's height over b's; their IoU.
 
     Args:
         a: float `[..., 4]`.
-        b: float `[..., 4]`, of a shape that broadcasts with a's.
+        b: float `[..., 4]`, broadcastable with a.
         sizes: int `[..., 2]`, height and width of the picture, at least 1.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What is known of memes before any graph: features of pictures, captions, entities."""
+"""Features of memes, from which graphs are made: pictures, captions, entities."""
 
 import dataclasses
 
@@ -7,19 +7,19 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class MemeFeatures:
-    """Features of n memes with up to k entities, and t tokens, each.
+    """Features of n memes with up to k entities and t tokens each.
 
     Attributes:
         image: float32 `[n, d_i]`.
         text: float32 `[n, d_t]`.
         entities: float32 `[n, k, d_e]`.
-        where: bool `[n, k]`, which entities there are.
+        where: bool `[n, k]`, mask of real entities.
         boxes: float32 `[n, k, 4]`, (x1, y1, x2, y2) in pixels.
         sizes: int `[n, 2]`, height and width of the picture, at least 1.
         classes: int `[n, k]`, the detector's class of each entity.
         scores: float32 `[n, k]` in [0, 1], the detector's confidence.
-        tokens: float32 `[n, t, d]`, features of the caption's tokens, if there are.
-        token_where: bool `[n, t]`, which tokens there are; the first ones of each.
+        tokens: float32 `[n, t, d]`, features of the caption's tokens, or None.
+        token_where: bool `[n, t]`, mask of real tokens, which come first.
 
     Raises:
         ValueError: if shapes do not match.
@@ -71,10 +71,10 @@ class MemeFeatures:
 
     @property
     def entities_each(self) -> int:
-        """k, the entities that a meme can have."""
+        """Maximum number of entities per meme, k."""
         return self.where.shape[1]
 
     @property
     def tokens_each(self) -> int:
-        """t, the tokens that a meme can have; 0 without tokens."""
+        """Maximum number of tokens per meme, t; 0 without tokens."""
         return 0 if self.token_where is None else self.token_where.shape[1]

@@ -1,8 +1,8 @@
-"""Perceptual hashes: 64 bits that change little where a picture changes little.
+"""Perceptual hashes: 64 bits of which few change if a picture changes little.
 
-Two pictures are near-identical when few bits differ (Hamming distance). Pictures here
-are grey, `[n, h, w]` of any sides and any real dtype; hashes are uint64 `[n]`, whose
-highest bit is the first.
+Two pictures are near-identical if few bits differ (Hamming distance). Pictures here
+are grey, `[n, h, w]` of any size and real dtype; hashes are uint64 `[n]`, whose highest
+bit is the first.
 """
 
 from collections import defaultdict
@@ -13,10 +13,10 @@ BITS = 64
 
 
 def difference_hash(grey_nhw: np.ndarray) -> np.ndarray:
-    """dHash: does each of 8 x 8 places get brighter to the right?
+    """Compute dHash, the signs of the horizontal gradient at 8 x 8 places.
 
-    The picture is averaged down to 8 rows of 9; bit 8 r + c is 1 where place (r, c)
-    is darker than (r, c + 1).
+    The picture is averaged down to 8 rows of 9; bit 8 r + c is 1 if place (r, c) is
+    darker than (r, c + 1).
 
     Args:
         grey_nhw: real `[n, h, w]`.
@@ -25,7 +25,7 @@ def difference_hash(grey_nhw: np.ndarray) -> np.ndarray:
         uint64 `[n]`.
 
     Raises:
-        ValueError: if the shape is another.
+        ValueError: for another shape.
     """
     small = _averaged(grey_nhw, 8, 9)
     # Averages of equal pixels differ in their last digits.
@@ -33,11 +33,11 @@ def difference_hash(grey_nhw: np.ndarray) -> np.ndarray:
 
 
 def cosine_hash(grey_nhw: np.ndarray) -> np.ndarray:
-    """pHash: which of 8 x 8 low frequencies lie above their median?
+    """Compute pHash, 8 x 8 low frequencies compared with their median.
 
-    The picture is averaged down to 32 x 32; of its discrete cosine transform
-    (type II) the 8 x 8 lowest frequencies are compared with the median of them
-    without the constant one.
+    The picture is averaged down to 32 x 32; the 8 x 8 lowest frequencies of its
+    discrete cosine transform (type II) are compared with their median, which leaves
+    out the constant one.
 
     Args:
         grey_nhw: real `[n, h, w]`.
@@ -46,7 +46,7 @@ def cosine_hash(grey_nhw: np.ndarray) -> np.ndarray:
         uint64 `[n]`.
 
     Raises:
-        ValueError: if the shape is another.
+        ValueError: for another shape.
     """
     small = _averaged(grey_nhw, 32, 32)
     place = np.arange(32)
@@ -57,31 +57,31 @@ def cosine_hash(grey_nhw: np.ndarray) -> np.ndarray:
 
 
 def near_pairs(hashes: np.ndarray, *, distance: int) -> np.ndarray:
-    """All pairs of hashes that differ in a few bits, without comparing all pairs.
+    """Find all pairs of hashes that differ in few bits, without comparing all pairs.
 
-    The bits are dealt into distance + 1 bands. Of two hashes that differ in at most
-    `distance` bits, at least one band is equal: only such pairs are compared.
+    The bits are divided into distance + 1 bands. Two hashes that differ in at most
+    `distance` bits have at least one equal band: only such pairs are compared.
 
     Args:
-        hashes: uint64 `[n]`, each once.
+        hashes: uint64 `[n]`, distinct.
         distance: bits that may differ, 1 to 15.
 
     Returns:
-        int64 `[p, 2]`, places i < j in the hashes, in order.
+        int64 `[p, 2]`, indices i < j of hashes, sorted.
 
     Raises:
-        ValueError: if a hash stands twice or the distance is outside of its range.
+        ValueError: if a hash occurs twice or the distance is out of range.
     """
     hashes = np.asarray(hashes, np.uint64)
     if not 1 <= distance <= 15:
         raise ValueError(f"got distance {distance}, expected 1 to 15 of {BITS} bits")
     if len(np.unique(hashes)) != len(hashes):
-        raise ValueError("a hash stands twice: group equal ones first")
-    # Dealt at random: neighbouring bits are alike in pictures with a plain border,
-    # which would all share the band that the border is in.
-    deal = np.random.default_rng(0).permutation(BITS)
+        raise ValueError("a hash occurs twice: group equal ones first")
+    # At random: neighbouring bits are equal in pictures with a plain border, which
+    # would all share the band of the border.
+    shuffled = np.random.default_rng(0).permutation(BITS)
     found = set()
-    for band in np.array_split(deal, distance + 1):
+    for band in np.array_split(shuffled, distance + 1):
         mask = np.bitwise_or.reduce(np.left_shift(np.uint64(1), band.astype(np.uint64)))
         buckets = defaultdict(list)
         for place, key in enumerate((hashes & mask).tolist()):
@@ -95,7 +95,7 @@ def near_pairs(hashes: np.ndarray, *, distance: int) -> np.ndarray:
 
 
 def _averaged(grey_nhw: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Pictures averaged over equal areas: float64 `[n, rows, columns]`."""
+    """Average pictures over equal areas: float64 `[n, rows, columns]`."""
     if np.ndim(grey_nhw) != 3 or 0 in np.shape(grey_nhw)[1:]:
         raise ValueError(
             f"got pictures of shape {np.shape(grey_nhw)}, expected grey ones [n, h, w]"
@@ -105,7 +105,7 @@ def _averaged(grey_nhw: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def _areas(size: int, parts: int) -> np.ndarray:
-    """`[parts, size]`: the share of each pixel in each of equal stretches of a side."""
+    """Share of each pixel in each of the equal parts of a side, `[parts, size]`."""
     edges = np.linspace(0.0, size, parts + 1)
     pixel = np.arange(size)
     low = np.maximum(edges[:-1, None], pixel[None])
@@ -119,6 +119,6 @@ def _range(small: np.ndarray) -> np.ndarray:
 
 
 def _packed(bits: np.ndarray) -> np.ndarray:
-    """Bits `[n, ...]` as uint64 `[n]`, the first the highest."""
+    """Pack bits `[n, ...]` into uint64 `[n]`, the first as the highest."""
     packed = np.packbits(bits.reshape(len(bits), BITS), axis=1)
     return packed.view(">u8")[:, 0].astype(np.uint64)

@@ -1,23 +1,23 @@
-"""The graph over memes: what a meme shares with others, sampled around each meme.
+"""The graph over memes: shared entities, images and texts, sampled around each meme.
 
 Nodes are memes, their images, their texts, and classes of entities. A meme has its own
-image and text and the classes that were detected in it. Memes meet in a class, in
-images that are near-identical and in texts that say the same. A source of any size
-trains: `sample` draws the neighbourhood of each meme of a batch as a tree of static
-shape, rooted at the meme, whose edges point to the root.
+image and text and the classes that were detected in it. Memes are connected through
+classes, near-identical images and equal texts. A source of any size can be trained on:
+`sample` draws the neighbourhood of each meme of a batch as a tree of static shape,
+rooted at the meme, whose edges point to the root.
 
-No label of a meme outside of the training split enters a graph: `hetero_graph` forgets
-them. A sampled graph carries the label of each root that is in the training split, as
-the target; and, if asked for, those of other training memes as features, never the
-root's own.
+No label of a meme outside the training split enters a graph: `hetero_graph` drops
+them. A sampled graph has the label of each root in the training split as the target;
+and, with `label_features`, those of other training memes as features, never that of
+the root.
 
 Axes: n memes, c classes, b roots, N nodes and E edges with padding.
 
-    nodes["features"]  float32 [N, widest]  a node's features, then zeros
-    nodes["kind"]      int32 [N]            place in KINDS; -1 on padding
-    nodes["place"]     int32 [N]            which meme (of an image: whose) or class
-    nodes["label"]     int32 [N]            if asked for; -1: unknown
-    edges["type"]      int32 [E]            place in EDGE_TYPES
+    nodes["features"]  float32 [N, widest]  features of a node, then zeros
+    nodes["kind"]      int32 [N]            index into KINDS; -1 on padding
+    nodes["place"]     int32 [N]            index of the (image's) meme or of the class
+    nodes["label"]     int32 [N]            with `label_features`; -1: unknown
+    edges["type"]      int32 [E]            index into EDGE_TYPES
     globals["index"]   int32 [b + 1]        the root; -1 for the padding
     globals["label"]   int32 [b + 1]        the target; -1: not to be trained on
 """
@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike
 from memejax.data.hateful_memes import normalise_caption
 from memejax.graphs.features import MemeFeatures
 from memejax.graphs.hashes import near_pairs
-from memejax.graphs.links import Links, alike
+from memejax.graphs.links import Links, join_groups
 from memejax.graphs.packing import Slots, pack
 
 KINDS = ("meme", "image", "text", "class")
@@ -48,8 +48,8 @@ ENDS = {
     "same_text": ("text", "text"),
 }
 EDGE_TYPES = tuple(ENDS)
-# Types of which a receiver has one edge: an image and its meme, a text and its meme.
-# Drawn from where one came from, the other would lead back.
+# Types with one edge per receiver: an image and its meme, a text and its meme. After
+# one of them, its opposite would lead back.
 BACK = {
     "image_to_meme": "meme_to_image",
     "meme_to_image": "image_to_meme",
@@ -60,13 +60,13 @@ BACK = {
 
 @dataclasses.dataclass(frozen=True)
 class HeteroGraph:
-    """The whole graph, as `hetero_graph` makes it.
+    """The whole graph, made by `hetero_graph`.
 
     Attributes:
-        features: float32 `[count, width]` of each of `KINDS`. A meme's is a constant
-            1, so that a projection of it is one learnt vector.
+        features: float32 `[count, width]` of each of `KINDS`. That of a meme is a
+            constant 1, so that its projection is one learnt vector.
         links: of each of `EDGE_TYPES`.
-        labels: int32 `[n]`; -1 for each meme outside of the training split.
+        labels: int32 `[n]`; -1 for each meme outside the training split.
     """
 
     features: tuple[np.ndarray, ...]
@@ -78,7 +78,7 @@ class HeteroGraph:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Widths of the features of each of `KINDS`."""
+        """Feature widths of each of `KINDS`."""
         return tuple(values.shape[-1] for values in self.features)
 
 
@@ -95,28 +95,29 @@ def hetero_graph(
     seed: int = 0,
     class_features: np.ndarray | None = None,
 ) -> HeteroGraph:
-    """Joins memes by their entities, images and texts.
+    """Join memes by their entities, images and texts.
 
     Args:
         memes: n memes of all splits.
-        captions: n texts; the same once normalised are joined, empty ones are not.
+        captions: n texts; those equal after normalisation are joined, unless empty.
         hashes: uint64 `[n]`, a perceptual hash of each picture.
-        labels: int `[n]` in {0, 1}, -1 for unknown.
-        training: bool `[n]`, which memes are in the training split; the labels of all
-            others are forgotten here.
+        labels: int `[n]` in {0, 1}, -1 if unknown.
+        training: bool `[n]`, mask of the training split; the labels of all other memes
+            are dropped.
         classes: c; the classes of entities are in [0, c).
         distance: bits of a hash that may differ between near-identical pictures, 0
             to 15.
-        most: images, and texts, that one is joined with; drawn where there are more.
+        most: maximum number of neighbours of an image, and of a text; drawn if there
+            are more.
         seed: of these draws.
-        class_features: float32 `[c, d]`; one-hot, so that a projection is a table of
-            learnt vectors, if None.
+        class_features: float32 `[c, d]`; if None, one-hot, so that a projection is a
+            table of learnt vectors.
 
     Returns:
-        The graph, of memory linear in n.
+        The graph, in memory linear in n.
 
     Raises:
-        ValueError: if sizes do not match, or a class is outside of its range.
+        ValueError: if sizes do not match, or a class is out of range.
     """
     n = len(memes)
     if class_features is None:
@@ -145,15 +146,15 @@ def hetero_graph(
             "meme_to_image": own,
             "meme_to_text": own,
             "meme_to_class": Links(has[:, 0], has[:, 1], count=classes),
-            "near_image": alike(picture, near, most=most, seed=seed),
-            "same_text": alike(_texts(captions), [], most=most, seed=seed),
+            "near_image": join_groups(picture, near, most=most, seed=seed),
+            "same_text": join_groups(_texts(captions), [], most=most, seed=seed),
         },
         labels=np.where(training, labels, -1).astype(np.int32),
     )
 
 
 def _detected(memes: MemeFeatures, classes: int) -> np.ndarray:
-    """Pairs of a meme and a class that was found in it, each once, int `[p, 2]`."""
+    """Distinct pairs of a meme and a class detected in it, int `[p, 2]`."""
     where = memes.where.astype(bool)
     found = memes.classes[where]
     if found.size and not 0 <= found.min() <= found.max() < classes:
@@ -172,30 +173,30 @@ def sample(
     step: int,
     label_features: bool = False,
 ) -> jraph.GraphsTuple:
-    """The neighbourhood of each meme of a batch, as a tree, and a padding graph.
+    """Sample the neighbourhood of each meme of a batch as a tree, plus a padding graph.
 
-    The root is the first node of its graph. A node at hop h has, over each type of
-    edge that it can receive, up to `fanouts[h]` neighbours at hop h + 1, drawn
-    without replacement; over the types of which there is one edge, that one, unless
-    it leads back to where the node was reached from.
+    The root is the first node of its graph. For each type of edge that it can receive,
+    a node at hop h has up to `fanouts[h]` neighbours at hop h + 1, drawn without
+    replacement; a type with one edge per receiver gives that one, unless it leads back
+    to the node's own parent.
 
     Args:
         graph: the whole graph.
         index: int `[b]`, the memes at the roots.
-        fanouts: neighbours a node and type, at least 1 each, one number a hop.
+        fanouts: neighbours per node and type, at least 1 each, one number per hop.
         seed: of the run, at least 0.
-        step: of the run, at least 0. What is drawn is a function of seed and step
-            (and index and fanouts).
+        step: of the run, at least 0. The draws are a function of seed and step (and
+            index and fanouts).
         label_features: whether nodes have the field "label": that of the meme, at
             nodes of kind "meme", if it is in the training split and is not the root
             of its own tree; else -1.
 
     Returns:
-        The graph in numpy arrays, as the module says. Its shape depends on b and
-        fanouts alone.
+        The graph in numpy arrays, see the module's docstring. Its shape depends on b
+        and fanouts alone.
 
     Raises:
-        ValueError: if a place is outside of the graph or a fan-out is less than 1.
+        ValueError: if an index is outside the graph or a fan-out is less than 1.
 
     References:
         Hamilton et al., Inductive representation learning on large graphs,
@@ -243,7 +244,7 @@ def _tree(
     fanouts: Sequence[int],
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Slots hop after hop: places `[b, M]`, kinds `[M]`; parents, types `[M - 1]`."""
+    """Slots by hop: places `[b, M]`, kinds `[M]`; parents, types `[M - 1]`."""
     places = [index.astype(np.int32)[:, None]]
     kinds, parents, types = [KINDS.index("meme")], [], [""]
     begin = 0
@@ -277,9 +278,9 @@ def _tree(
 def _known_labels(
     graph: HeteroGraph, index: np.ndarray, places: np.ndarray, kinds: np.ndarray
 ) -> np.ndarray:
-    """Labels that a node may show, int32 `[b, M]`."""
+    """Labels that may be features of a node, int32 `[b, M]`."""
     known = np.where(kinds == KINDS.index("meme"), graph.labels[places], -1)
-    # The root's label is its target, wherever in its tree the root turns up.
+    # The root's label is its target, so it is hidden everywhere in its tree.
     return np.where(places == index[:, None], -1, known).astype(np.int32)
 
 
@@ -296,7 +297,7 @@ def _features(
 
 
 def _texts(captions: Sequence[str]) -> np.ndarray:
-    """The group of each caption: the same for the same text; -1 for an empty one."""
+    """Group of each caption, equal for equal texts; -1 for an empty one."""
     known: dict[str, int] = {}
     groups = np.full(len(captions), -1, np.int64)
     for i, caption in enumerate(captions):

@@ -1,4 +1,4 @@
-"""Links: who is joined to whom by a relation, so that neighbours can be drawn."""
+"""Links: the edges of a relation by receiver, from which neighbours are drawn."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ class Links:
     Attributes:
         starts: int64 `[receivers + 1]`; the senders of receiver i are
             `senders[starts[i]:starts[i + 1]]`.
-        senders: int32 `[edges]`, in order at each receiver.
+        senders: int32 `[edges]`, sorted at each receiver.
     """
 
     def __init__(self, senders: np.ndarray, receivers: np.ndarray, *, count: int):
-        """Sorts the edges.
+        """Sort the edges.
 
         Args:
             senders: int `[edges]`.
@@ -28,62 +28,62 @@ class Links:
         self.starts = np.concatenate([[0], np.cumsum(degree)]).astype(np.int64)
 
     def of(self, receiver: int) -> np.ndarray:
-        """The senders of one receiver, int32."""
+        """Return the senders of one receiver, int32."""
         return self.senders[self.starts[receiver] : self.starts[receiver + 1]]
 
     def draw(
         self, receivers: np.ndarray, *, fanout: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """Some senders of each receiver, without replacement.
+        """Draw senders of each receiver, without replacement.
 
         Args:
             receivers: int `[m]`; -1 for none.
-            fanout: f, senders a receiver: all of them where there are no more, else
+            fanout: f, senders per receiver: all of them if there are at most f, else
                 f of them, each set with the same probability.
             rng: a generator, whose draws depend on m, f and degrees.
 
         Returns:
-            int32 `[m, f]`, -1 where there are fewer.
+            int32 `[m, f]`, padded with -1.
         """
-        there = receivers >= 0
-        first = np.where(there, self.starts[receivers], 0)
-        degree = np.where(there, self.starts[receivers + 1] - first, 0)
+        valid = receivers >= 0
+        first = np.where(valid, self.starts[receivers], 0)
+        degree = np.where(valid, self.starts[receivers + 1] - first, 0)
         places = np.full((len(receivers), fanout), -1, np.int64)
         for j in range(fanout):
-            # Floyd's: one of the first `top + 1`, or, if it is taken already, `top`.
+            # Floyd's algorithm: one of the first `top + 1`, or `top` if it is taken.
             top = np.maximum(degree - fanout, 0) + j
             drawn = rng.integers(0, top + 1)
             taken = (places[:, :j] == drawn[:, None]).any(axis=1)
             drawn = np.where(taken, top, drawn)
-            # With no more than f there is nothing to draw: the j-th is the j-th.
+            # Up to f senders are all taken, in order.
             drawn = np.where(degree <= fanout, j, drawn)
             places[:, j] = np.where(j < degree, drawn, -1)
-        given = places >= 0
+        filled = places >= 0
         out = np.full(places.shape, -1, np.int32)
-        out[given] = self.senders[(first[:, None] + places)[given]]
+        out[filled] = self.senders[(first[:, None] + places)[filled]]
         return out
 
 
-def alike(
+def join_groups(
     groups: np.ndarray,
     near: Sequence[tuple[int, int]] | np.ndarray,
     *,
     most: int,
     seed: int,
 ) -> Links:
-    """Joins each element with those of its group and of the groups near to it.
+    """Join each element with those of its group and of the groups near it.
 
     A group of m would have m (m - 1) edges; an element gets at most `most`, drawn
-    from its group and those near, so that all edges number at most n * most.
+    from its group and those near it, so that there are at most n * most edges.
 
     Args:
         groups: int `[n]`, the group of each element; -1 for none.
-        near: pairs of groups that are near to each other, in either order.
-        most: senders an element, at least 1.
+        near: pairs of groups that are near each other, in either order.
+        most: maximum number of senders per element, at least 1.
         seed: of the draws.
 
     Returns:
-        Links among the n elements, without loops.
+        Links among the n elements, without self loops.
 
     Raises:
         ValueError: if `most` is less than 1.
@@ -106,7 +106,7 @@ def alike(
         for element in own.tolist():
             rest = pool
             if len(pool) - 1 > most:
-                # One more than needed: the element itself may be among them.
+                # One more than needed: the element itself may be drawn.
                 rest = pool[rng.choice(len(pool), size=most + 1, replace=False)]
             rest = rest[rest != element][:most]
             senders.append(rest)

@@ -1,19 +1,19 @@
-"""One graph a meme: its image, its text, its entities, and what joins them.
+"""One graph per meme: its image, its text, its entities, and the edges between them.
 
 `batch` makes a graph of static shape from any memes of a source. Its nodes are, meme
-after meme, the image, the text, the entities, and the tokens where a relation has
-them. Axes: b memes, k entities and t tokens each, M = 2 + k (+ t) slots for nodes, P
-slots for edges, N = b * M + 1 nodes and E edges with padding.
+after meme, the image, the text, the entities, and the tokens if a relation uses them.
+Axes: b memes, k entities and t tokens each, M = 2 + k (+ t) node slots, P edge slots,
+N = b * M + 1 nodes and E edges with padding.
 
-    nodes["features"]  float32 [N, widest]  a node's features, then zeros
-    nodes["kind"]      int32 [N]            place in KINDS; -1 on padding
-    nodes["place"]     int32 [N]            which entity or token of its meme; else 0
-    edges["type"]      int32 [E]            place in EDGE_TYPES
-    edges["box"]       float32 [E, 5]       the sender's box from the receiver's
+    nodes["features"]  float32 [N, widest]  features of a node, then zeros
+    nodes["kind"]      int32 [N]            index into KINDS; -1 on padding
+    nodes["place"]     int32 [N]            number of the entity or token; else 0
+    edges["type"]      int32 [E]            index into EDGE_TYPES
+    edges["box"]       float32 [E, 5]       sender's box relative to the receiver's
     edges["weight"]    float32 [E]          product of the scores of its entities
-    globals["index"]   int32 [b + 1]        the meme's place; -1 for the padding
+    globals["index"]   int32 [b + 1]        index of the meme; -1 for the padding
 
-Nodes without a box count as the whole picture.
+The box of a node without one is the whole picture.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ from memejax.graphs.features import MemeFeatures
 from memejax.graphs.packing import Slots, pack
 
 KINDS = ("image", "text", "entity", "token")
-# Relation -> kinds that it joins, each with its own edge type in both directions; or
-# one type between entities, whose edges are chosen by what they hold.
+# Relation -> its edge types: one for each direction between two kinds; or one between
+# entities, whose edges depend on their boxes or features.
 RELATIONS: dict[str, tuple[str, ...]] = {
     "image_entity": ("image_to_entity", "entity_to_image"),
     "text_entity": ("text_to_entity", "entity_to_text"),
@@ -45,7 +45,7 @@ PUBLISHED = ("image_entity", "text_entity")
 
 
 class Candidates(NamedTuple):
-    """Edges that a meme may have: int32 `[P]` each, senders and receivers as slots."""
+    """Possible edges of a meme: int32 `[P]` each, senders and receivers as slots."""
 
     senders: np.ndarray
     receivers: np.ndarray
@@ -53,7 +53,7 @@ class Candidates(NamedTuple):
 
 
 def widths(memes: MemeFeatures) -> tuple[int, ...]:
-    """Widths of the features of each of `KINDS`, of tokens only if there are."""
+    """Return the feature widths of each of `KINDS`, without absent tokens."""
     parts = [memes.image, memes.text, memes.entities]
     if memes.tokens is not None:
         parts.append(memes.tokens)
@@ -68,11 +68,11 @@ def batch(
     overlap: float = 0.3,
     similar: int = 2,
 ) -> jraph.GraphsTuple:
-    """The graphs of some memes and a padding graph, in a shape that is always the same.
+    """Build the graphs of some memes and a padding graph, in a static shape.
 
     Args:
         memes: the source.
-        index: int `[b]`, places in it; one may stand twice.
+        index: int `[b]`, indices into it, possibly repeated.
         relations: some of `RELATIONS`; the default is the published graph, a
             bipartite one. "overlap" and "similar" join entities: each pair whose IoU
             exceeds `overlap`, in both directions; and to each entity the `similar`
@@ -81,12 +81,12 @@ def batch(
         similar: at least 1.
 
     Returns:
-        The graph in numpy arrays, as the module says. Its shape depends on b, the
-        relations and the source's k and t alone.
+        The graph in numpy arrays, see the module's docstring. Its shape depends on b,
+        the relations and the source's k and t alone.
 
     Raises:
-        ValueError: for an unknown relation, tokens that are not there, a place
-            outside of the source, or an option outside of its range.
+        ValueError: for an unknown relation, missing tokens, an index outside the
+            source, or an option out of range.
 
     References:
         Exploring emerging properties in multimodal neural networks, its graph of a
@@ -94,12 +94,12 @@ def batch(
     """
     index = _checked(memes, index, relations, overlap=overlap, similar=similar)
     tokens = memes.tokens_each if _has_tokens(relations) else 0
-    slots = Slots(_taken(memes, index, tokens))
+    slots = Slots(_used_slots(memes, index, tokens))
     edges = _candidates(relations, k=memes.entities_each, t=tokens)
     where = slots.where[:, edges.senders] & slots.where[:, edges.receivers]
     where &= _chosen(memes, index, edges, overlap=overlap, similar=similar)
     k = memes.entities_each
-    # An entity has `similar` such neighbours, and not all the candidates.
+    # An entity has `similar` such neighbours, fewer than the candidates.
     spare = k * max(0, k - 1 - similar) if "similar" in relations else 0
     return pack(
         slots,
@@ -152,8 +152,8 @@ def _has_tokens(relations: Sequence[str]) -> bool:
     return any("token" in name for name in relations)
 
 
-def _taken(memes: MemeFeatures, index: np.ndarray, tokens: int) -> np.ndarray:
-    """Which slots are taken: image, text, entities, tokens; bool `[b, M]`."""
+def _used_slots(memes: MemeFeatures, index: np.ndarray, tokens: int) -> np.ndarray:
+    """Mask of the used slots: image, text, entities, tokens; bool `[b, M]`."""
     parts = [np.ones((len(index), 2), bool), memes.where[index].astype(bool)]
     if tokens and memes.token_where is not None:
         parts.append(memes.token_where[index].astype(bool))
@@ -161,19 +161,19 @@ def _taken(memes: MemeFeatures, index: np.ndarray, tokens: int) -> np.ndarray:
 
 
 def _candidates(relations: Sequence[str], *, k: int, t: int) -> Candidates:
-    """The edges that a meme with all its entities and tokens may have."""
+    """Possible edges of a meme with the maximum of entities and tokens."""
     image, text = np.zeros(1, int), np.ones(1, int)
     entities, tokens = 2 + np.arange(k), 2 + k + np.arange(t)
     others = np.nonzero(~np.eye(k, dtype=bool))
     pairs = {
-        "image_entity": _every(image, entities),
-        "text_entity": _every(text, entities),
-        "image_text": _every(image, text),
+        "image_entity": _all_pairs(image, entities),
+        "text_entity": _all_pairs(text, entities),
+        "image_text": _all_pairs(image, text),
         "overlap": (entities[others[0]], entities[others[1]]),
         "similar": (entities[others[0]], entities[others[1]]),
-        "text_token": _every(text, tokens),
+        "text_token": _all_pairs(text, tokens),
         "next_token": (tokens[:-1], tokens[1:]),
-        "token_entity": _every(tokens, entities),
+        "token_entity": _all_pairs(tokens, entities),
     }
     rows = []
     # In the order of the types, whatever the order of the relations.
@@ -189,7 +189,7 @@ def _candidates(relations: Sequence[str], *, k: int, t: int) -> Candidates:
     )
 
 
-def _every(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _all_pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of one of a and one of b."""
     return np.repeat(a, len(b)), np.tile(b, len(a))
 
@@ -202,7 +202,7 @@ def _chosen(
     overlap: float,
     similar: int,
 ) -> np.ndarray:
-    """Which candidates their relation chooses, bool `[b, P]`; all of most relations."""
+    """Mask of the candidates chosen by their relation, bool `[b, P]`."""
     chosen = np.ones((len(index), len(edges.types)), bool)
     overlaps = edges.types == EDGE_TYPES.index("overlap")
     if overlaps.any():
@@ -219,17 +219,17 @@ def _chosen(
 
 
 def _nearest(entities: np.ndarray, where: np.ndarray, similar: int) -> np.ndarray:
-    """`[b, k, k]`: is entity i (axis 1) among the nearest of entity j (axis 2)?
+    """Whether entity i (axis 1) is among the nearest of entity j (axis 2), `[b, k, k]`.
 
-    By cosine, among those that are there; of equals the first.
+    By cosine, among real entities; ties go to the first.
     """
     norm = np.linalg.norm(entities, axis=-1, keepdims=True)
     unit = entities / np.maximum(norm, 1e-12)
     cosine = np.einsum("bid,bjd->bij", unit, unit).astype(np.float64)
-    there = where[:, :, None] & ~np.eye(where.shape[1], dtype=bool)[None]
-    order = np.argsort(np.where(there, -cosine, np.inf), axis=1, kind="stable")
+    others = where[:, :, None] & ~np.eye(where.shape[1], dtype=bool)[None]
+    order = np.argsort(np.where(others, -cosine, np.inf), axis=1, kind="stable")
     rank = np.argsort(order, axis=1, kind="stable")
-    return there & (rank < similar)
+    return others & (rank < similar)
 
 
 def _edges(
@@ -260,7 +260,7 @@ def _nodes(
     k, m = memes.entities_each, slots.where.shape[1]
     kind = np.array([0, 1] + [2] * k + [3] * (m - 2 - k), np.int32)
     place = np.concatenate([np.zeros(2), np.arange(k), np.arange(m - 2 - k)])
-    # Written where they come to lie: features are most of what a batch weighs.
+    # Written in place: features are most of the memory of a batch.
     features = np.zeros((slots.size, max(widths(memes))), np.float32)
     features[slots.rows[:, 0], : memes.image.shape[-1]] = memes.image[index]
     features[slots.rows[:, 1], : memes.text.shape[-1]] = memes.text[index]

@@ -1,9 +1,9 @@
-"""Packing: slots, of which some are taken, to a graph of static shape.
+"""Packing of slots, some of them empty, into a graph of static shape.
 
-A builder lays out b graphs of M slots for nodes and P slots for edges each, and says
-which are taken. What is packed is a `jraph.GraphsTuple` of b + 1 graphs, M * b + 1
-nodes and a fixed number of edges: the b graphs without their empty slots, behind each
-other, and one last graph that holds the padding, as `jraph.pad_with_graphs` makes it.
+A builder lays out b graphs of M node slots and P edge slots each, with masks of the
+used ones. The pack is a `jraph.GraphsTuple` of b + 1 graphs, M * b + 1 nodes and a
+fixed number of edges: the b graphs without their empty slots, one after another, and
+a last graph that holds the padding, as in `jraph.pad_with_graphs`.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ import numpy as np
 
 
 class Slots:
-    """Where the taken slots for nodes come to lie.
+    """Node slots and their rows in the pack.
 
     Attributes:
-        where: bool `[b, M]`, which slots are taken.
-        rows: int32 `[b, M]`, the node of each slot; that of the first padding node
-            where it is not taken.
-        count: how many are taken.
-        size: M * b + 1, the nodes with padding.
+        where: bool `[b, M]`, mask of the used slots.
+        rows: int32 `[b, M]`, the node of each slot; the first padding node for an
+            empty slot.
+        count: number of used slots.
+        size: M * b + 1, number of nodes with padding.
     """
 
     def __init__(self, where: np.ndarray):
@@ -32,7 +32,7 @@ class Slots:
         self.rows = rows.astype(np.int32).reshape(self.where.shape)
 
     def fill(self, values: np.ndarray, *, empty: float = 0) -> np.ndarray:
-        """Values of slots `[b, M, ...]` as values of nodes, `empty` on padding."""
+        """Return slot values `[b, M, ...]` as node values, `empty` on padding."""
         out = np.full((self.size, *values.shape[2:]), empty, values.dtype)
         out[: self.count] = values[self.where]
         return out
@@ -49,16 +49,16 @@ def pack(
     most: int,
     globals_: Mapping[str, np.ndarray],
 ) -> jraph.GraphsTuple:
-    """One graph of static shape.
+    """Pack slots into one graph of static shape.
 
     Args:
         slots: of b graphs and M nodes each.
-        nodes: arrays `[M * b + 1, ...]`, as `slots.fill` gives them.
+        nodes: arrays `[M * b + 1, ...]`, see `slots.fill`.
         edges: arrays `[b, P, ...]`.
-        senders: int `[P]`, the slot that each edge comes from.
-        receivers: int `[P]`, the slot that each edge goes to.
-        where: bool `[b, P]`, which edges there are, between taken slots only.
-        most: edges that a graph can have; b * most is what the pack has.
+        senders: int `[P]`, the slot at the start of each edge.
+        receivers: int `[P]`, the slot at the end of each edge.
+        where: bool `[b, P]`, mask of real edges, between used slots only.
+        most: maximum number of edges per graph; the pack has b * most.
         globals_: arrays `[b + 1, ...]`.
 
     Returns:

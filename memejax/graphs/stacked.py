@@ -1,8 +1,8 @@
 """Graphs of memes as a column: each meme in a static slot, a batch by gathering.
 
-`batch` lays the graphs of a batch out anew on the host. Here every meme's graph is
-laid out once, padded by itself, so that all are of one shape; they lie on the device,
-and a batch of any memes is a gather and an offset, inside of a compiled step.
+`batch` builds the graphs of a batch on the host. Here the graph of every meme is built
+once and padded individually, so that all have one shape; they stay on the device, and
+a batch of any memes is a gather and an offset inside a compiled step.
 """
 
 import dataclasses
@@ -16,23 +16,23 @@ from jax.typing import ArrayLike
 from memejax.graphs.features import MemeFeatures
 from memejax.graphs.meme_graph import PUBLISHED, batch
 
-# Memes that are laid out at once: their features are in memory twice meanwhile.
+# Memes built at once: their features are in memory twice meanwhile.
 _CHUNK = 512
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MemeGraphs:
-    """The graphs of n memes, a slot each.
+    """Graphs of n memes, one slot per meme.
 
-    A slot holds M + 1 nodes and P edges: a meme's own first, then its padding, edges
-    of which go from the first padding node to itself.
+    A slot holds M + 1 nodes and P edges: those of the meme first, then padding, whose
+    edges go from the first padding node to itself.
 
     Attributes:
-        slots: fields as `batch` makes them, each with a leading axis of memes; nodes
+        slots: fields as in `batch`, each with a leading axis of memes; nodes
             `[n, M + 1, ...]`, edges, senders and receivers `[n, P, ...]`, counted
-            within the slot; n_node, n_edge and globals `[n, 2, ...]`, the meme's and
-            its padding's.
+            within the slot; n_node, n_edge and globals `[n, 2, ...]`, of the meme and
+            its padding.
     """
 
     slots: jraph.GraphsTuple
@@ -41,14 +41,14 @@ class MemeGraphs:
         return len(self.slots.n_node)
 
     def __getitem__(self, index: ArrayLike) -> jraph.GraphsTuple:
-        """The graphs of some memes; under jit too, if the slots are jax arrays.
+        """Gather the graphs of some memes; under jit too, if the slots are jax arrays.
 
         Args:
-            index: int `[b]` in [0, n); one may stand twice.
+            index: int `[b]` in [0, n), possibly repeated.
 
         Returns:
-            2 b graphs of b (M + 1) nodes and b P edges: graph 2 i is of meme i, graph
-            2 i + 1 its padding.
+            2 b graphs of b (M + 1) nodes and b P edges: graph 2 i is that of meme i,
+            graph 2 i + 1 its padding.
         """
         graph = jax.tree.map(lambda x: x[index], self.slots)
         b, nodes = graph.nodes["kind"].shape
@@ -66,19 +66,19 @@ def stack(
     overlap: float = 0.3,
     similar: int = 2,
 ) -> MemeGraphs:
-    """Lays out every meme of a source in a slot.
+    """Build the graph of every meme of a source in its slot.
 
     Args:
         memes: the source, at least one meme.
-        relations: as `batch` takes them, and what follows.
+        relations: see `batch`, as for the options below.
         overlap: in [0, 1).
         similar: at least 1.
 
     Returns:
-        The graphs in numpy arrays; `jax.device_put` puts them on a device.
+        The graphs in numpy arrays; `jax.device_put` moves them to a device.
 
     Raises:
-        ValueError: for a source without memes, and as `batch` does.
+        ValueError: for a source without memes, and see `batch`.
     """
     if not len(memes):
         raise ValueError("got no memes, expected at least one")
@@ -93,7 +93,7 @@ def stack(
 
 
 def _slots(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
-    """The memes of a pack, whose last graph is the padding, in a slot each."""
+    """Move each meme of a pack, whose last graph is the padding, to its slot."""
     b = len(graph.n_node) - 1
     m, p = (len(graph.nodes["kind"]) - 1) // b, len(graph.senders) // b
     nodes, first_node = _places(graph.n_node[:-1], size=m + 1)
@@ -103,8 +103,8 @@ def _slots(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
     count = graph.n_node[:-1, None]
 
     def of_edges(x: np.ndarray) -> np.ndarray:
-        there = (edges >= 0).reshape(*edges.shape, *(1,) * (x.ndim - 1))
-        return np.where(there, x[edges], np.zeros((), x.dtype))
+        where = (edges >= 0).reshape(*edges.shape, *(1,) * (x.ndim - 1))
+        return np.where(where, x[edges], np.zeros((), x.dtype))
 
     def ends(x: np.ndarray) -> np.ndarray:
         return np.where(edges >= 0, x[edges] - first_node[:, None], count)
@@ -122,12 +122,12 @@ def _slots(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
 
 
 def _places(counts: np.ndarray, *, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the pack in each slot `[b, size]`, -1 for padding; and the first."""
+    """Rows of the pack in each slot `[b, size]`, -1 for padding, and the first row."""
     first = (np.cumsum(counts) - counts).astype(np.int32)
     place = np.arange(size, dtype=np.int32)[None]
     return np.where(place < counts[:, None], first[:, None] + place, -1), first
 
 
 def _with_rest(counts: np.ndarray, size: int) -> np.ndarray:
-    """Counts and what they leave of the size, int32 `[b, 2]`."""
+    """Counts and the rest up to size, int32 `[b, 2]`."""
     return np.stack([counts, size - counts], axis=1).astype(np.int32)

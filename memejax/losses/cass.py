@@ -1,4 +1,4 @@
-"""Agreement of two arms: the CASS loss, and SimSiam's negative cosine beside it."""
+"""Agreement of two arms: the CASS loss and SimSiam's negative cosine."""
 
 import jax
 import jax.numpy as jnp
@@ -6,18 +6,18 @@ from jax.typing import ArrayLike
 
 
 def cass(x: ArrayLike, y: ArrayLike, *, eps: float = 1e-12) -> jax.Array:
-    """Cross-architectural agreement of the two arms' outputs, per example.
+    """Compute the CASS loss, the disagreement of two arms' outputs, per example.
 
     `2 - 2 cos(x, y) = |x / |x| - y / |y||^2`, symmetric, with a gradient to both
-    arms. A constant output is a minimiser: pair it with
-    `memejax.losses.variance_covariance`, or watch `memejax.losses.collapse_panel`.
+    arms. A constant output is a minimiser: combine it with
+    `memejax.losses.variance_covariance`, or monitor `memejax.losses.collapse_panel`.
 
     Args:
         x: one arm's outputs (raw, not a softmax), `[batch, dim]` of any float dtype;
             computed in float32.
         y: the other arm's outputs, the same shape.
-        eps: a vector no longer than this has no direction: its cosine is 0 and no
-            gradient flows through it.
+        eps: norm up to which a vector counts as zero: its cosine is 0 and no gradient
+            flows through it.
 
     Returns:
         Losses in [0, 4], float32 `[batch]`: 0 parallel, 2 orthogonal, 4 opposite.
@@ -43,14 +43,14 @@ def cass(x: ArrayLike, y: ArrayLike, *, eps: float = 1e-12) -> jax.Array:
 def negative_cosine(
     prediction: ArrayLike, target: ArrayLike, *, eps: float = 1e-12
 ) -> jax.Array:
-    """SimSiam's distance from a prediction to a fixed target, per example.
+    """Compute SimSiam's distance from a prediction to a fixed target, per example.
 
-    `2 - 2 cos(prediction, stop_gradient(target))`: SimSiam's `-cos` brought to the
-    scale of `cass` (the gradient is twice SimSiam's).
+    `2 - 2 cos(prediction, stop_gradient(target))`: SimSiam's `-cos` on the scale of
+    `cass` (the gradient is twice SimSiam's).
 
     Args:
         prediction: the predictor's outputs, `[batch, dim]`, computed in float32.
-        target: the other branch's projections, the same shape; gets no gradient.
+        target: the other branch's projections, the same shape; receives no gradient.
         eps: as in `cass`.
 
     Returns:
@@ -73,7 +73,7 @@ def negative_cosine(
 
 
 def _unit(x: jax.Array, eps: float) -> jax.Array:
-    """`x` over its L2 norm on the last axis, 0 where the norm is not above eps."""
+    """Divide `x` by its L2 norm on the last axis; 0 if the norm is not above eps."""
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     directed = squared > eps**2
     # Both branches are finite, so that no NaN reaches the gradient at a zero vector.

@@ -18,7 +18,7 @@ def update_center(
     where: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """The next centre, from the teacher's logits of a batch.
+    """Compute the next centre from the teacher's logits of a batch.
 
     `new c = m c + (1 - m) mean_{v, b} t`
 
@@ -26,16 +26,15 @@ def update_center(
         center_k: the centre, `[k]`, zeros at the start; computed in float32.
         teacher_logits_vbk: `[v, b, k]` of any float dtype; computed in float32.
         momentum: m in [0, 1], a scalar that may be traced.
-        where: bool `[b]`: the examples that count; if none does the centre stays.
+        where: bool `[b]`, the examples to include; without any the centre stays.
         axis_name: the mapped axis (pmap, shard_map, vmap) that splits the batch, or
-            None; the centre then is that of the global batch on every device.
+            None; with it every device gets the centre of the global batch.
 
     Returns:
         float32 `[k]`. No gradient flows through it.
 
     Raises:
-        ValueError: if the shapes do not fit, or a momentum known before tracing is out
-            of its range.
+        ValueError: if the shapes do not match, or a concrete momentum is out of range.
 
     References:
         Caron et al., Emerging Properties in Self-Supervised Vision Transformers,
@@ -46,26 +45,28 @@ def update_center(
     [2.  0.5]
     """
     sums = sum_teacher(teacher_logits_vbk, where=where)
-    return update_center_by_sums(center_k, sums, momentum=momentum, axis_name=axis_name)
+    return update_center_from_sums(
+        center_k, sums, momentum=momentum, axis_name=axis_name
+    )
 
 
 def sum_teacher(
     teacher_logits_vbk: ArrayLike, *, where: ArrayLike | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Sums from which the centre moves, of a batch or a part of one.
+    """Compute the sums for a centre update, of a batch or a part of one.
 
-    `total = sum_{v, b} t`, `count = sum_{v, b} 1`, over the examples that count. The
+    `total = sum_{v, b} t`, `count = sum_{v, b} 1`, over the included examples. The
     sums of a batch's parts add up to those of the batch.
 
     Args:
         teacher_logits_vbk: as in `update_center`.
-        where: bool `[b]`: the examples that count.
+        where: bool `[b]`, the examples to include.
 
     Returns:
         `(total, count)`, float32 `[k]` and `[]`. No gradient flows through them.
 
     Raises:
-        ValueError: if the shapes do not fit.
+        ValueError: if the shapes do not match.
 
     >>> total, count = sum_teacher(jnp.array([[[2.0, 0.0], [4.0, 0.0]]]))
     >>> print(total, count)
@@ -77,23 +78,23 @@ def sum_teacher(
             f"got teacher logits of shape {teacher.shape}, expected [v, batch, k]"
         )
     mask = as_mask(where, teacher.shape[1:2])
-    # Masked before the sum: a padded row may hold anything, NaN too.
+    # Masked before the sum: a padded row may hold anything, even NaN.
     total = jnp.sum(jnp.where(mask[None, :, None], teacher, 0.0), axis=(0, 1))
     return total, teacher.shape[0] * jnp.sum(mask, dtype=jnp.float32)
 
 
-def update_center_by_sums(
+def update_center_from_sums(
     center_k: ArrayLike,
     sums: tuple[jax.Array, jax.Array],
     *,
     momentum: float | jax.Array = 0.9,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """`update_center` of a batch of which `sum_teacher` is known.
+    """Compute the next centre from the sums of `sum_teacher`.
 
     Args:
         center_k: as in `update_center`.
-        sums: of the batch, or of this device's part of it.
+        sums: sums of the batch, or of this device's part of it.
         momentum: as in `update_center`.
         axis_name: as in `update_center`.
 
@@ -101,10 +102,10 @@ def update_center_by_sums(
         float32 `[k]`.
 
     Raises:
-        ValueError: as `update_center`.
+        ValueError: as in `update_center`.
 
     >>> sums = jnp.array([6.0, 0.0]), jnp.array(2.0)
-    >>> print(update_center_by_sums(jnp.array([1.0, 1.0]), sums, momentum=0.5))
+    >>> print(update_center_from_sums(jnp.array([1.0, 1.0]), sums, momentum=0.5))
     [2.  0.5]
     """
     check_scalar("momentum", momentum, expected="0 to 1", holds=lambda m: 0 <= m <= 1)

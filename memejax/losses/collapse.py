@@ -1,4 +1,4 @@
-"""Collapse of a representation: three measures, and the rule that reads them."""
+"""Collapse of a representation: three measures and a rule to detect it."""
 
 import math
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from jax.typing import ArrayLike
 
 from memejax.losses.reductions import as_mask
 
-# Below a tenth of what unit vectors spread evenly would have.
+# A tenth of the value for evenly spread unit vectors.
 MIN_STD = 0.1
-# Any two examples are within 18 degrees of each other.
+# Two examples are within 18 degrees of each other on average.
 MAX_MEAN_COSINE = 0.95
 # All examples on one line (a constant output has rank 1).
 MIN_EFFECTIVE_RANK = 2.0
@@ -23,10 +23,10 @@ def collapse_panel(
     where: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
-    """Measures of collapse of a batch of outputs, three scalars.
+    """Compute measures of collapse of a batch of outputs, three scalars.
 
     With u = z / |z| (0 for a zero vector), n examples, d dimensions and p the
-    singular values of the (not centred) outputs over their sum:
+    singular values of the (uncentred) outputs over their sum:
 
         std            = sqrt(d) mean_j std_i(u_ij)
         mean_cosine    = mean_{i != k} <u_i, u_k>
@@ -34,15 +34,15 @@ def collapse_panel(
 
     Args:
         outputs: `[batch, dim]` of any float dtype; computed in float32.
-        where: bool `[batch]`: the examples that count; the others leave no trace.
-        axis_name: the mapped axis (pmap, vmap) that splits the batch, or None; every
-            device then gathers all outputs.
+        where: bool `[batch]`, the examples to include; the others have no effect.
+        axis_name: the mapped axis (pmap, vmap) that splits the batch, or None; with it
+            every device gathers all outputs.
 
     Returns:
-        `{"std", "mean_cosine", "effective_rank"}`, float32 scalars. std is 0 when
-        collapsed and near 1 when the outputs point everywhere; mean_cosine is 1 and
-        near 0; effective_rank is 1 and at most min(n, d). All are NaN with fewer than
-        two examples.
+        `{"std", "mean_cosine", "effective_rank"}`, float32 scalars. For collapsed
+        outputs std is 0, mean_cosine 1 and effective_rank 1; for evenly spread ones
+        they are near 1, near 0 and at most min(n, d). All are NaN with fewer than two
+        examples.
 
     Raises:
         ValueError: if outputs is not `[batch, dim]` or where is not `[batch]`.
@@ -59,16 +59,16 @@ def collapse_panel(
     if outputs.ndim != 2:
         raise ValueError(f"got outputs of shape {outputs.shape}, expected [batch, dim]")
     batch, dim = outputs.shape
-    counted = as_mask(where, (batch,))
+    included = as_mask(where, (batch,))
     if axis_name is not None:
         # Singular values do not add up over parts of the batch.
-        outputs, counted = (
-            jax.lax.all_gather(x, axis_name, tiled=True) for x in (outputs, counted)
+        outputs, included = (
+            jax.lax.all_gather(x, axis_name, tiled=True) for x in (outputs, included)
         )
-    mask = counted[:, None]
-    # Rows of zeros add nothing to a sum, and no singular value but zeros.
+    mask = included[:, None]
+    # Rows of zeros add nothing to a sum and only zeros to the singular values.
     outputs = jnp.where(mask, outputs, 0.0)
-    count = jnp.sum(counted, dtype=jnp.float32)
+    count = jnp.sum(included, dtype=jnp.float32)
     enough = count >= 2
 
     norm = jnp.linalg.norm(outputs, axis=1, keepdims=True)
@@ -77,7 +77,7 @@ def collapse_panel(
     rows = jnp.maximum(count, 2.0)
     centred = jnp.where(mask, units - total / rows, 0.0)
     std = jnp.mean(jnp.sqrt(jnp.sum(centred**2, axis=0) / rows)) * math.sqrt(dim)
-    # |sum u|^2 holds all ordered pairs and each example with itself.
+    # |sum u|^2 is the sum over all ordered pairs and each example with itself.
     pairs = jnp.sum(total**2) - jnp.sum(units**2)
     mean_cosine = pairs / (rows * (rows - 1.0))
 
@@ -89,15 +89,15 @@ def collapse_panel(
 def is_collapsed(panel: Mapping[str, ArrayLike]) -> tuple[bool, str]:
     """Whether a panel shows collapse, and why; on the host.
 
-    Collapsed when std < `MIN_STD`, mean_cosine > `MAX_MEAN_COSINE` or
+    Collapsed if std < `MIN_STD`, mean_cosine > `MAX_MEAN_COSINE` or
     effective_rank < `MIN_EFFECTIVE_RANK`.
 
     Args:
-        panel: what `collapse_panel` returns, its values concrete.
+        panel: result of `collapse_panel`, with concrete values.
 
     Returns:
-        `(True, reason)` with each measure that is past its threshold, in words, or
-        `(False, "")`. A measure that is NaN is past none.
+        `(True, reason)`, the reason naming each measure beyond its threshold, or
+        `(False, "")`. NaN is never beyond a threshold.
 
     Raises:
         ValueError: if a measure is missing.
@@ -123,11 +123,11 @@ def is_collapsed(panel: Mapping[str, ArrayLike]) -> tuple[bool, str]:
 
 
 def _effective_rank(outputs: jax.Array) -> jax.Array:
-    """exp of the entropy of the singular values' shares."""
+    """Compute exp of the entropy of the singular values' shares."""
     # By SVD, not from the Gram matrix: its eigenvalues' float32 noise, under a
-    # root, would lift the rank of a constant output from 1.0 to about 1.3.
-    # Without full_matrices=False a CPU reserves [dim, dim] for vectors that nobody
-    # reads: 17 GB for DINO's 65536 prototypes.
+    # root, would raise the rank of a constant output from 1.0 to about 1.3.
+    # Without full_matrices=False a CPU allocates [dim, dim] for unused vectors: 17 GB
+    # for DINO's 65536 prototypes.
     singular = jnp.linalg.svd(outputs, full_matrices=False, compute_uv=False)
     share = singular / jnp.maximum(jnp.sum(singular), jnp.finfo(jnp.float32).tiny)
     return jnp.exp(jnp.sum(jax.scipy.special.entr(share)))

@@ -1,4 +1,4 @@
-"""DINO: the student predicts the teacher's outputs of other views; and its panel.
+"""DINO's loss, by which the student predicts the teacher on other views; its panel.
 
 Shapes: v student views, u teacher views, b examples, k prototypes. Teacher view i and
 student view i show the same crop, so the first u student views are the global ones.
@@ -19,15 +19,15 @@ from memejax.losses.dino_terms import (
 )
 from memejax.losses.reductions import check_scalar, sum_over_axis
 
-# Share of ln K that the prototype tells of the example. Runs reported as stuck at a
-# loss of ln K stay within 2e-4 nats of it, 2e-5 of ln K. A head that was not trained
-# yet gives 0.001 where the 256-d inputs of its last layer have a mean cosine of 0.99
-# (temperature 0.04, centred), 0.01 where it is 0.9.
+# Mutual information of prototype and example, as a share of ln K. Runs reported as
+# stuck at a loss of ln K stay within 2e-4 nats of it, 2e-5 of ln K. An untrained head
+# has 0.001 if the 256-d inputs of its last layer have a mean cosine of 0.99
+# (temperature 0.04, centred), 0.01 if it is 0.9.
 MIN_INFORMATION = 0.001
-# In nats: 1.1 prototypes in use. Runs that fell to one prototype show a loss, which
-# is at least the entropy, of about 0.05.
+# In nats: 1.1 prototypes in use. Runs that collapsed to one prototype have a loss,
+# which is at least the entropy, of about 0.05.
 MIN_MEAN_ENTROPY = 0.1
-# Share of ln K from which an output without information is called uniform.
+# Share of ln K above which an output without information is called uniform.
 UNIFORM_ENTROPY = 0.99
 
 
@@ -42,36 +42,36 @@ def dino(
     where: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """DINO's cross-entropy per example, and the next centre.
+    """Compute DINO's cross-entropy per example, and the next centre.
 
     With P_u = softmax((t_u - c) / tau_t), fixed, and S_v = softmax(s_v / tau_s):
 
         loss  = -1 / (U (V - 1)) sum_u sum_{v != u} sum_k P_uk log S_vk
         new c = m c + (1 - m) mean_{u, b} t
 
-    The loss is that of the old centre. Its floor is the teacher's entropy, not 0;
-    ln K is its value for uniform outputs: see `memejax.losses.dino_panel`.
+    The loss uses the old centre. Its minimum is the teacher's entropy, not 0; for
+    uniform outputs it is ln K: see `memejax.losses.dino_panel`.
 
     Args:
         student_logits_vbk: `[V, batch, K]` of any float dtype, V >= 2, K >= 2; computed
             in float32.
         teacher_logits_ubk: `[U, batch, K]`, of the first U of the student's views,
-            1 <= U <= V (DINO: the 2 global ones); gets no gradient.
-        center_k: the centre, `[K]`, zeros at the start; gets no gradient.
+            1 <= U <= V (DINO: the 2 global ones); receives no gradient.
+        center_k: the centre, `[K]`, zeros at the start; receives no gradient.
         student_temperature: tau_s, a scalar above 0.
         teacher_temperature: tau_t, a scalar above 0 (may be traced, as all three).
         center_momentum: m in [0, 1].
-        where: bool `[batch]`: the examples that count. The others' loss and gradient
-            are 0 and the centre does not see them; if none counts the centre stays.
+        where: bool `[batch]`, the examples to include. The others' loss and gradient
+            are 0 and the centre ignores them; without any the centre stays.
         axis_name: the mapped axis (pmap, shard_map, vmap) that splits the batch, or
-            None; the centre then is that of the global batch on every device.
+            None; with it every device gets the centre of the global batch.
 
     Returns:
         `(loss, new_center)`, float32 `[batch]` and `[K]`.
 
     Raises:
-        ValueError: if shapes do not fit, there is no pair of views, K < 2, or a scalar
-            known before tracing is out of its range.
+        ValueError: if shapes do not match, there is no pair of views, K < 2, or a
+            concrete scalar is out of range.
 
     References:
         Caron et al., Emerging Properties in Self-Supervised Vision Transformers,
@@ -116,7 +116,7 @@ def dino_panel(
     where: ArrayLike | None = None,
     axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
-    """The parts of DINO's loss, five scalars.
+    """Decompose DINO's loss into five scalars.
 
     With P_ub the teacher's distributions, h the entropy and n examples:
 
@@ -126,26 +126,26 @@ def dino_panel(
         mean_entropy    = h(mean_{u, b} P_ub)
         log_k           = ln K
 
-    exp(mean_entropy) is how many prototypes the batch uses. mean_entropy -
-    teacher_entropy, at least 0 and at most ln(U n), is what the prototype tells of
-    the example (their mutual information): 0 when all outputs are equal.
+    exp(mean_entropy) is the number of prototypes that the batch uses. mean_entropy -
+    teacher_entropy, at least 0 and at most ln(U n), is the mutual information of
+    prototype and example: 0 if all outputs are equal.
 
     Args:
         student_logits_vbk: as in `dino`.
         teacher_logits_ubk: as in `dino`.
-        center_k: the centre that the loss used, `[K]`.
+        center_k: the centre used by the loss, `[K]`.
         student_temperature: as in `dino`.
         teacher_temperature: as in `dino`.
-        where: bool `[batch]`: the examples that count; the others leave no trace.
+        where: bool `[batch]`, the examples to include; the others have no effect.
         axis_name: the mapped axis that splits the batch, or None.
 
     Returns:
         `{"cross_entropy", "teacher_entropy", "kl", "mean_entropy", "log_k"}`, float32
         scalars in nats. With no example all but log_k are NaN; with one, mean_entropy
-        is (one example cannot show whether examples differ).
+        is NaN (one example cannot show whether examples differ).
 
     Raises:
-        ValueError: as `dino`.
+        ValueError: as in `dino`.
 
     References:
         Caron et al., arXiv 2104.14294, section 5.3 (the decomposition).
@@ -171,7 +171,7 @@ def dino_panel(
         teacher_temperature=teacher_temperature,
         where=where,
     )
-    return dino_panel_by_sums(sums, axis_name=axis_name)
+    return dino_panel_from_sums(sums, axis_name=axis_name)
 
 
 def sum_dino(
@@ -183,25 +183,25 @@ def sum_dino(
     teacher_temperature: float | jax.Array,
     where: ArrayLike | None = None,
 ) -> dict[str, jax.Array]:
-    """Sums from which `dino_panel` is made, of a batch or a part of one.
+    """Compute the sums for `dino_panel`, of a batch or a part of one.
 
     The sums of a batch's parts add up to those of the batch.
 
     Args:
         student_logits_vbk: as in `dino`.
         teacher_logits_ubk: as in `dino`.
-        center_k: the centre that the loss used, `[K]`.
+        center_k: the centre used by the loss, `[K]`.
         student_temperature: as in `dino`.
         teacher_temperature: as in `dino`.
-        where: bool `[batch]`: the examples that count.
+        where: bool `[batch]`, the examples to include.
 
     Returns:
-        `{"loss", "entropy", "shares", "count"}`: over the examples that count, sums of
+        `{"loss", "entropy", "shares", "count"}`: over the included examples, sums of
         the losses, of the teacher's entropies and of its distributions (both means over
         views), and their number; float32, `shares` `[K]`, the others scalars.
 
     Raises:
-        ValueError: as `dino`.
+        ValueError: as in `dino`.
     """
     temperatures = student_temperature, teacher_temperature
     student, teacher, center, mask = prepare_logits(
@@ -226,17 +226,17 @@ def sum_dino(
     }
 
 
-def dino_panel_by_sums(
+def dino_panel_from_sums(
     sums: Mapping[str, jax.Array], *, axis_name: str | None = None
 ) -> dict[str, jax.Array]:
-    """`dino_panel` of a batch of which `sum_dino` is known, five scalars.
+    """Compute the five scalars of `dino_panel` from the sums of `sum_dino`.
 
     Args:
-        sums: of the batch, or of this device's part of it.
+        sums: sums of the batch, or of this device's part of it.
         axis_name: as in `dino_panel`.
 
     Returns:
-        As `dino_panel`.
+        As in `dino_panel`.
 
     >>> sums = sum_dino(
     ...     jnp.zeros((2, 3, 4)),
@@ -245,7 +245,7 @@ def dino_panel_by_sums(
     ...     student_temperature=0.1,
     ...     teacher_temperature=0.04,
     ... )
-    >>> print(dino_panel_by_sums(sums)["cross_entropy"])  # ln 4
+    >>> print(dino_panel_from_sums(sums)["cross_entropy"])  # ln 4
     1.3862944
     """
     sums = sum_over_axis(dict(sums), axis_name)
@@ -253,7 +253,7 @@ def dino_panel_by_sums(
     loss, entropy, shares = (
         sums[name] / jnp.maximum(count, 1.0) for name in ("loss", "entropy", "shares")
     )
-    # 0 log 0 is 0: a prototype that nobody uses.
+    # 0 log 0 is 0 for an unused prototype.
     mean_entropy = jnp.sum(jax.scipy.special.entr(shares))
     return {
         "cross_entropy": jnp.where(count > 0, loss, jnp.nan),
@@ -267,22 +267,22 @@ def dino_panel_by_sums(
 def is_dino_collapsed(panel: Mapping[str, ArrayLike]) -> tuple[bool, str]:
     """Whether a panel shows collapse, and of which kind; on the host.
 
-    Collapsed when mean_entropy - teacher_entropy < `MIN_INFORMATION` ln K (the
+    Collapsed if mean_entropy - teacher_entropy < `MIN_INFORMATION` ln K (the
     output does not depend on the example) or mean_entropy < `MIN_MEAN_ENTROPY` (one
-    prototype takes all). kl is no criterion: with two temperatures it can be large
-    for a constant output, and how small it gets in a good run depends on the data.
+    prototype takes all). kl is not a criterion: with two temperatures it can be large
+    for a constant output, and its size in a good run depends on the data.
 
-    A constant output turns uniform once the centre has caught up with it. The first
-    updates from random weights are like that in a run that goes well later, whose
-    outputs start nearly constant: heed the rule after the warm-up. In a batch of a
-    handful of examples that rightly share a prototype "one prototype" says too much.
+    A constant output becomes uniform once the centre has caught up with it. In the
+    first updates from random weights outputs are nearly constant even in good runs:
+    apply the rule after the warm-up. In a batch of a few examples that rightly share a
+    prototype, "one prototype" is a false alarm.
 
     Args:
-        panel: what `dino_panel` returns, its values concrete.
+        panel: result of `dino_panel`, with concrete values.
 
     Returns:
         `(True, reason)`, where the reason begins with "one prototype", "uniform" or
-        "constant", or `(False, "")`. A measure that is NaN shows nothing.
+        "constant", or `(False, "")`. NaN is never a sign of collapse.
 
     Raises:
         ValueError: if a measure is missing.
@@ -304,7 +304,7 @@ def is_dino_collapsed(panel: Mapping[str, ArrayLike]) -> tuple[bool, str]:
             f"one prototype takes all: mean entropy {mean_entropy:.3f} is below "
             f"{MIN_MEAN_ENTROPY}"
         )
-    # No alarm with NaN: each comparison is then false.
+    # No alarm for NaN: each comparison is then false.
     if information < MIN_INFORMATION * log_k:
         if entropy > UNIFORM_ENTROPY * log_k:
             return True, (
@@ -312,7 +312,7 @@ def is_dino_collapsed(panel: Mapping[str, ArrayLike]) -> tuple[bool, str]:
                 "same for every example"
             )
         return True, (
-            f"constant output: it tells {information:.4f} nats of the example, below "
-            f"{MIN_INFORMATION} ln K = {MIN_INFORMATION * log_k:.4f}"
+            f"constant output: {information:.4f} nats of information on the example, "
+            f"below {MIN_INFORMATION} ln K = {MIN_INFORMATION * log_k:.4f}"
         )
     return False, ""

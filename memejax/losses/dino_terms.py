@@ -1,4 +1,4 @@
-"""Terms that DINO's loss and panel share: logits, distributions, cross-entropy.
+"""Terms shared by DINO's loss and panel: logits, distributions, cross-entropy.
 
 Shapes: v student views, u teacher views, b examples, k prototypes; see
 `memejax.losses.dino`.
@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from memejax.losses.reductions import as_mask, check_scalar
 
-# Of the student's softmax and of the teacher's.
+# Of the student's and of the teacher's softmax.
 Temperatures = tuple[float | jax.Array, float | jax.Array]
 
 
@@ -22,10 +22,10 @@ def prepare_logits(
     temperatures: Temperatures,
     where: ArrayLike | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Student, teacher and centre in float32, 0 where masked, and the mask.
+    """Check and return student, teacher and centre, 0 where masked, and the mask.
 
     Raises:
-        ValueError: as `memejax.losses.dino`.
+        ValueError: as in `memejax.losses.dino`.
     """
     for name, value in zip(("student", "teacher"), temperatures, strict=True):
         check_scalar(
@@ -43,14 +43,14 @@ def prepare_logits(
     if views < 2 or not 1 <= teacher.shape[0] <= views:
         raise ValueError(
             f"got {views} student views and {teacher.shape[0]} teacher views, expected "
-            "at least 2 and from 1 to as many as the student's"
+            "at least 2 student views and from 1 to as many teacher views"
         )
     if k < 2:
         raise ValueError(f"got {k} prototypes, expected at least 2")
     if center.shape != (k,):
         raise ValueError(f"got center_k of shape {center.shape}, expected {(k,)}")
     mask = as_mask(where, (batch,))
-    # Masked before anything else: a padded row may hold anything, NaN too.
+    # Masked before anything else: a padded row may hold anything, even NaN.
     rows = mask[None, :, None]
     teacher, center = jax.lax.stop_gradient((teacher, center))
     return jnp.where(rows, student, 0.0), jnp.where(rows, teacher, 0.0), center, mask
@@ -63,7 +63,7 @@ def log_probabilities(
     center_k: jax.Array,
     temperatures: Temperatures,
 ) -> tuple[jax.Array, jax.Array]:
-    """Logarithms of the teacher's centred and of the student's distributions."""
+    """Compute log-probabilities of the (centred) teacher and of the student."""
     teacher_ubk = (teacher_ubk - center_k[None, None]) / temperatures[1]
     student_vbk = student_vbk / temperatures[0]
     return (
@@ -73,9 +73,9 @@ def log_probabilities(
 
 
 def mean_cross_entropy(teacher_ubk: jax.Array, log_student_vbk: jax.Array) -> jax.Array:
-    """The mean over pairs u != v of -sum_k P_uk log S_vk, `[batch]`."""
-    # A student view meets the sum of the teacher's other views, so that nothing of
-    # [U, V, batch, K] is formed; and none is subtracted again, so nothing cancels.
+    """Average -sum_k P_uk log S_vk over the pairs u != v, `[batch]`."""
+    # Each student view is multiplied by the sum of the teacher's other views: nothing
+    # of [U, V, batch, K] is formed, and without a subtraction nothing cancels.
     views, teachers = log_student_vbk.shape[0], teacher_ubk.shape[0]
     local_bk = jnp.sum(log_student_vbk[teachers:], axis=0)
     total = jnp.sum(jnp.sum(teacher_ubk, axis=0) * local_bk, axis=-1)

@@ -1,7 +1,4 @@
-"""Masks and sums over a batch that may be split over devices, and checks of scalars.
-
-The other losses are made of these; they are not exported.
-"""
+"""Helpers of the losses: masks, sums over a mapped axis, checks of scalars."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +10,11 @@ from jax.typing import ArrayLike
 
 
 def as_mask(where: ArrayLike | None, shape: tuple[int, ...]) -> jax.Array:
-    """The mask as a bool array, all True for None.
+    """Return a mask as a bool array, all True for None.
 
     Args:
         where: a mask of any dtype, or None.
-        shape: expected of it.
+        shape: its expected shape.
 
     Raises:
         ValueError: if where has another shape.
@@ -29,7 +26,7 @@ def as_mask(where: ArrayLike | None, shape: tuple[int, ...]) -> jax.Array:
 
 
 def sum_over_axis(value: Any, axis_name: str | None) -> Any:
-    """A tree of arrays summed over the mapped axis; the tree itself for None."""
+    """Sum a tree of arrays over the mapped axis; return the tree itself for None."""
     return value if axis_name is None else jax.lax.psum(value, axis_name)
 
 
@@ -43,17 +40,17 @@ def check_scalar(
     """Check a hyperparameter that may be traced.
 
     Args:
-        name: for the error.
-        value: a number, or a scalar array; its range is checked only if it is known
-            before the program runs.
-        expected: the range, for the error.
+        name: name in the error message.
+        value: a number, or a scalar array; its range is checked only if it is not
+            traced.
+        expected: the range in the error message.
         holds: whether a number is in the range.
 
     Raises:
-        ValueError: if value is no scalar or out of its range.
+        ValueError: if value is not a scalar or is out of range.
     """
     if jnp.shape(value) != ():
         raise ValueError(f"got {name} of shape {jnp.shape(value)}, expected a scalar")
-    # A traced value, such as a schedule's, is known only when the program runs.
+    # A traced value, such as a schedule's, has no value before the program runs.
     if not isinstance(value, Tracer) and not holds(float(value)):
         raise ValueError(f"got {name} {value}, expected {expected}")

@@ -1,4 +1,4 @@
-"""Losses of one logit against a label that is 0 or 1, and the weighted mean."""
+"""Binary classification losses, and the weighted mean."""
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +14,18 @@ def binary_cross_entropy(
     positive_weight: float = 1.0,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Cross-entropy of a sigmoid, per example.
+    """Compute the sigmoid cross-entropy, per example.
 
     `w y softplus(-x) + (1 - y) softplus(x)`, w the positive weight; torch's
     `binary_cross_entropy_with_logits(pos_weight=w)`, unreduced.
 
     Args:
         logits: `[batch]` of any float dtype; computed in float32.
-        labels: int or bool `[batch]`, 0 or 1. Unknown (-1) must be masked by where:
-            the loss of any other label is NaN, so that a forgotten mask stops a run.
-        positive_weight: multiplies the loss of the label 1; negatives over positives
-            balances the two.
+        labels: int or bool `[batch]`, 0 or 1. Unknown labels (-1) must be masked by
+            where: the loss of any other label is NaN, so that a forgotten mask stops a
+            run.
+        positive_weight: factor of the loss of label 1; the ratio of negatives to
+            positives balances the classes.
         where: bool `[batch]`; a masked example's loss and gradient are 0.
 
     Returns:
@@ -50,7 +51,7 @@ def sigmoid_focal(
     positive_weight: float = 1.0,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Focal loss of a sigmoid, per example.
+    """Compute the sigmoid focal loss, per example.
 
     `-w_t (1 - p_t)^gamma log p_t` with p_t the probability of the true label and
     w_t the positive weight for the label 1, else 1; gamma 0 is
@@ -59,8 +60,8 @@ def sigmoid_focal(
     Args:
         logits: `[batch]` of any float dtype; computed in float32.
         labels: int or bool `[batch]`, 0 or 1; -1 as in `binary_cross_entropy`.
-        gamma: how far easy examples are faded out, at least 0.
-        positive_weight: multiplies the loss of the label 1.
+        gamma: focusing exponent that down-weights easy examples, at least 0.
+        positive_weight: factor of the loss of label 1.
         where: bool `[batch]`; a masked example's loss and gradient are 0.
 
     Returns:
@@ -79,23 +80,23 @@ def sigmoid_focal(
         raise ValueError(f"got gamma {gamma}, expected at least 0")
     logits, labels, where = _check(logits, labels, where)
     margin = jnp.where(labels == 1, logits, -logits)
-    # (1 - p_t)^gamma through logarithms: no 0^gamma, whose gradient is not finite.
-    fade = jnp.exp(-gamma * jax.nn.softplus(margin))
+    # (1 - p_t)^gamma in log space: the gradient of 0^gamma is not finite.
+    focus = jnp.exp(-gamma * jax.nn.softplus(margin))
     weight = jnp.where(labels == 1, positive_weight, 1.0)
-    return _mask(weight * fade * jax.nn.softplus(-margin), labels, where)
+    return _mask(weight * focus * jax.nn.softplus(-margin), labels, where)
 
 
 def weighted_mean(
     values: ArrayLike, weight: ArrayLike, *, axis_name: str | None = None
 ) -> jax.Array:
-    """The mean of values by weight, a scalar.
+    """Compute the weighted mean of values, a scalar.
 
-    `sum_i w_i v_i / sum_i w_i`, 0 when all weights are 0. A value of weight 0 leaves
-    no trace, whatever it is (NaN too), nor does its gradient.
+    `sum_i w_i v_i / sum_i w_i`, 0 if all weights are 0. A value of weight 0, even NaN,
+    affects neither the mean nor the gradient.
 
     Args:
         values: `[batch]` of any float dtype; computed in float32.
-        weight: `[batch]`, at least 0; 0 masks.
+        weight: `[batch]`, at least 0; 0 masks an example.
         axis_name: the mapped axis (pmap, vmap) that splits the batch, or None.
 
     Returns:
@@ -121,7 +122,7 @@ def weighted_mean(
 def _check(
     logits: ArrayLike, labels: ArrayLike, where: ArrayLike | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The three as arrays of one shape; masked logits are 0 and masked labels too."""
+    """Return the three as arrays of one shape; masked logits and labels are 0."""
     logits, labels = jnp.asarray(logits, jnp.float32), jnp.asarray(labels)
     if jnp.issubdtype(labels.dtype, jnp.inexact):
         raise ValueError(f"got labels of dtype {labels.dtype}, expected integers")
@@ -132,11 +133,11 @@ def _check(
             "expected one shape [batch]"
         )
     mask = as_mask(where, logits.shape)
-    # Before the loss, so that what a masked row holds cannot reach the gradient.
+    # Before the loss, so that masked values cannot reach the gradient.
     return jnp.where(mask, logits, 0.0), jnp.where(mask, labels, 0), mask
 
 
 def _mask(loss: jax.Array, labels: jax.Array, where: jax.Array) -> jax.Array:
-    """0 where masked, NaN where a label that counts is neither 0 nor 1."""
+    """Set the loss to 0 where masked, to NaN for unmasked labels other than 0 and 1."""
     known = (labels == 0) | (labels == 1)
     return jnp.where(where, jnp.where(known, loss, jnp.nan), 0.0)

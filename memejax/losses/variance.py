@@ -1,7 +1,7 @@
-"""Terms against collapse: standardised outputs, and VICReg's variance, covariance.
+"""Terms against collapse: standardisation, and VICReg's variance and covariance.
 
 All couple the examples of a batch, so all take a mask `where` and the name of the
-mapped axis the batch is split over.
+mapped axis over which the batch is split.
 """
 
 import jax
@@ -18,14 +18,14 @@ def standardize(
     axis_name: str | None = None,
     eps: float = 1e-5,
 ) -> jax.Array:
-    """Outputs with mean 0 and variance 1 over the batch, in each dimension.
+    """Standardise each dimension to mean 0 and variance 1 over the batch.
 
     `(z - mean z) / sqrt(var z + eps)` with the biased variance (division by n), as
     BatchNorm without its affine part.
 
     Args:
         outputs: `[batch, dim]` of any float dtype; computed in float32.
-        where: bool `[batch]`: the examples that count. The others come back as 0.
+        where: bool `[batch]`, the examples to include. The others become 0.
         axis_name: the mapped axis (pmap, vmap) that splits the batch, or None.
         eps: added to the variance.
 
@@ -55,23 +55,23 @@ def variance_covariance(
     target: float = 1.0,
     eps: float = 1e-4,
 ) -> tuple[jax.Array, jax.Array]:
-    """VICReg's variance and covariance terms, two scalars.
+    """Compute VICReg's variance and covariance terms, two scalars.
 
     With C the covariance over the batch (divided by n - 1) of the d dimensions:
 
         variance   = mean_j relu(target - sqrt(C_jj + eps))
         covariance = sum_{i != j} C_ij^2 / d
 
-    Where the batch is much smaller than d, the off-diagonal sum is taken from the
-    products of examples: `sum_ij C_ij^2 = |Z Z^T|_F^2 / (n - 1)^2`, equal and
-    cheaper; the shapes decide.
+    If the batch is much smaller than d, the off-diagonal sum is computed from the
+    products of examples: `sum_ij C_ij^2 = |Z Z^T|_F^2 / (n - 1)^2`, which is equal and
+    cheaper.
 
-    Under a mapped axis both scalars are those of the global batch on every device,
-    and the mean over devices (`pmean`) of the gradients is the global gradient.
+    Under a mapped axis every device gets both scalars of the global batch, and the
+    mean over devices (`pmean`) of the gradients is the global gradient.
 
     Args:
         outputs: `[batch, dim]` of any float dtype; computed in float32.
-        where: bool `[batch]`: the examples that count.
+        where: bool `[batch]`, the examples to include.
         axis_name: the mapped axis (pmap, vmap) that splits the batch, or None.
         target: the standard deviation below which a dimension is penalised.
         eps: added to the variance under the root.
@@ -104,11 +104,11 @@ def _off_diagonal(
     freedom: jax.Array,
     axis_name: str | None,
 ) -> jax.Array:
-    """The sum of the squares of the covariance's off-diagonal elements."""
+    """Sum the squares of the covariance's off-diagonal elements."""
     batch, dim = centred.shape
     shards = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-    # The full precision is for GPUs, whose default rounds factors to 10 bits: the
-    # diagonal is subtracted from the sum below.
+    # Full precision, as GPUs round factors to 10 bits by default and the diagonal is
+    # subtracted from the sum below.
     high = jax.lax.Precision.HIGHEST
     # From d = 2n on the off-diagonal part outweighs the diagonal (C has rank n - 1
     # at most), so that the subtraction loses nothing.
@@ -118,7 +118,7 @@ def _off_diagonal(
             rows = jax.lax.all_gather(centred, axis_name, tiled=True)
         gram = jnp.matmul(centred, rows.T, precision=high)
         total = sum_over_axis(jnp.sum(gram**2), axis_name) / freedom**2
-        # Rounding alone could take it below 0.
+        # Rounding could bring it below 0.
         return jax.nn.relu(total - jnp.sum(variances**2))
     products = jnp.matmul(centred.T, centred, precision=high)
     matrix = sum_over_axis(products, axis_name) / freedom
@@ -128,20 +128,20 @@ def _off_diagonal(
 def _centre(
     outputs: ArrayLike, where: ArrayLike | None, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Centred float32 outputs, 0 where masked, and the number of examples."""
+    """Return centred float32 outputs, 0 where masked, and the number of examples."""
     outputs = jnp.asarray(outputs, jnp.float32)
     if outputs.ndim != 2:
         raise ValueError(f"got outputs of shape {outputs.shape}, expected [batch, dim]")
-    counted = as_mask(where, outputs.shape[:1])
-    mask = counted[:, None]
-    # Masked before anything else: a padded row may hold anything, NaN too.
+    included = as_mask(where, outputs.shape[:1])
+    mask = included[:, None]
+    # Masked before anything else: a padded row may hold anything, even NaN.
     outputs = jnp.where(mask, outputs, 0.0)
-    count = jnp.sum(counted, dtype=jnp.float32)
+    count = jnp.sum(included, dtype=jnp.float32)
     count = jnp.maximum(sum_over_axis(count, axis_name), 1.0)
     mean = _sum_rows(outputs, axis_name) / count
     return jnp.where(mask, outputs - mean, 0.0), count
 
 
 def _sum_rows(values: jax.Array, axis_name: str | None) -> jax.Array:
-    """The sum over the (global) batch, `[1, dim]`."""
+    """Sum over the (global) batch, `[1, dim]`."""
     return sum_over_axis(jnp.sum(values, axis=0, keepdims=True), axis_name)

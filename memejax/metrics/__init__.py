@@ -1,4 +1,4 @@
-"""Figures of scores, their comparison, and what features are worth; on the host.
+"""Metrics of scores, comparisons of methods, and probes of features; on the host.
 
 reports.py       AUROC, accuracy, F1, thresholds and intervals of one model
 significance.py  paired comparison of two, Holm's correction, verdicts
@@ -17,5 +17,6 @@ from memejax.metrics.reports import constant_report as constant_report
 from memejax.metrics.reports import mean_std as mean_std
 from memejax.metrics.reports import read_predictions as read_predictions
 from memejax.metrics.reports import reports_by_arm as reports_by_arm
+from memejax.metrics.reports import shown_arms as shown_arms
 from memejax.metrics.reports import write_predictions as write_predictions
 from memejax.metrics.significance import paired_comparison as paired_comparison

@@ -1,7 +1,7 @@
-"""What a frozen encoder's embeddings hold: kNN, a linear probe, a map to look at.
+"""Probes of a frozen encoder's embeddings: kNN, linear probe, t-SNE map.
 
-Embeddings go in and class scores come out, so that every probe is read by the same
-`report`. Nothing here trains an encoder or knows where embeddings come from.
+Embeddings go in and class scores come out, so that the same `report` evaluates every
+probe. Nothing here trains an encoder or depends on the source of the embeddings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from memejax.metrics.reports import auroc
 
 # Inverse strengths of the probe's L2 penalty, the strongest penalty first.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-# Principal components that t-SNE reads.
+# Principal components given to t-SNE.
 COMPONENTS = 50
 PERPLEXITY = 30.0
 
@@ -41,15 +41,15 @@ def knn(
     """Class scores by the votes of the k nearest training embeddings.
 
     `score_c = sum_{i in N_k} exp(cos(x, x_i) / T) [y_i = c]`, divided by its sum over
-    the classes. Of training embeddings at the same distance the first is nearer.
+    the classes. Ties in distance go to the earlier training embedding.
 
     Args:
-        train: embeddings `[n, d]`, of any scale; a zero one has cosine 0 to all.
+        train: embeddings `[n, d]`, of any scale; a zero embedding has cosine 0 to all.
         labels: ints `[n]` in [0, classes).
         test: embeddings `[m, d]`.
-        classes: how many classes there are.
-        k: neighbours that vote, from 1 to n.
-        temperature: T, positive; the smaller, the more the nearest ones count.
+        classes: number of classes.
+        k: number of neighbours that vote, from 1 to n.
+        temperature: T, positive; the smaller, the more weight the nearest ones have.
         chunk: test embeddings compared at once, which takes `4 chunk n` bytes.
 
     Returns:
@@ -78,7 +78,7 @@ def knn(
         )
     bank, queries = _unit(bank), _unit(queries)
     chunk, m = min(chunk, len(queries)), len(queries)
-    # Every chunk has the same shape, for one compilation.
+    # Every chunk has the same shape, to compile only once.
     queries = np.pad(queries, ((0, -m % chunk), (0, 0)))
     bank, votes = jnp.asarray(bank), jnp.asarray(labels, jnp.int32)
     scores = [
@@ -101,25 +101,25 @@ def linear_probe(
     """Class scores of a logistic regression on standardised embeddings.
 
     A fifth of each class is held out to choose the L2 penalty among `STRENGTHS` by
-    log loss (of equal ones the stronger penalty); the probe is then fitted on all of
+    log loss (ties go to the stronger penalty); the probe is then fitted on all of
     `train` to convergence. With fewer than 5 examples in every class nothing is held
     out and the inverse strength is 1.
 
-    DINO's linear protocol is another: a linear layer trained by SGD for 100 epochs on
+    DINO's linear protocol is different: a linear layer trained by SGD for 100 epochs on
     random crops and flips (momentum 0.9, no decay, learning rate 0.001 x batch / 256
     on a cosine) on the last four CLS tokens, or one with the mean patch token. This
-    probe is convex, sees one embedding a picture and has no learning rate to tune:
-    it is cheaper and repeatable, and its figures are not DINO's.
+    probe is convex, uses one embedding per picture and has no learning rate to tune:
+    it is cheaper and repeatable, and its figures are not comparable with DINO's.
 
     Args:
         train: embeddings `[n, d]`.
         labels: ints `[n]` in [0, classes), at least two of them different.
         test: embeddings `[m, d]`.
-        classes: how many classes there are.
-        seed: of what is held out.
+        classes: number of classes.
+        seed: seed of the held-out split.
 
     Returns:
-        Probabilities float64 `[m, classes]`; 0 for classes that `labels` lacks.
+        Probabilities float64 `[m, classes]`; 0 for classes missing from `labels`.
 
     Raises:
         ValueError: if shapes or labels do not fit, or an embedding is not finite.
@@ -146,10 +146,10 @@ def linear_probe(
 
 
 def accuracy(scores: ArrayLike, labels: ArrayLike) -> float:
-    """The share of examples whose highest score is their label's.
+    """Share of examples whose highest score is that of their label.
 
     Args:
-        scores: `[n, classes]`; of equal scores the lower class counts.
+        scores: `[n, classes]`; ties go to the lower class.
         labels: ints `[n]` in [0, classes).
 
     Returns:
@@ -171,7 +171,7 @@ def accuracy(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def report(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """What class scores are worth: accuracy, and AUROC where there are two classes.
+    """Accuracy of class scores, and AUROC if there are two classes.
 
     Args:
         scores: `[n, classes]`; with two classes the second column ranks the examples.
@@ -181,7 +181,7 @@ def report(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         `accuracy`, and `auroc` with two classes (NaN if `labels` holds only one).
 
     Raises:
-        ValueError: as `accuracy`.
+        ValueError: as in `accuracy`.
     """
     figures = {"accuracy": accuracy(scores, labels)}
     scores = np.asarray(scores, float)
@@ -193,22 +193,22 @@ def report(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
 def embedding_map(
     embeddings: ArrayLike, *, seed: int = 0, limit: int = 2000
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points in the plane that keep neighbours together: t-SNE after PCA.
+    """Map embeddings to the plane by PCA and t-SNE, keeping neighbours together.
 
-    PCA to at most `COMPONENTS` dimensions; t-SNE of perplexity min(30, (m - 1) / 3)
-    starts from the first two of them. It runs on one thread: with more, sums come in
-    another order each time, and so do the points. Distances between clusters and
-    their sizes mean nothing.
+    PCA to at most `COMPONENTS` dimensions; t-SNE with perplexity min(30, (m - 1) / 3)
+    starts from the first two of them. It runs on one thread: with more, the order of
+    summation varies from run to run, and so do the points. Distances between clusters
+    and their sizes have no meaning.
 
     Args:
         embeddings: `[n, d]`, n at least 4.
-        seed: of which embeddings are drawn.
-        limit: at most this many are mapped (at least 4); a random draw where there
-            are more.
+        seed: seed of the random subset.
+        limit: largest number of mapped embeddings, at least 4; a random subset is
+            mapped if there are more.
 
     Returns:
-        `(points, index)`: float32 `[m, 2]`, and int64 `[m]`, ascending: which
-        embeddings they are.
+        `(points, index)`: float32 `[m, 2]`, and int64 `[m]`, the ascending indices of
+        the mapped embeddings.
 
     Raises:
         ValueError: if the shape or the limit does not fit, or an embedding is not
@@ -253,18 +253,18 @@ def _vote(
     classes: int,
 ) -> jax.Array:
     """Votes `[chunk, classes]` of the k rows of the bank nearest to each query."""
-    # Full float32: a GPU would take TF32, whose cosines are good to 3 digits.
+    # Full float32: a GPU would use TF32, whose cosines are good to 3 digits.
     cosine = jnp.matmul(queries, bank.T, precision=lax.Precision.HIGHEST)
     nearest, index = lax.top_k(cosine, k)
-    # The softmax is exp(cos / T) over its sum, which a small T would overflow.
+    # The softmax is exp(cos / T) over its sum, and does not overflow for small T.
     weight = jax.nn.softmax(nearest / temperature, axis=-1)
     rows = jnp.arange(len(queries))[:, None]
     return jnp.zeros((len(queries), classes)).at[rows, labels[index]].add(weight)
 
 
 def _unit(embeddings: np.ndarray) -> np.ndarray:
-    """Rows over their L2 norm, float32; zero rows stay."""
-    # Divided by its largest entry first, a row of any scale has a finite square.
+    """Rows divided by their L2 norm, float32; zero rows stay zero."""
+    # First divided by its largest entry, a row of any scale has a finite square.
     largest = np.abs(embeddings).max(axis=1, keepdims=True, initial=0.0)
     rows = embeddings / np.where(largest > 0, largest, 1.0)
     norm = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -287,7 +287,7 @@ def _fit(features: np.ndarray, labels: np.ndarray, strength: float):
 def _log_loss(
     probe: LogisticRegression, features: np.ndarray, labels: np.ndarray
 ) -> float:
-    """Mean -log p(label); every label is one that the probe was fitted on."""
+    """Mean -log p(label), for labels that the probe was fitted on."""
     column = np.searchsorted(probe.classes_, labels)
     proba = probe.predict_proba(features)[np.arange(len(labels)), column]
     # A probability may be 0 in float64.
@@ -295,7 +295,7 @@ def _log_loss(
 
 
 def _principal(embeddings: np.ndarray, seed: int) -> np.ndarray:
-    """Principal components `[n, <= COMPONENTS]`, the widest first."""
+    """Principal components `[n, <= COMPONENTS]`, largest variance first."""
     if not np.ptp(embeddings, axis=0).any():
         # One point has no directions: scikit-learn would divide by its variance.
         return np.zeros((len(embeddings), 1))
@@ -306,7 +306,7 @@ def _principal(embeddings: np.ndarray, seed: int) -> np.ndarray:
 def _check(
     train: ArrayLike, labels: ArrayLike, *, test: ArrayLike, classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both sets of embeddings as float64, the labels as int64, or ValueError."""
+    """Return both sets of embeddings as float64 and int64 labels, or ValueError."""
     bank, queries = _finite(train, "train"), _finite(test, "test")
     if bank.shape[1] != queries.shape[1]:
         raise ValueError(

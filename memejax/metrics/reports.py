@@ -1,15 +1,15 @@
-"""How good are the scores? Reports and intervals, on the host.
+"""Metrics of binary classifiers, with intervals; on the host.
 
-Labels are 0 or 1 (unknown ones, -1, must be left out before), scores are larger for
-1, and an example is called positive when its probability is *above* the threshold,
-which is the argmax of (1 - p, p) at 0.5. Every report is a dict of plain numbers.
+Labels are 0 or 1 (leave out unknown ones, -1, before), scores are larger for 1, and an
+example is predicted positive if its probability is *above* the threshold, which at 0.5
+is the argmax of (1 - p, p). Every report is a dict of plain numbers.
 """
 
 # No `from __future__ import annotations` here: clu's metrics read annotations.
 import csv
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import clu.metrics
@@ -17,27 +17,27 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score
 
-# Bootstrap replicates are made in blocks of about this many draws (16 MB a copy).
+# Bootstrap replicates are made in blocks of about this many draws (16 MB per copy).
 _BLOCK = 2_000_000
 
 # The mean of the arms' probabilities, reported beside each arm.
 AVERAGE = "average"
 
-# What an evaluation collects of each example: `Scores.from_model_output(logits=,
-# weight=, index=)` a batch, merged on the host; `compute()` goes to `by_index`.
+# Outputs collected in an evaluation: `Scores.from_model_output(logits=, weight=,
+# index=)` for each batch, merged on the host; `compute()` goes to `by_index`.
 Scores = clu.metrics.CollectingMetric.from_outputs(("logits", "weight", "index"))
 
 
 def by_index(scores: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
-    """Collected scores, each example once, in the order of the source.
+    """Return collected scores with each example once, in the order of the source.
 
     Args:
-        scores: arrays `[n, ...]`, among them `index` and `weight`; rows of weight 0
+        scores: arrays `[n, ...]`, among them `index` and `weight`; rows with weight 0
             are padding.
 
     Returns:
-        The same names without the padding, sorted by index. Of an index that came
-        twice (a last batch filled up from the start) the first row stays.
+        The same names without padding, sorted by index. Only the first row of a
+        repeated index is kept (a last batch may be filled up from the start).
     """
     arrays = {name: np.asarray(value) for name, value in scores.items()}
     real = np.flatnonzero(arrays["weight"] > 0)
@@ -48,7 +48,7 @@ def by_index(scores: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
 def auroc(
     scores: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None
 ) -> float:
-    """The area under the ROC curve, from ranks.
+    """Area under the ROC curve, from ranks.
 
     `P(s+ > s-) + P(s+ = s-) / 2` for a positive and a negative example drawn by
     weight.
@@ -56,10 +56,10 @@ def auroc(
     Args:
         scores: `[n]`, any real numbers, infinite ones too.
         labels: `[n]`, 0 or 1.
-        weights: `[n]`, at least 0 (all 1 when None).
+        weights: `[n]`, at least 0 (all 1 if None).
 
     Returns:
-        A number in [0, 1]; NaN where only one class has weight.
+        A number in [0, 1]; NaN if only one class has weight.
 
     Raises:
         ValueError: if a score is NaN, a label is not 0 or 1, or the shapes differ.
@@ -77,18 +77,18 @@ def auroc(
 
 
 def best_threshold(proba: ArrayLike, labels: ArrayLike) -> float:
-    """The threshold with the highest accuracy; choose it on validation data.
+    """Threshold with the highest accuracy; choose it on validation data.
 
     Candidates are the midpoints between neighbouring probabilities, with 0 and 1 as
-    the outer neighbours (-1 calls everything positive when the lowest is 0). Of
-    equally accurate ones the nearest to 0.5 wins, then the lower.
+    the outer neighbours (-1, to predict only positives, if the lowest is 0). Ties go to
+    the candidate nearest to 0.5, then to the lower one.
 
     Args:
         proba: probabilities of the label 1, `[n]`, n at least 1.
         labels: `[n]`, 0 or 1.
 
     Returns:
-        The threshold: positive is `proba > threshold`.
+        The threshold: positive means `proba > threshold`.
 
     Raises:
         ValueError: if a probability is outside [0, 1] or NaN, a label is not 0 or 1,
@@ -105,7 +105,7 @@ def best_threshold(proba: ArrayLike, labels: ArrayLike) -> float:
     candidates = np.where(candidates >= upper, lower, candidates)
     candidates[0] = candidates[0] if values[0] > 0 else -1.0
     candidates[-1] = candidates[-1] if values[-1] < 1 else 1.0
-    # Candidate k calls the groups k, k + 1, ... positive.
+    # With candidate k, the groups k, k + 1, ... are predicted positive.
     gain = np.bincount(group, weights=1.0 - 2.0 * labels, minlength=len(values))
     correct = labels.sum() + np.concatenate([[0.0], np.cumsum(gain)])
     best = candidates[correct == correct.max()]
@@ -120,7 +120,7 @@ def binary_report(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Everything a table says of one set of predictions.
+    """All metrics of one set of binary predictions.
 
     The interval of the AUROC is the 2.5 and 97.5 percentile over resamples of the
     examples with replacement (replicate r draws `rng.integers(0, n, n)`); resamples
@@ -129,19 +129,19 @@ def binary_report(
     Args:
         proba: probabilities of the label 1, `[n]`, n at least 1.
         labels: `[n]`, 0 or 1.
-        threshold: chosen elsewhere; f1, precision, recall and confusion are at it.
-        bootstrap: number of resamples; 0 leaves the interval NaN.
-        seed: of the resamples.
+        threshold: threshold of f1, precision, recall and confusion, chosen elsewhere.
+        bootstrap: number of resamples; the interval is NaN if 0.
+        seed: seed of the resamples.
 
     Returns:
         n, positives, auroc, auroc_low, auroc_high, average_precision, accuracy (at
         0.5), threshold, threshold_accuracy, f1, precision, recall and confusion
         (`{"tn", "fp", "fn", "tp"}`), as floats and ints. AUROC, its interval and
         average precision are NaN with one class only; f1, precision and recall are 0
-        where they divide by 0.
+        instead of 0 / 0.
 
     Raises:
-        ValueError: as `best_threshold`.
+        ValueError: as in `best_threshold`.
     """
     proba, labels = _check(proba, labels, probability=True)
     if not len(proba):
@@ -151,7 +151,7 @@ def binary_report(
     area, low, high = auroc(proba, labels), math.nan, math.nan
     if both and bootstrap:
         areas = _bootstrap_aurocs(proba, labels, bootstrap, seed)
-        # A handful of resamples of a handful of examples may all have one class.
+        # A few resamples of a few examples may all have one class.
         areas = areas[~np.isnan(areas)]
         if len(areas):
             low, high = np.percentile(areas, [2.5, 97.5])
@@ -171,15 +171,16 @@ def binary_report(
 
 
 def constant_report(labels: ArrayLike) -> dict[str, Any]:
-    """The row of the constant predictor, which knows only the share of positives.
+    """Report of the constant predictor, whose probability is the share of positives.
 
-    Its AUROC is 0.5 and its accuracy the majority's share: what a model must beat.
+    Its AUROC is 0.5 and its accuracy the share of the majority class: the baseline
+    that a model must beat.
 
     Args:
         labels: `[n]`, 0 or 1, n at least 1.
 
     Returns:
-        The entries of `binary_report`, the interval of the AUROC being (0.5, 0.5).
+        The entries of `binary_report`, with (0.5, 0.5) as the interval of the AUROC.
 
     Raises:
         ValueError: if a label is not 0 or 1 or there are no examples.
@@ -197,19 +198,30 @@ def reports_by_arm(
     thresholds: Mapping[str, float],
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """Every arm's figures on one split, and the constant predictor's row.
+    """Reports of every arm and of the constant predictor on one split.
 
     Args:
         proba: arm -> P(hateful) [n].
         labels: int [n], 0 or 1.
         thresholds: arm -> threshold chosen on the dev split.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
     rows = {
         arm: binary_report(values, labels, threshold=thresholds[arm], seed=seed)
         for arm, values in proba.items()
     }
     return rows | {"constant": constant_report(labels)}
+
+
+def shown_arms(arms: Iterable[str]) -> list[str]:
+    """Return the arms worth printing: "average" is not, beside the one arm it equals.
+
+    >>> shown_arms(["cnn", "vit", "average"]), shown_arms(["gcn", "average"])
+    (['cnn', 'vit', 'average'], ['gcn'])
+    """
+    names = list(arms)
+    same = AVERAGE in names and len(names) == 2
+    return [name for name in names if not (same and name == AVERAGE)]
 
 
 def mean_std(values: ArrayLike) -> tuple[float, float]:
@@ -224,13 +236,13 @@ def mean_std(values: ArrayLike) -> tuple[float, float]:
 def write_predictions(
     path: str | os.PathLike, ids: Sequence[Any], *, proba: ArrayLike
 ) -> None:
-    """Writes the challenge's submission: a CSV with the columns `id,proba,label`.
+    """Write a submission to the challenge, a CSV file with columns `id,proba,label`.
 
-    The label is the predicted one, the argmax: 1 where proba > 0.5.
+    The label is the predicted one, the argmax: 1 if proba > 0.5.
 
     Args:
         path: the file; its folder must exist.
-        ids: one an example, written as `str` gives them.
+        ids: one per example, written with `str`.
         proba: probabilities of the label 1, `[n]`; read back bit for bit.
 
     Raises:
@@ -240,7 +252,7 @@ def write_predictions(
     proba, predicted = _check(proba, proba > 0.5, probability=True)
     if len(ids) != len(proba):
         raise ValueError(
-            f"got {len(ids)} ids and {len(proba)} probabilities, expected as many"
+            f"got {len(ids)} ids and {len(proba)} probabilities, expected equally many"
         )
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -252,7 +264,7 @@ def write_predictions(
 def read_predictions(
     path: str | os.PathLike,
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Reads what `write_predictions` wrote.
+    """Read the file that `write_predictions` writes.
 
     Returns:
         `(ids, proba, labels)`: n strings, float64 `[n]`, int64 `[n]` (predicted).
@@ -274,7 +286,7 @@ def read_predictions(
 def _check(
     scores: ArrayLike, labels: ArrayLike, *, probability: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both as `[n]` arrays, float64 and int64."""
+    """Return both as `[n]` arrays, float64 and int64, or raise ValueError."""
     scores, labels = np.asarray(scores, float), np.asarray(labels)
     if scores.shape != labels.shape or scores.ndim != 1:
         raise ValueError(
@@ -295,10 +307,10 @@ def _check(
     return scores, labels.astype(np.int64)
 
 
-def _at_threshold(called: np.ndarray, true: np.ndarray) -> dict[str, Any]:
-    """What the counts of right and wrong calls say; 0 where a share is 0 / 0."""
-    tp, fp = int((called & true).sum()), int((called & ~true).sum())
-    fn, tn = int((~called & true).sum()), int((~called & ~true).sum())
+def _at_threshold(predicted: np.ndarray, true: np.ndarray) -> dict[str, Any]:
+    """Metrics from the confusion matrix; 0 if a share is 0 / 0."""
+    tp, fp = int((predicted & true).sum()), int((predicted & ~true).sum())
+    fn, tn = int((~predicted & true).sum()), int((~predicted & ~true).sum())
     return {
         "threshold_accuracy": (tp + tn) / len(true),
         "f1": 2 * tp / max(2 * tp + fp + fn, 1),

@@ -1,7 +1,7 @@
-"""Is one method better than another, or is it luck? Comparisons over paired seeds.
+"""Statistical comparison of two methods over paired seeds.
 
 `paired_comparison` of each method with the same reference, `holm` over the p values of
-the comparisons declared beforehand, then `verdict`, and `in_words` for a person.
+the comparisons declared beforehand, then `verdict`, and `in_words` as readable text.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ _SAMPLED_FLIPS = 100_000
 
 
 def paired_comparison(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> dict[str, Any]:
-    """Two methods over the same seeds: how far apart, and is it luck?
+    """Compare two methods over the same seeds: mean difference and sign-flip test.
 
-    Of the differences d_i = a_i - b_i: the mean with its 95 % intervals, and the
+    For the differences d_i = a_i - b_i: the mean with its 95 % intervals, and the
     two-sided sign-flip test, `p = #{s in {-1, 1}^n : |s . d| >= |sum d|} / 2^n`,
     which assumes only that a and b are exchangeable within a seed. It is exact up to
     20 pairs and sampled (100,000 flips) beyond. With n pairs p is at least
     2^(1 - n): fewer than 6 pairs never reach 0.05.
 
     Args:
-        a: one figure a seed, `[n]`, n at least 2.
-        b: the other method's, the same seeds in the same order.
-        seed: of the bootstrap and of sampled flips.
+        a: one figure per seed, `[n]`, n at least 2.
+        b: the other method's figures, for the same seeds in the same order.
+        seed: seed of the bootstrap and of sampled flips.
 
     Returns:
         n, mean_difference, sd (n - 1), low and high (BCa bootstrap, 9999 resamples),
-        t_low and t_high (Student's t, the safer one under 10 pairs), t90_low and
-        t90_high (its 90 % interval, which `equivalent` reads), p_value, wins (a is
-        larger), losses and ties, as floats and ints.
+        t_low and t_high (Student's t, safer with fewer than 10 pairs), t90_low and
+        t90_high (its 90 % interval, used by `equivalent`), p_value, wins (a is larger),
+        losses and ties, as floats and ints.
 
     Raises:
         ValueError: if the shapes differ, n < 2 or a figure is not finite.
@@ -49,7 +49,7 @@ def paired_comparison(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> dict[str,
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
         raise ValueError(
-            f"got figures of shapes {a.shape} and {b.shape}, expected one figure a "
+            f"got figures of shapes {a.shape} and {b.shape}, expected one figure per "
             "seed for both, at least two seeds"
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -82,12 +82,12 @@ def paired_comparison(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> dict[str,
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """P values of a family of tests, adjusted so that one false alarm is rare (Holm).
+    """Holm's adjusted p values, which control the family-wise error rate.
 
-    Of the k values in ascending order, `q_(i) = min(1, max_{j<=i} (k - j + 1) p_(j))`.
+    For the k values in ascending order, `q_(i) = min(1, max_{j<=i} (k - j + 1) p_(j))`.
     The chance of any false alarm among those with q at most alpha is at most alpha,
-    however the tests depend on each other. The family is what was declared before the
-    results were seen: a member without a result yet takes part with p = 1.
+    however the tests depend on each other. The family must be declared before the
+    results are seen: a member without a result yet counts with p = 1.
 
         holm([0.01, 0.04, 0.03])  # [0.03, 0.06, 0.06]
 
@@ -95,7 +95,7 @@ def holm(p_values: ArrayLike) -> np.ndarray:
         p_values: `[k]`, in [0, 1], in any order.
 
     Returns:
-        Adjusted p values, float64 `[k]`, each in the place of its own.
+        Adjusted p values, float64 `[k]`, in the order of `p_values`.
 
     Raises:
         ValueError: if a value is outside [0, 1] or NaN, or the shape is not `[k]`.
@@ -121,13 +121,13 @@ def equivalent(comparison: Mapping[str, Any], *, band: float) -> bool:
     `-band <= t90_low and t90_high <= band`.
 
     Args:
-        comparison: what `paired_comparison` returns.
+        comparison: result of `paired_comparison`.
         band: the largest difference that does not matter, in the unit of the figures;
             above 0. Chosen before the results are seen.
 
     Returns:
-        True where the 90 % t interval of the difference lies inside the band. False
-        says nothing: the methods may differ, or the seeds be too few to tell.
+        True if the 90 % t interval of the difference lies inside the band. False is
+        inconclusive: the methods may differ, or there may be too few seeds.
 
     Raises:
         ValueError: if the band is not a positive number.
@@ -149,25 +149,25 @@ def verdict(
     better: str = "lower",
     alpha: float = 0.05,
 ) -> str:
-    """What a comparison shows: "better", "worse", "equivalent" or "unclear".
+    """Verdict of a comparison: "better", "worse", "equivalent" or "unclear".
 
-    Better or worse where `p_adjusted <= alpha`, else equivalent where `equivalent`
-    says so, else unclear. A difference can be sure and yet inside the band: it is
-    then called better or worse, and `in_words` says that it is small.
+    Better or worse if `p_adjusted <= alpha`, else equivalent if `equivalent` is True,
+    else unclear. A difference can be significant and yet inside the band: it is then
+    called better or worse, and `in_words` adds that it is small.
 
     Args:
-        comparison: what `paired_comparison(method, reference)` returns.
+        comparison: result of `paired_comparison(method, reference)`.
         p_adjusted: its p value after `holm`.
         band: as in `equivalent`.
         better: "lower" (errors) or "higher" (accuracies).
-        alpha: in (0, 1).
+        alpha: significance level, in (0, 1).
 
     Returns:
-        What the method is, compared with the reference.
+        The verdict on the method, compared with the reference.
 
     Raises:
         ValueError: if `p_adjusted` is below the comparison's own p value or above 1, or
-            `band`, `better` or `alpha` is none of the above.
+            `band`, `better` or `alpha` is not as above.
     """
     if better not in ("lower", "higher"):
         raise ValueError(f"got better={better!r}, expected 'lower' or 'higher'")
@@ -194,47 +194,50 @@ def in_words(
     better: str = "lower",
     alpha: float = 0.05,
     reference: str = "uniform",
-    what: str = "error",
+    metric: str = "error",
 ) -> str:
-    """The verdict and what it rests on, as a person says it.
+    """The verdict and its evidence as a readable sentence.
 
     Args:
-        comparison: what `paired_comparison(method, reference)` returns, of fractions.
+        comparison: result of `paired_comparison(method, reference)`, in fractions.
         p_adjusted: as in `verdict`.
-        band: as in `verdict`, a fraction too.
+        band: as in `verdict`, also a fraction.
         better: as in `verdict`.
         alpha: as in `verdict`.
         reference: the name of the other method.
-        what: the name of the figure.
+        metric: the name of the compared figure.
 
     Returns:
-        Words in percentage points, with the 95 % BCa interval (for "equivalent" the
+        Text in percentage points, with the 95 % BCa interval (for "equivalent" the
         90 % t interval, on which that verdict rests), the wins and the p values.
 
     Raises:
-        ValueError: as `verdict`.
+        ValueError: as in `verdict`.
     """
-    came = verdict(
+    outcome = verdict(
         comparison, p_adjusted=p_adjusted, band=band, better=better, alpha=alpha
     )
     limit, digits = f"{100 * band:.4g} points", _digits(band)
     mean = comparison["mean_difference"]
-    how = "lower" if mean < 0 else "higher"
+    direction = "lower" if mean < 0 else "higher"
     wins = comparison["losses" if better == "lower" else "wins"]
     tests = (
         f"{wins} {'win' if wins == 1 else 'wins'} of {comparison['n']}, "
         f"p {_p(comparison['p_value'])}, {_p(p_adjusted).removeprefix('= ')} after "
         "Holm's correction"
     )
-    said = f"{what} {_points(abs(mean), digits)} points {how}"
-    if came == "equivalent":
-        found = _range(comparison["t90_low"], comparison["t90_high"], how, digits)
-        return f"no difference larger than {limit}: {said} (90 %: {found}), {tests}"
-    said += f" ({_range(comparison['low'], comparison['high'], how, digits)}), {tests}"
-    if came == "unclear":
-        return f"unclear: {said}"
+    text = f"{metric} {_points(abs(mean), digits)} points {direction}"
+    if outcome == "equivalent":
+        ends = (comparison["t90_low"], comparison["t90_high"])
+        found = _range(*ends, direction, digits)
+        return f"no difference larger than {limit}: {text} (90 %: {found}), {tests}"
+    found = _range(comparison["low"], comparison["high"], direction, digits)
+    text += f" ({found}), {tests}"
+    if outcome == "unclear":
+        return f"unclear: {text}"
     small = f"; no more than {limit} all the same"
-    return f"{came} than {reference}: {said}{small * equivalent(comparison, band=band)}"
+    text += small * equivalent(comparison, band=band)
+    return f"{outcome} than {reference}: {text}"
 
 
 def _digits(band: float) -> int:
@@ -246,28 +249,28 @@ def _points(value: float, digits: int) -> str:
     return f"{100 * value:.{digits}f}"
 
 
-def _range(low: float, high: float, how: str, digits: int) -> str:
-    """An interval as distances in a direction, or both directions where it holds 0."""
-    if how == "lower" and high <= 0:
+def _range(low: float, high: float, direction: str, digits: int) -> str:
+    """An interval as distances in one direction, or in both if it contains 0."""
+    if direction == "lower" and high <= 0:
         return f"{_points(-high, digits)} to {_points(-low, digits)}"
-    if how == "higher" and low >= 0:
+    if direction == "higher" and low >= 0:
         return f"{_points(low, digits)} to {_points(high, digits)}"
     ends = [(low, "lower" if low < 0 else "higher"), (high, "higher")]
-    if how == "lower":
+    if direction == "lower":
         ends = ends[::-1]
     first, second = (f"{_points(abs(end), digits)} {side}" for end, side in ends)
     return f"{first} to {second}"
 
 
 def _p(value: float) -> str:
-    """A p value with its sign of equality."""
+    """A p value with its relation sign."""
     return "< 0.0001" if value < 1e-4 else f"= {value:.2g}"
 
 
 def _sign_flip(difference: np.ndarray, seed: int) -> float:
     """Two-sided p of the sum of differences under flips of their signs."""
     n = len(difference)
-    # Sums that are equal on paper differ by rounding.
+    # Sums that are mathematically equal differ by rounding.
     bar = abs(difference.sum()) - 1e-9 * np.abs(difference).sum()
     if n <= MAX_EXACT_PAIRS:
         sums = np.zeros(1)

@@ -1,14 +1,14 @@
 """Encoders, arms, heads and graph layers: Linen modules, pure in `init` and `apply`.
 
-The modules stand here flat (`memejax.models.ViT`), their sizes as published beside
-them (`VITS`, `RESNETS`, `BERTS`, `GNNS`). Mask R-CNN is `memejax.models.maskrcnn`.
+All modules are exported here (`memejax.models.ViT`), with their published sizes
+(`VITS`, `RESNETS`, `BERTS`, `GNNS`). Mask R-CNN is `memejax.models.maskrcnn`.
 
-    encoders.py                           their base classes
+    encoders.py                           base classes of the encoders
     vit.py resnet.py distilbert.py        encoders of images and of text
-    convnet.py perceptron.py words.py     small ones
+    convnet.py perceptron.py words.py     small networks and encoders
     image.py fusion.py heads.py           arms of an image encoder, alone or with text
-    gnn/ maskrcnn/                        networks on graphs, the detector
-    layers/ crops.py                      what they share; boxes cut out of pictures
+    gnn/ maskrcnn/                        graph networks, the detector
+    layers/ crops.py                      shared layers; boxes cropped from pictures
 """
 
 from memejax.models import gnn as gnn

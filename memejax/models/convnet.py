@@ -15,7 +15,7 @@ from memejax.models.layers import (
     Conv,
     Dense,
     Dtype,
-    along_last,
+    add_leading_axes,
     check_images,
     dropout,
 )
@@ -29,10 +29,10 @@ CONVNETS: dict[str, dict[str, Any]] = {
 
 
 class ConvNet(nn.Module):
-    """Stages of 3x3 convolutions, each halved by a maximum; two dense layers.
+    """Stages of 3x3 convolutions with max pooling, then two dense layers.
 
-    Dropout follows every stage and the first dense layer. `trunk` is what comes
-    before the first dropout, the first stage, and `head` is the rest. Rng: "dropout".
+    Dropout follows every stage and the first dense layer. `trunk` is the first stage,
+    up to the first dropout, and `head` is the rest. Rng: "dropout".
 
     Parameters: `convolutions_<i>_<j>/{conv/kernel,bias}`, `hidden`, `out`.
 
@@ -42,11 +42,11 @@ class ConvNet(nn.Module):
         padding: zeros around the first convolution of a stage, and of the others.
         dense: width of the first dense layer.
         dropout: rates after a stage and after the dense layer, in [0, 1).
-        dtype: of the products.
+        dtype: dtype of products.
 
     References:
         The networks that Gal et al., Deep Bayesian active learning with image data,
-        1703.02910, drop out to score with; sizes of the Keras examples mnist_cnn and
+        1703.02910, score with by dropout; sizes of the Keras examples mnist_cnn and
         cifar10_cnn.
     """
 
@@ -58,7 +58,7 @@ class ConvNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
-        """The layers."""
+        """Create the layers."""
         first, other = self.padding
         self.convolutions = [
             [
@@ -72,21 +72,20 @@ class ConvNet(nn.Module):
         self.out = Dense(self.classes, dtype=self.dtype)
 
     def trunk(self, images_bhwc: jax.Array, *, train: bool = False) -> jax.Array:
-        """Map `[b, h, w, c]` to the first stage's `[b, h', w', d]`; nothing random."""
-        del train  # Nothing here differs.
+        """Map `[b, h, w, c]` to the first stage's `[b, h', w', d]`, without dropout."""
+        del train  # Training and evaluation do the same.
         check_images(images_bhwc)
         return self._stage(images_bhwc, 0)
 
     def head(
         self, features_bhwd: jax.Array, *, train: bool, shared_mask: bool = False
     ) -> jax.Array:
-        """Map what `trunk` gave to logits `[b, k]`.
+        """Map the output of `trunk` to logits `[b, k]`.
 
         Args:
             features_bhwd: `[b, h', w', d]`.
-            train: whether features are dropped.
-            shared_mask: whether the batch shares its masks, as a pass of Monte Carlo
-                dropout wants it.
+            train: whether dropout is active.
+            shared_mask: whether the batch shares its masks, for Monte Carlo dropout.
         """
 
         def drop(x: jax.Array, rate: float) -> jax.Array:
@@ -113,7 +112,7 @@ class ConvNet(nn.Module):
 
 
 class BiasedConv(nn.Module):
-    """A 3x3 convolution and its bias; he_normal at the start."""
+    """A 3x3 convolution with a bias, initialised with he_normal."""
 
     features: int
     padding: int
@@ -131,11 +130,11 @@ class BiasedConv(nn.Module):
             name="conv",
         )(x_bhwc)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return x + along_last(bias, x.ndim).astype(x.dtype)
+        return x + add_leading_axes(bias, x.ndim).astype(x.dtype)
 
 
 def halve(x_bhwc: jax.Array) -> jax.Array:
-    """Maximum over 2 x 2 windows; an odd last row or column is left out.
+    """Take the maximum over 2 x 2 windows; an odd last row or column is dropped.
 
     Args:
         x_bhwc: `[b, h, w, c]`.

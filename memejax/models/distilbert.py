@@ -1,4 +1,4 @@
-"""DistilBERT: the encoder of captions. BERT's encoder is the same with more layers.
+"""DistilBERT, the caption encoder. BERT's encoder is the same with more layers.
 
 Shape suffixes: `b` batch, `t` tokens, `d` features.
 """
@@ -17,7 +17,7 @@ BERTS: dict[str, dict[str, Any]] = {
     "distilbert": dict(hidden=768, layers=6, heads=12, mlp=3072),
     "bert_base": dict(hidden=768, layers=12, heads=12, mlp=3072),
     "minilm_l6": dict(hidden=384, layers=6, heads=12, mlp=1536),
-    # For the built-in memes, on a CPU.
+    # For the built-in memes on a CPU.
     "transformer_demo": dict(hidden=96, layers=2, heads=4, mlp=192),
 }
 
@@ -33,7 +33,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x_btd: jax.Array, *, where: jax.Array, train: bool) -> jax.Array:
-        """Map `[b, t, d]` to `[b, t, d]` float32; `where` `[b, t]`: not padding."""
+        """Map `[b, t, d]` to `[b, t, d]` float32; `where` `[b, t]` masks padding."""
         y = Attention(
             self.heads, dropout=self.dropout, dtype=self.dtype, name="attention"
         )(x_btd, where=where, train=train)
@@ -73,9 +73,9 @@ class DistilBert(Encoder):
         mlp: features inside a block's MLP.
         max_length: rows of the position table.
         dropout: rate of every dropout.
-        eps: of the layer normalisations.
+        eps: epsilon of the layer normalisations.
         dtype: dtype of products.
-        remat: whether the backward pass computes blocks again, see `apply_block`.
+        remat: whether the backward pass recomputes blocks, see `apply_block`.
 
     References:
         Sanh et al. 2019, arXiv:1910.01108; Devlin et al. 2018, arXiv:1810.04805;
@@ -97,17 +97,17 @@ class DistilBert(Encoder):
 
     @nn.nowrap
     def block_counts(self) -> Mapping[str, int]:
-        """The transformer's blocks, one stage."""
+        """Return the number of transformer blocks, as one stage."""
         return {"block": self.layers}
 
     @nn.nowrap
     def with_blocks(self, at_most: int) -> Self:
-        """The encoder with no more than so many layers."""
+        """Return the encoder with at most `at_most` layers."""
         return self.clone(layers=min(self.layers, at_most))
 
     @nn.nowrap
     def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """One caption of one token: ids and attention mask."""
+        """Return the shapes of one caption of one token: ids and attention mask."""
         token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
         return token, token
 
@@ -123,8 +123,8 @@ class DistilBert(Encoder):
             train: whether dropout is active (rng "dropout").
 
         Returns:
-            Last hidden states `[b, t, hidden]` float32; those of padding carry no
-            meaning.
+            Last hidden states `[b, t, hidden]` float32; those of padding are
+            meaningless.
 
         Raises:
             ValueError: if ids and mask differ in shape or are not `[b, t]`, or t is
@@ -133,7 +133,7 @@ class DistilBert(Encoder):
         if input_ids_bt.ndim != 2 or input_ids_bt.shape != attention_mask_bt.shape:
             raise ValueError(
                 f"got input_ids {list(input_ids_bt.shape)} and attention_mask "
-                f"{list(attention_mask_bt.shape)}, expected two of the same [b, t]"
+                f"{list(attention_mask_bt.shape)}, expected the same [b, t] for both"
             )
         t = input_ids_bt.shape[1]
         if t > self.max_length:

@@ -1,8 +1,8 @@
-"""Base classes of encoders, so that no caller has to tell one kind from another.
+"""Base classes of encoders, so that callers need not distinguish architectures.
 
-An encoder of images takes `dtype`, `remat` and `axis_name`, one of captions `dtype` and
-`remat`, whether or not it has a use for each. Everything that depends on the kind of an
-encoder is a class attribute or a method here.
+An image encoder takes `dtype`, `remat` and `axis_name`, a caption encoder `dtype` and
+`remat`, whether or not it uses them. Everything that depends on the architecture is a
+class attribute or a method here.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import jax
 
 
 class Encoder(nn.Module):
-    """The base of all encoders.
+    """The base class of all encoders.
 
     Attributes:
-        family: name of the architecture, as of a checkpoint's.
-        distinct_blocks: blocks of a stage until all that follow have parameters of
-            the same shapes.
+        family: name of the architecture, as in checkpoints.
+        distinct_blocks: number of leading blocks of a stage that have all of its
+            parameter shapes; later blocks repeat the last of them.
     """
 
     family: ClassVar[str]
@@ -28,34 +28,34 @@ class Encoder(nn.Module):
 
     @nn.nowrap
     def block_counts(self) -> Mapping[str, int]:
-        """Blocks of each stage by what their names begin with, as `block` of block0."""
+        """Return the number of blocks per stage, by name prefix (`block` of block0)."""
         return {}
 
     @nn.nowrap
     def with_blocks(self, at_most: int) -> Self:
-        """The encoder with no more than so many blocks per stage."""
+        """Return the encoder with at most `at_most` blocks per stage."""
         del at_most
         return self
 
     @nn.nowrap
     def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Shapes of the smallest inputs that it encodes."""
+        """Return the shapes of the smallest inputs that it encodes."""
         raise NotImplementedError
 
 
 class ImageEncoder(Encoder):
-    """The base of encoders of images: `(images_bhwc, train=) -> [b, d]`.
+    """The base class of image encoders: `(images_bhwc, train=) -> [b, d]`.
 
     Attributes:
-        explained_by: map of what it looks at: "attention", of the CLS token in the
-            last block, or "grad_cam" of `feature_maps`.
+        explained_by: kind of its saliency maps: "attention", of the CLS token in the
+            last block, or "grad_cam", of `feature_maps`.
     """
 
     explained_by: ClassVar[str]
 
     @nn.nowrap
     def for_images(self, size: int) -> Self:
-        """The encoder of square images of so many pixels a side.
+        """Return the encoder for square images of `size` x `size` pixels.
 
         Raises:
             ValueError: if it cannot encode images of that size.
@@ -65,11 +65,11 @@ class ImageEncoder(Encoder):
 
     @nn.nowrap
     def with_drop_path(self, rate: float) -> Self:
-        """The encoder with stochastic depth, if it has any; else as it is."""
+        """Return the encoder with stochastic depth, unchanged if it has none."""
         del rate
         return self
 
     @nn.nowrap
     def without_dropout(self) -> Self:
-        """The encoder that drops nothing while training, as a teacher."""
+        """Return the encoder without dropout, for a teacher."""
         return self

@@ -5,12 +5,12 @@ An arm reads an image and its caption:
     u = W_l pool(caption)               language adder,   [b, embed]
     v = W_v (W_i encoder(image))        vision adder,     [b, embed]
     f = relu(W_f fuse(u, v))            fused features,   [b, fused]
-    z = W_o f                           what CASS reads,  [b, out]
-    y = w_c f                           the classifier's logit, [b]
+    z = W_o f                           input of CASS,    [b, out]
+    y = w_c f                           classifier logit, [b]
 
 `fuse` is concatenation (as published), sum or product; `pool` takes the [CLS] token (as
-published) or the mean over a caption's tokens. `Arms` holds one arm of each
-architecture, with a text encoder each or one for both.
+published) or the mean over a caption's tokens. `Arms` holds one arm per architecture,
+each with its own text encoder or all with a shared one.
 
 Shape suffixes: b batch, h height, w width, c channels, t tokens, d features.
 """
@@ -34,19 +34,19 @@ POOLINGS = ("cls", "mean")
 def pool_tokens(
     tokens_btd: jax.Array, attention_mask_bt: jax.Array, *, pooling: str
 ) -> jax.Array:
-    """One vector a caption: its first token, or the mean over its tokens.
+    """Pool captions to one vector each: the first token, or the mean over tokens.
 
     Args:
         tokens_btd: `[b, t, d]`, a text encoder's outputs.
-        attention_mask_bt: `[b, t]`, 1 for a token and 0 for padding; "mean" reads it.
+        attention_mask_bt: `[b, t]`, 1 for a token and 0 for padding; used by "mean".
         pooling: "cls" or "mean".
 
     Returns:
         `[b, d]`; zeros for "mean" over no token.
 
     Raises:
-        ValueError: for another pooling, or "mean" where the encoder gives other than a
-            token for each of the mask's.
+        ValueError: for another pooling, or for "mean" if the encoder does not return
+            one vector per token.
 
     References:
         Reimers and Gurevych 2019, arXiv:1908.10084, section 3 (mean over tokens).
@@ -59,30 +59,31 @@ def pool_tokens(
         raise ValueError(
             f"got outputs {list(tokens_btd.shape)} for tokens "
             f"{list(attention_mask_bt.shape)}: text_pooling='mean' needs an encoder "
-            "that gives one for each, choose 'cls'"
+            "with one output per token, choose 'cls'"
         )
-    counted = (attention_mask_bt != 0)[:, :, None]
-    total = jnp.where(counted, tokens_btd, 0).sum(axis=1)
-    return total / jnp.maximum(counted.sum(axis=1), 1)
+    where = (attention_mask_bt != 0)[:, :, None]
+    total = jnp.where(where, tokens_btd, 0).sum(axis=1)
+    return total / jnp.maximum(where.sum(axis=1), 1)
 
 
 class Arm(nn.Module):
-    """One image encoder, one text encoder, and what joins them.
+    """An image encoder, a text encoder and their fusion.
 
     Attributes:
         image_encoder: `(images_bhwc, train=) -> [b, d]`.
         text_encoder: `(input_ids, attention_mask, train=) -> tokens_btd`.
-        modalities: "both", or the one of "image" and "text" that a control keeps.
+        modalities: "both", or the single one that an ablation keeps, "image" or "text".
         text_pooling: "cls" or "mean", of the text encoder's outputs.
         fusion: "concat", "sum" or "product" of the two embeddings.
-        image_width: width between the image encoder and its adder; 0 leaves that layer
-            out.
+        image_width: width of the layer between the image encoder and its adder; 0
+            omits it.
         embed: width of the embeddings u and v.
         fused: width of the fused features f.
         out: width of the output z.
-        normalize: LayerNorm on u and on v, so that neither modality starts louder.
-        predictor: hidden width of a predictor on z; 0 has none.
-        dropout: before the classifier.
+        normalize: whether to apply LayerNorm to u and v, so that neither modality
+            dominates at the start.
+        predictor: hidden width of a predictor on z; 0 omits it.
+        dropout: rate before the classifier.
 
     References:
         Exploring emerging properties in multimodal neural networks, figure 2.
@@ -102,7 +103,7 @@ class Arm(nn.Module):
     dropout: float = 0.1
 
     def setup(self):
-        """Builds the layers, so that `project` and `classify` share them."""
+        """Create the layers, so that `project` and `classify` share them."""
         if self.fusion not in FUSIONS:
             raise ValueError(f"fusion must be one of {FUSIONS}, got {self.fusion!r}")
         if self.modalities not in MODALITIES:
@@ -123,7 +124,7 @@ class Arm(nn.Module):
         self.classifier = heads.Classifier(self.dropout)
 
     def embed_image(self, images_bhwc: jax.Array, *, train: bool) -> jax.Array:
-        """Images -> v, [b, embed]."""
+        """Map images to v, `[b, embed]`."""
         features = self.image_encoder(images_bhwc, train=train)
         if self.image_width:
             features = self.image_head(features)
@@ -133,14 +134,14 @@ class Arm(nn.Module):
     def embed_text(
         self, input_ids: jax.Array, attention_mask: jax.Array, *, train: bool
     ) -> jax.Array:
-        """Tokens -> u, [b, embed]."""
+        """Map tokens to u, `[b, embed]`."""
         tokens_btd = self.text_encoder(input_ids, attention_mask, train=train)
         caption = pool_tokens(tokens_btd, attention_mask, pooling=self.text_pooling)
         embedding = self.language_adder(caption)
         return self.language_norm(embedding) if self.normalize else embedding
 
     def features(self, inputs: Mapping[str, jax.Array], *, train: bool) -> jax.Array:
-        """A batch -> fused features f, [b, fused]."""
+        """Map a batch to fused features f, `[b, fused]`."""
         embeddings = []
         if self.modalities != "image":
             embeddings.append(
@@ -161,21 +162,21 @@ class Arm(nn.Module):
         return nn.relu(self.fusion_layer(joint))
 
     def project(self, inputs: Mapping[str, jax.Array], *, train: bool):
-        """A batch -> (z, prediction of the other arm's z), both [b, out]."""
+        """Map a batch to z and the prediction of the other arm's z, both `[b, out]`."""
         outputs = self.fc(self.features(inputs, train=train))
         return outputs, self.predictor_head(outputs) if self.predictor else outputs
 
     def classify(self, inputs: Mapping[str, jax.Array], *, train: bool) -> jax.Array:
-        """A batch -> logits [b]."""
+        """Map a batch to logits `[b]`."""
         return self.classifier(self.features(inputs, train=train), train=train)
 
 
 class Arms(nn.Module):
-    """Several arms under their names, each on its own view of the batch.
+    """Several named arms, each applied to its own view of the batch.
 
     Attributes:
-        arms: name -> arm. Arms that hold the same text encoder share its parameters,
-            which then lie under the first of them.
+        arms: name -> arm. Arms with the same text encoder share its parameters, which
+            are stored under the first of them.
     """
 
     arms: Mapping[str, Arm]
@@ -183,17 +184,17 @@ class Arms(nn.Module):
     def project(
         self, views: Mapping[str, Mapping[str, jax.Array]], *, train: bool
     ) -> dict[str, Any]:
-        """A view an arm -> (z, prediction) an arm."""
+        """Map one view per arm to (z, prediction) per arm."""
         return {k: arm.project(views[k], train=train) for k, arm in self.arms.items()}
 
     def classify(
         self, views: Mapping[str, Mapping[str, jax.Array]], *, train: bool
     ) -> dict[str, jax.Array]:
-        """A view an arm -> logits [b] an arm."""
+        """Map one view per arm to logits `[b]` per arm."""
         return {k: arm.classify(views[k], train=train) for k, arm in self.arms.items()}
 
     def embeddings(
         self, views: Mapping[str, Mapping[str, jax.Array]], *, train: bool = False
     ) -> dict[str, jax.Array]:
-        """A view an arm -> fused features [b, fused] an arm."""
+        """Map one view per arm to fused features `[b, fused]` per arm."""
         return {k: arm.features(views[k], train=train) for k, arm in self.arms.items()}

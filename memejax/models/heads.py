@@ -1,6 +1,6 @@
-"""What stands on top of an arm's fused features: small multilayer perceptrons.
+"""Heads on top of an arm's features: small multilayer perceptrons.
 
-Shape suffixes: none; every array here is [batch, features].
+Shape suffixes: none; every array here is `[batch, features]`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from memejax.models.layers import BatchNorm
 
 
 class Predictor(nn.Module):
-    """Linear, ReLU, Linear back to the input's width: SimSiam's predictor.
+    """SimSiam's predictor: Linear, ReLU, Linear back to the input's width.
 
     References:
         Chen and He, Exploring simple Siamese representation learning, 2011.10566, 3.
@@ -24,7 +24,7 @@ class Predictor(nn.Module):
 
     @nn.compact
     def __call__(self, outputs: jax.Array) -> jax.Array:
-        """[b, d] -> [b, d]."""
+        """Map `[b, d]` to `[b, d]`."""
         hidden = nn.relu(nn.Dense(self.hidden, name="hidden")(outputs))
         return nn.Dense(outputs.shape[-1], name="out")(hidden)
 
@@ -36,25 +36,26 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
-        """[b, d] -> [b]."""
+        """Map `[b, d]` to `[b]`."""
         features = nn.Dropout(self.dropout)(features, deterministic=not train)
         return nn.Dense(1, name="logit")(features)[:, 0]
 
 
 class DinoHead(nn.Module):
-    """A multilayer perceptron, L2 norm, and prototypes of unit length.
+    """DINO's head: a multilayer perceptron, an L2 norm, and unit-length prototypes.
 
     Linear, GELU, ..., Linear to the bottleneck, u = x / |x|, logits u . w_k / |w_k|
-    (times a gain a prototype, learnt unless `norm_last_layer`).
+    (times one gain per prototype, learnt unless `norm_last_layer`).
 
     Attributes:
         out: k, the number of prototypes, at least 2.
         hidden: width of the hidden layers.
-        bottleneck: width that the prototypes lie in.
+        bottleneck: width of the prototypes.
         layers: linear layers before the norm, at least 1.
-        batch_norm: BatchNorm after each hidden layer. Not in the published ViT recipe;
-            with few examples and updates it is what keeps the outputs apart.
-        norm_last_layer: keep every gain at 1 (steadier, published for ViT-B).
+        batch_norm: whether BatchNorm follows each hidden layer. Not in the published
+            ViT recipe; with few examples and updates it keeps the outputs apart.
+        norm_last_layer: whether every gain stays at 1 (more stable, published for
+            ViT-B).
         axis_name: mapped axis over which the batch is split, for BatchNorm.
 
     References:
@@ -72,13 +73,13 @@ class DinoHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, *, train: bool = False) -> jax.Array:
-        """[b, d] -> logits [b, k] float32; `train` is BatchNorm's."""
+        """Map `[b, d]` to logits `[b, k]` float32; `train` is passed to BatchNorm."""
         if self.out < 2 or self.layers < 1:
             raise ValueError(
                 f"got {self.out} prototypes and {self.layers} layers, expected at "
                 "least 2 and 1"
             )
-        # PyTorch's trunc_normal_(std=0.02) cuts at -2 and 2: a normal one.
+        # PyTorch's trunc_normal_(std=0.02) truncates at -2 and 2: practically a normal.
         init = nn.initializers.normal(0.02)
         x = features
         for i in range(self.layers - 1):
@@ -88,10 +89,10 @@ class DinoHead(nn.Module):
                 x = norm(x, train=train)
             x = nn.gelu(x, approximate=False)
         x = nn.Dense(self.bottleneck, kernel_init=init, name="bottleneck")(x)
-        # A crop of nothing may give features of exactly 0: no direction, no gradient.
+        # A blank crop may have features of exactly 0: no direction, no gradient.
         squared = jnp.sum(x * x, axis=-1, keepdims=True)
-        there = squared > 1e-24
-        x = jnp.where(there, x * lax.rsqrt(jnp.where(there, squared, 1.0)), 0.0)
+        where = squared > 1e-24
+        x = jnp.where(where, x * lax.rsqrt(jnp.where(where, squared, 1.0)), 0.0)
         kernel = self.param(
             "prototypes", nn.initializers.lecun_uniform(), (self.bottleneck, self.out)
         )

@@ -1,8 +1,8 @@
-"""Arms of images alone: an encoder and the head that a self-supervised loss reads.
+"""Image-only arms: an encoder and the head of a self-supervised loss.
 
-`ImageArm` gives CASS its two raw outputs, `DinoArm` gives DINO the logits of many
-crops. Their encoders lie under the names that `fusion.Arm` has, so that an arm with
-text starts from them.
+`ImageArm` returns raw outputs for CASS, `DinoArm` the logits of many crops for DINO.
+Their encoders have the same names as in `fusion.Arm`, so that an arm with text can
+start from them.
 
 Shape suffixes: v views, b batch, h height, w width, c channels, d features, k
 prototypes.
@@ -21,12 +21,12 @@ from memejax.models import heads
 
 
 class ImageArm(nn.Module):
-    """z = W encoder(image): what CASS compares.
+    """An image encoder and a linear head for CASS: z = W encoder(image).
 
     Attributes:
         image_encoder: `(images_bhwc, train=) -> [b, d]`.
-        out: width of z; 1000 takes an ImageNet classifier.
-        predictor: hidden width of a predictor on z; 0 has none.
+        out: width of z; 1000 fits an ImageNet classifier's weights.
+        predictor: hidden width of a predictor on z; 0 omits it.
 
     References:
         Singh et al., Cross-architectural self-supervision, 2206.04170.
@@ -37,23 +37,23 @@ class ImageArm(nn.Module):
     predictor: int = 0
 
     def setup(self):
-        """Builds the head."""
+        """Create the head."""
         self.head = nn.Dense(self.out)
         if self.predictor:
             self.predictor_head = heads.Predictor(self.predictor)
 
     def features(self, inputs: Mapping[str, jax.Array], *, train: bool) -> jax.Array:
-        """A batch -> the encoder's features, [b, d]."""
+        """Map a batch to the encoder's features, `[b, d]`."""
         return self.image_encoder(inputs["image"], train=train)
 
     def project(self, inputs: Mapping[str, jax.Array], *, train: bool):
-        """A batch -> (z, prediction of the other arm's z), both [b, out]."""
+        """Map a batch to z and the prediction of the other arm's z, both `[b, out]`."""
         outputs = self.head(self.features(inputs, train=train))
         return outputs, self.predictor_head(outputs) if self.predictor else outputs
 
 
 class DinoArm(nn.Module):
-    """An encoder and DINO's head, over crops of several sizes.
+    """An image encoder and DINO's head, applied to crops of several sizes.
 
     Attributes:
         image_encoder: `(images_bhwc, train=) -> [b, d]`, of any size of image.
@@ -64,16 +64,16 @@ class DinoArm(nn.Module):
     head: nn.Module
 
     def features(self, inputs: Mapping[str, Any], *, train: bool) -> jax.Array:
-        """A batch -> the encoder's features, [b, d]."""
+        """Map a batch to the encoder's features, `[b, d]`."""
         return self.image_encoder(inputs["image"], train=train)
 
     def project(self, inputs: Mapping[str, Any], *, train: bool) -> jax.Array:
-        """Crops -> logits [v, b, k]: the encoder once a size, the head once.
+        """Map crops to logits `[v, b, k]`, in one encoder pass per crop size.
 
         Args:
-            inputs: `crops`, arrays [v, b, h, w, c] of one size each. Without it (when
-                the parameters are made) `image` stands for a single crop.
-            train: as the encoder takes it.
+            inputs: `crops`, arrays `[v, b, h, w, c]` of one size each. Without it (at
+                initialisation) `image` is used as a single crop.
+            train: passed to the encoder and the head.
         """
         crops = inputs["crops"] if "crops" in inputs else (inputs["image"][None],)
         b = crops[0].shape[1]
@@ -81,8 +81,8 @@ class DinoArm(nn.Module):
         for x in crops:
             if not x.size:
                 continue
-            # An example's crops side by side, so that the examples of a device stay
-            # together: with the views first, every device would gather all crops.
+            # Each example's crops side by side, so that a device keeps its examples:
+            # with the views first, every device would gather all crops.
             rows = jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
             encoded = self.image_encoder(rows, train=train)
             features.append(encoded.reshape(b, -1, encoded.shape[-1]))

@@ -1,4 +1,4 @@
-"""Multilayer perceptron: the classifier of small pictures.
+"""Multilayer perceptron for classifying small pictures.
 
 Shape suffixes: `b` batch, `h`, `w` height and width, `c` channels, `d` features,
 `k` classes.
@@ -19,9 +19,9 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class Perceptron(nn.Module):
-    """Hidden layers over the pixels, dropout on the last of them, an affine map.
+    """Hidden layers over the pixels, dropout after the last one, an affine map.
 
-    `trunk` is what comes before the dropout and `head` the rest, so that many dropout
+    `trunk` is the part before the dropout and `head` the rest, so that many dropout
     passes cost one trunk. Rng: "dropout".
 
     Parameters: `hidden<i>`, `out`, each a `Dense`.
@@ -31,7 +31,7 @@ class Perceptron(nn.Module):
         hidden: widths of the hidden layers; with three, the network of Bengio et al.
         dropout: rate on the last hidden layer, in [0, 1).
         activation: one of `ACTIVATIONS`.
-        dtype: of the products.
+        dtype: dtype of products.
 
     References:
         Bengio et al., Curriculum learning, ICML 2009, section 5 (three hidden layers;
@@ -45,7 +45,7 @@ class Perceptron(nn.Module):
     dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
-        """The layers."""
+        """Create the layers."""
         if self.activation not in ACTIVATIONS:
             raise ValueError(
                 f"unknown activation {self.activation!r}: choose one of "
@@ -63,8 +63,8 @@ class Perceptron(nn.Module):
         self.out = Dense(self.classes, dtype=self.dtype)
 
     def trunk(self, images_bhwc: jax.Array, *, train: bool = False) -> jax.Array:
-        """Map `[b, h, w, c]` to `[b, d]`, without anything random."""
-        del train  # Nothing here differs.
+        """Map `[b, h, w, c]` to `[b, d]`, without dropout."""
+        del train  # Training and evaluation do the same.
         check_images(images_bhwc)
         x = images_bhwc.reshape(len(images_bhwc), -1)
         for layer in self.layers:
@@ -77,10 +77,9 @@ class Perceptron(nn.Module):
         """Map `[b, d]` to logits `[b, k]`.
 
         Args:
-            features_bd: what `trunk` gave.
-            train: whether features are dropped.
-            shared_mask: whether the batch shares one mask, as a pass of Monte Carlo
-                dropout wants it.
+            features_bd: the output of `trunk`.
+            train: whether dropout is active.
+            shared_mask: whether the batch shares one mask, for Monte Carlo dropout.
         """
         x = features_bd
         if train and self.dropout:

@@ -1,4 +1,4 @@
-"""Residual networks (v1.5): the convolutional encoder.
+"""Residual networks (v1.5), the convolutional image encoder.
 
 Shape suffixes: `b` batch, `h`, `w` height and width, `c` channels, `d` features.
 """
@@ -26,7 +26,7 @@ RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": dict(stage_sizes=(2, 2, 2, 2), bottleneck=False, width=64),
     "resnet34": dict(stage_sizes=(3, 4, 6, 3), bottleneck=False, width=64),
     "resnet50": dict(stage_sizes=(3, 4, 6, 3), bottleneck=True, width=64),
-    # For pictures of 48 pixels, on a CPU.
+    # For pictures of 48 pixels on a CPU.
     "resnet_demo": dict(
         stage_sizes=(1, 1, 1), bottleneck=False, width=32, stem="patch4"
     ),
@@ -34,11 +34,10 @@ RESNETS: dict[str, dict[str, Any]] = {
 
 
 def max_pool(x_bhwc: jax.Array) -> jax.Array:
-    """Maximum over 3 x 3 windows with stride 2 and padding 1.
+    """Take the maximum over 3 x 3 windows with stride 2 and padding 1.
 
-    Written over slices, first of the rows and then of the columns: on a CPU the
-    gradient of `lax.reduce_window` takes five times as long. The gradient of a tie is
-    shared between the equal pixels.
+    Computed from slices, first of rows and then of columns: on a CPU the gradient of
+    `lax.reduce_window` takes five times as long. Tied pixels share the gradient.
 
     Args:
         x_bhwc: `[b, h, w, c]`.
@@ -58,7 +57,7 @@ def max_pool(x_bhwc: jax.Array) -> jax.Array:
 
 
 class ConvNorm(nn.Module):
-    """A convolution and its BatchNorm: parameters `conv` and `norm`, float32 out."""
+    """A convolution and its BatchNorm (parameters `conv`, `norm`), float32 outputs."""
 
     features: int
     size: int
@@ -91,7 +90,7 @@ class Block(nn.Module):
     """A residual block: two 3x3 convolutions, or 1x1, 3x3 and 1x1 (bottleneck).
 
     The stride is on the (first) 3x3 convolution. The shortcut is a 1x1 convolution
-    where the shape changes and the identity elsewhere.
+    if the shape changes, else the identity.
     """
 
     width: int
@@ -146,16 +145,17 @@ class ResNet(ImageEncoder):
 
     Attributes:
         stage_sizes: blocks in each stage.
-        bottleneck: 1x1, 3x3, 1x1 blocks with four times the width out, or two 3x3.
-        width: channels of the stem and of the first stage; doubles each stage.
+        bottleneck: whether blocks are 1x1, 3x3, 1x1 with four times the width as
+            output, or two 3x3.
+        width: channels of the stem and of the first stage; doubles with each stage.
         stem: "imagenet": 7x7 convolution of stride 2 and a 3x3 maximum of stride 2;
             "patch4": 4x4 convolution of stride 4, for small pictures; "cifar": 3x3
             convolution of stride 1, for 32 x 32 pixels.
-        zero_init_residual: start every block as its shortcut, with the scale of its
-            last BatchNorm at zero.
+        zero_init_residual: whether every block starts as its shortcut, with the scale
+            of its last BatchNorm at zero.
         dtype: dtype of products and of the activations kept between them.
         axis_name: mapped axis over which the batch is split, for BatchNorm.
-        remat: whether the backward pass computes blocks again, see `apply_block`.
+        remat: whether the backward pass recomputes blocks, see `apply_block`.
 
     References:
         He et al. 2015, arXiv:1512.03385. Kernels start as in He et al. 2015,
@@ -179,17 +179,17 @@ class ResNet(ImageEncoder):
 
     @nn.nowrap
     def block_counts(self) -> Mapping[str, int]:
-        """The blocks of each stage."""
+        """Return the number of blocks per stage."""
         return {f"stage{i}_block": n for i, n in enumerate(self.stage_sizes)}
 
     @nn.nowrap
     def with_blocks(self, at_most: int) -> Self:
-        """The encoder with no more than so many blocks per stage."""
+        """Return the encoder with at most `at_most` blocks per stage."""
         return self.clone(stage_sizes=tuple(min(n, at_most) for n in self.stage_sizes))
 
     @nn.nowrap
     def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """One image that four stages can halve."""
+        """Return the shape of one image that four stages can halve."""
         return (jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32),)
 
     def __call__(self, images_bhwc: jax.Array, *, train: bool) -> jax.Array:
@@ -197,8 +197,8 @@ class ResNet(ImageEncoder):
 
         Args:
             images_bhwc: `[b, h, w, c]` float, normalised.
-            train: whether BatchNorm takes the batch's statistics and updates the
-                running ones (collection "batch_stats", mutable then).
+            train: whether BatchNorm uses the batch's statistics and updates the
+                running ones (collection "batch_stats", then mutable).
 
         Returns:
             `[b, d]` float32.
@@ -211,7 +211,7 @@ class ResNet(ImageEncoder):
 
     @nn.compact
     def feature_maps(self, images_bhwc: jax.Array, *, train: bool) -> list[jax.Array]:
-        """Maps of all stages, each half of the one before, `[b, h, w, d]` float32.
+        """Return all stages' maps, each half the previous, `[b, h, w, d]` float32.
 
         Args and errors are those of `__call__`.
         """
@@ -250,16 +250,16 @@ class ResNet(ImageEncoder):
 class DropoutResNet(nn.Module):
     """A ResNet for pictures of 32 x 32 pixels, dropout on its features, an affine map.
 
-    `trunk` is what comes before the dropout and `head` the rest. Rng: "dropout".
+    `trunk` is the part before the dropout and `head` the rest. Rng: "dropout".
 
     Parameters: `encoder`, a `ResNet`; `out`, a `Dense`.
 
     Attributes:
         classes: width of the output.
-        stage_sizes: of the encoder; (2, 2, 2, 2) is ResNet-18.
-        width: of the encoder.
+        stage_sizes: blocks in each stage of the encoder; (2, 2, 2, 2) is ResNet-18.
+        width: channels of the encoder's first stage.
         dropout: rate, in [0, 1).
-        dtype: of the products.
+        dtype: dtype of products.
     """
 
     classes: int
@@ -269,7 +269,7 @@ class DropoutResNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
-        """The layers."""
+        """Create the layers."""
         self.encoder = ResNet(
             stage_sizes=self.stage_sizes,
             bottleneck=False,
@@ -280,7 +280,7 @@ class DropoutResNet(nn.Module):
         self.out = Dense(self.classes, dtype=self.dtype)
 
     def trunk(self, images_bhwc: jax.Array, *, train: bool = False) -> jax.Array:
-        """Map `[b, h, w, c]` to `[b, d]`, without anything random."""
+        """Map `[b, h, w, c]` to `[b, d]`, without dropout."""
         return self.encoder(images_bhwc, train=train)
 
     def head(

@@ -1,4 +1,4 @@
-"""Vision transformer: the attention encoder of images.
+"""Vision transformer, the attention-based image encoder.
 
 Shape suffixes: `b` batch, `h`, `w` height and width, `c` channels, `t` tokens, `d`
 features.
@@ -22,7 +22,7 @@ from memejax.models.layers import (
     Dtype,
     LayerNorm,
     Mlp,
-    along_last,
+    add_leading_axes,
     apply_block,
     check_images,
     contract,
@@ -33,7 +33,7 @@ VITS: dict[str, dict[str, Any]] = {
     "vit_tiny": dict(hidden=192, layers=12, heads=3, mlp=768),
     "vit_small": dict(hidden=384, layers=12, heads=6, mlp=1536),
     "vit_base": dict(hidden=768, layers=12, heads=12, mlp=3072),
-    # For pictures of 48 pixels, on a CPU.
+    # For pictures of 48 pixels on a CPU.
     "vit_demo": dict(hidden=96, layers=4, heads=4, mlp=192, patch=8),
 }
 
@@ -45,12 +45,12 @@ def cubic_matrix(source: int, target: int) -> np.ndarray:
     """Matrix that resizes a row of `source` samples to `target`, bicubically.
 
     Keys' kernel with a = -0.75 at x = (i + 1/2) source / target - 1/2, samples
-    outside the row taken from its ends, no smoothing when it shrinks: PyTorch's
+    outside the row taken from its ends, no antialiasing when it shrinks: PyTorch's
     `interpolate(mode="bicubic", align_corners=False)`.
 
     Args:
-        source: samples there are.
-        target: samples wanted.
+        source: number of input samples.
+        target: number of output samples.
 
     Returns:
         `[target, source]` float64, rows sum to 1.
@@ -72,15 +72,15 @@ def interpolate_positions(
 ) -> jax.Array:
     """Resize a table of position embeddings to another grid of patches.
 
-    The first row (the CLS token's) stays; the others are a square picture, resized
+    The first row (the CLS token's) is kept; the others form a square grid, resized
     bicubically.
 
     Args:
         table_td: `[1 + s * s, d]` embeddings, patches in rows from the top left.
-        grid: patches wanted, one side of a square or (height, width).
+        grid: new grid of patches, the side of a square or (height, width).
 
     Returns:
-        `[1 + height * width, d]` float32; the table itself where nothing changes.
+        `[1 + height * width, d]` float32; the table itself if the grid is unchanged.
 
     Raises:
         ValueError: if the table is not one row and a square.
@@ -97,7 +97,7 @@ def interpolate_positions(
     rows = jnp.asarray(cubic_matrix(side, height), jnp.float32)
     columns = jnp.asarray(cubic_matrix(side, width), jnp.float32)
     picture = table_td[1:].reshape(side, side, d)
-    # Full float32: these are parameters, and a GPU would take TF32.
+    # Full float32: these are parameters, and a GPU would use TF32.
     resized = jnp.einsum(
         "ij,kl,jld->ikd", rows, columns, picture, precision=lax.Precision.HIGHEST
     )
@@ -105,7 +105,7 @@ def interpolate_positions(
 
 
 class Patches(nn.Module):
-    """Affine map of every patch, float32 out.
+    """Affine map of every patch, with float32 outputs.
 
     Parameters: `kernel` `[patch, patch, c, d]`, `bias` `[d]`.
     """
@@ -123,7 +123,7 @@ class Patches(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.hidden,), jnp.float32)
         patches = extract_patches(images_bhwc, self.patch)
         out = contract("bhwi,io->bhwo", patches, b=kernel, dtype=self.dtype)
-        return out + along_last(bias, 4)
+        return out + add_leading_axes(bias, 4)
 
 
 class Block(nn.Module):
@@ -156,7 +156,7 @@ class Block(nn.Module):
 
 
 class ViT(ImageEncoder):
-    """Vision transformer without a pooler and a classifier.
+    """Vision transformer without a pooler or classifier.
 
     Parameters, beside their names in the files of Hugging Face's `ViTModel` (i from
     0 in both):
@@ -179,18 +179,18 @@ class ViT(ImageEncoder):
         heads: attention heads.
         mlp: features inside a block's MLP.
         patch: side of a patch in pixels.
-        grid: side in patches of the picture the position table is for; for pictures
-            of another size it is interpolated.
+        grid: side of the position table in patches; it is interpolated for pictures
+            of another size.
         dropout: rate after the embeddings and on every residual branch.
         drop_path: rate at which the last block's branches are dropped for a whole
             example; it grows linearly from 0 at the first block.
-        eps: of the layer normalisations (1e-12 in Google's checkpoints, 1e-6 in
-            DINO's and timm's).
+        eps: epsilon of the layer normalisations (1e-12 in Google's checkpoints, 1e-6
+            in DINO's and timm's).
         qkv_bias: whether queries, keys and values have a bias.
         dtype: dtype of products.
-        remat: whether the backward pass computes blocks again, see `apply_block`.
-        axis_name: mapped axis over which the batch is split; nothing here couples
-            its examples.
+        remat: whether the backward pass recomputes blocks, see `apply_block`.
+        axis_name: mapped axis over which the batch is split; unused, as nothing here
+            couples the examples.
 
     References:
         Dosovitskiy et al. 2020, arXiv:2010.11929; DeiT's sizes, Touvron et al. 2020,
@@ -217,37 +217,36 @@ class ViT(ImageEncoder):
 
     @nn.nowrap
     def for_images(self, size: int) -> Self:
-        """The encoder whose position table is for square images of `size` pixels."""
+        """Return the encoder with a position table for images of `size` x `size`."""
         if size % self.patch:
             raise ValueError(
-                f"images of {size} pixels do not divide into the patches of "
-                f"{self.patch}"
+                f"images of {size} pixels do not divide into patches of {self.patch}"
             )
         return self.clone(grid=size // self.patch)
 
     @nn.nowrap
     def with_drop_path(self, rate: float) -> Self:
-        """The encoder with another `drop_path`."""
+        """Return the encoder with another `drop_path`."""
         return self.clone(drop_path=rate)
 
     @nn.nowrap
     def without_dropout(self) -> Self:
-        """The encoder with neither dropout nor drop path."""
+        """Return the encoder with neither dropout nor drop path."""
         return self.clone(dropout=0.0, drop_path=0.0)
 
     @nn.nowrap
     def block_counts(self) -> Mapping[str, int]:
-        """The transformer's blocks, one stage."""
+        """Return the number of transformer blocks, as one stage."""
         return {"block": self.layers}
 
     @nn.nowrap
     def with_blocks(self, at_most: int) -> Self:
-        """The encoder with no more than so many layers."""
+        """Return the encoder with at most `at_most` layers."""
         return self.clone(layers=min(self.layers, at_most))
 
     @nn.nowrap
     def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """One image of one patch."""
+        """Return the shape of one image of one patch."""
         shape = (1, self.patch, self.patch, 3)
         return (jax.ShapeDtypeStruct(shape, jnp.float32),)
 
@@ -269,7 +268,7 @@ class ViT(ImageEncoder):
 
     @nn.compact
     def tokens(self, images_bhwc: jax.Array, *, train: bool) -> jax.Array:
-        """All tokens after the last normalisation, `[b, 1 + n, hidden]` float32.
+        """Return all tokens after the last norm, `[b, 1 + n, hidden]` float32.
 
         The CLS token is first, then the patches in rows from the top left. Args and
         errors are those of `__call__`.

@@ -1,4 +1,4 @@
-"""Averages of parameters over updates: a teacher's, and stochastic weight averaging."""
+"""Averages of parameters over updates: exponential, and stochastic weight averaging."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ Tree = Any
 
 
 def ema(old: Tree, new: Tree, *, momentum: ArrayLike) -> Tree:
-    """The exponential moving average of a tree, one update on.
+    """Update an exponential moving average of a tree.
 
-    `momentum old + (1 - momentum) new`, leaf by leaf, worked out in float32. Each
-    leaf keeps the dtype it has in `old`: an average kept in bfloat16 stands still
-    at a momentum near 1, so start it from float32 copies. Leaves that are no floats
-    (counts, keys) are `new`'s.
+    `momentum old + (1 - momentum) new`, leaf by leaf, computed in float32. Each leaf
+    keeps its dtype in `old`: an average in bfloat16 stops changing at a momentum near
+    1, so start it from float32 copies. Leaves other than floats (counts, keys) are
+    taken from `new`.
 
     Args:
         old: the average so far; any float leaves.
         new: a tree of the same structure and shapes.
-        momentum: [], in [0, 1]; may be traced.
+        momentum: scalar in [0, 1]; may be traced.
 
     Returns:
-        A tree as `old`.
+        A tree like `old`.
 
     Raises:
-        ValueError: for a known momentum outside [0, 1], or trees that differ in
+        ValueError: for a concrete momentum outside [0, 1], or trees that differ in
             structure or shapes.
 
     References:
@@ -43,27 +43,27 @@ def ema(old: Tree, new: Tree, *, momentum: ArrayLike) -> Tree:
         known = float(np.asarray(momentum))
         if not 0 <= known <= 1:
             raise ValueError(f"got momentum {known}, expected one in [0, 1]")
-    # The complement of a known number is exact here, of a float32 0.99996 it is not.
+    # The complement of a Python float is exact; that of a float32 0.99996 is not.
     rest = 1 - momentum  # pyright: ignore[reportOperatorIssue]
-    return _mix(old, new, lambda a, b: momentum * a + rest * b)
+    return _average(old, new, lambda a, b: momentum * a + rest * b)
 
 
 def swa(old: Tree, new: Tree, *, count: ArrayLike) -> Tree:
-    """The running mean of a tree: stochastic weight averaging, one model on.
+    """Update the running mean of a tree, for stochastic weight averaging.
 
-    `old + (new - old) / (count + 1)`, leaf by leaf, worked out in float32; dtypes as
-    in `ema`. BatchNorm statistics of the averaged weights are the caller's to renew.
+    `old + (new - old) / (count + 1)`, leaf by leaf, computed in float32; dtypes as in
+    `ema`. The caller has to recompute BatchNorm statistics for the averaged weights.
 
     Args:
-        old: the mean of `count` trees; anything finite when count is 0.
+        old: the mean of `count` trees; any finite values if count is 0.
         new: the next tree, of the same structure and shapes.
-        count: [], how many trees `old` is the mean of, 0 or more; may be traced.
+        count: scalar number of trees averaged in `old`, 0 or more; may be traced.
 
     Returns:
-        A tree as `old`.
+        A tree like `old`.
 
     Raises:
-        ValueError: for a known count below 0, or trees that differ in structure or
+        ValueError: for a concrete count below 0, or trees that differ in structure or
             shapes.
 
     References:
@@ -76,11 +76,11 @@ def swa(old: Tree, new: Tree, *, count: ArrayLike) -> Tree:
     if not isinstance(count, jax.core.Tracer) and float(np.asarray(count)) < 0:
         raise ValueError(f"got count {count}, expected 0 or more")
     share = 1 / (count + 1)  # pyright: ignore[reportOperatorIssue]
-    return _mix(old, new, lambda a, b: a + (b - a) * share)
+    return _average(old, new, lambda a, b: a + (b - a) * share)
 
 
-def _mix(old: Tree, new: Tree, mean: Callable[[jax.Array, jax.Array], Any]) -> Tree:
-    """`mean` of all float leaves in float32; of other leaves, `new`'s."""
+def _average(old: Tree, new: Tree, mean: Callable[[jax.Array, jax.Array], Any]) -> Tree:
+    """Apply `mean` to all float leaves in float32; take other leaves from `new`."""
 
     def leaf(path: Any, a: Any, b: Any) -> Any:
         if jnp.shape(a) != jnp.shape(b):

@@ -1,9 +1,9 @@
-"""Parameter groups: which parameter learns how.
+"""Parameter groups: optimizer settings by parameter path.
 
 A group is a pattern over parameter paths (`cnn/image_encoder/...`) and the recipe
-of the leaves it matches. Every leaf is in exactly one group, or it is an error at
-start-up: a leaf in none is silently frozen, which is how a published run of this
-method came to nothing.
+for the leaves it matches. A leaf that is not in exactly one group is an error at
+start-up: a leaf in none would be silently frozen, which made a published run of this
+method fail.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Tree = Any
 
 # A block of a transformer, or of a ResNet.
 _BLOCK = re.compile(r"block(\d+)|stage(\d+)_block(\d+)")
-# What an encoder of ours does before its first block.
+# Parameters of our encoders before the first block.
 _STEM = ("patch", "cls", "positions", "words", "embeddings", "stem")
 
 
@@ -27,25 +27,24 @@ _STEM = ("patch", "cls", "positions", "words", "embeddings", "stem")
 class Group:
     """One parameter group.
 
-    Leaves of fewer than two axes never decay. A ViT's `cls` is one of them, `[d]`
-    here, and its `positions` are not. Recipes that keep both with three axes (DINO's)
-    decay both; others decay neither, which takes a `decay_exempt`.
+    Leaves with fewer than two axes never decay. A ViT's `cls`, `[d]` here, is one of
+    them, its `positions` are not. Recipes that keep both with three axes (DINO's)
+    decay both; others decay neither, which requires `decay_exempt`.
 
     Attributes:
         pattern: regular expression that matches the whole path of a leaf.
         lr: peak learning rate; 0 freezes the group.
-        weight_decay: on leaves of two axes and more; what it means is the rule's.
-        clip: largest global norm of the group's gradient; 0 does not clip.
-        clip_each: largest norm of each leaf's own gradient, as DINO clips, before
-            `clip`; 0 does not clip.
-        frozen_steps: for so many first updates the leaves are as if they had no
-            gradient: no update, no decay, and the rule's state stays as it began.
-            Schedules go on meanwhile.
-        decay_exempt: regular expression of whole paths that do not decay either.
-        layer_decay: in (0, 1]; a leaf of layer l of an encoder of L layers learns at
+        weight_decay: for leaves with two or more axes; its meaning depends on the rule.
+        clip: largest global norm of the group's gradient; 0 disables clipping.
+        clip_each: largest norm of each leaf's gradient, applied before `clip`, as in
+            DINO; 0 disables clipping.
+        frozen_steps: number of first updates in which the leaves are frozen: no update,
+            no decay, and an unchanged state of the rule. Schedules still advance.
+        decay_exempt: regular expression of whole paths without weight decay.
+        layer_decay: in (0, 1]; a leaf in layer l of an encoder with L layers learns at
             the rate times layer_decay^(L - l), see `layer_of`.
-        rule: the group's own update rule, so that each arm may have an optimizer of its
-            own; "" takes the optimizer's.
+        rule: the group's update rule, so that each arm may have its own optimizer; ""
+            uses the optimizer's.
 
     Raises:
         ValueError: for a negative number, or a layer_decay outside (0, 1].
@@ -79,31 +78,33 @@ class Group:
 
 
 def path_of(path: tuple[Any, ...]) -> str:
-    """A leaf's path as text, `cnn/fusion/kernel`."""
+    """Return a leaf's path as text, such as `cnn/fusion/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def label_parameters(params: Tree, groups: Mapping[str, Group]) -> Tree:
-    """The group's name of every leaf, in the shape of `params`.
+    """Return the group name of every leaf, as a tree like `params`.
 
     Raises:
-        ValueError: naming every leaf that is in no group or in several, every group
-            that holds no leaf, and every decay_exempt that matches no leaf at all.
+        ValueError: if leaves are in no group or in several, groups match no leaf, or a
+            decay_exempt matches no leaf; the message lists them.
     """
     problems, used, paths = [], set(), []
 
     def label(path, _):
         name = path_of(path)
         paths.append(name)
-        found = [g for g, group in groups.items() if re.fullmatch(group.pattern, name)]
-        used.update(found)
-        if len(found) != 1:
-            problems.append(f"  {name} is in {found or 'no group'}")
-        return found[0] if found else ""
+        matches = [
+            g for g, group in groups.items() if re.fullmatch(group.pattern, name)
+        ]
+        used.update(matches)
+        if len(matches) != 1:
+            problems.append(f"  {name} is in {matches or 'no group'}")
+        return matches[0] if matches else ""
 
     labels = jax.tree_util.tree_map_with_path(label, params)
     problems += [
-        f"  group {name} ({groups[name].pattern}) holds nothing"
+        f"  group {name} ({groups[name].pattern}) matches no leaf"
         for name in sorted(set(groups) - used)
     ]
     if problems:
@@ -111,7 +112,7 @@ def label_parameters(params: Tree, groups: Mapping[str, Group]) -> Tree:
             "every parameter must be in exactly one optimizer group:\n"
             + "\n".join(problems)
         )
-    # Of any group's leaves: one expression may be shared by all groups.
+    # Among all groups' leaves: groups may share one expression.
     for name, group in groups.items():
         exempt = group.decay_exempt
         if exempt and not any(re.fullmatch(exempt, path) for path in paths):
@@ -120,10 +121,10 @@ def label_parameters(params: Tree, groups: Mapping[str, Group]) -> Tree:
 
 
 def layer_of(path: str, paths: Iterable[str]) -> tuple[int, int]:
-    """The layer l of a leaf in its encoder, and the encoder's last layer L.
+    """Return the layer l of a leaf in its encoder, and the encoder's last layer L.
 
-    An encoder is what directly holds `block<i>` (a transformer) or
-    `stage<i>_block<j>` (a ResNet). Of its leaves
+    An encoder is a subtree that directly contains `block<i>` (a transformer) or
+    `stage<i>_block<j>` (a ResNet). Its leaves have the layers
 
     | leaf | layer |
     |---|---|
@@ -135,8 +136,8 @@ def layer_of(path: str, paths: Iterable[str]) -> tuple[int, int]:
     its layer is the L of the deepest encoder, 0 if there is none.
 
     Args:
-        path: the leaf's, as `path_of` writes it.
-        paths: those of the whole model.
+        path: the leaf's path, as returned by `path_of`.
+        paths: the paths of the whole model.
 
     Returns:
         (l, L), 0 <= l <= L. Layer-wise decay multiplies the leaf's rate by
@@ -155,29 +156,29 @@ def layer_of(path: str, paths: Iterable[str]) -> tuple[int, int]:
         parts = tuple(name.split("/"))
         for i, part in enumerate(parts):
             children.setdefault(parts[:i], set()).add(part)
-        place, block = _block(parts)
+        encoder, block = _block(parts)
         if block is not None:
-            encoders.setdefault(place, set()).add(block)
+            encoders.setdefault(encoder, set()).add(block)
 
     parts = tuple(path.split("/"))
-    around = [place for place in encoders if parts[: len(place)] == place]
-    if not around:
+    enclosing = [encoder for encoder in encoders if parts[: len(encoder)] == encoder]
+    if not enclosing:
         deepest = max((len(blocks) + 1 for blocks in encoders.values()), default=0)
         return deepest, deepest
-    place = max(around, key=len)
-    last = len(encoders[place]) + 1
-    inner, block = _block(parts)
-    if block is not None and inner == place:
-        return sorted(encoders[place]).index(block) + 1, last
-    first = parts[len(place)]
-    embeds = first == "norm" and "words" in children[place]
+    encoder = max(enclosing, key=len)
+    last = len(encoders[encoder]) + 1
+    parent, block = _block(parts)
+    if block is not None and parent == encoder:
+        return sorted(encoders[encoder]).index(block) + 1, last
+    first = parts[len(encoder)]
+    embeds = first == "norm" and "words" in children[encoder]
     return (0 if first in _STEM or embeds else last), last
 
 
 def _block(parts: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
-    """Where the first block in a path is, and its numbers; None without one."""
+    """Return the parent and the numbers of the first block in a path, None if none."""
     for i, part in enumerate(parts):
-        found = _BLOCK.fullmatch(part)
-        if found:
-            return parts[:i], tuple(int(n) for n in found.groups() if n is not None)
+        match = _BLOCK.fullmatch(part)
+        if match:
+            return parts[:i], tuple(int(n) for n in match.groups() if n is not None)
     return parts, None

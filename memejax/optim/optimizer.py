@@ -1,4 +1,4 @@
-"""The optimizer of a run: every group's recipe, by one rule and one schedule."""
+"""The optimizer of a run, from its groups' recipes, a rule and a schedule."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def make_optimizer(
     b2: float = 0.999,
     eps: float = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-    """An update rule with a recipe a group; AdamW unless told otherwise.
+    """Make an optimizer with one recipe per parameter group, AdamW by default.
 
     Args:
         params: the tree that the groups must cover.
         groups: name -> recipe.
         schedule: step -> factor of every group's learning rate.
-        plateau: `factor`, `patience` and `min_lr` of a rate that falls whenever the
-            loss given as `tx.update(..., value=loss)` has not improved for more than
-            `patience` updates (PyTorch's meaning of the word); None leaves it out.
+        plateau: `factor`, `patience` and `min_lr` of a learning rate that falls
+            whenever the loss passed as `tx.update(..., value=loss)` has not improved
+            for more than `patience` updates (as in PyTorch); None disables it.
         rule: "adamw", "adam" (no weight decay), "sgd" (PyTorch's, decay in the
-            gradient) or "lars", of every group that names none of its own.
+            gradient) or "lars", for every group that does not set its own.
         momentum: of sgd and lars, in [0, 1).
-        weight_decay_schedule: step -> weight decay, in place of the constant of every
-            group that has one; groups with weight_decay 0 stay without.
+        weight_decay_schedule: step -> weight decay, which replaces the constant of
+            every group with a nonzero weight_decay.
         b1: decay of Adam's first moment.
-        b2: decay of its second.
-        eps: added to its denominator.
+        b2: decay of Adam's second moment.
+        eps: added to Adam's denominator.
 
     Returns:
         A transformation whose update takes `value=`.
@@ -68,7 +68,7 @@ def make_optimizer(
             raise ValueError(f"unknown rule {own!r}: choose one of {', '.join(RULES)}")
         if own == "adam" and group.weight_decay:
             raise ValueError(
-                f"the rule adam has no weight decay, and group {name} asks for "
+                f"the rule adam has no weight decay, but group {name} sets "
                 f"{group.weight_decay}: choose adamw"
             )
         by_group[name] = _recipe(
@@ -86,9 +86,9 @@ def make_optimizer(
 def make_learning_rates(
     groups: Mapping[str, Group], schedule: Schedule
 ) -> Callable[[Any, jax.Array], dict[str, jax.Array]]:
-    """A function (optimizer state, step) -> every group's present learning rate.
+    """Make a function (optimizer state, step) -> {group: current learning rate}.
 
-    It is 0 in a group's frozen steps, and with layer-wise decay the last layer's.
+    The rate is 0 in a group's frozen steps, and the last layer's with layer-wise decay.
     """
 
     def learning_rates(opt_state, step):
@@ -102,7 +102,7 @@ def make_learning_rates(
                 if isinstance(state, optax.contrib.ReduceLROnPlateauState):
                     scale = state.scale
             rate = group.lr * schedule(step) * scale if group.lr else 0.0
-            rates[name] = _thawed(group, step, rate)
+            rates[name] = _zero_while_frozen(group, step, rate)
         return rates
 
     return learning_rates
@@ -111,7 +111,7 @@ def make_learning_rates(
 def make_weight_decays(
     groups: Mapping[str, Group], weight_decay_schedule: Schedule | None = None
 ) -> Callable[[jax.typing.ArrayLike], dict[str, jax.Array]]:
-    """A function step -> every group's present weight decay, 0 while it is frozen."""
+    """Make a function step -> {group: current weight decay}, 0 while frozen."""
 
     def weight_decays(step):
         decays = {}
@@ -119,13 +119,13 @@ def make_weight_decays(
             decay = group.weight_decay if group.lr else 0.0
             if decay and weight_decay_schedule is not None:
                 decay = weight_decay_schedule(step)
-            decays[name] = _thawed(group, step, decay)
+            decays[name] = _zero_while_frozen(group, step, decay)
         return decays
 
     return weight_decays
 
 
-def _thawed(group: Group, step: Any, value: Any) -> jax.Array:
+def _zero_while_frozen(group: Group, step: Any, value: Any) -> jax.Array:
     value = jnp.asarray(value, jnp.float32)
     if not group.frozen_steps:
         return value
@@ -142,13 +142,13 @@ def _recipe(
     weight_decay_schedule: Schedule | None,
     numbers: Mapping[str, float],
 ) -> optax.GradientTransformation:
-    """One group's transformation, over the leaves that `partition` leaves it."""
+    """Make one group's transformation, for the leaves that `partition` selects."""
     if group.lr == 0:
         return optax.set_to_zero()
     frozen = group.frozen_steps
     decay: Decay = group.weight_decay
     if decay and weight_decay_schedule is not None:
-        # The rule's own count starts when the group thaws; schedules count all steps.
+        # The rule's count starts when the group unfreezes; schedules count all steps.
         decay = lambda count: weight_decay_schedule(count + frozen)  # noqa: E731
 
     def decayed(tree):
@@ -186,7 +186,7 @@ def _recipe(
 
 
 def _scale_by_layer(decay: float, paths: list[str]) -> optax.GradientTransformation:
-    """Updates times decay^(L - l): all rules are linear in their rate."""
+    """Scale updates by decay^(L - l); all rules are linear in their rate."""
     factors = {}
     for path in paths:
         layer, last = layer_of(path, paths)

@@ -1,8 +1,7 @@
-"""Update rules: what a gradient becomes before it is added to a parameter.
+"""Update rules, which map gradients to parameter updates.
 
 A rule is made for one group: `RULES[name](rate, decay=, decayed=, ...)`. Its state
-counts the updates it has made, and `rate` and a scheduled `decay` are functions of
-that count.
+counts its updates, and `rate` and a scheduled `decay` are functions of that count.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from memejax.optim.schedules import Schedule
 
 Tree = Any
 Decay = float | Schedule
-# A tree -> the same with a bool at every leaf: whether it decays.
+# A tree -> a tree of bools: whether each leaf decays.
 Mask = Callable[[Tree], Tree]
 
 
@@ -32,7 +31,7 @@ def adamw(
     eps: float,
     **_: float,
 ) -> optax.GradientTransformation:
-    """Adam, and weight decay beside it: -rate (adam(g) + decay w).
+    """Adam with decoupled weight decay: -rate (adam(g) + decay w).
 
     References:
         Loshchilov and Hutter, Decoupled weight decay regularization, 1711.05101.
@@ -62,7 +61,7 @@ def sgd(
 ) -> optax.GradientTransformation:
     """PyTorch's SGD: v <- momentum v + (g + decay w); -rate v.
 
-    Weight decay is in the gradient, and so in the momentum; the rate is not.
+    Weight decay is part of the gradient and thus of the momentum; the rate is not.
 
     References:
         Sutskever et al., On the importance of initialization and momentum in deep
@@ -84,14 +83,14 @@ def lars(
     trust_coefficient: float = 0.001,
     **_: float,
 ) -> optax.GradientTransformation:
-    """SGD whose step in every leaf is in proportion to the leaf's norm.
+    """LARS: SGD with a step in proportion to the norm of each leaf.
 
         ratio = trust_coefficient |w| / (|g| + decay |w|)
         v <- momentum v + rate ratio (g + decay w);  -v
 
-    A leaf of fewer than two axes, and one where |w| or the denominator is 0, has
-    ratio 1. A common variant divides by |g + decay w| and keeps the rate out of v;
-    without decay and at a constant rate both are the same.
+    A leaf with fewer than two axes, or with |w| or the denominator 0, has ratio 1. A
+    common variant divides by |g + decay w| and keeps the rate out of v; without decay
+    and at a constant rate both are the same.
 
     References:
         You et al., Large batch training of convolutional networks, 1708.03888,
@@ -99,15 +98,17 @@ def lars(
     """
 
     def scale(g: jax.Array, w: jax.Array, amount: Any) -> jax.Array:
-        norm, change = (jnp.linalg.norm(x.astype(jnp.float32).ravel()) for x in (w, g))
-        below = change + amount * norm
-        alone = (norm == 0) | (below == 0)
-        ratio = trust_coefficient * norm / jnp.where(alone, 1.0, below)
-        return jnp.where(alone, 1.0, ratio).astype(g.dtype) * (g + amount * w)
+        w_norm, g_norm = (
+            jnp.linalg.norm(x.astype(jnp.float32).ravel()) for x in (w, g)
+        )
+        denominator = g_norm + amount * w_norm
+        unscaled = (w_norm == 0) | (denominator == 0)
+        ratio = trust_coefficient * w_norm / jnp.where(unscaled, 1.0, denominator)
+        return jnp.where(unscaled, 1.0, ratio).astype(g.dtype) * (g + amount * w)
 
     def update(updates, params, amount):
         return jax.tree.map(
-            lambda g, w, own: scale(g, w, amount if own else 0.0) if g.ndim > 1 else g,
+            lambda g, w, on: scale(g, w, amount if on else 0.0) if g.ndim > 1 else g,
             updates,
             params,
             decayed(updates),
@@ -129,11 +130,11 @@ RULES: Mapping[str, Callable[..., optax.GradientTransformation]] = {
 
 
 def clip_each(largest: float) -> optax.GradientTransformation:
-    """Each leaf's gradient, scaled down to the norm `largest` if it is longer."""
+    """Clip each leaf's gradient to the norm `largest`."""
 
     def clip(g: jax.Array) -> jax.Array:
         norm = jnp.linalg.norm(g.astype(jnp.float32).ravel())
-        # At most 1; a norm of 0 is below `largest` and stays.
+        # At most 1; a gradient of norm 0 is unchanged.
         factor = largest / jnp.maximum(norm, largest)
         return g * factor.astype(g.dtype)
 
@@ -153,9 +154,9 @@ def _add_decay(decay: Decay, decayed: Mask) -> optax.GradientTransformation:
 def _with_decay(
     decay: Decay, update: Callable[[Tree, Tree, Any], Tree]
 ) -> optax.GradientTransformation:
-    """`update(updates, params, decay)` as a transformation that knows the decay.
+    """Make a transformation of `update(updates, params, decay)`.
 
-    optax.add_decayed_weights takes a schedule only in the newest versions.
+    `optax.add_decayed_weights` accepts a schedule only in the newest versions.
     """
 
     def init(params):

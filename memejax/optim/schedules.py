@@ -1,8 +1,8 @@
-"""Schedules: numbers that change over a run, as functions of the step.
+"""Schedules: values that change over a run, as functions of the step.
 
-`schedule` gives the factor of every group's learning rate; `cosine` and
-`linear_then_constant` give values (a momentum, a weight decay, a temperature). All
-take a Python or a traced step.
+`schedule` returns a factor for every group's learning rate; `cosine` and
+`linear_then_constant` return values (a momentum, a weight decay, a temperature). All
+accept a Python or a traced step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def schedule(
     floor: float = 0.0,
     half_period: int = 16,
 ) -> Schedule:
-    """A factor in [0, 1] of the step, by which every group's rate is multiplied.
+    """Make a schedule of a factor in [0, 1] for every group's learning rate.
 
     With t the updates since the warm-up, T = steps - warmup, P = half_period:
 
@@ -36,7 +36,7 @@ def schedule(
             again, with period 2 P: PyTorch's CosineAnnealingLR(T_max=P) stepped at
             every update, as CASS was published with P = 16 and eta_min = 1e-6, which is
             floor 1e-3 at its rate of 1e-3) or "constant" ("plateau" is constant here:
-            its factor depends on the loss and lives in the optimizer's state).
+            its factor depends on the loss and is kept in the optimizer's state).
         steps: updates of the run.
         warmup: updates of linear warm-up from 0.
         floor: lowest factor of the cosines, in [0, 1], a fraction of the peak.
@@ -57,7 +57,7 @@ def schedule(
     [1.0, 0.5, 0.0, 0.5, 1.0]
     """
     if warmup > steps:
-        raise ValueError(f"a warm-up of {warmup} steps in a run of {steps}")
+        raise ValueError(f"got warmup {warmup}, expected at most the {steps} steps")
     if not 0 <= floor <= 1:
         raise ValueError(f"got floor {floor}, expected a fraction in [0, 1]")
     if half_period < 1:
@@ -78,10 +78,10 @@ def schedule(
 
 
 def cosine(start: float, end: float, *, steps: int) -> Schedule:
-    """A value that goes from start to end over the run on half a cosine.
+    """Make a schedule from start to end over the run, along half a cosine.
 
-    `end + (start - end) (1 + cos(pi t / steps)) / 2`, and `end` after the run. DINO
-    moves its teacher's momentum (0.996 to 1) and its weight decay (0.04 to 0.4) so;
+    `end + (start - end) (1 + cos(pi t / steps)) / 2`, and `end` after the run. DINO's
+    schedule of the teacher's momentum (0.996 to 1) and the weight decay (0.04 to 0.4);
     the last update of a run, t = steps - 1, does not quite reach the end.
 
     Args:
@@ -115,18 +115,18 @@ def cosine(start: float, end: float, *, steps: int) -> Schedule:
 def linear_then_constant(
     start: float, end: float, *, steps_per_epoch: int, epochs: int
 ) -> Schedule:
-    """A value that changes once an epoch: in equal parts to end, where it stays.
+    """Make a schedule that changes linearly per epoch from start to end, then stays.
 
     In epoch e, counted from 0, `start + (end - start) e / (epochs - 1)` for
-    e < epochs and `end` from then on: `numpy.linspace(start, end, epochs)` and a
-    constant. So does DINO warm up its teacher's temperature (0.04 to 0.07).
+    e < epochs and `end` afterwards: `numpy.linspace(start, end, epochs)`, then a
+    constant. DINO's warm-up of the teacher's temperature (0.04 to 0.07).
 
     Args:
         start: value in the first epoch.
-        end: value in epoch `epochs - 1` and after it. (With one epoch, that one has
-            `start`.)
-        steps_per_epoch: updates of an epoch, 1 or more.
-        epochs: epochs of the change; 0 is `end` throughout.
+        end: value in epoch `epochs - 1` and after it. (If epochs is 1, the first epoch
+            has `start`.)
+        steps_per_epoch: updates per epoch, 1 or more.
+        epochs: epochs of the change; 0 gives `end` throughout.
 
     Returns:
         step -> float32 [].
@@ -143,7 +143,7 @@ def linear_then_constant(
     """
     if steps_per_epoch < 1 or epochs < 0:
         raise ValueError(
-            f"got {steps_per_epoch} steps an epoch and {epochs} epochs, expected at "
+            f"got {steps_per_epoch} steps per epoch and {epochs} epochs, expected at "
             "least 1 and 0"
         )
 
@@ -159,7 +159,7 @@ def _cosine_cycle(warmup: int, floor: float, half_period: int) -> Schedule:
     def factor(step):
         step = jnp.asarray(step)
         t = step - warmup
-        # Before the division: a cosine of 1e4 periods is off by 1e-3 in float32.
+        # mod first: a cosine after 1e4 periods is off by 1e-3 in float32.
         phase = jnp.mod(t, 2 * half_period) / half_period
         wave = floor + (1 - floor) * (1 + jnp.cos(jnp.pi * phase)) / 2
         return jnp.where(t < 0, step / max(warmup, 1), wave)

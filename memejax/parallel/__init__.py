@@ -1,9 +1,9 @@
-"""Devices: the only package that names them.
+"""Devices and processes; no other package refers to them.
 
 A step is a pure function of (state, batch). Here it is compiled for the devices of all
 processes: the batch is split over the axis `data`, the state is replicated or its large
-arrays are divided over the same axis, and XLA puts in the reductions, so BatchNorm and
-the losses are over the global batch. Under pmap a step puts them in itself.
+arrays are divided over the same axis, and XLA inserts the reductions, so BatchNorm and
+the losses are over the global batch. Under pmap a step contains the reductions itself.
 """
 
 from memejax.parallel.cache import keep_compiled as keep_compiled
@@ -20,7 +20,6 @@ from memejax.parallel.device_placement import put_whole as put_whole
 from memejax.parallel.device_placement import replicated as replicated
 from memejax.parallel.device_placement import split as split
 from memejax.parallel.device_placement import state_shardings as state_shardings
-from memejax.parallel.meeting import ProcessError as ProcessError
 from memejax.parallel.meshes import can_branch as can_branch
 from memejax.parallel.meshes import check_batch as check_batch
 from memejax.parallel.meshes import mesh as mesh
@@ -35,7 +34,10 @@ from memejax.parallel.processes import is_first as is_first
 from memejax.parallel.processes import leave as leave
 from memejax.parallel.processes import start as start
 from memejax.parallel.processes import sync as sync
-from memejax.parallel.seeds import device_a_core as device_a_core
+from memejax.parallel.rendezvous import ProcessError as ProcessError
+from memejax.parallel.seeds import device_per_core as device_per_core
 from memejax.parallel.seeds import devices_for_seeds as devices_for_seeds
 from memejax.parallel.seeds import jit_seeds as jit_seeds
-from memejax.parallel.threads import room_for_collectives as room_for_collectives
+from memejax.parallel.threads import (
+    reserve_collective_threads as reserve_collective_threads,
+)

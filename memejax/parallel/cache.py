@@ -8,9 +8,9 @@ import jax
 
 
 def keep_compiled(folder: str | os.PathLike[str]) -> None:
-    """Keeps compiled programs in a folder, for other seeds and for a resumed run.
+    """Cache compiled programs in a folder, for other seeds and for a resumed run.
 
-    A folder that was named before, by this or by JAX_COMPILATION_CACHE_DIR, stays.
+    A folder set before, by this function or by JAX_COMPILATION_CACHE_DIR, stays.
     """
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))

@@ -16,47 +16,48 @@ Tree = Any
 def jit_step(
     step: Callable[..., Any], mesh: Mesh, *, shardings: Tree | None = None
 ) -> Callable[..., Any]:
-    """Compiles `step(state, batch) -> (state, metrics)` for the mesh.
+    """Compile `step(state, batch) -> (state, metrics)` for the mesh.
 
-    The step is of the whole batch, and XLA puts in what the devices tell each other.
-    The state is donated: its buffers are written over. The batch is not (it has no
-    output of its shapes to give its buffers to).
+    The step sees the whole batch, and XLA inserts the communication between devices.
+    The state is donated: its buffers are reused. The batch is not, as no output has its
+    shapes.
 
     Args:
-        step: of a batch whose leaves all have its axis first.
-        mesh: over which the batch is split.
-        shardings: of the state, as `state_shardings` gives them, before and after the
-            step; None: whole on every device.
+        step: takes a batch whose leaves all have the batch axis first.
+        mesh: devices that the batch is split over.
+        shardings: of the state, from `state_shardings`, before and after the step;
+            None: replicated.
     """
-    where = replicated(mesh) if shardings is None else shardings
+    if shardings is None:
+        shardings = replicated(mesh)
     return jax.jit(
         step,
-        in_shardings=(where, split(mesh)),
-        out_shardings=(where, replicated(mesh)),
+        in_shardings=(shardings, split(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
 
 
 def pmap_step(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """The same from a step of a device's part of the batch, with `jax.pmap`.
+    """Compile a step on one device's part of the batch, with `jax.pmap`.
 
     For compatibility: JAX has pmap in maintenance mode, and since 0.10 it is a wrapper
-    around `jax.jit` and `jax.shard_map`. `jit_step` is what to use.
+    around `jax.jit` and `jax.shard_map`. Prefer `jit_step`.
 
-    The step names the mesh's axis, `data`, wherever its part has to become the whole;
-    its state and metrics have to be the same on every device.
+    The step has to reduce over the mesh's axis, `data`, so that its state and metrics
+    are the same on every device.
 
     Args:
-        step: as `jit_step` takes it, but of a part.
-        mesh: over which the batch is split; of one process.
+        step: as for `jit_step`, but on a part of the batch.
+        mesh: devices that the batch is split over; of one process.
 
     Returns:
-        `(state, batch) -> (state, metrics)`: a state that every device holds whole, and
-        is donated, and a batch `[b, ...]` that is split over the devices.
+        `(state, batch) -> (state, metrics)`, where the state is replicated and donated,
+        and the batch `[b, ...]` is split over the devices.
 
     Raises:
-        ValueError: for devices of several processes; when called, for a batch that the
-            devices do not divide.
+        ValueError: for devices of several processes; when called, for a batch that
+            cannot be split evenly.
     """
     if len({device.process_index for device in mesh.devices.flat}) > 1:
         raise ValueError(
@@ -72,18 +73,18 @@ def pmap_step(step: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     )
 
     def run(state: Tree, batch: Tree) -> tuple[Tree, Tree]:
-        # A device's rows are its part: nothing moves.
+        # The parts are the devices' own rows: no data moves.
         parts = jax.tree.map(lambda x: x.reshape(mesh.size, -1, *x.shape[1:]), batch)
         return mapped(state, parts)
 
-    # Around the pmap, so that to take the batch apart is no program of its own.
+    # jit around the pmap, so that splitting the batch is not a separate program.
     return jit_step(run, mesh)
 
 
 def jit_predict(predict: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """Compiles `predict(variables, batch) -> outputs` for the mesh.
+    """Compile `predict(variables, batch) -> outputs` for the mesh.
 
-    Variables are taken as they lie, whole on every device or divided, and made whole.
+    Variables may be replicated or divided over the devices; divided ones are gathered.
     """
 
     def whole(variables: Tree, batch: Tree) -> Tree:

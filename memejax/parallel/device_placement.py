@@ -1,6 +1,6 @@
-"""Arrays on devices: batches split, states whole or with their large arrays divided.
+"""Arrays on devices: split batches, and states replicated or divided.
 
-The one file that puts an array anywhere.
+All placement of arrays on devices is in this file.
 """
 
 from __future__ import annotations
@@ -15,28 +15,27 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Tree = Any
 
-# Elements from which an array is divided. A smaller one takes 64 kB in float32: to
-# gather it costs a message, and to keep it whole next to nothing.
+# Minimum number of elements of a divided array. A smaller one takes at most 64 kB in
+# float32: gathering it costs a message, replicating it next to nothing.
 SMALLEST = 2**14
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Return the sharding with the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split(mesh: Mesh) -> NamedSharding:
-    """The leading axis is split over the devices."""
+    """Return the sharding that splits the leading axis over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def put_batch(mesh: Mesh, batch: Tree) -> Tree:
-    """Starts the transfer of a host batch to its devices; does not wait for it.
+    """Start the transfer of a host batch to its devices, without waiting for it.
 
     Args:
-        mesh: over which it is split.
-        batch: of it this process's rows, `own_rows`; leaves have the axis of rows
-            first.
+        mesh: devices that the batch is split over.
+        batch: this process's rows, `own_rows`; the first axis of all leaves.
 
     Returns:
         The batch of all processes.
@@ -44,15 +43,15 @@ def put_batch(mesh: Mesh, batch: Tree) -> Tree:
     return jax.make_array_from_process_local_data(split(mesh), batch)
 
 
-def put_whole(tree: Tree, where: Tree) -> Tree:
-    """Lays out arrays of which every process has the whole, and the same.
+def put_whole(tree: Tree, shardings: Tree) -> Tree:
+    """Put arrays on devices, from identical whole copies in every process.
 
     Args:
-        tree: arrays, PRNG keys among them.
-        where: shardings, a tree as it or one for all.
+        tree: arrays, which may be PRNG keys.
+        shardings: a matching tree, or one sharding for all.
     """
     if jax.process_count() == 1:
-        return jax.device_put(tree, where)
+        return jax.device_put(tree, shardings)
 
     def put(x: Any, sharding: NamedSharding) -> jax.Array:
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -62,32 +61,32 @@ def put_whole(tree: Tree, where: Tree) -> Tree:
         # device_put would compare every array between the processes first.
         return jax.make_array_from_callback(host.shape, sharding, lambda i: host[i])
 
-    if isinstance(where, NamedSharding):
-        return jax.tree.map(lambda x: put(x, where), tree)
-    return jax.tree.map(put, tree, where)
+    if isinstance(shardings, NamedSharding):
+        return jax.tree.map(lambda x: put(x, shardings), tree)
+    return jax.tree.map(put, tree, shardings)
 
 
 def state_shardings(mesh: Mesh, state: Tree, *, smallest: int = SMALLEST) -> Tree:
-    """Shardings that divide a state's large arrays over the devices (FSDP).
+    """Return shardings that divide a state's large arrays over the devices (FSDP).
 
-    An array of at least `smallest` elements is divided along its longest axis (of
-    equals the last) that the mesh divides; others, and those without such an axis,
-    lie whole on every device. Parameters, what an optimizer keeps for each of them, a
-    teacher and an average have the same shapes, so they are divided alike.
+    An array of at least `smallest` elements is divided along its longest axis (on ties
+    the last) that the mesh size divides; others, and those without such an axis, are
+    replicated. Parameters, their optimizer states, a teacher and an average have the
+    same shapes, so they are divided alike.
 
     Args:
         mesh: of one axis, `data`.
         state: arrays, or anything with shapes (`jax.eval_shape`).
-        smallest: elements of the smallest array that is divided.
+        smallest: minimum number of elements of a divided array.
 
     Returns:
-        A tree as the state, a NamedSharding a leaf.
+        A tree like the state, with a NamedSharding per leaf.
 
     References:
         Rajbhandari et al., ZeRO, 1910.02054, stage 3.
     """
 
-    def of(leaf: Any) -> NamedSharding:
+    def sharding_of(leaf: Any) -> NamedSharding:
         shape = np.shape(leaf)
         axes = [i for i, n in enumerate(shape) if n and n % mesh.size == 0]
         if not axes or np.prod(shape, dtype=np.int64) < smallest:
@@ -97,33 +96,33 @@ def state_shardings(mesh: Mesh, state: Tree, *, smallest: int = SMALLEST) -> Tre
         spec[longest] = mesh.axis_names[0]
         return NamedSharding(mesh, PartitionSpec(*spec))
 
-    return jax.tree.map(of, state)
+    return jax.tree.map(sharding_of, state)
 
 
 def gather_parameters(
     apply_fn: Callable[..., Any], mesh: Mesh, *, smallest: int = SMALLEST
 ) -> Callable[..., Any]:
-    """`apply_fn` on variables that `state_shardings` divides, each made whole for it.
+    """Wrap `apply_fn` to gather variables that `state_shardings` divides.
 
-    Left to itself XLA goes on with what is divided: it divides activations by their
-    features, and sends those around instead of parameters, which are smaller. A
-    gradient comes out divided as its parameter is, so that no device has all of them.
+    Left to itself, XLA propagates the division: it divides activations by features and
+    communicates those instead of the parameters, which are smaller. A gradient is
+    divided like its parameter, so that no device holds all of them.
 
     Args:
         apply_fn: `(variables, ...) -> anything`.
         mesh: of one axis, `data`.
-        smallest: as `state_shardings` was given it.
+        smallest: as for `state_shardings`.
     """
 
     def gathered(variables: Tree, *args: Any, **more: Any) -> Any:
-        where = state_shardings(mesh, variables, smallest=smallest)
-        return apply_fn(jax.tree.map(_gather, variables, where), *args, **more)
+        shardings = state_shardings(mesh, variables, smallest=smallest)
+        return apply_fn(jax.tree.map(_gather, variables, shardings), *args, **more)
 
     return gathered
 
 
 def _gather(x: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """An array on all devices; its gradient is divided as the array was."""
+    """Replicate an array; its gradient is divided like the array."""
     whole = replicated(sharding.mesh)
     if sharding == whole:
         return x
@@ -141,11 +140,11 @@ def _gather(x: jax.Array, sharding: NamedSharding) -> jax.Array:
 
 
 def abstract_like(tree: Tree, shardings: Tree) -> Tree:
-    """Return shapes and dtypes with shardings, as checkpoints are restored by.
+    """Return shapes and dtypes with shardings, the template to restore a checkpoint.
 
     Args:
         tree: arrays, or anything with shapes (`jax.eval_shape`).
-        shardings: a tree as it, or one for all.
+        shardings: a matching tree, or one sharding for all.
 
     Returns:
         `jax.ShapeDtypeStruct`s.
@@ -160,11 +159,11 @@ def abstract_like(tree: Tree, shardings: Tree) -> Tree:
 
 
 def copy_like(tree: Tree, like: Tree) -> Tree:
-    """Copy arrays to where others lie; the originals may be donated afterwards.
+    """Copy arrays to the shardings of others; the originals may be donated afterwards.
 
     Args:
-        tree: arrays, of this process or of all of them, numpy's or on devices.
-        like: a tree as it, of arrays or of shapes with shardings.
+        tree: arrays, on the host or on devices of this or of all processes.
+        like: a matching tree of arrays, or of shapes with shardings.
     """
     shardings = jax.tree.map(lambda x: x.sharding, like)
     copy = jax.jit(lambda x: jax.tree.map(jnp.copy, x), out_shardings=shardings)
@@ -172,10 +171,10 @@ def copy_like(tree: Tree, like: Tree) -> Tree:
 
 
 def put_like(host: np.ndarray, like: Any) -> jax.Array:
-    """Copy a host array, of which every process has the whole, to where another lies.
+    """Copy a host array, whole in every process, to the sharding of another array.
 
-    A transposed view on a file's memory map is copied in one pass, and nothing of it
-    hangs on the file.
+    A transposed view of a memory-mapped file is copied in one pass, and the result does
+    not reference the file.
     """
     if jax.process_count() == 1:
         return jax.device_put(host, like.sharding, may_alias=False)
@@ -183,23 +182,22 @@ def put_like(host: np.ndarray, like: Any) -> jax.Array:
 
 
 def put_state(mesh: Mesh, state: Tree, *, shardings: Tree | None = None) -> Tree:
-    """A copy of the state on the devices; the caller's own survives donation.
+    """Copy the state to the devices; the caller's arrays survive donation.
 
     Args:
-        mesh: of the devices.
+        mesh: the devices.
         state: arrays.
-        shardings: as `state_shardings` gives them; None: all of it on every device.
+        shardings: from `state_shardings`; None: replicated.
     """
-    where = shardings
-    if where is None:
-        where = jax.tree.map(lambda _: replicated(mesh), state)
-    return put_whole(jax.tree.map(_own, state, where), where)
+    if shardings is None:
+        shardings = jax.tree.map(lambda _: replicated(mesh), state)
+    return put_whole(jax.tree.map(_copy, state, shardings), shardings)
 
 
-def _own(x: Any, sharding: NamedSharding) -> Any:
-    """A copy to lay out: device_put alone may hand out the caller's own buffers.
+def _copy(x: Any, sharding: NamedSharding) -> Any:
+    """Copy an array before placement, as device_put may alias the caller's buffers.
 
-    What is to be divided is copied on the host: no device need hold the whole of it.
+    An array to be divided is copied on the host: no device has to hold all of it.
     """
     divided = not sharding.is_fully_replicated
     if isinstance(x, jax.Array):

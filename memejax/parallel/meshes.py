@@ -8,14 +8,14 @@ from jax.sharding import AxisType, Mesh
 
 
 def mesh(n_devices: int | None = None, *, own: bool = False) -> Mesh:
-    """A mesh of one axis, `data`, over devices of all processes, in their order.
+    """Make a mesh of one axis, `data`, over the devices of all processes, in order.
 
     Args:
-        n_devices: how many of each process, its first ones; all if None.
-        own: whether to take this process's only.
+        n_devices: number of devices per process, its first ones; None: all.
+        own: whether to use only this process's devices.
 
     Raises:
-        ValueError: if a process has fewer devices than asked for.
+        ValueError: if a process has fewer devices.
     """
     everyone = [jax.process_index()] if own else range(jax.process_count())
     devices = []
@@ -31,18 +31,18 @@ def mesh(n_devices: int | None = None, *, own: bool = False) -> Mesh:
 
 
 def can_branch(mesh: Mesh) -> bool:
-    """Whether a branch of a program (`lax.cond`) may hold collectives.
+    """Whether a branch of a program (`lax.cond`) may contain collectives.
 
-    Not on several CPU devices: XLA runs the parts of a program there as they get
-    ready, keeps collectives in one order but for those in a branch, and so one device
-    may wait in the branch's while another waits in the next outside it. After 40
-    seconds it aborts the process. On an accelerator a branch is run to its end.
+    Not on several CPU devices: XLA runs the parts of a program there as they become
+    ready and keeps collectives in order except in branches, so one device may wait in a
+    branch's collective while another waits in the next one outside it. After 40 seconds
+    XLA aborts the process. On an accelerator a branch runs to its end.
     """
     return mesh.size == 1 or mesh.devices.flat[0].platform != "cpu"
 
 
 def check_batch(mesh: Mesh, batch: int) -> None:
-    """Raises ValueError if a batch cannot be split evenly."""
+    """Raise ValueError if a batch cannot be split evenly over the devices."""
     if batch % mesh.size:
         raise ValueError(
             f"a batch of {batch} cannot be split evenly over {mesh.size} devices: "
@@ -51,10 +51,10 @@ def check_batch(mesh: Mesh, batch: int) -> None:
 
 
 def own_rows(mesh: Mesh, batch: int) -> slice:
-    """Which rows of a batch lie on this process's devices.
+    """Return the slice of a batch's rows that is on this process's devices.
 
     Args:
-        mesh: as `mesh` makes it, over the same number of devices of each process.
+        mesh: from `mesh`, with the same number of devices per process.
         batch: rows of all processes, a multiple of the mesh's size.
     """
     everyone = sorted({device.process_index for device in mesh.devices.flat})

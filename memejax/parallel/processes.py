@@ -1,12 +1,12 @@
-"""Several processes as one run: how they start and end, and what they agree on.
+"""Several processes as one run: start, end and agreement.
 
-Every process runs the same program on the same config, on devices of its own; the
-mesh is over the devices of all. A process alone is the first of one: nothing is started
-for it, and nothing here but `start` then does anything.
+Every process runs the same program on the same config, with its own devices; the mesh
+is over the devices of all. A single process is the first of one: nothing is started
+for it, and the functions here do nothing.
 
-Where several compute together, all of them call the same functions in the same order.
-What only one is to do (write a file, print a line) asks `is_first`; what depends on a
-file's being there asks the first process and tells the others (`from_first`).
+Processes that compute together have to call the same functions in the same order. Work
+for one process only (write a file, print a line) is guarded by `is_first`; anything
+that depends on whether a file exists uses the first process's answer (`from_first`).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from memejax.parallel.device_placement import put_batch, replicated
-from memejax.parallel.meeting import ProcessError, meet
 from memejax.parallel.meshes import mesh
+from memejax.parallel.rendezvous import ProcessError, rendezvous
 
 Tree = Any
 
-# Seconds until a process that says nothing counts as lost, and until one that ends
-# gives up waiting for the others to end too.
+# Seconds until a silent process counts as lost, and until one that ends stops waiting
+# for the others to end too.
 HEARTBEAT, SHUTDOWN = 30, 10
-# Calls between two questions whether any process has received a signal.
+# Calls between two checks whether any process has received a signal.
 EVERY = 10
 
 
@@ -47,20 +47,20 @@ def start(
     detect: bool = False,
     timeout: int = 60,
 ) -> None:
-    """Makes this process one of several; does nothing where nothing is given.
+    """Join this process with the others; without arguments, do nothing.
 
     Args:
-        coordinator: "HOST:PORT", a free port of the host of process 0, the same for
+        coordinator: "HOST:PORT", a free port on the host of process 0, the same for
             all.
-        processes: how many there are, at least 1; of 1 nothing is started.
-        process: which one this is, 0 to processes - 1.
+        processes: number of processes, at least 1; for 1 nothing is started.
+        process: number of this process, 0 to processes - 1.
         detect: take all three from SLURM or MPI, which started this process.
         timeout: seconds to wait for the others, at least 1.
 
     Raises:
         ProcessError: if some of the first three are missing or out of range, or
-            `detect` goes with them or finds nothing; if a process does not come in
-            time.
+            combined with `detect`; if `detect` finds nothing; if a process does not
+            arrive in time.
         RuntimeError: if a device was used before.
     """
     given = {
@@ -74,9 +74,9 @@ def start(
     if detect and len(missing) < len(given):
         raise ProcessError(
             "--distributed finds --coordinator, --processes and --process by itself: "
-            "leave these away, or that"
+            "leave out these, or --distributed"
         )
-    where: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if not detect:
         if coordinator is None or processes is None or process is None:
             if len(missing) < len(given):
@@ -92,18 +92,18 @@ def start(
             )
         if processes == 1:
             return
-        meet(coordinator, processes=processes, process=process, timeout=timeout)
-        where = {
+        rendezvous(coordinator, processes=processes, process=process, timeout=timeout)
+        options = {
             "coordinator_address": coordinator,
             "num_processes": processes,
             "process_id": process,
             "cluster_detection_method": "deactivate",
         }
-    # It would take SIGTERM for itself; see memejax/loop/signals.py.
+    # It would intercept SIGTERM; see memejax/signals.py.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            **where,
+            **options,
             initialization_timeout=timeout,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=SHUTDOWN,
@@ -116,24 +116,24 @@ def start(
                 "and --process"
             ) from error
         raise ProcessError(f"the processes cannot be joined: {error}") from error
-    # The devices' own connections are made here, where all processes just met.
+    # Connect the devices now, while all processes are at the same point.
     sync("started")
 
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-    """Runs the body, and then ends what `start` began, with the other processes.
+    """Run the body, then shut down what `start` began, together with the others.
 
-    What is raised passes where this process is alone. Of several, one that fails says
-    why and ends at once, with status 1, which ends the others; SystemExit is taken to
-    be all processes' and waits for them.
+    In a single process exceptions pass. One of several that fails prints the error and
+    exits at once with status 1, which ends the others; SystemExit is assumed to occur
+    in all processes and waits for them.
     """
     try:
         yield
     except SystemExit as ended:
         if count() == 1:
             raise
-        # Said before: jax aborts where the others do not end, too.
+        # Printed first: jax aborts if the others do not end too.
         if isinstance(ended.code, str):
             print(ended.code, file=sys.stderr, flush=True)
         jax.distributed.shutdown()
@@ -145,7 +145,7 @@ def ending_together() -> Iterator[None]:
 
 
 def count() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
@@ -155,17 +155,17 @@ def is_first() -> bool:
 
 
 def sync(name: str) -> None:
-    """Returns when all processes have come to the point of this name."""
+    """Wait until all processes have reached the point of this name."""
     if count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 @contextlib.contextmanager
 def first_before_others(name: str) -> Iterator[None]:
-    """Runs the body in the first process, and when it is through in the others.
+    """Run the body in the first process, and then in the others.
 
-    For files that the first writes and the others find. The body computes nothing that
-    takes all devices. An error in the first lets the others come to theirs.
+    For files that the first process writes and the others read. The body must not
+    compute on all devices. After an error in the first process the others still run.
     """
     if not is_first():
         sync(name)
@@ -177,7 +177,7 @@ def first_before_others(name: str) -> Iterator[None]:
 
 
 def from_first(value: Any) -> Any:
-    """The first process's value, JSON, in all of them."""
+    """Return the first process's value (JSON) in all processes."""
     if count() == 1:
         return value
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -187,7 +187,7 @@ def from_first(value: Any) -> Any:
 
 
 def fetch(tree: Tree) -> Tree:
-    """The tree on the host, with whole arrays, of whatever devices they lie on."""
+    """Copy a tree of whole arrays to the host, from the devices of all processes."""
 
     def whole(x: Any) -> Any:
         if isinstance(x, jax.Array) and not (
@@ -200,35 +200,35 @@ def fetch(tree: Tree) -> Tree:
 
 
 class Agreement:
-    """The largest number that any process names, known to all of them at one call.
+    """Agree on the largest number of any process, at the same call in all of them.
 
-    The processes ask each other at every tenth call only, and read the answer at the
-    call after it, by when the devices have it: nobody waits.
+    The processes exchange numbers only at every tenth call, and read the result at the
+    next call, when the devices have it: no process waits.
     """
 
     def __init__(self):
-        self._calls, self._coming = 0, None
+        self._calls, self._pending = 0, None
 
     def largest(self, number: int, *, now: bool = False) -> int:
-        """The largest, 0 where nothing was asked; of one process its own number.
+        """Return the largest number, 0 between exchanges; its own in a single process.
 
         Args:
-            number: this process's, an int32 that is at least 0.
-            now: whether to ask, and wait for the answer.
+            number: this process's number, an int32 that is at least 0.
+            now: whether to exchange numbers now, and wait for the result.
         """
         if count() == 1:
             return number
         if now:
             return int(_largest(number))
         self._calls += 1
-        came, self._coming = self._coming, None
+        result, self._pending = self._pending, None
         if self._calls % EVERY == 0:
-            self._coming = _largest(number)
-        return 0 if came is None else int(came)
+            self._pending = _largest(number)
+        return 0 if result is None else int(result)
 
 
 def _largest(number: int) -> jax.Array:
-    """The largest of all processes' numbers, on every device."""
+    """Compute the largest of all processes' numbers, on every device."""
     everywhere = mesh()
     mine = np.full(jax.local_device_count(), number, np.int32)
     return _max_over(everywhere)(put_batch(everywhere, mine))
@@ -240,20 +240,20 @@ def _max_over(mesh: Any) -> Callable[[jax.Array], jax.Array]:
 
 
 def leave(error: BaseException) -> None:
-    """Ends this process, one of several, because of an error, which it prints.
+    """Print an error and end this process, if it is one of several.
 
-    It does not return then: whatever would be tidied up waits for all processes, and
-    they wait for this one. For a process alone it does nothing.
+    It does not return then: clean-up would wait for all processes, which wait for this
+    one. In a single process it does nothing.
     """
     if count() == 1:
         return
     sys.stdout.flush()
-    # Not by its class: jax raises ValueError where it is told of it early.
+    # Not by class: jax raises ValueError if it detects the loss early.
     if _LOST.search(str(error)):
         print(
             f"error: process {jax.process_index()} of {count()} lost another process "
             f"({str(error).strip().splitlines()[0]}); the same command, with any "
-            "number of processes, goes on from the last checkpoint",
+            "number of processes, resumes from the last checkpoint",
             file=sys.stderr,
         )
     else:
@@ -262,7 +262,7 @@ def leave(error: BaseException) -> None:
     os._exit(1)
 
 
-# What errors of a broken connection say, on a CPU, a GPU and from the coordinator.
+# Messages of a broken connection, on a CPU, a GPU and from the coordinator.
 _LOST = re.compile(
     "Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|heartbeat|Connection (reset|closed)"
 )

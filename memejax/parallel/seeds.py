@@ -16,17 +16,17 @@ Tree = Any
 
 
 def devices_for_seeds(seeds: int, n_devices: int | None = None) -> Mesh:
-    """A mesh over as many devices as the seeds can be split over evenly."""
+    """Make the largest mesh that the seeds can be split over evenly."""
     most = mesh(n_devices).size
     return mesh(max(n for n in range(1, most + 1) if seeds % n == 0))
 
 
-def device_a_core() -> None:
-    """Makes a CPU's cores devices of their own, one thread each.
+def device_per_core() -> None:
+    """Make each CPU core a device with one thread.
 
-    Small models run faster so: a seed a core, instead of threads that wait for each
-    other within every product. Without effect on other backends, or where a number of
-    CPU devices was set before (JAX_NUM_CPU_DEVICES).
+    Small models are faster with one seed per core than with threads that wait for each
+    other within every product. No effect on other backends, or if the number of CPU
+    devices was set before (JAX_NUM_CPU_DEVICES).
 
     Raises:
         RuntimeError: if a device was used before.
@@ -41,23 +41,23 @@ def device_a_core() -> None:
 def jit_seeds(
     run: Callable[..., Any], mesh: Mesh, *, vectorize: bool, donate: bool
 ) -> Callable[..., Any]:
-    """Compiles `run(state, rows, data)` of one seed for all seeds at once.
+    """Compile `run(state, rows, data)` of one seed for all seeds at once.
 
-    The seeds are split over the devices. A device has its own one after another, or
-    as one batch (`vectorize`), which pays on an accelerator and not on a CPU.
+    The seeds are split over the devices. A device runs its seeds one after another, or
+    as one batch (`vectorize`), which is faster on an accelerator but not on a CPU.
 
     Args:
         run: pure function of one seed.
-        mesh: of the devices.
-        vectorize: whether a device's seeds are one batch.
-        donate: whether the state's buffers are written over.
+        mesh: the devices.
+        vectorize: whether a device runs its seeds as one batch.
+        donate: whether the state's buffers are reused.
 
     Returns:
-        The same function of a state and rows with a leading axis of seeds, and of the
-        data, which all seeds share; so has its result.
+        The same function with a leading axis of seeds on the state, the rows and the
+        result; all seeds share the data.
     """
 
-    def of_a_device(states: Tree, rows: Tree, data: Tree) -> Tree:
+    def run_on_device(states: Tree, rows: Tree, data: Tree) -> Tree:
         def one(pair: tuple[Tree, Tree]) -> Tree:
             return run(*pair, data)
 
@@ -67,11 +67,11 @@ def jit_seeds(
     seeds, everything = PartitionSpec("data"), PartitionSpec()
     return jax.jit(
         jax.shard_map(
-            of_a_device,
+            run_on_device,
             mesh=mesh,
             in_specs=(seeds, seeds, everything),
             out_specs=seeds,
-            # Nothing couples the seeds: there is nothing to check.
+            # The seeds are independent: nothing to check.
             check_vma=False,
         ),
         donate_argnums=0 if donate else (),

@@ -1,11 +1,11 @@
-"""P(hateful) of new memes, by a finished run.
+"""P(hateful) of new memes, predicted by a finished run.
 
     python -m memejax.predict --workdir=RUN --image=PICTURE --text="its caption"
     python -m memejax.predict --workdir=RUN --input=memes.jsonl --output=scores.csv
     python -m memejax.predict --workdir=RUN --input=FOLDER --captions=captions.jsonl
 
-predictor.py  the pure function, and what feeds it: start here
-memes.py      what is asked about: lines of a file, pictures of a folder
+predictor.py  the pure function and its inputs: start here
+memes.py      the memes to predict: lines of a file, pictures of a folder
 
 `memejax.restored` reads a run's folder.
 """

@@ -14,7 +14,7 @@ from memejax import command_line, logs, metrics
 from memejax.data import images
 from memejax.data.hateful_memes import Meme
 from memejax.metrics import AVERAGE
-from memejax.predict import memes as asked
+from memejax.predict import memes as sources
 from memejax.predict.predictor import Predictor, load_predictor
 
 # Pictures decoded at once, 80 MB at 224 pixels.
@@ -22,7 +22,7 @@ CHUNK = 512
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Predicts what the arguments name."""
+    """Predict the memes given by the arguments."""
     parser = _parser()
     options = parser.parse_args(argv)
     if options.image is None and options.text is not None:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (options.input is None) != (options.output is None):
         parser.error("--input and --output go together")
     command_line.prepare()
-    # These errors speak to the user, who has no need of a traceback.
+    # These are user errors: the message suffices, without a traceback.
     try:
         predictor = load_predictor(options.workdir, seed=options.seed, arm=options.arm)
         memes = _memes(options, predictor.modalities != "image")
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         logs.say(f"P(hateful) {proba[0]:.4f}")
         logs.say(f"{decision} at 0.5{_at_dev(predictor, proba)}")
         return
-    # Whole or not at all.
+    # Written atomically.
     part = pathlib.Path(f"{options.output}.part")
     metrics.write_predictions(part, [meme.id for meme in memes], proba=proba)
     part.replace(options.output)
@@ -55,33 +55,33 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def predict_memes(predictor: Predictor, memes: Sequence[Meme]) -> np.ndarray:
-    """P(hateful) of memes on disk, a part at a time.
+    """Compute P(hateful) of memes on disk, one chunk at a time.
 
     Args:
-        predictor: of a finished run.
-        memes: n of them.
+        predictor: from a finished run.
+        memes: n memes.
 
     Returns:
         float64 [n].
 
     Raises:
-        BadRecordsError: naming every picture that cannot be read; none is predicted
-            then.
+        BadRecordsError: if any picture cannot be read (all are listed); nothing is
+            predicted then.
     """
     paths = [meme.image for meme in memes]
     errors = images.check_all(paths, max_pixels=predictor.max_pixels)
-    asked.refuse_unreadable(memes, errors)
+    sources.refuse_unreadable(memes, errors)
     proba = []
     for start in range(0, len(memes), CHUNK):
         part = memes[start : start + CHUNK]
         pictures, wrong = predictor.read([meme.image for meme in part])
-        asked.refuse_unreadable(part, wrong)
+        sources.refuse_unreadable(part, wrong)
         proba.append(predictor.predict(pictures, [meme.text for meme in part]))
     return np.concatenate(proba)
 
 
 def _memes(options: argparse.Namespace, captions: bool) -> list[Meme]:
-    """What is asked about."""
+    """Return the memes given by the arguments."""
     if options.image is not None:
         if options.text is None and captions:
             raise ValueError(
@@ -90,25 +90,25 @@ def _memes(options: argparse.Namespace, captions: bool) -> list[Meme]:
         path, name = os.path.abspath(options.image), os.path.basename(options.image)
         return [Meme(name, path, options.text or "", -1, "", name, 0)]
     if os.path.isdir(options.input):
-        return asked.from_folder(
+        return sources.from_folder(
             options.input, captions_file=options.captions, captions=captions
         )
     if options.captions is not None:
         raise ValueError(
             f"--captions goes with a folder of pictures; {options.input} is none"
         )
-    return asked.from_jsonl(options.input, captions=captions)
+    return sources.from_jsonl(options.input, captions=captions)
 
 
 def _at_dev(predictor: Predictor, proba: np.ndarray) -> str:
-    """What the threshold chosen on the dev split says."""
+    """Describe the decision at the threshold chosen on the dev split."""
     if predictor.threshold is None:
         return ""
     above = proba > predictor.threshold
-    said = f"{int(above.sum())} of them"
+    decision = f"{int(above.sum())} of them"
     if len(proba) == 1:
-        said = "hateful" if above[0] else "not hateful"
-    return f", {said} at the dev split's threshold of {predictor.threshold:.4f}"
+        decision = "hateful" if above[0] else "not hateful"
+    return f", {decision} at the dev split's threshold of {predictor.threshold:.4f}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="which of its seeds (default: %(default)s)",
+        help="one of its seeds (default: %(default)s)",
     )
     parser.add_argument(
         "--arm",
@@ -137,14 +137,14 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--input",
         metavar="PATH",
-        help='a file with {"img", "text"} a line, or a folder of pictures',
+        help='a file with one {"img", "text"} per line, or a folder of pictures',
     )
     parser.add_argument("--text", help="with --image: the picture's caption")
     parser.add_argument(
         "--captions",
         metavar="FILE",
-        help='with --input of a folder: its captions, as lines of {"img", "text"} '
-        f"(default: its {asked.CAPTIONS})",
+        help='with a folder as --input: its captions, one {"img", "text"} per line '
+        f"(default: its {sources.CAPTIONS})",
     )
     parser.add_argument(
         "--output",

@@ -1,4 +1,4 @@
-"""Memes to predict on: lines of a jsonl file, or the pictures of a folder."""
+"""Memes to predict: the lines of a jsonl file, or the pictures of a folder."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def from_jsonl(
     root: str | os.PathLike[str] | None = None,
     captions: bool,
 ) -> list[Meme]:
-    """The memes of a file, one {"img", "text"} per line, in its order.
+    """Read the memes of a file, one {"img", "text"} per line, in its order.
 
-    `id` is optional, `img` stands in for it; a label and anything else is ignored.
+    `id` is optional and defaults to `img`; a label and other fields are ignored.
     Pictures are not opened.
 
     Args:
         path: the file.
-        root: folder that `img` is relative to, unless it is absolute; None: the file's.
-        captions: whether `text` must be there.
+        root: folder that a relative `img` starts from; None: the file's folder.
+        captions: whether `text` is required.
 
     Raises:
-        BadRecordsError: naming every line that cannot be used.
-        ValueError: if there is no such file, or no line in it.
+        BadRecordsError: lists every line that cannot be used.
+        ValueError: if the file does not exist or is empty.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -51,7 +51,7 @@ def from_jsonl(
     if bad:
         raise BadRecordsError(os.fspath(path), bad)
     if not memes:
-        raise ValueError(f"{path} holds no memes, expected one a line")
+        raise ValueError(f"{path} holds no memes, expected one per line")
     return memes
 
 
@@ -61,16 +61,16 @@ def from_folder(
     captions_file: str | os.PathLike[str] | None = None,
     captions: bool,
 ) -> list[Meme]:
-    """The pictures that lie in a folder, by name, with captions from a file.
+    """Read the pictures of a folder, sorted by name, with captions from a file.
 
     Args:
-        folder: with pictures.
-        captions_file: lines as `from_jsonl` takes them, `img` relative to the folder;
-            None: `captions.jsonl` in the folder, if it is there.
-        captions: whether every picture must have one.
+        folder: the folder.
+        captions_file: lines as for `from_jsonl`, with `img` relative to the folder;
+            None: `captions.jsonl` in the folder, if it exists.
+        captions: whether every picture needs a caption.
 
     Raises:
-        BadRecordsError: naming every picture without a caption.
+        BadRecordsError: lists every picture without a caption.
         ValueError: if there is no such folder or file, or no picture.
     """
     folder = pathlib.Path(folder)
@@ -88,7 +88,7 @@ def from_folder(
         meme = known.get(place)
         if meme is None and captions:
             reason = (
-                f'has no caption: give {file} a line {{"img": "{path.name}", "text": '
+                f'has no caption: add to {file} a line {{"img": "{path.name}", "text": '
                 '"..."}, with "" for a picture without words'
             )
             bad.append(BadRecord(path.name, 0, None, reason))
@@ -103,7 +103,7 @@ def from_folder(
 def refuse_unreadable(
     memes: Sequence[Meme], errors: Mapping[int, images.ImageError]
 ) -> None:
-    """Raises BadRecordsError naming the memes whose pictures have errors, by place."""
+    """Raise BadRecordsError if pictures have errors (index -> error), listing them."""
     bad = [
         BadRecord(
             memes[place].file,

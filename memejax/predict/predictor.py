@@ -1,4 +1,4 @@
-"""Pictures and captions to P(hateful)."""
+"""P(hateful) of pictures and captions."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Predictor:
     Attributes:
         apply: `(variables, image, input_ids, attention_mask) -> P(hateful) [b]`, pure
             and compiled: image uint8 [b, s, s, 3], ids and mask int32 [b, t].
-        variables: what `apply` takes first, on the device.
-        tokenizer: of the captions.
-        size: s, a picture's side in pixels.
-        resize: how a picture becomes square, see `images.decode`.
+        variables: first argument of `apply`, on the device.
+        tokenizer: for captions.
+        size: s, side of a picture in pixels.
+        resize: method to make a picture square, see `images.decode`.
         max_pixels: larger files are refused.
-        length: t, tokens a caption.
-        modalities: "both", or the one of "image" and "text" that is looked at.
-        threshold: the arm's, chosen on the run's dev split; None without.
-        batch: memes that `apply` is given at once, at most.
+        length: t, tokens per caption.
+        modalities: "both", or "image" or "text" if only that is used.
+        threshold: the arm's, chosen on the run's dev split; None without labels.
+        batch: maximum number of memes per call of `apply`.
     """
 
     apply: Callable[..., jax.Array]
@@ -49,19 +49,19 @@ class Predictor:
     batch: int = 32
 
     def predict(self, pictures: np.ndarray, captions: Sequence[str]) -> np.ndarray:
-        """P(hateful) of each meme.
+        """Compute P(hateful) for each meme.
 
         Args:
-            pictures: uint8 [n, s, s, 3], as `images.decode` gives them with this
-                `size` and `resize`.
+            pictures: uint8 [n, s, s, 3], decoded by `images.decode` with this `size`
+                and `resize`.
             captions: n texts.
 
         Returns:
             float64 [n] in [0, 1].
 
         Raises:
-            ValueError: for pictures of another shape or type, or another number of
-                captions.
+            ValueError: if the pictures have another shape or type, or another number
+                than the captions.
         """
         shape = (len(captions), self.size, self.size, 3)
         if pictures.shape != shape or pictures.dtype != np.uint8:
@@ -72,7 +72,7 @@ class Predictor:
         tokens = text.encode(self.tokenizer, captions, length=self.length)
         columns = (pictures, tokens.input_ids, tokens.attention_mask)
         n = len(captions)
-        # One shape for all batches, and few over all calls: each is compiled once.
+        # One shape per call, and few over all calls: each is compiled.
         size = min(self.batch, 1 << max(n - 1, 0).bit_length())
         proba = np.zeros(n)
         for start in range(0, n, size):
@@ -88,13 +88,13 @@ class Predictor:
     def read(
         self, paths: Sequence[str]
     ) -> tuple[np.ndarray, dict[int, images.ImageError]]:
-        """Decodes pictures as the run did.
+        """Decode pictures as the run did.
 
         Args:
             paths: n files.
 
         Returns:
-            uint8 [n, s, s, 3], and what is wrong with a picture by its place.
+            uint8 [n, s, s, 3], and index -> error of pictures that cannot be read.
         """
         decoded, _, errors = images.decode_all(
             paths, size=self.size, resize=self.resize, max_pixels=self.max_pixels
@@ -105,21 +105,21 @@ class Predictor:
 def load_predictor(
     workdir: str | os.PathLike[str], *, seed: int = 0, arm: str = AVERAGE
 ) -> Predictor:
-    """The classifier of a finished run, from its folder alone.
+    """Load the classifier of a finished run from its folder alone.
 
     Args:
         workdir: the run's folder.
-        seed: which of its seeds.
+        seed: one of its seeds.
         arm: one of the run's arms, or "average", the mean of their probabilities.
 
     Raises:
-        ValueError: if there is no finished run with that seed and arm in the folder.
+        ValueError: if the folder holds no finished run with that seed and arm.
     """
     return make_predictor(restore(workdir, seed=seed), arm=arm)
 
 
 def make_predictor(restored: Restored, *, arm: str = AVERAGE) -> Predictor:
-    """The classifier of what was restored; see `load_predictor`."""
+    """Make the classifier of a restored run; see `load_predictor`."""
     config = restored.config
     vocabulary = restored.tokenizer.get_vocab_size()
     return Predictor(

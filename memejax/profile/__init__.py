@@ -1,11 +1,11 @@
-"""What a step costs: FLOPs counted, time measured, and a table that joins them.
+"""Cost of a training step: counted FLOPs, measured time, and a table of both.
 
-    profile.count(fn, *args)     FLOPs and bytes of a function, nothing computed
-    profile.window(folder)       a stretch of a run in the profiler, for TensorBoard
-    profile.Recorder(step, ...)  a window of a run, with its table
-    profile.measure(step, ...)   a step compiled, called cold and warm, and its table
+    profile.count(fn, *args)     FLOPs and bytes of a function, without computing it
+    profile.window(folder)       trace part of a run for TensorBoard
+    profile.Recorder(step, ...)  trace a window of a run, and write its table
+    profile.measure(step, ...)   compile a step, trace it cold and warm, with its table
 
-`python -m memejax.profile --config=configs/cass_mm.py` does all of it for a stage.
+`python -m memejax.profile --config=configs/cass_mm.py` does all of this for a stage.
 """
 
 from memejax.profile.files import write as write

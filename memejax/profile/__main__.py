@@ -3,11 +3,10 @@
     python -m memejax.profile --config=FILE.py[:TEXT] [--config.LEAF=VALUE ...]
       [--stage=pretrain|finetune|graph|classify] [--steps=5] [--out=DIR]
 
-Builds the stage as a run does, compiles its step, and traces the first call and a
-window of warm ones. DIR (default `runs/profile-<config>-<preset>[-<stage>]`, the
-stage where --stage names one) gets the traces for TensorBoard, and without any plugin
-profile.md, profile.csv, profile.json: time, FLOPs and bytes of every operation and
-module.
+Builds the stage as in a run, compiles its step, and traces the first call and a window
+of warm ones. DIR (default `runs/profile-<config>-<preset>[-<stage>]`, with the stage
+if --stage is given) gets the traces for TensorBoard, and profile.md, profile.csv and
+profile.json, which need no plugin: time, FLOPs and bytes of every operation and module.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ _OUT = flags.DEFINE_string(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Profiles what the flags name."""
+    """Profile the stage that the flags select."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     command_line.prepare()
-    # Imported here, so that --help and a misspelt flag answer at once.
+    # Imported here, so that --help and errors in flags are immediate.
     from memejax import stages
     from memejax.data import hateful_memes
     from memejax.profile import command
@@ -46,12 +45,12 @@ def main(argv: Sequence[str]) -> None:
     try:
         command.run(config, out, stage=_STAGE.value, steps=_STEPS.value)
     except (hateful_memes.BadRecordsError, ValueError) as error:
-        # These speak to the user, who has no need of a traceback.
+        # User errors: a message without a traceback.
         sys.exit(f"error: {error}")
 
 
 def run() -> None:
-    """Entry point."""
+    """Run the command line."""
     flags.mark_flag_as_required("config")
     app.run(main)
 

@@ -1,4 +1,4 @@
-"""The devices of a step: which they are, and what memory they hold."""
+"""The devices of a step and their memory."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any
 import jax
 
 
-def of(state: Any) -> list[Any]:
-    """The devices that a state lies on; the first where it lies on none."""
+def devices_of(state: Any) -> list[Any]:
+    """Return the devices that hold a state; the first local one if none does."""
     arrays = [x for x in jax.tree.leaves(state) if isinstance(x, jax.Array)]
     found = {d for x in arrays for d in x.sharding.device_set}
     return sorted(found, key=lambda device: device.id) or jax.local_devices()[:1]
 
 
 def local(devices: Sequence[Any]) -> list[Any]:
-    """Those of this process, which its profiler sees."""
+    """Devices of this process, the ones that its profiler sees."""
     return [d for d in devices if d.process_index == jax.process_index()]
 
 
 def platform(device: Any) -> str:
-    """Its name in `lax.platform_dependent`, which tells makers of GPUs apart."""
+    """Platform name as in `lax.platform_dependent`, which distinguishes GPU vendors."""
     if device.platform != "gpu":
         return device.platform
     return "rocm" if "rocm" in device.client.platform_version else "cuda"
 
 
 def memory(compiled: Any, devices: Sequence[Any]) -> dict[str, int]:
-    """Bytes of a step on a device by the compiler, and what was in use at most."""
+    """Bytes of a step per device as planned by the compiler, and peak bytes in use."""
     found = {}
     planned = compiled.memory_analysis()
     if planned is not None:
@@ -41,7 +41,7 @@ def memory(compiled: Any, devices: Sequence[Any]) -> dict[str, int]:
             "temporaries": planned.temp_size_in_bytes,
             "code": planned.generated_code_size_in_bytes,
         }
-    # The CPU keeps no count.
+    # There are no such counts on a CPU.
     counts = local(devices)[0].memory_stats() or {}
     if "peak_bytes_in_use" in counts:
         found["device, at most"] = counts["peak_bytes_in_use"]

@@ -1,4 +1,4 @@
-"""A profile as Markdown, CSV and JSON."""
+"""Writing a profile as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from memejax.profile import table
 from memejax.profile.runner import Profile, Window
 
 TOTAL = "total"
-# Rows of a table for reading; the CSV file has all.
-MOST = 40
+# Largest number of rows in a Markdown table; the CSV file has all.
+MAX_ROWS = 40
 _COLUMNS = (
     "calls",
     "kernels",
@@ -28,33 +28,33 @@ _COLUMNS = (
     "MB",
 )
 _ABOUT = """\
-All figures are of one step. `calls`, `GFLOP` and `MB` (what the operations read and
-write) are counted in the program as written, `kernels` and `ms` measured in the
-compiled one; columns `time` and `FLOPs` are shares and add up to 100 %. A kernel that
-holds several operations stands, with all its time, in the row of its convolution or
-product if it has one; operations without a time were done inside other kernels.
+All figures are per step. `calls`, `GFLOP` and `MB` (bytes that the operations read and
+write) are counted in the program as written, `kernels` and `ms` are measured in the
+compiled one; columns `time` and `FLOPs` are shares and add up to 100 %. All the time of
+a kernel that fuses several operations is in the row of its convolution or product if it
+has one; operations without a time ran inside other kernels.
 
-Time is summed over threads (CPU), streams (GPU) and the devices of the process that
-was traced, where operations may run side by side: a share is one of this sum, not of
-the clock. `GFLOP/s` is the rate while a product ran, on all devices of all processes
-together, `of peak` its share of the peak above. The time of the row "not attributed"
-belongs to no operation of the step; that of other programs is in no row.
+Time is summed over threads (CPU), streams (GPU) and the devices of the traced process,
+where operations may run in parallel: a share is one of this sum, not of wall time.
+`GFLOP/s` is the rate while a product ran, on all devices of all processes together,
+`of peak` its share of the peak above. The time of the row "not attributed" belongs to
+no operation of the step; that of other programs is in no row.
 """
 
 
 def write(
     profile: Profile, folder: str | os.PathLike[str], *, title: str, facts: Mapping
 ) -> list[pathlib.Path]:
-    """Writes profile.md, profile.csv and profile.json.
+    """Write profile.md, profile.csv and profile.json.
 
     Args:
-        profile: of `measure`.
-        folder: gets the files.
-        title: of the page.
-        facts: name -> JSON, said before the tables.
+        profile: result of `measure`.
+        folder: output folder, made if missing.
+        title: title of the page.
+        facts: name -> JSON value, listed before the tables.
 
     Returns:
-        The files.
+        The paths of the files.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,8 +68,8 @@ def write(
 
 
 def to_markdown(profile: Profile, *, title: str, facts: Mapping[str, Any]) -> str:
-    """The tables for a person: by class (warm and cold), operation and module."""
-    said = {**facts, **_facts(profile)}
+    """Readable tables: by class (warm and cold), operation and module."""
+    facts = {**facts, **_facts(profile)}
     warm, cold = profile.warm, profile.cold
     sections = [
         (f"By class, warm ({warm.steps} steps)", table.by_class, warm),
@@ -79,20 +79,20 @@ def to_markdown(profile: Profile, *, title: str, facts: Mapping[str, Any]) -> st
     if cold is not None:
         first = ("By class, cold (the first call)", table.by_class, cold)
         sections.insert(1, first)
-    facts_said = "\n".join(f"- {name}: {value}" for name, value in said.items())
-    parts = [f"# {title}\n", f"{facts_said}\n", _ABOUT]
+    listed = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    parts = [f"# {title}\n", f"{listed}\n", _ABOUT]
     for heading, grouped, window in sections:
         rows = grouped(window.rows)
         if grouped is table.by_class:
             rows += table.group(rows, lambda _: ("", "", TOTAL))
-        parts += [f"## {heading}\n", _markdown(profile, window, rows[:MOST])]
-        if len(rows) > MOST:
-            parts.append(f"{len(rows) - MOST} shorter rows are in profile.csv.\n")
+        parts += [f"## {heading}\n", _markdown(profile, window, rows[:MAX_ROWS])]
+        if len(rows) > MAX_ROWS:
+            parts.append(f"{len(rows) - MAX_ROWS} shorter rows are in profile.csv.\n")
     return "\n".join(parts)
 
 
 def to_json(profile: Profile) -> dict[str, Any]:
-    """Everything, as JSON; times in seconds, all figures a step's."""
+    """Return the whole profile as JSON values; times in seconds, all per step."""
     counted = profile.counted
 
     def of(window: Window) -> dict[str, Any]:
@@ -128,13 +128,13 @@ def to_json(profile: Profile) -> dict[str, Any]:
 def _facts(profile: Profile) -> dict[str, str]:
     flops = profile.counted.flops / profile.steps
     rate = flops / profile.seconds
-    between = "" if profile.between is None else ", what lay between the calls with it"
-    said = {
+    between = "" if profile.between is None else ", time between calls included"
+    facts = {
         "tracing and lowering": f"{profile.trace_seconds:.2f} s",
         "compiling": f"{profile.compile_seconds:.2f} s",
         "warm": _warm(profile),
         "no operation ran": f"{profile.warm.idle:.1%} of the traced time{between}",
-        "FLOPs": f"{flops / 1e9:.3f} G a step, {rate / 1e9:.1f} GFLOP/s, "
+        "FLOPs": f"{flops / 1e9:.3f} GFLOP per step, {rate / 1e9:.1f} GFLOP/s, "
         f"{rate / profile.peak:.1%} of the peak",
         "peak": f"{profile.peak / 1e9:.1f} GFLOP/s, measured: a large "
         f"{profile.dtype} product on {profile.devices} device(s)",
@@ -143,30 +143,31 @@ def _facts(profile: Profile) -> dict[str, str]:
         ),
     }
     if profile.warm.others:
-        said["other programs, in no table"] = (
-            f"{profile.warm.others * 1e3:.1f} ms a step, summed as the tables' times"
+        facts["other programs, in no table"] = (
+            f"{profile.warm.others * 1e3:.1f} ms per step, summed like the tables' "
+            "times"
         )
     if profile.local_devices < profile.devices:
-        said["traced"] = (
+        facts["traced"] = (
             f"{profile.local_devices} of the {profile.devices} devices, one process's"
         )
     if profile.cold is not None:
-        said["first call (cold)"] = (
-            f"{profile.cold.seconds * 1e3:.1f} ms a step; no operation ran in "
+        facts["first call (cold)"] = (
+            f"{profile.cold.seconds * 1e3:.1f} ms per step; no operation ran in "
             f"{profile.cold.idle:.1%} of it"
         )
     if profile.counted.loops:
         places = ", ".join(profile.counted.loops)
-        said["while loops, their bodies counted once"] = places
+        facts["while loops, their bodies counted once"] = places
     if profile.counted.uncounted:
-        said["operations without a count"] = ", ".join(
+        facts["operations without a count"] = ", ".join(
             f"{name} ({calls})" for name, calls in profile.counted.uncounted.items()
         )
-    return said
+    return facts
 
 
 def _warm(profile: Profile) -> str:
-    step = f"{profile.seconds * 1e3:.1f} ms a step"
+    step = f"{profile.seconds * 1e3:.1f} ms per step"
     if profile.wait is not None:
         return (
             f"{step}, of which {profile.wait * 1e3:.1f} ms wait for data; "
@@ -175,20 +176,20 @@ def _warm(profile: Profile) -> str:
     if profile.between is None:
         return f"{step}, in the profiler"
     return (
-        f"{step}, in the profiler; between the calls {profile.between * 1e3:.1f} ms a "
-        "step more, in which the run waited for data, evaluated or saved"
+        f"{step}, in the profiler; another {profile.between * 1e3:.1f} ms per step "
+        "between calls, in which the run waited for data, evaluated or saved"
     )
 
 
 def _figures(profile: Profile, window: Window, row: table.Row) -> dict[str, Any]:
-    """A row with its shares and its rate; None where there is nothing to divide by."""
+    """A row with its shares and its rate; None instead of a division by 0."""
     time = sum(r.seconds for r in window.rows)
     flops = sum(r.flops for r in window.rows)
     rate = None
-    # Elementwise arithmetic is done in other rows' kernels too: its rate means nothing.
-    whole = row.kind in ("", "convolution", "matmul", TOTAL)
-    if whole and row.seconds and row.flops:
-        # The time is summed over the traced devices, the FLOPs are of all.
+    # Elementwise arithmetic runs in other rows' kernels too: its rate is meaningless.
+    has_rate = row.kind in ("", "convolution", "matmul", TOTAL)
+    if has_rate and row.seconds and row.flops:
+        # The time is summed over the traced devices, the FLOPs over all.
         rate = row.flops / row.seconds * profile.local_devices
     return dataclasses.asdict(row) | {
         "share_of_time": row.seconds / time if time else None,
@@ -233,7 +234,7 @@ def _giga(rate: float | None) -> str:
 
 
 def _write_csv(profile: Profile, file: Any) -> None:
-    """Every primitive of every module, cold and warm."""
+    """Write a CSV row for every primitive of every module, cold and warm."""
     windows = {"warm": profile.warm, "cold": profile.cold}
     rows = [
         {"window": name} | _figures(profile, window, row)

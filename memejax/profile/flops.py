@@ -1,9 +1,9 @@
-"""FLOPs and bytes of a function, counted without computing anything.
+"""FLOPs and bytes of a function, counted without computing it.
 
-`count` walks the jaxpr: the program as it is written, less what no result needs, and
-before XLA fuses the rest. So FLOPs are of the method and not of a compiler, and bytes
-are an upper bound: every operation reads and writes memory. rules.py says what an
-operation costs.
+`count` walks the jaxpr: the program as written, minus what no result needs, and before
+XLA fuses the rest. So FLOPs depend on the method and not on a compiler, and bytes are
+an upper bound: every operation reads and writes memory. rules.py defines the cost of
+each operation.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from memejax.profile import rules, scopes
 
-# Their jaxprs are one block's or one step's of a program of their own.
-_CLOSED_BOXES = frozenset(
+# Primitives that are not entered: their jaxprs describe one block or one iteration of a
+# program of their own.
+_OPAQUE = frozenset(
     {"pallas_call", "custom_linear_solve", "custom_root", "io_callback"}
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """All that one module does with one primitive.
+    """All calls of one primitive in one module.
 
     Attributes:
         primitive: name in the jaxpr.
-        module: path of the module, "" outside of all.
+        module: path of the module, "" outside of all modules.
         kind: class, one of CLASSES.
-        calls: how often.
-        flops: of all calls.
-        bytes_in: of the operands of all calls.
-        bytes_out: of the results.
+        calls: number of calls.
+        flops: FLOPs of all calls.
+        bytes_in: bytes of the operands of all calls.
+        bytes_out: bytes of the results of all calls.
     """
 
     primitive: str
@@ -49,7 +50,7 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-    """Sums over some operations; attributes as those of an Operation."""
+    """Sums over several operations; attributes as in `Operation`."""
 
     calls: int
     flops: int
@@ -59,13 +60,13 @@ class Totals:
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
-    """What a function does.
+    """Counted operations of a function.
 
     Attributes:
         operations: sorted by FLOPs, the most first.
-        loops: places of while loops, whose bodies are counted once; how often they run
-            is not known before they do. A `scan` is counted as often as it runs.
-        uncounted: primitive -> calls, of those whose FLOPs no rule says (the linear
+        loops: modules of while loops, whose bodies are counted once, because the number
+            of iterations is unknown. A `scan` is counted as often as it runs.
+        uncounted: primitive -> calls, of primitives without a FLOP rule (the linear
             algebra of LAPACK, kernels); they add 0.
     """
 
@@ -75,7 +76,7 @@ class Counted:
 
     @property
     def flops(self) -> int:
-        """FLOPs of everything."""
+        """FLOPs of all operations."""
         return sum(o.flops for o in self.operations)
 
     def by_class(self) -> dict[str, Totals]:
@@ -91,7 +92,7 @@ class Counted:
         """Module -> sums, the most FLOPs first; every operation is in one module.
 
         Args:
-            depth: so many names of a path count; None takes all of them.
+            depth: number of leading names of a path to group by; all if None.
         """
         return self._by(lambda o: "/".join(o.module.split("/")[:depth]))
 
@@ -104,20 +105,20 @@ class Counted:
 
 
 def count(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> Counted:
-    """FLOPs and bytes of `fn(*args)`; nothing is computed.
+    """Count FLOPs and bytes of `fn(*args)` without computing it.
 
-    Paths and classes of modules are those of Flax Linen modules that `fn` calls. If
-    `fn` is compiled and was called with these shapes before, they are missing, and
-    convolutions that are written as products count as products.
+    Paths and classes of modules are those of Flax Linen modules that `fn` calls. They
+    are missing if `fn` is compiled and was called with these shapes before; then
+    convolutions written as products count as products.
 
     Args:
         fn: function that jax can trace.
         args: trees of arrays, or of `jax.ShapeDtypeStruct`.
-        platform: "cpu", "cuda", ...; whose branch of `lax.platform_dependent` counts.
+        platform: "cpu", "cuda", ...: the branch of `lax.platform_dependent` to count.
             The default backend if None.
 
     Returns:
-        Counted.
+        The counted operations.
 
     Example:
         >>> x = jax.ShapeDtypeStruct((8, 8), "float32")
@@ -130,15 +131,15 @@ def count(fn: Callable[..., Any], *args: Any, platform: str | None = None) -> Co
 
 
 def count_jaxpr(jaxpr: ClosedJaxpr, *, platform: str | None = None) -> Counted:
-    """FLOPs and bytes of a jaxpr, as `count` counts them.
+    """Count FLOPs and bytes of a jaxpr, as in `count`.
 
     Args:
-        jaxpr: of `jax.make_jaxpr`, or of `jax.jit(fn).trace(...)`; traced under
-            `scopes.marked()`, it carries the classes of modules.
-        platform: as of `count`.
+        jaxpr: from `jax.make_jaxpr`, or `jax.jit(fn).trace(...)`; traced under
+            `scopes.marked()`, it contains the classes of modules.
+        platform: as in `count`.
     """
     tally = _Tally(platform or jax.default_backend())
-    tally.follow(jaxpr.jaxpr, stack="", times=1)
+    tally.add_jaxpr(jaxpr.jaxpr, stack="", times=1)
     operations = (
         Operation(*key, *(int(n) for n in sums)) for key, sums in tally.sums.items()
     )
@@ -150,7 +151,7 @@ def count_jaxpr(jaxpr: ClosedJaxpr, *, platform: str | None = None) -> Counted:
 
 
 class _Tally:
-    """Adds up the equations of a jaxpr and of those inside it."""
+    """Sum of the equations of a jaxpr and its inner jaxprs."""
 
     def __init__(self, platform: str):
         self._platform = platform
@@ -158,7 +159,7 @@ class _Tally:
         self.loops: list[str] = []
         self.uncounted: dict[str, int] = {}
 
-    def follow(
+    def add_jaxpr(
         self,
         jaxpr: Jaxpr,
         *,
@@ -166,33 +167,33 @@ class _Tally:
         times: int,
         used: Sequence[bool] | None = None,
     ) -> None:
-        """Adds a jaxpr that stands at `stack` and runs so many times.
+        """Add a jaxpr under the name stack `stack` that runs `times` times.
 
-        Of its results only those `used` are needed; all if None.
+        `used` marks the results that are needed; all if None.
         """
         for eqn, read in _needed(jaxpr, used):
             here = f"{stack}/{eqn.source_info.name_stack}"
             name = eqn.primitive.name
-            inner = [] if name in _CLOSED_BOXES else list(_jaxprs(eqn.params))
+            inner = [] if name in _OPAQUE else list(_jaxprs(eqn.params))
             if name == "cond":
-                self._largest(eqn, here, times)
+                self._add_largest(eqn, here, times)
             elif rules.kind(name, module="") != "other" or not inner:
                 self._add(eqn, here, times)
             else:
                 if name == "while":
                     self.loops.append(scopes.place(here).path or "(no module)")
-                # A loop's results are also what its next turn starts from.
-                one = len(inner) == 1 and name != "scan"
+                # A loop's next iteration reads all results of its body.
+                prune = len(inner) == 1 and name != "scan"
                 for body in inner:
-                    self.follow(
+                    self.add_jaxpr(
                         body,
                         stack=here,
                         times=times * _repeats(eqn),
-                        used=read if one else None,
+                        used=read if prune else None,
                     )
 
-    def _largest(self, eqn: Any, stack: str, times: int) -> None:
-        """Adds the branch of the platform, or the one with the most FLOPs."""
+    def _add_largest(self, eqn: Any, stack: str, times: int) -> None:
+        """Add the branch of the platform, or the one with the most FLOPs."""
         branches = eqn.params["branches"]
         platforms = eqn.params.get("branches_platforms")
         if platforms is not None:
@@ -203,11 +204,11 @@ class _Tally:
             ][:1]
         tallies = [_Tally(self._platform) for _ in branches]
         for branch, tally in zip(branches, tallies, strict=True):
-            tally.follow(branch.jaxpr, stack=stack, times=times)
+            tally.add_jaxpr(branch.jaxpr, stack=stack, times=times)
         self._merge(max(tallies, key=_Tally.weight))
 
     def weight(self) -> tuple[int, int]:
-        """FLOPs, and bytes of what has none."""
+        """FLOPs, then bytes, to compare branches."""
         rows = self.sums.values()
         return sum(r[1] for r in rows), sum(r[2] + r[3] for r in rows)
 
@@ -220,20 +221,20 @@ class _Tally:
             self.uncounted[name] = self.uncounted.get(name, 0) + calls
 
     def _add(self, eqn: Any, stack: str, times: int) -> None:
-        name, where = eqn.primitive.name, scopes.place(stack)
+        name, place = eqn.primitive.name, scopes.place(stack)
         flops = rules.flops(eqn)
         if flops is None:
             self.uncounted[name] = self.uncounted.get(name, 0) + times
-        key = (name, where.path, rules.kind(name, module=where.module))
+        key = (name, place.path, rules.kind(name, module=place.module))
         sums = self.sums.setdefault(key, [0, 0, 0, 0])
         more = (1, flops or 0, *rules.moved(eqn))
         sums[:] = [a + times * b for a, b in zip(sums, more, strict=True)]
 
 
 def _needed(jaxpr: Jaxpr, used: Sequence[bool] | None) -> list[tuple[Any, list[bool]]]:
-    """The equations that a result needs, and which of their own results are read.
+    """Return the equations that the used results need, and which results are read.
 
-    A gradient rule gives the gradients of all its arguments, read or not.
+    A gradient rule returns the gradients of all its arguments, read or not.
     """
     if used is None or len(used) != len(jaxpr.outvars):
         used = [True] * len(jaxpr.outvars)
@@ -249,7 +250,7 @@ def _needed(jaxpr: Jaxpr, used: Sequence[bool] | None) -> list[tuple[Any, list[b
 
 
 def _jaxprs(params: Mapping[str, Any]) -> Iterator[Jaxpr]:
-    """The jaxprs among an equation's parameters, in order."""
+    """Yield the jaxprs among an equation's parameters, in order."""
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, ClosedJaxpr):
@@ -259,11 +260,11 @@ def _jaxprs(params: Mapping[str, Any]) -> Iterator[Jaxpr]:
 
 
 def _repeats(eqn: Any) -> int:
-    """How often the jaxprs of an equation run."""
+    """Number of times that the jaxprs of an equation run."""
     if eqn.primitive.name == "scan":
         return eqn.params["length"]
     if eqn.primitive.name == "shard_map":
-        # The shapes inside are one device's.
+        # The shapes inside are per device.
         sizes = eqn.params["mesh"].shape
         return math.prod(sizes[axis] for axis in eqn.params["newly_manual_axes"])
     return 1

@@ -1,10 +1,10 @@
-"""The operations of a compiled program: which module and which class each is of.
+"""Module and class of each operation of a compiled program.
 
 An event of the profiler names an operation of the compiled program (`fusion.3`); the
-program's text says from where in the traced program it comes, in
-`metadata={op_name="jit(step)/..."}`. A fusion holds many operations: it stands for
-its convolution or product if it has one, else for its reduction, else for the last
-of its arithmetic.
+program's text contains its source in the traced program, in
+`metadata={op_name="jit(step)/..."}`. A fusion holds many operations: it is attributed
+to its convolution or product if it has one, else to its reduction, else to its last
+arithmetic operation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from memejax.profile import rules, scopes
 
-# What an operation stands for: the first of these that it holds.
+# A fusion is attributed to the first of these classes that it holds.
 _ORDER = (
     "collective",
     "convolution",
@@ -50,12 +50,12 @@ _TARGET = re.compile(r'custom_call_target="([^"]*)"')
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where an operation of a compiled program comes from.
+    """Source of an operation of a compiled program.
 
     Attributes:
-        primitive: name in the traced program; the compiler's own operations (copies)
-            have the compiler's name for it.
-        module: path of the module, "" outside of all.
+        primitive: name in the traced program; the compiler's name for its own
+            operations (copies).
+        module: path of the module, "" outside of all modules.
         kind: class, one of `rules.CLASSES`.
     """
 
@@ -66,7 +66,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class _Instruction:
-    """A line of the program's text."""
+    """One line of the program's text."""
 
     name: str
     opcode: str
@@ -76,14 +76,14 @@ class _Instruction:
 
 
 def sources(text: str) -> dict[str, Source]:
-    """Operation -> where it comes from.
+    """Map the operations of a compiled program to their sources.
 
     Args:
-        text: of a compiled program: `jax.jit(f).lower(...).compile().as_text()`, traced
-            under `scopes.marked()`.
+        text: the program: `jax.jit(f).lower(...).compile().as_text()`, traced under
+            `scopes.marked()`.
 
     Returns:
-        Every operation of every computation; their names are unique in a program.
+        Name -> source, for every operation of every computation; names are unique.
     """
     computations = _parse(text)
     return {
@@ -94,10 +94,10 @@ def sources(text: str) -> dict[str, Source]:
 
 
 def program_name(text: str) -> str:
-    """The name that the profiler has for a program.
+    """Name of a program in the profiler.
 
     Raises:
-        ValueError: if the text does not begin with one.
+        ValueError: if the text does not begin with a name.
     """
     match = re.match(r"HloModule ([\w.\-]+)", text)
     if match is None:
@@ -120,7 +120,7 @@ def _parse(text: str) -> dict[str, list[_Instruction]]:
 
 
 def _instruction(name: str, rest: str) -> _Instruction:
-    """What follows `NAME = `: a type, the opcode, operands, attributes."""
+    """Parse the text after `NAME = `: a type, the opcode, operands, attributes."""
     end = _end_of_tuple(rest) if rest.startswith("(") else rest.find(" ")
     opcode, _, arguments = rest[end:].strip().partition("(")
 
@@ -146,19 +146,19 @@ def _source(
     best = Source(instruction.opcode, "", "copy")
     rank = len(_ORDER)
     for inner in _inside(instruction, computations):
-        where = scopes.place(inner.op_name)
-        kind = _kind(inner, where.module)
-        # The last of a rank: what comes later in a fusion is nearer to its result.
+        place = scopes.place(inner.op_name)
+        kind = _kind(inner, place.module)
+        # The last of a rank: later operations of a fusion are nearer to its result.
         if _ORDER.index(kind) <= rank and (inner.op_name or rank == len(_ORDER)):
             rank = _ORDER.index(kind)
-            best = Source(_primitive(inner, where.module, kind), where.path, kind)
+            best = Source(_primitive(inner, place.module, kind), place.path, kind)
     return best
 
 
 def _inside(
     instruction: _Instruction, computations: Mapping[str, Sequence[_Instruction]]
 ) -> Iterator[_Instruction]:
-    """The instruction, or those that a fusion is made of."""
+    """Yield the instruction, or the instructions inside a fusion."""
     if instruction.opcode != "fusion" or instruction.calls not in computations:
         yield instruction
         return
@@ -186,12 +186,12 @@ def _kind(instruction: _Instruction, module: str) -> str:
 
 
 def _primitive(instruction: _Instruction, module: str, kind: str) -> str:
-    """The primitive that an operation was, or the compiler's name for it."""
+    """Name of an operation's primitive, or the compiler's name for it."""
     if kind in ("convolution", "matmul"):
-        # By what it is: a product that takes in a transposition has its name.
+        # By opcode: a product that absorbed a transposition has the latter's name.
         product = instruction.opcode == "dot" or "gemm" in instruction.target
         product = product or "matmul" in instruction.target
         return "dot_general" if product else "conv_general_dilated"
     last = instruction.op_name.rsplit("/", 1)[-1]
-    # A copy that the compiler needs for an addition has the addition's name.
+    # A copy that the compiler inserts for an addition has the addition's name.
     return last if rules.kind(last, module=module) == kind else instruction.opcode

@@ -1,10 +1,10 @@
-"""A window of a run: some of its steps in the profiler, the others as ever.
+"""Recording a window of a run: some of its steps run in the profiler.
 
-The run computes what it would have computed. Its step is compiled anew, so that its
-operations know their modules, and the window ends with a wait for the device.
+The run's results do not change. Its step is compiled anew, so that its operations
+carry the names of their modules, and the window ends with a wait for the device.
 
-The time of a step is that in which a call was under way. What a run does between two
-calls, when the device is done (it waits for data, evaluates, saves), is told apart.
+The time of a step is the time in which a call was in progress. The time between two
+calls, when the device is idle (the run waits for data, evaluates, saves), is separate.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from memejax.profile.stopwatch import Stopwatch
 
 
 class Recorder:
-    """Calls a step, and traces the calls of a window.
+    """A step whose calls in a window are traced.
 
     Attributes:
-        window: what it showed, None before its end.
+        window: the measured window, None before its end.
     """
 
     def __init__(
@@ -42,20 +42,21 @@ class Recorder:
         dtype: str,
         title: str,
     ):
-        """Takes what `measure` takes.
+        """Set up the recorder.
 
         Args:
             step: `(state, chunk) -> (state, metrics)`, not called before.
-            folder: gets the trace, `plugins/profile/...`, and profile.md, .csv, .json.
-            start: steps done before the window, at least 1: the first call's time is
-                not that of a run.
-            steps: in the window, at least 1; rounded up to whole chunks. Fewer if a
-                chunk of another shape than the first one's comes: it ends the window.
-            dtype: of the step's products.
-            title: of the tables.
+            folder: output folder of the trace, `plugins/profile/...`, and profile.md,
+                .csv and .json.
+            start: number of steps before the window, at least 1: the first call is not
+                typical of a run.
+            steps: number of steps in the window, at least 1; rounded up to whole
+                chunks. A chunk whose shape differs from the first ends the window.
+            dtype: dtype of the step's products.
+            title: title of the tables.
 
         Raises:
-            ValueError: for a number out of its range.
+            ValueError: if start or steps is less than 1.
         """
         if start < 1 or steps < 1:
             raise ValueError(
@@ -68,32 +69,32 @@ class Recorder:
         self._prepared: runner.Prepared | None = None
         self._shapes: Any = None
         self._stopwatch: Stopwatch | None = None
-        self._calls = self._many = 0
+        self._calls = self._steps_per_call = 0
         # Steps before the last call, and after it.
         self._last = self._done = 0
         self._annotation = contextlib.ExitStack()
         self.window: runner.Window | None = None
 
     def of(self, step: int, count: int) -> Callable[..., Any]:
-        """The step, for the call after `step` steps, which does `count` of them."""
+        """Return the step to call after `step` steps, which takes `count` steps."""
         return functools.partial(self._call, step=step, count=count)
 
     def _call(self, state: Any, chunk: Any, *, step: int, count: int) -> Any:
-        # Of a run that was resumed past its window, the first call is cold too.
+        # In a run that was resumed past the start, the first call is cold too.
         warm = self._prepared is not None
         if self._prepared is None:
             self._prepared = runner.prepare(self._step, state, chunk)
-            self._shapes, self._many = _shapes(chunk), count
+            self._shapes, self._steps_per_call = _shapes(chunk), count
         self._last, self._done = step, step + count
         if _shapes(chunk) != self._shapes:
-            # A shorter stretch of the plan, as before an evaluation. Its program may
-            # have the name of the window's, and in the trace pass for it.
+            # A shorter part of the plan, as before an evaluation. Its program may have
+            # the name of the window's, and be mistaken for it in the trace.
             if self._stopwatch is not None:
                 self._say(f"ends before a chunk of another shape, {self._progress()}")
                 self._end(self._prepared, self._stopwatch, state)
             return self._step(state, chunk)
-        waits = self.window is None and self._stopwatch is None
-        if waits and warm and step >= self._start:
+        pending = self.window is None and self._stopwatch is None
+        if pending and warm and step >= self._start:
             jax.block_until_ready(state)
             trace.start(self._folder)
             self._stopwatch = Stopwatch()
@@ -101,50 +102,50 @@ class Recorder:
             return self._prepared.compiled(state, chunk)
         self._annotate(step)
         out = self._timed(self._prepared, self._stopwatch, state, chunk)
-        if self._calls * self._many >= self._steps:
+        if self._calls * self._steps_per_call >= self._steps:
             self._end(self._prepared, self._stopwatch, out)
         return out
 
     def close(self) -> None:
-        """Ends a window that is still open; says so if nothing was written."""
+        """End a window that is still open; log if no table was written."""
         if self._stopwatch is not None:
             self._stop(self._stopwatch, wait=False)
             self._say(
                 f"is still open after {self._done} steps, {self._progress()}: no table "
-                "is written of it"
+                "is written"
             )
         elif self.window is None:
             why = (
                 f"the last call began after step {self._last}"
                 if self._last < self._start
-                else "none so late, but for the first call, had its chunk's shape"
+                else "no later call had the chunk shape of the first"
             )
             self._say(f"was never opened: there were {self._done} steps, and {why}")
 
-    def _say(self, what: str) -> None:
-        logs.say(f"{self._title}: the window of profile.start={self._start} {what}")
+    def _say(self, message: str) -> None:
+        logs.say(f"{self._title}: the window of profile.start={self._start} {message}")
 
     def _progress(self) -> str:
-        traced = self._calls * self._many
+        traced = self._calls * self._steps_per_call
         return f"{traced} of profile.steps={self._steps} traced"
 
     def _timed(
         self, prepared: runner.Prepared, stopwatch: Stopwatch, state: Any, chunk: Any
     ) -> Any:
-        """A call in the window."""
+        """Call the step in the window."""
         began = time.perf_counter()
         state, metrics = prepared.compiled(state, chunk)
         if not jax.tree.leaves(metrics):
-            # The next call may write over the state: later nothing tells its end.
+            # The next call may donate the state, which then cannot be waited for.
             jax.block_until_ready(state)
         stopwatch.add(began, metrics)
         self._calls += 1
         return state, metrics
 
     def _annotate(self, step: int) -> None:
-        """Says in the trace that a step begins, and that the one before ends.
+        """Mark in the trace the start of a step and the end of the one before.
 
-        From call to call: a call itself returns before the device is done.
+        A step lasts until the next call: a call returns before the device is done.
         """
         self._annotation.close()
         self._annotation.enter_context(
@@ -152,24 +153,27 @@ class Recorder:
         )
 
     def _stop(self, stopwatch: Stopwatch, *, wait: bool) -> None:
-        """Ends the trace and the watch."""
+        """End the trace and the stopwatch."""
         self._annotation.close()
         trace.stop()
         stopwatch.stop(wait=wait)
         self._stopwatch = None
 
     def _end(self, prepared: runner.Prepared, stopwatch: Stopwatch, out: Any) -> None:
-        """Ends the window after the call that made `out`, and writes its tables."""
+        """End the window after the call that returned `out`, and write its tables."""
         jax.block_until_ready(out)
         self._stop(stopwatch, wait=True)
-        done = self._calls * self._many
-        seconds = stopwatch.under_way / done
+        done = self._calls * self._steps_per_call
+        seconds = stopwatch.busy / done
         self.window = prepared.window(
-            self._folder, calls=self._calls, steps=self._many, seconds=seconds
+            self._folder,
+            calls=self._calls,
+            steps=self._steps_per_call,
+            seconds=seconds,
         )
         found = runner.Profile(
             counted=prepared.counted,
-            steps=self._many,
+            steps=self._steps_per_call,
             trace_seconds=prepared.trace_seconds,
             compile_seconds=prepared.compile_seconds,
             cold=None,
@@ -187,5 +191,5 @@ class Recorder:
 
 
 def _shapes(chunk: Any) -> Any:
-    """What a compiled step asks of a chunk."""
+    """Shapes and dtypes of a chunk, which must match the compiled step's."""
     return jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), chunk)

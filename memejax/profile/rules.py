@@ -1,24 +1,23 @@
-"""What an operation costs and of which class it is.
+"""FLOPs, bytes and class of an operation.
 
-FLOPs, of a multiply-add two:
+FLOPs, two for a multiply-add:
 
 | operation | FLOPs |
 |---|---|
 | `dot_general` | 2 x elements of the result x length of the sum |
-| `conv_general_dilated` | 2 x elements of the result x taps x channels in of a group |
+| `conv_general_dilated` | 2 x elements of the result x taps x channels in per group |
 | elementwise, of floats | elements of the result |
-| reduction, cumulation | elements that go in |
+| reduction, cumulation | elements of the operand |
 | reduction of windows | elements of the result x elements of a window |
 | comparisons, selections, integers, random bits, copies, casts | 0 |
 
-A convolution has all its taps everywhere, also where they lie in the padding, as in
-PyTorch's counts. Over a dilated input (the gradient of a strided convolution) it has
-as many positions as the input has values: what is multiplied with the zeros between
-them is not work.
+A convolution counts all its taps everywhere, even in the padding, as PyTorch's counters
+do. Over a dilated input (the gradient of a strided convolution) it has as many
+positions as the input has values: products with the zeros between them do not count.
 
-Classes: a product counts as convolution in a module that is one (`CONVOLUTIONS`): a
+Classes: a product counts as convolution in a convolution module (`CONVOLUTIONS`): a
 convolution of 1 x 1, or one over patches, is written as a product here. Arithmetic in
-a module that normalises (`NORMALISATIONS`) is normalisation.
+a normalisation module (`NORMALISATIONS`) is normalisation.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ CLASSES = (
     "collective",
     "other",
 )
-# By name: nothing of models is imported here.
+# By name: models are not imported here.
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose", "Patches", "Doubling"})
 NORMALISATIONS = frozenset(
     {"BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm"}
@@ -80,18 +79,18 @@ _COLLECTIVES = frozenset(
     "pmin ppermute psum psum_invariant psum2 psum_scatter ragged_all_to_all "
     "reduce_scatter unreduced_psum unreduced_reduce_scatter".split()
 )
-# What they take is a part of their first operand.
+# Their result is a part of their first operand.
 _PARTS = frozenset({"dynamic_slice", "gather", "slice"})
-# No arithmetic, though their results may be floats.
+# Not arithmetic, though their results may be floats.
 _CHOICES = frozenset({"select_n", "complex", "conj", "imag", "real"})
 
 
 def kind(primitive: str, *, module: str) -> str:
-    """The class of an operation, one of CLASSES.
+    """Class of an operation, one of CLASSES.
 
     Args:
-        primitive: its name in a jaxpr.
-        module: class of the module that it stands in.
+        primitive: name of the operation in a jaxpr.
+        module: class of the innermost module around it.
     """
     if primitive == "conv_general_dilated":
         return "convolution"
@@ -110,10 +109,10 @@ def kind(primitive: str, *, module: str) -> str:
 
 
 def flops(eqn: Any) -> int | None:
-    """FLOPs of an equation of a jaxpr; None where no rule says.
+    """FLOPs of an equation of a jaxpr; None if there is no rule.
 
     Args:
-        eqn: without a jaxpr of its own to follow.
+        eqn: an equation without inner jaxprs.
     """
     name = eqn.primitive.name
     if name == "dot_general":
@@ -131,18 +130,18 @@ def flops(eqn: Any) -> int | None:
         return _elements(eqn.invars[2].aval)
     if name in _WINDOWS:
         window = eqn.params["window_dimensions"]
-        # Of a gradient, the windows are those of what comes in.
+        # For a gradient, the windows are those of the operand.
         source = result if name.startswith("reduce") else eqn.invars[0].aval
         return _elements(source) * math.prod(window)
     return None
 
 
 def moved(eqn: Any) -> tuple[int, int]:
-    """Bytes that an equation reads and writes; what has no shape has none."""
+    """Bytes that an equation reads and writes; 0 for values without a shape."""
     written, given = _size(eqn.outvars), eqn.invars
     if eqn.primitive.name not in _PARTS:
         return _size(given), written
-    # Of the array it reads what it takes, whatever else is there.
+    # Only the part that is taken is read from the array.
     return min(_size(given[:1]), written) + _size(given[1:]), written
 
 
@@ -155,7 +154,7 @@ def _size(variables: Any) -> int:
 
 
 def _elements(aval: Any) -> int:
-    """Elements of an array of floats; 0 for integers, booleans and keys."""
+    """Number of elements of a float array; 0 for integers, booleans and keys."""
     return math.prod(aval.shape) if jnp.issubdtype(aval.dtype, jnp.inexact) else 0
 
 

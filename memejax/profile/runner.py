@@ -1,8 +1,8 @@
-"""Profiles a step: counts it, compiles it, and traces it cold and warm.
+"""Profiling a step: count it, compile it, and trace it cold and warm.
 
-Cold is the first call of the compiled step, compilation apart: memory is touched for
-the first time and libraries choose their algorithms. What one call of an unready
-program takes says little of a run; warm is what a run is made of.
+Cold is the first call of the compiled step, without compilation: memory is touched for
+the first time and libraries choose their algorithms. The first call is not typical of
+a run, which consists of warm ones.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import jax.numpy as jnp
 from memejax.profile import devices as machine
 from memejax.profile import flops, hlo, scopes, table, trace
 
-# Side of the product that the peak is measured with: large enough to be at its
-# fastest, and done in a fraction of a second.
+# Side of the matrices whose product measures the peak: large enough for the full rate,
+# and done in a fraction of a second.
 _SIDE = {"cpu": 1024}
 _LARGE_SIDE = 8192
 _TRIES = 5
@@ -29,15 +29,15 @@ _TRIES = 5
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """What a traced stretch shows; all figures of rows are a step's.
+    """A traced window; all figures of rows are per step.
 
     Attributes:
         rows: every primitive of every module.
-        steps: traced.
-        seconds: by the host's clock, a step.
+        steps: number of traced steps.
+        seconds: wall time per step.
         idle: share of the window in which no operation ran on any thread or stream.
-        others: seconds a step of other programs, as of an evaluation between two calls,
-            summed as the rows' are; in no row.
+        others: seconds per step of other programs, for example an evaluation between
+            two calls, summed like the rows' times; in no row.
     """
 
     rows: Sequence[table.Row]
@@ -52,23 +52,21 @@ class Profile:
     """A profiled step.
 
     Attributes:
-        counted: of one call.
-        steps: steps that one call does.
-        trace_seconds: of tracing and lowering.
-        compile_seconds: of compiling, without any cache.
-        cold: the first call; None where it was not traced.
+        counted: counted operations of one call.
+        steps: steps per call.
+        trace_seconds: seconds of tracing and lowering.
+        compile_seconds: seconds of compiling, without any cache.
+        cold: the first call; None if it was not traced.
         warm: the steps traced after the warm-up.
-        seconds: a warm step by the host's clock; without the profiler, if `wait` is not
-            None.
-        wait: part of it in which the host waited for data; None where it was not
-            measured apart.
-        between: seconds a step in which no call was under way, none of them in
-            `seconds`: data waited for, evaluations, checkpoints; None where what lies
-            between the calls is in `seconds`.
+        seconds: wall time of a warm step; without the profiler if `wait` is not None.
+        wait: part of it in which the host waited for data; None if not measured.
+        between: seconds per step in which no call was in progress, not included in
+            `seconds`: waiting for data, evaluations, checkpoints; None if the time
+            between calls is included in `seconds`.
         peak: measured FLOP/s of a large product on all devices together.
-        dtype: of that product's factors.
-        devices: that the step runs on.
-        local_devices: those of them of this process, which the traces are of.
+        dtype: dtype of that product's factors.
+        devices: number of devices that the step runs on.
+        local_devices: number of those in this process, the traced ones.
         memory: name -> bytes.
     """
 
@@ -98,39 +96,40 @@ def measure(
     warmup: int = 2,
     dtype: str = "float32",
 ) -> Profile:
-    """Profiles `step(state, chunk) -> (state, metrics)`.
+    """Profile `step(state, chunk) -> (state, metrics)`.
 
     Args:
-        step: compiled by `jax.jit` and not called with these shapes before, so that its
-            operations know their modules; or a function to compile.
-        state: given up to a step that is compiled so.
-        chunks: (steps in it, chunk), all of the same shapes; 1 + warmup + 2 * steps are
-            taken.
-        folder: gets the traces, `cold/plugins/...` and `warm/plugins/...`.
-        steps: calls in the window.
-        warmup: calls between the cold one and the window.
-        dtype: of the product that the peak is measured with.
+        step: a function to compile, or one compiled by `jax.jit` and not called with
+            these shapes before, so that its operations carry their modules' names.
+        state: donated if the compiled step donates it.
+        chunks: pairs (number of steps, chunk), all of the same shapes; 1 + warmup +
+            2 * steps of them are used.
+        folder: output folder of the traces, `cold/plugins/...` and `warm/plugins/...`.
+        steps: number of calls in the window.
+        warmup: number of calls between the cold one and the window.
+        dtype: dtype of the product that measures the peak.
 
     Returns:
-        Profile.
+        The profile.
 
     Raises:
-        ValueError: for a number of calls less than 1 (warmup: 0), or too few chunks.
+        ValueError: if steps is less than 1 or warmup less than 0, or if there are too
+            few chunks.
     """
     if steps < 1 or warmup < 0:
         raise ValueError(f"got steps={steps}, warmup={warmup}, expected >= 1 and >= 0")
     folder, source = pathlib.Path(folder), iter(chunks)
-    many, first = _next(source)
+    steps_per_call, first = _next(source)
     prepared = prepare(step, state, first)
     devices = prepared.devices
-    runner = _Runner(prepared, many, state, source)
+    runner = _Runner(prepared, steps_per_call, state, source)
     cold = runner.traced(folder / "cold", [first])
     runner.timed(warmup)
     seconds, wait = runner.timed(steps)
     warm = runner.traced(folder / "warm", None, calls=steps)
     return Profile(
         counted=prepared.counted,
-        steps=many,
+        steps=steps_per_call,
         trace_seconds=prepared.trace_seconds,
         compile_seconds=prepared.compile_seconds,
         cold=cold,
@@ -148,16 +147,16 @@ def measure(
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A step that is compiled, counted, and whose operations know their modules.
+    """A compiled and counted step, with the modules of its operations.
 
     Attributes:
         compiled: `(state, chunk) -> (state, metrics)`.
-        counted: of one call.
-        devices: that it runs on.
-        trace_seconds: of tracing and lowering.
-        compile_seconds: of compiling, without any cache.
-        program: its name in the profiler.
-        operations: of the compiled program.
+        counted: counted operations of one call.
+        devices: devices that it runs on.
+        trace_seconds: seconds of tracing and lowering.
+        compile_seconds: seconds of compiling, without any cache.
+        program: name in the profiler.
+        operations: name -> source, of the operations of the compiled program.
     """
 
     compiled: Any
@@ -176,13 +175,13 @@ class Prepared:
         steps: int,
         seconds: float,
     ) -> Window:
-        """What the last trace in a folder says of this step.
+        """Read the last trace in a folder as a window of this step.
 
         Args:
-            folder: as `trace.start` was given it.
-            calls: of the step in it.
-            steps: that one call does.
-            seconds: a step, by the host's clock.
+            folder: the folder passed to `trace.start`.
+            calls: number of calls of the step in the trace.
+            steps: steps per call.
+            seconds: wall time per step.
         """
         times = trace.read(trace.newest(folder))
         rows = table.join(
@@ -203,19 +202,19 @@ class Prepared:
         return Window(rows, done, seconds, idle, others / done)
 
     def memory(self) -> dict[str, int]:
-        """Name -> bytes: the step's on a device, and what was in use at most."""
+        """Name -> bytes: memory of the step per device, and peak memory in use."""
         return machine.memory(self.compiled, self.devices)
 
 
 def prepare(step: Callable[..., Any], state: Any, chunk: Any) -> Prepared:
-    """Compiles a step, and counts it; `measure` says what may be a step.
+    """Compile a step and count its operations.
 
     Args:
-        step: compiled by `jax.jit` and not called with these shapes before.
-        state: arrays as it will be called with; they are not used up.
-        chunk: the same.
+        step: as in `measure`.
+        state: arrays of the shapes and shardings of later calls; not donated.
+        chunk: likewise.
     """
-    devices = machine.of(state)
+    devices = machine.devices_of(state)
     began = time.perf_counter()
     with scopes.marked():
         traced = (step if hasattr(step, "trace") else jax.jit(step)).trace(state, chunk)
@@ -238,11 +237,12 @@ def prepare(step: Callable[..., Any], state: Any, chunk: Any) -> Prepared:
 def peak(devices: Sequence[Any], *, dtype: str) -> float:
     """FLOP/s of a large matrix product, the best of five, on all devices at once.
 
-    In the precision that `dtype` has by default (TF32 for float32 on some GPUs), with
-    a float32 result, as the layers here multiply.
+    In the default precision of `dtype` (TF32 for float32 on some GPUs), with a float32
+    result, like the products of the layers here.
 
     Args:
-        devices: of one kind; of those of other processes the rate is taken for equal.
+        devices: devices of one kind; those of other processes are assumed to be
+            equally fast.
         dtype: "float32", "bfloat16", ...
     """
     side = _SIDE.get(devices[0].platform, _LARGE_SIDE)
@@ -264,50 +264,50 @@ def peak(devices: Sequence[Any], *, dtype: str) -> float:
 
 
 class _Runner:
-    """Calls the compiled step, its state going from call to call."""
+    """A compiled step, with its state passed from call to call."""
 
-    def __init__(self, prepared, many, state, source):
-        self._prepared, self._many = prepared, many
+    def __init__(self, prepared, steps_per_call, state, source):
+        self._prepared, self._steps_per_call = prepared, steps_per_call
         self._state, self._source = state, source
 
     def timed(
         self, calls: int, given: Sequence[Any] | None = None
     ) -> tuple[float, float]:
-        """Seconds a step, and those of them that the data took to come."""
+        """Return seconds per step, and the part spent waiting for data."""
         if not calls:
             return 0.0, 0.0
         wait, began = 0.0, time.perf_counter()
         for i in range(calls):
-            asked = time.perf_counter()
-            chunk = given[i] if given else _next(self._source, self._many)[1]
-            wait += time.perf_counter() - asked
+            before = time.perf_counter()
+            chunk = given[i] if given else _next(self._source, self._steps_per_call)[1]
+            wait += time.perf_counter() - before
             with jax.profiler.StepTraceAnnotation("step", step_num=i):
                 self._state, values = self._prepared.compiled(self._state, chunk)
         jax.block_until_ready((self._state, values))
-        total = time.perf_counter() - began
-        return total / (calls * self._many), wait / (calls * self._many)
+        total, steps = time.perf_counter() - began, calls * self._steps_per_call
+        return total / steps, wait / steps
 
     def traced(
         self, folder: pathlib.Path, given: Sequence[Any] | None, *, calls: int = 1
     ) -> Window:
-        """The same in the profiler."""
+        """Time calls in the profiler."""
         with trace.window(folder):
             seconds, _ = self.timed(calls, given)
         return self._prepared.window(
-            folder, calls=calls, steps=self._many, seconds=seconds
+            folder, calls=calls, steps=self._steps_per_call, seconds=seconds
         )
 
 
-def _next(source: Iterator[tuple[int, Any]], many: int | None = None) -> tuple:
-    """The next chunk, of as many steps as the first."""
+def _next(source: Iterator[tuple[int, Any]], steps: int | None = None) -> tuple:
+    """Return the next chunk, the next one with `steps` steps if given."""
     for count, chunk in source:
-        if many is None or count == many:
+        if steps is None or count == steps:
             return count, chunk
     raise ValueError("too few chunks, expected 1 + warmup + 2 * steps of one shape")
 
 
 def _compile(lowered: Any) -> Any:
-    """Compiles anew: a kept program has the names of who compiled it."""
+    """Compile anew: a cached program has the names of whatever run compiled it."""
     before = jax.config.jax_compilation_cache_include_metadata_in_key
     jax.config.update("jax_compilation_cache_include_metadata_in_key", True)
     try:

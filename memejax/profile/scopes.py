@@ -1,12 +1,12 @@
-"""Which module an operation belongs to, from the names that tracing leaves.
+"""The module of an operation, from the name stack that tracing leaves.
 
-Flax puts the name of a module (`conv`) into the name stack of what it computes, and
-not its class. Traced under `marked()`, the class follows the name:
+Flax puts the name of a module (`conv`) into the name stack of its operations, but not
+its class. Traced under `marked()`, the class follows the name:
 
     jit(step)/transpose(jvp(ResNet))/<ResNet>/stem/<ConvNorm>/conv/<Conv>/dot_general
 
 The same string is an operation's name in a jaxpr and in a compiled program, forward
-and backward. What is in no module can be given a name of its own, in small letters:
+and backward. Operations outside of modules can be named too, in lower case:
 `jax.named_scope("<optimizer>")`.
 """
 
@@ -24,12 +24,12 @@ _CLASS = re.compile(r"<(\w+)>")
 
 
 class Place(NamedTuple):
-    """Where an operation stands.
+    """Modules around an operation.
 
     Attributes:
-        path: names of the modules and scopes around it, joined by "/"; "" outside of
-            all. The outermost module has its class for a name.
-        module: class of the innermost; "" outside of all.
+        path: names of the modules and scopes, joined by "/"; "" outside of all. The
+            outermost module is named by its class.
+        module: class of the innermost module; "" outside of all.
     """
 
     path: str
@@ -38,23 +38,23 @@ class Place(NamedTuple):
 
 @contextlib.contextmanager
 def marked() -> Iterator[None]:
-    """What is traced inside carries the classes of its modules.
+    """Add the classes of modules to the names of operations traced in this context.
 
-    `jax.jit` traces a function once for its shapes: of one that was called before, the
-    names stay as they were.
+    `jax.jit` traces a function once for its shapes: the names of a function that was
+    called before stay as they were.
     """
     with nn.intercept_methods(_mark):
         yield
 
 
 def _mark(method: Any, args: Any, kwargs: Any, context: Any) -> Any:
-    # Not "@": XLA cuts a name there.
+    # Not "@": XLA truncates names there.
     with jax.named_scope(f"<{type(context.module).__name__}>"):
         return method(*args, **kwargs)
 
 
 def place(stack: str) -> Place:
-    """Reads a name stack.
+    """Parse a name stack.
 
     Args:
         stack: as above, with or without the operation's own name at its end.
@@ -64,10 +64,10 @@ def place(stack: str) -> Place:
     for token in re.split(r"[/()]+", stack):
         match = _CLASS.fullmatch(token)
         if match is not None:
-            # A method other than __call__ has its name after the module's.
+            # The name of a method other than __call__ follows the module's.
             name = match.group(1)
             here = (name if name.islower() else before.split(".")[0], name)
-            # A module's methods call each other.
+            # A module's methods may call each other.
             if not found or found[-1] != here:
                 found.append(here)
         before = token

@@ -1,4 +1,4 @@
-"""A stopwatch of calls that return before the device is done."""
+"""A stopwatch for calls that return before the device is done."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ import jax
 
 
 class Stopwatch:
-    """Tells the time in which calls were under way from that between them.
+    """Stopwatch of the time in which calls are in progress, and of the time between.
 
-    A call is under way from its start to the moment its result is there, which a
-    thread waits for: the caller goes on, and may start the next call meanwhile. What
-    it does when no call is under way (waits for data, evaluates, saves) is between.
+    A call is in progress from its start until its result is ready, for which a thread
+    waits: the caller continues, and may start the next call meanwhile. Time in which
+    no call is in progress (waiting for data, evaluating, saving) is between calls.
 
     Attributes:
-        under_way: seconds in which at least one call was, as far as calls are done.
+        busy: seconds in which at least one call was in progress, of finished calls.
         between: seconds in which none was, from the first start to the last end.
     """
 
     def __init__(self):
-        self.under_way = self.between = 0.0
+        self.busy = self.between = 0.0
         self._calls: queue.SimpleQueue[tuple[float, Any] | None] = queue.SimpleQueue()
-        # A daemon: a device that never answers does not keep the program from ending.
+        # A daemon, so that a device that hangs does not keep the program from ending.
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def add(self, began: float, result: Any) -> None:
-        """Takes a call.
+        """Add a call.
 
         Args:
-            began: by `time.perf_counter`.
-            result: arrays that the call makes, and that no later call is given.
+            began: start of the call by `time.perf_counter`.
+            result: arrays that the call returns, and that no later call is passed.
         """
         self._calls.put((began, result))
 
     def stop(self, *, wait: bool) -> None:
-        """Ends the thread; takes no more calls.
+        """End the thread; no calls can be added afterwards.
 
         Args:
-            wait: for the calls that were taken. Without, what is not done is left out.
+            wait: whether to wait for the added calls; else unfinished ones are ignored.
         """
         self._calls.put(None)
         if wait:
@@ -55,11 +55,11 @@ class Stopwatch:
             try:
                 jax.block_until_ready(result)
             except Exception:
-                # Who made the call meets the same error.
+                # The caller gets the same error.
                 return
             done = time.perf_counter()
             idle = 0.0 if reached is None else max(began - reached, 0.0)
             start = began if reached is None else reached + idle
             self.between += idle
-            self.under_way += done - start
+            self.busy += done - start
             reached = done

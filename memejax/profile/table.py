@@ -1,10 +1,10 @@
-"""Times of a compiled program beside the counts of the program as written.
+"""Times of a compiled program joined with the counts of the program as written.
 
 FLOPs and calls are counted in the traced program, times measured in the compiled one.
-Both know an operation by its primitive, its module and its class, and are joined
-there. A kernel that does several operations has the time of all of them at the one it
-stands for (hlo.py), and their FLOPs stay with each: a row without a time was done
-inside other rows' kernels, or left out by the compiler.
+In both an operation is identified by primitive, module and class, and joined by these.
+The time of a kernel that fuses several operations is attributed to one of them
+(hlo.py), while their FLOPs stay with each: a row without a time ran inside other rows'
+kernels, or was eliminated by the compiler.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from memejax.profile.flops import Counted
 from memejax.profile.hlo import Source
 from memejax.profile.trace import Times
 
-# What ran and is of no operation of the program, as transfers.
+# Time that belongs to no operation of the program, such as transfers.
 NOT_ATTRIBUTED = "not attributed"
 OUTSIDE = "(no module)"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One operation in one module, or the sum of several; all figures a step.
+    """One operation in one module, or the sum of several; all figures per step.
 
     Attributes:
         primitive: name in the traced program.
-        module: path of the module, "" outside of all.
+        module: path of the module, "" outside of all modules.
         kind: class, one of `rules.CLASSES`, or NOT_ATTRIBUTED.
-        calls: in the program as written.
+        calls: calls in the program as written.
         kernels: events of the compiled program.
-        seconds: summed over threads, streams and this process's devices.
-        flops: in the program as written.
-        bytes_in: the same.
-        bytes_out: the same.
+        seconds: time summed over threads, streams and this process's devices.
+        flops: FLOPs in the program as written.
+        bytes_in: bytes read, likewise.
+        bytes_out: bytes written, likewise.
     """
 
     primitive: str
@@ -61,18 +61,18 @@ def join(
     calls: int,
     steps: int,
 ) -> list[Row]:
-    """A row for every primitive of every module, the longest first.
+    """Return a row for every primitive of every module, the longest first.
 
     Args:
-        counted: of one call of the program.
-        times: of a window with `calls` calls; what other programs took is left out.
-        sources: of the compiled program.
-        program: its name in the profiler.
+        counted: counted operations of one call of the program.
+        times: times of a window; those of other programs are ignored.
+        sources: sources of the operations of the compiled program.
+        program: name of the program in the profiler.
         calls: calls of the program in the window.
-        steps: steps that one call does.
+        steps: steps per call.
 
     Raises:
-        ValueError: if calls or steps are less than 1.
+        ValueError: if calls or steps is less than 1.
     """
     if calls < 1 or steps < 1:
         raise ValueError(f"got {calls} calls of {steps} steps, expected at least 1")
@@ -108,7 +108,7 @@ def join(
 
 
 def group(rows: Iterable[Row], key: Callable[[Row], tuple[str, str, str]]) -> list[Row]:
-    """Sums of rows of the same key (primitive, module, class), the longest first."""
+    """Sum rows with the same key (primitive, module, class), the longest first."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
@@ -120,19 +120,19 @@ def group(rows: Iterable[Row], key: Callable[[Row], tuple[str, str, str]]) -> li
 
 
 def by_class(rows: Sequence[Row]) -> list[Row]:
-    """A row a class, in the order of `rules.CLASSES`, NOT_ATTRIBUTED last."""
+    """One row per class, in the order of `rules.CLASSES`, NOT_ATTRIBUTED last."""
     order = (*rules.CLASSES, NOT_ATTRIBUTED)
     found = group(rows, lambda row: ("", "", row.kind))
     return sorted(found, key=lambda row: order.index(row.kind))
 
 
 def by_operation(rows: Sequence[Row]) -> list[Row]:
-    """A row for a primitive of a class, whatever the module."""
+    """One row per primitive and class, over all modules."""
     return group(rows, lambda row: (row.primitive, "", row.kind))
 
 
 def by_module(rows: Sequence[Row], *, most: int = 40) -> list[Row]:
-    """A row a module, as deep into the modules as `most` rows allow."""
+    """One row per module, as deep into the modules as `most` rows allow."""
     deepest = max((row.module.count("/") + 1 for row in rows), default=1)
     found: list[Row] = []
     for depth in range(1, deepest + 1):

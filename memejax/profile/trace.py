@@ -1,17 +1,17 @@
-"""A window of a run in the profiler, and the time of every operation in it.
+"""Tracing a window of a run, and reading the time of every operation in it.
 
     with profile.window(folder):
         ...steps...
 
 writes `folder/plugins/profile/<time>/<host>.xplane.pb`, which TensorBoard shows with
-the plugin of `pip install memejax[profile]`. `read` takes the operations' times from
-the same file without it.
+the plugin of `pip install memejax[profile]`. `read` reads the operations' times from
+the same file without the plugin.
 
-An operation's time is that of its events on a thread (of a GPU: a stream), less what
-ran inside them. On a CPU operations run side by side on several threads, so a share
+An operation's time is that of its events on a thread (on a GPU: a stream), minus the
+events inside them. On a CPU operations run in parallel on several threads, so a share
 is one of the threads' summed time. An operation that helper threads work on has the
-time of the thread that called them; time in which no operation has an event (helpers
-that work on, hosts that wait) is `idle`.
+time of the thread that called them; time in which no operation has an event (helper
+threads still running, a waiting host) is `idle`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 import jax
 
-# Lines of a device that say again, by module or by step, what its streams say.
+# Lines of a device that repeat, by module or by step, the events of its streams.
 _SUMMARIES = frozenset(
     {
         "Steps",
@@ -42,11 +42,11 @@ _SUMMARIES = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Busy:
-    """What an operation took in a window.
+    """Calls and time of an operation in a window.
 
     Attributes:
-        calls: events.
-        seconds: without what ran inside them.
+        calls: number of events.
+        seconds: their time, without that of the events inside them.
     """
 
     calls: int
@@ -55,12 +55,12 @@ class Busy:
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-    """What a window holds.
+    """Times of the operations in a window.
 
     Attributes:
-        operations: (program, operation) -> what it took; names as in the compiled
-            program, ("", name) for a kernel that no operation of a program claims.
-        seconds: from the first event to the end of the last.
+        operations: (program, operation) -> calls and time; names as in the compiled
+            program, ("", name) for a kernel without an operation of a program.
+        seconds: from the start of the first event to the end of the last.
         idle: part of it in which no operation of any thread or stream has an event.
     """
 
@@ -70,29 +70,29 @@ class Times:
 
 
 def start(folder: str | os.PathLike[str]) -> None:
-    """Starts a window. One at a time: jax has a single profiler.
+    """Start a window. Only one at a time: jax has a single profiler.
 
     Raises:
-        RuntimeError: if one is open already.
+        RuntimeError: if a window is open already.
     """
     options = jax.profiler.ProfileOptions()
-    # Events of Python's own calls: many, and none of an operation.
+    # Without events of Python calls: they are many, and none is an operation's.
     options.python_tracer_level = 0
     jax.profiler.start_trace(os.fspath(folder), profiler_options=options)
 
 
 def stop() -> None:
-    """Ends the window and writes its file.
+    """End the window and write its file.
 
-    What was started is in it only as far as it has run: wait for the last result
-    before (`jax.block_until_ready`).
+    Unfinished computations are cut off: wait for the last result before
+    (`jax.block_until_ready`).
     """
     jax.profiler.stop_trace()
 
 
 @contextlib.contextmanager
 def window(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Traces what happens inside; `start` and `stop` in one."""
+    """Trace the computations in this context, with `start` and `stop`."""
     start(folder)
     try:
         yield
@@ -101,25 +101,25 @@ def window(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def newest(folder: str | os.PathLike[str]) -> pathlib.Path:
-    """The file of the last window in a folder.
+    """Return the file of the last window in a folder.
 
     Raises:
         ValueError: if there is none.
     """
     files = sorted(pathlib.Path(folder).glob("plugins/profile/*/*.xplane.pb"))
     if not files:
-        raise ValueError(f"no trace under {folder}: expected what window() writes")
+        raise ValueError(f"no trace under {folder}, expected a file of window()")
     return max(files, key=lambda file: file.stat().st_mtime_ns)
 
 
 def read(file: str | os.PathLike[str]) -> Times:
-    """The operations' times in a window's file.
+    """Read the operations' times from a window's file.
 
     Args:
-        file: `newest(folder)`.
+        file: the file, for example `newest(folder)`.
 
     Returns:
-        Times; empty if no operation ran in the window.
+        The times; empty if no operation ran in the window.
     """
     planes = list(jax.profiler.ProfileData.from_file(os.fspath(file)).planes)
     lines = [
@@ -130,7 +130,7 @@ def read(file: str | os.PathLike[str]) -> Times:
         if line.name not in _SUMMARIES
     ]
     if not any(lines):
-        # Beside a device the host's events are those that started its kernels.
+        # If there is a device, the host's events only launch its kernels.
         lines = [
             list(_operations(line.events, everything=False))
             for plane in planes
@@ -156,7 +156,7 @@ def read(file: str | os.PathLike[str]) -> Times:
 def _operations(
     events: Iterable[Any], *, everything: bool
 ) -> Iterator[tuple[tuple[str, str], float, float]]:
-    """((program, operation), start, end) in nanoseconds, in order."""
+    """Yield ((program, operation), start, end) in nanoseconds, in order."""
     found = []
     for event in events:
         stats = _stats(event)
@@ -167,16 +167,16 @@ def _operations(
         else:
             continue
         found.append((name, event.start_ns, event.start_ns + event.duration_ns))
-    # Of two that start together the longer is around the other.
+    # If two start together, the longer one encloses the other.
     yield from sorted(found, key=lambda event: (event[1], -event[2]))
 
 
 def _stats(event: Any) -> dict[str, Any]:
-    """An event's figures by name."""
+    """Statistics of an event by name."""
     with warnings.catch_warnings():
         # jaxlib 0.12 on Python 3.13: "builtin type event_stats has no __module__
-        # attribute". As an error it would be raised inside of the extension, where
-        # it aborts the process.
+        # attribute". As an error it would be raised inside the extension, where it
+        # aborts the process.
         warnings.simplefilter("ignore", DeprecationWarning)
         return dict(event.stats)
 
@@ -184,7 +184,7 @@ def _stats(event: Any) -> dict[str, Any]:
 def _self_times(
     events: Iterable[tuple[tuple[str, str], float, float]],
 ) -> list[tuple[tuple[str, str], float]]:
-    """Each event's time without that of the events inside it, on one line."""
+    """Time of each event without that of the events inside it, on one line."""
     times: list[list[Any]] = []
     around: list[tuple[int, float]] = []
     for i, (name, begin, end) in enumerate(events):
@@ -192,7 +192,7 @@ def _self_times(
         while around and around[-1][1] <= begin:
             around.pop()
         if around:
-            # Clocks are coarse: an inner event may end a little after the outer.
+            # Clocks are coarse: an inner event may end slightly after the outer one.
             times[around[-1][0]][1] -= min(end, around[-1][1]) - begin
         around.append((i, end))
     return [(name, max(own, 0.0)) for name, own in times]

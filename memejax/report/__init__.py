@@ -1,14 +1,19 @@
-"""A run's results for a person: tables on the console, one HTML page.
+"""Reports on finished runs: tables on the console and a page of HTML.
 
-show.py     console and write: start here
-finished.py a finished run, read from its folder
-tables.py   results.json as tables of text, for the console and the page;
-            panel.py: those of the collapse panel, probed.py: of frozen features
-page.py     the page's sections; curves.py: those of training, representation.py: of
-            what was probed, with its pictures
-plots.py    pictures; markup.py: pieces of HTML
-graph_pictures.py entities on pictures, and graphs of memes with their attention
-study/      the page of a study of curricula
+    show.py         console and write: start here
+    finished.py     a finished run, read from its folder
+    tables.py       results.json as tables of text, for the console and the page; those
+                    of the collapse panel in panel.py, of frozen features in probed.py
+    blocks.py       a page as plain data: sections of tables, figures and facts
+    page.py         the page of a run, put together from data.py, memes.py, curves.py,
+                    representation.py, graph_pictures.py and profiled.py
+    plots.py        its charts
+    render.py       from plain data to HTML, by templates/ and its one style sheet
+    paper_table.py  a paper's table beside our figures
+    card.py         the model card of an export
+    study/          the page of a study of curricula
+
+`python -m memejax.report RUN` writes the page of a finished run anew.
 """
 
 from memejax.report.show import console as console

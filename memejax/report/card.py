@@ -1,4 +1,4 @@
-"""The model card of an export: what it is, what it is worth, how to load it."""
+"""The model card of an export: data, recipe, results, and code that loads it."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ from memejax.report.finished import Finished
 
 _USE = """\
 A score that helps people who moderate to choose what to look at first. It is made for
-memes whose words are known (the caption goes in as text, it is not read from the
-picture) and that are like those it was trained on.
+memes like those it was trained on, with known words: the caption goes in as text and is
+not read from the picture.
 
 Not for removing or punishing anything without a person's judgement, and not for
 anything but memes. The score is a rank before it is a probability: choose a threshold
 on labelled memes of your own, and look again when what people post changes.
 
-Known limits. Who labelled the training memes decided what counts as hateful, in one
-language and at one time; what those people missed or exaggerated is learned. Words and
-faces that often stand in hateful training memes raise the score of harmless memes about
-the same groups, among them memes by members of these groups. Irony, quotation, other
-languages, new slurs and words hidden in the picture are where it fails first. No
-figures below are broken down by the group that a meme speaks of: measure that before
-use."""
+Known limits. The people who labelled the training memes decided what counts as hateful,
+in one language and at one time; what they missed or exaggerated is learned. Words and
+faces that are frequent in hateful training memes raise the score of harmless memes
+about the same groups, among them memes by members of these groups. It fails first on
+irony, quotation, other languages, new slurs and words hidden in the picture. No figures
+below are broken down by the group that a meme is about: measure that before use."""
 
 
 def card(run: Finished, seed: str, *, parts: Sequence[loading.Part]) -> str:
-    """The card as Markdown, with the front matter of the hub.
+    """Return the card as Markdown, with the front matter of the hub.
 
     Args:
         run: a finished run.
-        seed: which of its seeds was exported.
-        parts: what else is in the export.
+        seed: the one that was exported.
+        parts: contents of the export.
 
     Returns:
         The text; its figures are those of the seed in results.json.
@@ -50,7 +49,7 @@ def card(run: Finished, seed: str, *, parts: Sequence[loading.Part]) -> str:
         "Recipe": "\n".join(f"- {line}" for line in _recipe(results, leaves, seed)),
         "Intended use and limits": _USE,
         "Results": "\n\n".join(_results(results, seed)),
-        "What is here, and how to load it": loading.section(leaves, parts),
+        "Contents, and code that loads them": loading.section(leaves, parts),
         "Licence": _licence(leaves),
         "Versions": _versions(run),
     }
@@ -62,7 +61,7 @@ def card(run: Finished, seed: str, *, parts: Sequence[loading.Part]) -> str:
 
 
 def _front_matter(leaves: Mapping[str, Any]) -> str:
-    """The hub's YAML; JSON's strings and lists are YAML too."""
+    """YAML for the hub; JSON strings and lists are YAML too."""
     fields = {
         "library_name": "memejax",
         # The hub has no name for a picture and its text; a picture is what is judged.
@@ -84,16 +83,16 @@ def _about(results: Mapping[str, Any], leaves: Mapping[str, Any]) -> Iterator[st
         "A classifier of memes by memejax: a "
         f"picture of {leaves['data.image_size']} pixels a side and its caption of at "
         f"most {leaves['data.text_length']} tokens give the probability that the meme "
-        f"is hateful, the mean over the image encoders {images}. Beside each stands a "
-        f"text encoder ({leaves['model.text.name']}); their embeddings are joined by "
-        f"{joined} under a linear classifier."
+        f"is hateful, the mean over the image encoders {images}. Each is paired "
+        f"with a text encoder ({leaves['model.text.name']}); the embeddings are joined "
+        f"by {joined} under a linear classifier."
     )
     modalities = leaves["model.arm.modalities"]
     if modalities != "both":
         yield f"A control: it looks at the {modalities} alone."
     if leaves["data.root"] is None:
         yield (
-            "Trained on memes that memejax makes itself, whose label is the parity of "
+            "Trained on memes made by memejax itself, whose label is the parity of "
             "a pattern and a keyword: for trying things out, of no use on real memes."
         )
     elif results["preset"] == "demo":
@@ -193,7 +192,7 @@ def _results(results: Mapping[str, Any], seed: str) -> Iterator[str]:
     )
     for split in sorted(reports, key=lambda name: (name == results["dev"], name)):
         rows = []
-        for arm in tables.arms(reports[split]):
+        for arm in tables.shown_arms(reports[split]):
             report = reports[split][arm]
             area = number(report["auroc"])
             low, high = report["auroc_low"], report["auroc_high"]
@@ -216,14 +215,14 @@ def _licence(leaves: Mapping[str, Any]) -> str:
     if _is_free(leaves):
         return "Apache 2.0, as memejax; data and start are its own."
     return (
-        "memejax is Apache 2.0. These weights come of the data above and of the "
-        "checkpoints they started from: what their licences ask of a model is for you "
-        "to look up, and to put into `license` above before this is given to anybody."
+        "memejax is Apache 2.0. These weights come from the data above and the "
+        "checkpoints they started from: look up what their licences require of a "
+        "model, and set `license` above, before you share it."
     )
 
 
 def _is_free(leaves: Mapping[str, Any]) -> bool:
-    """Whether nothing but memejax went into the weights."""
+    """Whether the weights are made from nothing but memejax."""
     return leaves["data.root"] is None and not any(
         isinstance(v, str) for k, v in leaves.items() if k.startswith("weights.")
     )

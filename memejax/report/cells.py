@@ -1,4 +1,4 @@
-"""A table of text, and figures as a person reads them."""
+"""Tables of text, and figures formatted for people."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, TypeGuard
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table for a person.
+    """A table of text.
 
     Attributes:
-        title: says of what, of how many and of which preset.
+        title: split or stage, number of memes or seeds, preset.
         columns: the head; the first column names the row.
-        rows: as many cells as columns, numbers as they are to be read.
+        rows: as many cells as columns, numbers formatted.
         notes: sentences under the table.
-        left: so many columns are read from the left, the others from the right.
+        left: number of columns aligned to the left; the others are to the right.
     """
 
     title: str
@@ -28,16 +28,16 @@ class Table:
 
 
 def is_number(value: float | None) -> TypeGuard[float]:
-    """Whether a figure is there: neither None nor NaN."""
+    """Whether a figure is known: neither None nor NaN."""
     return value is not None and not math.isnan(value)
 
 
 def number(value: float | None, *, digits: int = 4) -> str:
-    """A figure to some digits, "-" where there is none."""
+    """Format a figure to some digits; "-" if it is not known."""
     return f"{value:.{digits}f}" if is_number(value) else "-"
 
 
 def count(things: Any, noun: str) -> str:
-    """1 seed, 2 seeds."""
+    """Format a number of things: "1 seed", "2 seeds"."""
     n = things if isinstance(things, int) else len(things)
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

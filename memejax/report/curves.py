@@ -1,4 +1,4 @@
-"""What the stages of a run logged, as plots for its page."""
+"""Charts of the metrics that the stages of a run logged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from memejax.report import markup, plots, tables
+from memejax.report import plots, tables
+from memejax.report.blocks import Figure
 from memejax.report.finished import Finished
 
 _TITLES = {
@@ -24,9 +25,9 @@ _TITLES = {
     "lr": "Learning rate",
     "auroc": "AUROC",
 }
-# What a line of metrics.jsonl holds that is no curve of the page.
+# Names in a line of metrics.jsonl that are no curve of the page.
 _NOT_DRAWN = ("step", "split", "clock", "grad_norm")
-# In their order; any other group stands where "" is.
+# Order of the groups; any other takes the place of "".
 _FIRST = ("loss", "dino", "teacher_entropy", "kl", "prototypes", "")
 _LAST = ("momentum", "teacher_temperature", "lr")
 _LOG_K = "log_k"
@@ -41,13 +42,13 @@ _HEIGHTS = {
 }
 
 
-def figures(run: Finished, stage: str) -> list[str]:
-    """HTML figures of a stage's metrics, every seed in each; [] without the stage."""
+def figures(run: Finished, stage: str) -> list[Figure]:
+    """Figures of a stage's metrics, every seed in each; [] without the stage."""
     logged = _logged(run, stage)
-    # No curve: the height of a line in others.
+    # Not a curve of its own, but the height of a line in others.
     log_k = next((c.y[-1] for c in logged.pop(("train", _LOG_K), [])), None)
     if any(group == "dino" for _, group in logged):
-        # The same loss, of the updates with a panel only.
+        # The same loss, but only for updates with a panel.
         logged.pop(("train", "cross_entropy"), None)
     last = max((c.x[-1] for curves in logged.values() for c in curves), default=1)
     return [
@@ -57,7 +58,7 @@ def figures(run: Finished, stage: str) -> list[str]:
 
 
 def _logged(run: Finished, stage: str) -> dict[tuple[str, str], list[plots.Line]]:
-    """(Split, group of metrics) -> curves, a metric and seed each."""
+    """(Split, group of metrics) -> curves, one for each metric and seed."""
     found: dict[tuple[str, str], list[plots.Line]] = {}
     for seed in run.seeds:
         own: dict[tuple[str, str, str], tuple[list[float], list[float]]] = {}
@@ -82,7 +83,7 @@ def _logged(run: Finished, stage: str) -> dict[tuple[str, str], list[plots.Line]
 
 
 def _order(item: tuple[tuple[str, str], Any]) -> tuple[bool, int, str]:
-    """The loss, its parts, the panel, the learning rates; then the dev split."""
+    """Sort key: loss, its parts, panel, learning rates; then the dev split."""
     (split, group), _ = item
     order = (*_FIRST, *tables.MEASURES, *_LAST)
     place = order.index(group if group in order else "")
@@ -96,7 +97,7 @@ def _plot(
     curves: Sequence[plots.Line],
     last: float,
     log_k: float | None,
-) -> str:
+) -> Figure:
     """One group of metrics against the stage's updates."""
     split, group = key
     measures = tables.MEASURES | {"prototypes": tables.PROTOTYPES}
@@ -123,12 +124,12 @@ def _plot(
     ends: dict[str, list[float]] = {}
     for curve in curves:
         ends.setdefault(curve.label, []).append(curve.y[-1])
-    said = "; ".join(f"{arm} {_range(last)}".strip() for arm, last in ends.items())
+    listed = "; ".join(f"{arm} {_range(last)}".strip() for arm, last in ends.items())
     chosen = " A ring: the checkpoint that was chosen." if marks else ""
-    return markup.figure(picture, title, f"At the end: {said}.{chosen}")
+    return Figure(picture, title, f"At the end: {listed}.{chosen}")
 
 
 def _range(values: Sequence[float]) -> str:
-    """The least and the greatest of a figure, or the only one."""
+    """Smallest and largest value of a figure, or its only one."""
     low, high = f"{min(values):.4g}", f"{max(values):.4g}"
     return low if low == high else f"{low} to {high}"

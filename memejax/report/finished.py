@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from typing import Any
@@ -11,26 +12,41 @@ import numpy as np
 from memejax import folder as folders
 from memejax import logs, metrics
 from memejax.data import hateful_memes
+from memejax.data.hateful_memes import Meme, id_key
 from memejax.metrics import AVERAGE
 from memejax.outcomes import evaluated, evaluated_seeds
-from memejax.report import tables
 from memejax.stages.evaluate import NAME as EVALUATED
 from memejax.store.read import open_store
 
 
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """Predictions of one arm and seed on a labelled split.
+
+    Attributes:
+        ids: of the memes, `[n]`.
+        proba: P(hateful), float64 `[n]`.
+        labels: 0 or 1, int `[n]`, from the data.
+    """
+
+    ids: list[str]
+    proba: np.ndarray
+    labels: np.ndarray
+
+
 class Finished:
-    """What a run's folder holds.
+    """Content of a finished run's folder.
 
     Attributes:
         folder: its absolute path.
-        results: what results.json holds.
-        leaves: dotted name -> value of the config, {} without config.json.
-        environment: what it ran on, {} without environment.json.
-        seeds: the seeds' names.
+        results: content of results.json.
+        leaves: dotted name -> value of the config; {} without config.json.
+        environment: versions and devices; {} without environment.json.
+        seeds: names of the seeds.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
-        """Reads the folder's JSON files.
+        """Read the folder's JSON files.
 
         Raises:
             ValueError: if there is no results.json.
@@ -45,14 +61,15 @@ class Finished:
         self.leaves = folders.flatten(config)
         self.environment = folders.read_json(self.folder / "environment.json") or {}
         self.seeds = sorted(self.results["seeds"], key=int)
+        self._memes: dict[str, dict[str, Meme]] = {}
 
     def lines(self, seed: str, stage: str) -> list[dict[str, Any]]:
-        """The lines of a stage's metrics.jsonl, none without the stage."""
+        """Lines of a stage's metrics.jsonl; [] without the stage."""
         path = self.folder / seed / stage / "metrics.jsonl"
         return logs.read_metrics(path) if path.exists() else []
 
     def predictions(self, seed: str, split: str, arm: str = AVERAGE) -> pathlib.Path:
-        """The file of an arm's probabilities."""
+        """Path of an arm's probabilities."""
         suffix = "" if arm == AVERAGE else f".{arm}"
         return self.folder / seed / EVALUATED / "predictions" / f"{split}{suffix}.csv"
 
@@ -61,29 +78,29 @@ class Finished:
         paths = [self.predictions(seed, split) for seed in self.seeds]
         return [metrics.read_predictions(path)[1] for path in paths if path.exists()]
 
-    def scores(self, split: str) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-        """Arm -> each seed's probabilities and labels, `[n]`, of a labelled split.
+    def report(self, seed: str, split: str, arm: str = AVERAGE) -> dict[str, Any]:
+        """A seed's figures of an arm on a split; {} if it has none."""
+        found = evaluated(self.results["seeds"][seed]) or {}
+        return found.get("splits", {}).get(split, {}).get(arm, {})
 
-        The labels come from the data. Only what gives the reported AUROC is returned:
-        nothing where the data have gone or have other labels now.
+    def scored(self, split: str, seed: str, *, arm: str = AVERAGE) -> Scored | None:
+        """Predictions beside the labels, which come from the data.
+
+        None unless they give the reported AUROC: the data have gone, or have other
+        labels now.
         """
-        labels = self._labels(split)
-        found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-        for arm in tables.arms(self.results["summary"][split]):
-            for seed in self.seeds:
-                path = self.predictions(seed, split, arm)
-                if not path.exists():
-                    continue
-                ids, proba, _ = metrics.read_predictions(path)
-                keys = map(hateful_memes.id_key, ids)
-                truth = np.array([labels.get(key, -1) for key in keys], int)
-                found_there = evaluated(self.results["seeds"][seed]) or {}
-                report = found_there["splits"][split][arm]
-                if set(truth.tolist()) == {0, 1} and np.isclose(
-                    metrics.auroc(proba, truth), report["auroc"], rtol=0, atol=1e-6
-                ):
-                    found.setdefault(arm, []).append((proba, truth))
-        return found
+        path, report = self.predictions(seed, split, arm), self.report(seed, split, arm)
+        if not path.exists() or not report:
+            return None
+        ids, proba, _ = metrics.read_predictions(path)
+        memes = self.memes(split)
+        known = (memes.get(id_key(name)) for name in ids)
+        labels = np.array([-1 if meme is None else meme.label for meme in known], int)
+        if set(labels.tolist()) != {0, 1} or not np.isclose(
+            metrics.auroc(proba, labels), report["auroc"], rtol=0, atol=1e-6
+        ):
+            return None
+        return Scored(ids, proba, labels)
 
     def thresholds(self) -> list[float]:
         """Each evaluated seed's threshold of the average, chosen on the dev split."""
@@ -94,7 +111,7 @@ class Finished:
         ]
 
     def confusion(self, split: str) -> dict[str, int]:
-        """tn, fp, fn and tp of the average at the dev threshold, over all seeds."""
+        """Counts tn, fp, fn, tp of the average at the dev threshold, over all seeds."""
         counts = [
             splits[split][AVERAGE]["confusion"]
             for splits in evaluated_seeds(self.results)
@@ -102,7 +119,7 @@ class Finished:
         return {key: sum(c[key] for c in counts) for key in ("tn", "fp", "fn", "tp")}
 
     def unlabelled(self) -> list[str]:
-        """The splits that were scored and have no figures."""
+        """Splits that were scored and have no figures."""
         first = self.seeds[0] if self.seeds else ""
         return [
             split
@@ -111,28 +128,40 @@ class Finished:
             and self.predictions(first, split).exists()
         ]
 
-    def _labels(self, split: str) -> dict[str, int]:
-        """Id -> label, from the data; {} where they have gone."""
+    def memes(self, split: str) -> dict[str, Meme]:
+        """`id_key` of each meme of a split -> its record; {} if the data have gone.
+
+        Of memes that were held out of the training file, the whole file.
+        """
+        if split not in self._memes:
+            self._memes[split] = self._read(split)
+        return self._memes[split]
+
+    def _read(self, split: str) -> dict[str, Meme]:
         store = self.leaves.get("features")
         if store is not None:
-            return _stored_labels(store, split)
+            return _stored(store, split, self.leaves.get("data.root"))
         root = pathlib.Path(self.leaves.get("data.root") or self.folder / "memes")
-        # Held-out memes are of the training file.
         for name in (split, self.leaves.get("data.train", "train")):
             path = root / f"{name}.jsonl"
             if path.exists():
                 memes, _ = hateful_memes.read_jsonl(
                     os.fspath(path), root=os.fspath(root), split=name
                 )
-                return {hateful_memes.id_key(meme.id): meme.label for meme in memes}
+                return {id_key(meme.id): meme for meme in memes}
         return {}
 
 
-def _stored_labels(store: str, split: str) -> dict[str, int]:
-    """Id -> label, from stored features; {} where they have gone."""
+def _stored(store: str, split: str, root: str | None) -> dict[str, Meme]:
+    """The memes of a feature store; {} if it has gone."""
     try:
-        found = open_store(store).splits[split]
+        found = open_store(store)
+        own = found.splits[split]
     except (ValueError, KeyError):
         return {}
-    pairs = zip(found.ids, found.labels.tolist(), strict=True)
-    return {hateful_memes.id_key(name): label for name, label in pairs}
+    pictures = pathlib.Path(root or found.facts.get("root") or "")
+    rows = zip(own.ids, own.images, own.captions, own.labels.tolist(), strict=True)
+    return {
+        id_key(name): Meme(name, str(pictures / image), text, label, split, store, 0)
+        for name, image, text, label in rows
+    }

@@ -1,4 +1,4 @@
-"""What is in an export, and code that loads it: a section of the model card."""
+"""Contents of an export, and code that loads them: a section of the model card."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from memejax.report.cells import Table
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Something in an export.
+    """A part of an export.
 
     Attributes:
-        path: below the export's folder.
-        what: it is, for a person.
+        path: below the folder of the export.
+        what: a description.
         kind: of an encoder: the architecture that transformers loads it as, or
-            "memejax" where only memejax can; "" of anything else.
+            "memejax" if only memejax can; "" of anything else.
     """
 
     path: str
@@ -109,7 +109,7 @@ layers = load_file("classifier.safetensors")  # params/arms_<arm>/<layer>/kernel
 
 
 def section(leaves: Mapping[str, Any], parts: Sequence[Part]) -> str:
-    """The parts of an export, and code that loads each.
+    """Return the parts of an export, and code that loads each.
 
     Args:
         leaves: dotted name -> value of the run's config.
@@ -121,7 +121,7 @@ def section(leaves: Mapping[str, Any], parts: Sequence[Part]) -> str:
     rows = [[f"`{part.path}`", part.what] for part in parts]
     size = str(leaves["data.image_size"])
     text = [
-        pipes(Table("", ("part", "what it is"), rows)),
+        pipes(Table("", ("part", "contents"), rows)),
         _SCRIPT + _RESIZED[leaves["data.resize"]],
     ]
     ours = [part.path for part in parts if part.kind == "memejax"]
@@ -145,6 +145,6 @@ def section(leaves: Mapping[str, Any], parts: Sequence[Part]) -> str:
 
 
 def pipes(table: Table) -> str:
-    """A table in Markdown."""
+    """Format a table as Markdown."""
     lines = [table.columns, ["---"] * len(table.columns), *table.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,4 +1,4 @@
-"""What a run's last collapse panel said, as tables of text."""
+"""Tables of text from the last collapse panels of a run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from memejax.report.cells import Table, count, is_number, number
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """One measure of collapse, and how to read it.
+    """A measure of collapse, with healthy and collapsed values.
 
     Attributes:
-        name: for a person.
-        healthy: what it is where nothing is wrong.
-        collapsed: what it is in a collapse.
-        bound: the number in `collapsed`.
-        digits: to print.
+        name: for display.
+        healthy: its range in a healthy run.
+        collapsed: its range in a collapse.
+        bound: number in `collapsed`.
+        digits: number of decimals to print.
     """
 
     name: str
@@ -52,7 +52,7 @@ PROTOTYPES = _measure(
 
 
 def pretraining(results: Mapping[str, Any]) -> Table | None:
-    """What the collapse panel of each seed and arm last said; None without one."""
+    """Return the last collapse panel of each seed and arm; None without one."""
     panels = _panels(results)
     if not panels:
         return None
@@ -85,7 +85,7 @@ def pretraining(results: Mapping[str, Any]) -> Table | None:
 
 
 def dino(results: Mapping[str, Any]) -> Table | None:
-    """The parts of DINO's loss in the last panel of each seed and arm, or None.
+    """Return the parts of DINO's loss in the last panels; None without them.
 
     A table of its own: beside the measures of `pretraining` it would be wider than a
     console of 80 columns.
@@ -124,20 +124,20 @@ def dino(results: Mapping[str, Any]) -> Table | None:
             "In nats. The loss is the teacher's entropy and the KL divergence of the "
             "student from it together; ln K is the loss of an output that is uniform "
             "whatever the picture shows.",
-            "Information: how much less the teacher's entropy is than the logarithm "
-            "of the prototypes in use, which is what its output tells of the picture.",
+            "Information: the logarithm of the prototypes in use less the teacher's "
+            "entropy, the information of its output on the picture.",
         ),
     )
 
 
 def _panels(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Seed -> the outcome that has a panel, where there is one."""
+    """Seed -> its outcome with a panel; seeds without one are left out."""
     found = {seed: watched(stages) for seed, stages in results["seeds"].items()}
     return {seed: outcome for seed, outcome in found.items() if outcome}
 
 
 def _arms(outcome: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each arm and its figures."""
+    """Arms with their figures."""
     own: dict[str, dict[str, Any]] = {}
     for name, value in outcome["panel"].items():
         arm, _, figure = name.partition("/")
@@ -146,7 +146,7 @@ def _arms(outcome: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _uniform(log_k: float) -> dict[str, float]:
-    """The panel of an output that is uniform whatever goes in."""
+    """Panel of an output that is uniform whatever the input."""
     equal = dict.fromkeys(("cross_entropy", "teacher_entropy", "mean_entropy"), log_k)
     return {**equal, "kl": 0.0}
 
@@ -155,11 +155,11 @@ def _dino_cells(panel: Mapping[str, float | None]) -> list[str]:
     """A row of DINO's figures."""
     mean, entropy = panel.get("mean_entropy"), panel.get("teacher_entropy")
     used = math.exp(mean) if is_number(mean) else None
-    told = mean - entropy if is_number(mean) and is_number(entropy) else None
+    information = mean - entropy if is_number(mean) and is_number(entropy) else None
     return [
         number(panel.get("cross_entropy"), digits=3),
         number(entropy, digits=3),
         number(panel.get("kl"), digits=3),
         number(used, digits=PROTOTYPES.digits),
-        number(told, digits=3),
+        number(information, digits=3),
     ]

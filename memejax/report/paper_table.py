@@ -1,6 +1,6 @@
 """A paper's table with our figures beside the published: Markdown, CSV and HTML.
 
-Pure: dataclasses in, text out. Numbers are rounded for people, and whole in the CSV.
+Pure: dataclasses in, text out. Numbers are rounded for people, and exact in the CSV.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from memejax import logs
-from memejax.report import markup, tables
+from memejax.report import render, tables
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """A figure over seeds; None where it is not known.
+    """A figure over seeds; None for what is not known.
 
     Attributes:
         mean: over the seeds.
@@ -40,16 +40,16 @@ class Line:
     Attributes:
         method: first column.
         architecture: second column.
-        size: third column, a picture's side in pixels.
+        size: third column, side of a picture in pixels.
         auroc: ours.
         accuracy: ours, at the threshold 0.5.
-        published_auroc: None where none was published.
+        published_auroc: None if none was published.
         published_accuracy: the same.
         finished: seeds that are done.
-        seeds: seeds asked for; 0 for a row that is no run.
+        seeds: seeds wanted; 0 for a row that is no run.
         collapsed: finished seeds whose pretraining collapsed; None without pretraining.
         seconds: mean duration of a seed's run, None before the first.
-        pages: (seed, path relative to the table) of each run's page.
+        pages: (seed, path relative to the table) of the page of each run.
         note: under the table.
     """
 
@@ -76,7 +76,7 @@ class PaperTable:
         name: "table1", ...
         title: for a person.
         preset: of every run in it.
-        split: what the figures are of; None before the first run is finished.
+        split: that the figures are of, and its data; None before a run is finished.
         lines: the rows, in order; those that are no run last.
         notes: sentences under the table.
     """
@@ -105,14 +105,14 @@ HEAD = (
     "published accuracy",
     "seeds",
     "collapsed",
-    "time a seed",
+    "time per seed",
 )
-# So many columns are read from the left.
+# Columns that are read from the left.
 _LEFT = 3
 
 
 def to_markdown(table: PaperTable) -> str:
-    """The table as GitHub shows it, and its notes."""
+    """Return the table as GitHub shows it, and its notes."""
     sides = [":--" if i < _LEFT else "--:" for i in range(len(HEAD))]
     lines = [_cells(line) for line in table.lines]
     rows = [
@@ -124,7 +124,7 @@ def to_markdown(table: PaperTable) -> str:
 
 
 def to_csv(table: PaperTable) -> str:
-    """The same with whole numbers; what is not known is empty."""
+    """Return the same with exact numbers; cells are empty for what is not known."""
     figures = ("mean", "std", "low", "high")
     head = ["table", "preset", "split", "method", "architecture", "pixels"]
     head += [f"{name}_{f}" for name in ("auroc", "accuracy") for f in figures]
@@ -148,51 +148,48 @@ def to_csv(table: PaperTable) -> str:
     return file.getvalue()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Cell:
+    """A cell of the page: lines of text, and links under them."""
+
+    lines: Sequence[str]
+    links: Sequence[tuple[str, str]] = ()
+    is_warning: bool = False
+
+
 def to_html(table: PaperTable) -> str:
-    """One page that needs no network; each seed links to its run's page."""
-    side = [' class="left"' if i < _LEFT else "" for i in range(len(HEAD))]
-    head = "".join(
-        f'<th scope="col"{kind}>{markup.escape(name)}</th>'
-        for name, kind in zip(HEAD, side, strict=True)
+    """Return the table as a page that needs no network; seeds link to their pages."""
+    return render.template(
+        "paper_table.html.j2",
+        table=table,
+        head=HEAD,
+        left=_LEFT,
+        rows=[_row(line) for line in table.lines],
+        done=sum(line.finished for line in table.lines),
+        wanted=sum(line.seeds for line in table.lines),
+        notes=_notes(table),
     )
-    rows = []
-    for line in table.lines:
-        first, *cells = _cells(line)
+
+
+def _row(line: Line) -> list[_Cell]:
+    row = []
+    for name, text in zip(HEAD, _cells(line), strict=True):
         # An interval goes under its mean, or the table is wider than the page.
-        shown = [markup.escape(cell).replace(" [", "<br>[") for cell in cells]
-        if line.pages:
-            place = HEAD.index("seeds") - 1
-            shown[place] += f"<br>{_links(line.pages)}"
-        if line.collapsed:
-            place = HEAD.index("collapsed") - 1
-            shown[place] = f'<b class="warn">{shown[place]}</b>'
-        tds = "".join(
-            f"<td{kind}>{cell}</td>" for kind, cell in zip(side[1:], shown, strict=True)
+        mean, bracket, interval = text.partition(" [")
+        row.append(
+            _Cell(
+                lines=[mean, f"[{interval}"] if bracket else [text],
+                links=[(seed, quote(path)) for seed, path in line.pages]
+                if name == "seeds"
+                else (),
+                is_warning=name == "collapsed" and bool(line.collapsed),
+            )
         )
-        rows.append(f'<tr><th scope="row">{markup.escape(first)}</th>{tds}</tr>')
-    done = sum(line.finished for line in table.lines)
-    asked = sum(line.seeds for line in table.lines)
-    return markup.document(
-        table.caption,
-        [
-            # Ten columns: smaller, and on a wider page than text wants.
-            "<style>main { max-width: 80rem } table { font-size: .85rem }</style>",
-            markup.paragraph(f"preset {table.preset}", kind="preset"),
-            f"<h1>{markup.escape(table.title)}</h1>",
-            markup.paragraph(f"{done} of {asked} seeds are in.", kind="lead"),
-            '<div class="scroll"><table>',
-            f"<caption>{markup.escape(table.caption)}</caption>",
-            f"<thead><tr>{head}</tr></thead>",
-            "<tbody>",
-            *rows,
-            "</tbody></table></div>",
-            *map(markup.paragraph, _notes(table)),
-        ],
-    )
+    return row
 
 
 def _cells(line: Line) -> list[str]:
-    """The row as text, a cell a column of `HEAD`."""
+    """The row as text, one cell for each column of `HEAD`."""
     return [
         line.method,
         line.architecture,
@@ -208,7 +205,7 @@ def _cells(line: Line) -> list[str]:
 
 
 def _spread(spread: Spread) -> str:
-    """Mean, deviation and interval, as much as is known."""
+    """Mean, standard deviation and interval, as far as known."""
     if not tables.is_number(spread.mean):
         return ""
     text = tables.number(spread.mean)
@@ -234,14 +231,7 @@ def _notes(table: PaperTable) -> list[str]:
     return [*table.notes, *rows]
 
 
-def _links(pages: Sequence[tuple[str, str]]) -> str:
-    return ", ".join(
-        f'<a href="{markup.escape(quote(path))}">{markup.escape(seed)}</a>'
-        for seed, path in pages
-    )
-
-
 def _escaped(text: str) -> str:
-    """Text for a cell of Markdown, where HTML and bars mean something."""
+    """Text for a cell of Markdown, in which HTML and bars have a meaning."""
     escaped = html.escape(text, quote=False).replace("|", "\\|")
     return " ".join(escaped.split())

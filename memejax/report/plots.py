@@ -1,7 +1,7 @@
-"""Small plots for the page, each a picture of its own: an SVG in a data URI.
+"""Small charts for the page, each an SVG in a data URI.
 
-As an image of its own an SVG brings its fonts as outlines and its ids clash with no
-other's. Figures are made without pyplot, which would keep them alive.
+In an image of its own an SVG has its fonts as outlines, and its ids clash with no
+others. Figures are made without pyplot, which would keep them alive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sklearn.metrics import roc_curve
 
 from memejax.metrics import AVERAGE
 
-# The page's one colour, and greys: a plot also reads in print and without colour.
+# The page has one colour and greys: charts can be read in print and without colour.
 ACCENT = "#0b6e8a"
 INK = "#1f2933"
 MUTED = "#8a94a0"
@@ -54,7 +54,7 @@ class Line:
         label: in the legend; lines of one label (seeds) share an entry.
         x: `[n]`.
         y: `[n]`.
-        style: 0 is the accent colour, others are greys.
+        style: 0 for the accent colour, others are greys.
     """
 
     label: str
@@ -64,7 +64,7 @@ class Line:
 
 
 def styles(arms: Iterable[str]) -> dict[str, int]:
-    """A style an arm, the same in every plot; the average has the colour."""
+    """Return a style for each arm; the average has the accent colour."""
     own = sorted(set(arms) - {AVERAGE, ""})
     return {AVERAGE: 0, "": 0} | {arm: i + 1 for i, arm in enumerate(own)}
 
@@ -77,14 +77,14 @@ def lines(
     marks: Sequence[tuple[float, float]] = (),
     ylim: tuple[float | None, float | None] | None = None,
 ) -> str:
-    """Curves against updates.
+    """Draw curves against updates.
 
     Args:
         curves: at least one.
-        last: where the x axis ends.
+        last: end of the x axis.
         bounds: label -> height of a dashed line across the plot.
         marks: points to ring.
-        ylim: the least and the greatest height to show, None where it is free.
+        ylim: lower and upper end of the y axis; None for a free end.
 
     Returns:
         A data URI.
@@ -110,7 +110,7 @@ def lines(
     if ylim is not None:
         axes.set_ylim(*ylim)
         if ylim[1] is None:
-            # The room above was measured by the curves' own range, which may be tiny.
+            # The curves alone, whose range may be tiny, set the room above.
             low, high = axes.get_ylim()
             axes.set_ylim(top=high + 0.05 * (high - low))
     axes.set_xlabel("update")
@@ -123,7 +123,7 @@ def lines(
 
 
 def roc(curves: Sequence[Line]) -> str:
-    """ROC curves: x is the false positive rate, y the true one."""
+    """Draw ROC curves: true against false positive rate."""
     figure, axes = _axes(_LARGE)
     axes.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (4, 3)))
     _draw(axes, curves)
@@ -134,17 +134,17 @@ def roc(curves: Sequence[Line]) -> str:
 
 
 def roc_line(label: str, proba: ArrayLike, labels: ArrayLike, *, style: int) -> Line:
-    """The ROC curve of `[n]` probabilities and labels 0 or 1."""
+    """Compute the ROC curve of `[n]` probabilities and labels 0 or 1."""
     x, y, _ = roc_curve(np.asarray(labels), np.asarray(proba))
     return Line(label, x.tolist(), y.tolist(), style)
 
 
 def histogram(groups: Mapping[str, ArrayLike], *, threshold: float | None) -> str:
-    """How often each probability was given, a group (a label) over another.
+    """Draw a histogram of probabilities, one group (label) over another.
 
     Args:
         groups: label -> probabilities, `[n]`; one or two groups.
-        threshold: a line to draw, None for none.
+        threshold: to mark by a line; None for no line.
 
     Returns:
         A data URI.
@@ -166,8 +166,8 @@ def histogram(groups: Mapping[str, ArrayLike], *, threshold: float | None) -> st
 
 
 def _axes(size: tuple[float, float]) -> tuple[Any, Any]:
-    """An empty plot in the page's dress."""
-    # Imported here: it takes half a second, which a run without a page need not pay.
+    """Make an empty plot in the style of the page."""
+    # Imported here: that takes half a second, which a run without a page need not pay.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained", facecolor="none")
@@ -184,7 +184,7 @@ def _axes(size: tuple[float, float]) -> tuple[Any, Any]:
 
 
 def _draw(axes: Any, curves: Sequence[Line], *, marker: bool = False) -> None:
-    """Curves, the accent one on top."""
+    """Draw curves, the accent one on top."""
     several = len(curves) > len({curve.label for curve in curves})
     for curve in sorted(curves, key=lambda curve: -curve.style):
         colour, dashes = _STYLES[curve.style % len(_STYLES)]
@@ -196,13 +196,13 @@ def _draw(axes: Any, curves: Sequence[Line], *, marker: bool = False) -> None:
             ls=dashes,
             lw=1.1 if several else 1.5,
             alpha=0.65 if several else 1.0,
-            # A handful of points is to be seen as such.
+            # Few points are marked as such.
             marker="." if marker and len(x) <= 12 else None,
         )
 
 
 def _legend(axes: Any, curves: Sequence[Line], **look: Any) -> None:
-    """One entry a label, unless there is only one and it says nothing."""
+    """Add an entry for each label, unless all labels are empty."""
     from matplotlib.lines import Line2D
 
     labels = {curve.label: _STYLES[curve.style % len(_STYLES)] for curve in curves}
@@ -216,7 +216,7 @@ def _legend(axes: Any, curves: Sequence[Line], **look: Any) -> None:
 
 
 def _thin(values: Sequence[float]) -> np.ndarray:
-    """At most `_POINTS` values: means of neighbours."""
+    """Reduce to at most `_POINTS` values: means of neighbours."""
     values_ = np.asarray(values, float)
     if len(values_) <= _POINTS:
         return values_
@@ -224,12 +224,12 @@ def _thin(values: Sequence[float]) -> np.ndarray:
 
 
 def _text(text: str) -> str:
-    """Text as it is: matplotlib reads $ as mathematics and hides labels with _."""
+    """Escape text: matplotlib reads $ as mathematics and hides labels with _."""
     return text.replace("$", r"\$").lstrip("_")
 
 
 def _uri(figure: Any) -> str:
-    """The figure as an SVG in a data URI."""
+    """Return the figure as an SVG in a data URI."""
     buffer = io.BytesIO()
     # Without the date the same run gives the same picture.
     figure.savefig(buffer, format="svg", metadata={"Date": None})

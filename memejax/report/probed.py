@@ -1,4 +1,4 @@
-"""What probes of frozen features found, as tables of text and as a sentence."""
+"""Results of probes of frozen features, as tables of text and as a sentence."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from memejax.report.cells import Table, count, is_number, number
 from memejax.stages import STAGES
 from memejax.stages.probe import folder_of
 
-# What an outcome calls the network before its stage, and no network at all.
+# Keys of an outcome: the network before its stage, and no network at all.
 _UNTRAINED, _PIXELS = "untrained", "pixels"
 _PROBES = {"knn": "kNN", "linear": "linear probe"}
 _DIGITS = 3
 
-# Stage -> each seed's outcome.
+# Stage -> outcome of each seed.
 Probes = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def representation(results: Mapping[str, Any]) -> dict[str, Table]:
-    """A table for each split that features were probed on.
+    """Return a table for each split that features were probed on.
 
     Args:
-        results: what results.json holds.
+        results: content of results.json.
 
     Returns:
         Split -> rows of each trained arm, of the same untrained, of the raw pixels and
         of chance; accuracy (and AUROC, of two classes) of kNN and of the linear probe.
-        {} where nothing was probed.
+        {} if nothing was probed.
     """
     return {
         split: _table(results, split, probes)
@@ -38,7 +38,7 @@ def representation(results: Mapping[str, Any]) -> dict[str, Table]:
 
 
 def sentence(results: Mapping[str, Any]) -> str | None:
-    """What was learnt, by the nearest neighbours; None where nothing was probed."""
+    """Return the kNN results in plain words; None if nothing was probed."""
     for split, probes in _by_split(results).items():
         stage, outcomes = next(iter(probes.items()))
         figure = "auroc" if _classes(outcomes) == 2 else "accuracy"
@@ -70,7 +70,7 @@ def sentence(results: Mapping[str, Any]) -> str | None:
 
 
 def _by_split(results: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
-    """Split -> stage -> each seed's outcome."""
+    """Split -> stage -> outcome of each seed."""
     found: dict[str, dict[str, list[Any]]] = {}
     for stage in STAGES:
         for outcomes in results["seeds"].values():
@@ -107,12 +107,12 @@ def _table(results: Mapping[str, Any], split: str, probes: Probes) -> Table:
 
 
 def _rows(probes: Probes) -> Iterator[tuple[str, Sequence[Any], str, str]]:
-    """(Name, outcomes, row of theirs, arm) of each row of a table, chance aside."""
+    """Yield name, outcomes, their key and arm of each row but that of chance."""
     for stage, outcomes in probes.items():
         for arm in _arms(outcomes, stage):
             yield f"{arm}, {stage}", outcomes, stage, arm
     for stage, outcomes in probes.items():
-        # Stages start from networks of their own.
+        # Each stage starts from its own network.
         of = f" ({stage})" if len(probes) > 1 else ""
         for arm in _arms(outcomes, _UNTRAINED):
             yield f"{arm}, untrained{of}", outcomes, _UNTRAINED, arm
@@ -124,11 +124,11 @@ def _rows(probes: Probes) -> Iterator[tuple[str, Sequence[Any], str, str]]:
 def _notes(
     results: Mapping[str, Any], split: str, outcomes: Sequence[Any], many: int
 ) -> list[str]:
-    """How the figures came about, and how far to trust them."""
+    """Notes on the method and on standard errors."""
     k, remembered = outcomes[0]["k"], _examples(outcomes, "train")
     n = _examples(outcomes, split)
     notes = [
-        f"Frozen features of {count(remembered, 'example')} of train, asked about "
+        f"Frozen features of {count(remembered, 'example')} of train, used for "
         f"{split}: kNN, a vote of the {k} nearest by cosine, and a linear probe, a "
         "logistic regression. Untrained: the same network before its first update.",
         f"The standard error of an accuracy over {count(n, 'example')} is up to "
@@ -146,7 +146,7 @@ def _notes(
 def _chance(
     results: Mapping[str, Any], split: str, outcomes: Sequence[Any]
 ) -> tuple[str, dict[str, float]]:
-    """The row of no skill: its name and figures."""
+    """Name and figures of the row without skill."""
     rows = results.get("summary", {}).get(split, {})
     known = rows.get("constant", {}).get("accuracy", {}).get("mean")
     if is_number(known):
@@ -156,7 +156,7 @@ def _chance(
 
 
 def _arms(outcomes: Sequence[Any], row: str) -> list[str]:
-    """The arms that a row has figures of."""
+    """Arms that a row has figures of."""
     return sorted(
         {arm for outcome in outcomes for arm in outcome["figures"].get(row, ())}
     )
@@ -171,19 +171,19 @@ def _examples(outcomes: Sequence[Any], split: str) -> int:
 
 
 def _values(outcomes: Sequence[Any], row: str, arm: str, probe: str, figure: str):
-    """A figure of each seed that has it."""
+    """Values of a figure over the seeds that have it."""
     found = (o["figures"].get(row, {}).get(arm, {}).get(probe, {}) for o in outcomes)
     return [f[figure] for f in found if is_number(f.get(figure))]
 
 
 def _mean(outcomes, row: str, arm: str, probe: str, figure: str) -> float | None:
-    """A figure's mean over the seeds, None without one."""
+    """Mean of a figure over the seeds; None without one."""
     values = _values(outcomes, row, arm, probe, figure)
     return metrics.mean_std(values)[0] if values else None
 
 
 def _cell(outcomes, row: str, arm: str, probe: str, figure: str) -> str:
-    """The mean, and the standard deviation where there is one to show."""
+    """The mean, and the standard deviation if there is one."""
     values = _values(outcomes, row, arm, probe, figure)
     text = _shown(_mean(outcomes, row, arm, probe, figure))
     # Pixels are the same for every seed.

@@ -1,13 +1,14 @@
-"""What a window of a run in the profiler showed, where the run had one."""
+"""The section on a run's window in the profiler."""
 
 from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from memejax import folder
-from memejax.report import markup
+from memejax.report.blocks import Block, Facts, Heading, Links, Section, Text
 from memejax.report.cells import Table
 from memejax.report.finished import Finished
 from memejax.stages import STAGES
@@ -21,7 +22,7 @@ _COLUMNS = ("", "kernels", "ms", "time", "GFLOP", "FLOPs", "GFLOP/s", "of peak")
 _MOST = 15
 _DEEP = 4
 _NOTES = (
-    "Figures of a step. Time is summed over threads or streams, and over the devices "
+    "Figures per step. Time is summed over threads or streams, and over the devices "
     "of the process that was traced, which work side by side; that of other programs "
     "is in no row. A kernel of several operations has its time in the row of its "
     "product or convolution; GFLOP/s, on all devices together, and the share of the "
@@ -29,8 +30,8 @@ _NOTES = (
 )
 
 
-def section(run: Finished) -> list[str]:
-    """A table by class and one of the longest operations, for each traced stage."""
+def section(run: Finished) -> Section | None:
+    """Tables of each traced stage; None if none was traced."""
     stages = {
         f"{stage}, seed {seed}": f"{seed}/{stage}"
         for seed in run.seeds
@@ -39,69 +40,58 @@ def section(run: Finished) -> list[str]:
     return of_stages(run.folder, stages)
 
 
-def of_stages(where: pathlib.Path, stages: Mapping[str, str]) -> list[str]:
-    """The same for stages in folders that are given.
+def of_stages(path: pathlib.Path, stages: Mapping[str, str]) -> Section | None:
+    """Tables of those of the given stages that were traced; None if none was.
 
     Args:
-        where: the run's folder.
-        stages: a stage's name -> its folder within the run's, with or without a window.
-
-    Returns:
-        HTML; [] if no stage was traced.
+        path: folder of the run.
+        stages: name of a stage -> its folder within the run's.
     """
-    parts = []
-    for name, place in stages.items():
-        found = folder.read_json(where / place / FILE)
+    blocks: list[Block] = []
+    for name, own in stages.items():
+        found = folder.read_json(path / own / FILE)
         if found is not None:
-            parts += _stage(name, found, f"{place}/{_WHOLE}")
-    return ["<h2>Where the time went</h2>", *parts] if parts else []
+            blocks += _stage(name, found, f"{own}/{_WHOLE}")
+    return Section("Where the time went", blocks) if blocks else None
 
 
-def _stage(name: str, found: Mapping[str, Any], whole: str) -> list[str]:
+def _stage(name: str, found: Mapping[str, Any], whole: str) -> list[Block]:
+    """A table by class and one of the longest operations."""
     warm = found["warm"]
     rate = found["flops"] / found["seconds"]
-    href = markup.escape(whole)
-    said = (
-        f"{found['seconds'] * 1e3:.1f} ms a step over {warm['steps']} steps, "
-        f"{found['flops'] / 1e9:.3f} GFLOP, {rate / 1e9:.1f} GFLOP/s: "
-        f"{rate / found['peak']:.1%} of the {found['peak'] / 1e9:.0f} GFLOP/s of a "
-        f"large {found['peak_dtype']} product on {found['devices']} device(s)."
-    )
+    blocks: list[Block] = [
+        Heading(name),
+        Text(
+            f"{found['seconds'] * 1e3:.1f} ms per step over {warm['steps']} steps, "
+            f"{found['flops'] / 1e9:.3f} GFLOP, {rate / 1e9:.1f} GFLOP/s: "
+            f"{rate / found['peak']:.1%} of the {found['peak'] / 1e9:.0f} GFLOP/s of a "
+            f"large {found['peak_dtype']} product on {found['devices']} device(s)."
+        ),
+    ]
+    # Not in the files of earlier windows, whose steps included it.
+    between = found.get("between")
+    if between:
+        blocks.append(
+            Text(
+                f"Between the calls passed {between * 1e3:.1f} ms more per step, in "
+                "which the run waited for data, evaluated or saved."
+            )
+        )
     rows = warm["operations"]
     longest = sorted(rows, key=lambda row: -row["seconds"])[:_MOST]
     titles = [f"{row['primitive']} {_short(row['module'])}" for row in longest]
     classes = [row["kind"] for row in warm["by_class"]]
+    memory = {
+        f"Memory, {name}": f"{value / 1e6:.1f} MB"
+        for name, value in found["memory"].items()
+        if value
+    }
     return [
-        f"<h3>{markup.escape(name)}</h3>",
-        markup.paragraph(said),
-        *_between(found),
-        markup.facts(
-            {
-                "Compiled in": f"{found['compile_seconds']:.1f} s",
-                **{
-                    f"Memory, {name}": f"{value / 1e6:.1f} MB"
-                    for name, value in found["memory"].items()
-                    if value
-                },
-            }
-        ),
-        markup.table(_table("By class", classes, warm["by_class"], _NOTES)),
-        markup.table(_table(f"The {len(longest)} longest", titles, longest)),
-        f'<p>All operations and modules: <a href="{href}">{href}</a></p>',
-    ]
-
-
-def _between(found: Mapping[str, Any]) -> list[str]:
-    """What the time of a step leaves out; nothing where it leaves out nothing."""
-    # Not in the files of earlier windows, whose steps had it in them.
-    seconds = found.get("between")
-    if not seconds:
-        return []
-    return [
-        markup.paragraph(
-            f"Between the calls passed {seconds * 1e3:.1f} ms a step more, in which "
-            "the run waited for data, evaluated or saved."
-        )
+        *blocks,
+        Facts({"Compiled in": f"{found['compile_seconds']:.1f} s", **memory}),
+        _table("By class", classes, warm["by_class"], _NOTES),
+        _table(f"The {len(longest)} longest", titles, longest),
+        Links("All operations and modules", [(whole, quote(whole))]),
     ]
 
 
@@ -111,6 +101,7 @@ def _table(
     rows: Sequence[Mapping[str, Any]],
     notes: Sequence[str] = (),
 ) -> Table:
+    """One row for each class or operation."""
     return Table(
         title,
         _COLUMNS,
@@ -132,7 +123,7 @@ def _table(
 
 
 def _short(module: str) -> str:
-    """A path of modules by its last parts: the files have it whole."""
+    """Last parts of a path of modules, which the files have whole."""
     parts = module.split("/")
     return module if len(parts) <= _DEEP else "…/" + "/".join(parts[-_DEEP:])
 

@@ -1,4 +1,4 @@
-"""The page's section on what was probed: tables, and pictures of what was learnt."""
+"""The section on frozen features: tables of probes, and pictures of what was learnt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from memejax.report import markup, tables
+from memejax.report import tables
+from memejax.report.blocks import Block, Figure, Gallery, Heading, Section, Text
 from memejax.report.cells import count
 from memejax.report.finished import Finished
 from memejax.stages import STAGES
@@ -15,7 +16,7 @@ from memejax.stages.probe import folder_of
 
 # Seeds whose pictures are on the page; of more than these, the first's only.
 _SEEDS = 3
-# What the columns of attention.png are, for each kind of encoder.
+# Meaning of the columns of attention.png, for each kind of encoder.
 _COLUMNS = {
     "vit": (
         "{arm} attention, what the CLS token of the last block attends to, the mean of "
@@ -27,26 +28,30 @@ _COLUMNS = {
     ),
 }
 _MAP = (
-    "t-SNE, a point an example, by class. Neighbours mean something; distances "
-    "between clusters do not."
+    "t-SNE, one point per example, coloured by class. Neighbours mean something; "
+    "distances between clusters do not."
 )
 
 
-def section(run: Finished) -> list[str]:
-    """HTML of what frozen features are worth; [] where nothing was probed."""
+def section(run: Finished, *, pictures: bool = True) -> Section | None:
+    """Worth of the frozen features; None if nothing was probed.
+
+    Args:
+        run: finished.
+        pictures: whether memes may be shown. Other pictures always are.
+    """
     found = tables.representation(run.results)
     if not found:
-        return []
-    return [
-        "<h2>Representation</h2>",
-        *map(markup.table, found.values()),
-        *_pictures(run),
-    ]
+        return None
+    memes = run.results["data"].get("name", "memes") == "memes"
+    shown = _pictures(run, examples=pictures or not memes, covered=memes)
+    return Section("Representation", [*found.values(), *shown])
 
 
-def _pictures(run: Finished) -> list[str]:
-    """The pictures of each stage and seed, by the names in its outcome."""
-    parts, left_out = [], []
+def _pictures(run: Finished, *, examples: bool, covered: bool) -> list[Block]:
+    """Pictures of each stage and seed, by the names in its outcome."""
+    blocks: list[Block] = []
+    left_out = []
     for stage in STAGES:
         name = folder_of(stage)
         seeds = [seed for seed in run.seeds if name in run.results["seeds"][seed]]
@@ -54,43 +59,49 @@ def _pictures(run: Finished) -> list[str]:
             if i and len(seeds) > _SEEDS:
                 left_out.append(f"{seed}/{name}")
                 continue
-            outcome = run.results["seeds"][seed][name]
-            figures = _figures(run, run.folder / seed / name, outcome, stage)
+            figures = _figures(run, seed, stage, examples=examples, covered=covered)
             if figures:
                 of = f", seed {seed}" if len(run.seeds) > 1 else ""
                 title = f"What the {STAGES[stage].learned} networks see{of}"
-                parts += [f"<h3>{markup.escape(title)}</h3>", *figures]
+                blocks += [Heading(title), *figures]
     if left_out:
-        what = f"Pictures of the first seed; {count(left_out, 'other')}: "
-        parts.append(markup.paragraph(f"{what}{', '.join(left_out)}."))
-    return parts
+        others = f"{count(left_out, 'other')}: {', '.join(left_out)}"
+        blocks.append(Text(f"Pictures of the first seed; {others}."))
+    return blocks
 
 
 def _figures(
-    run: Finished, where: pathlib.Path, outcome: Mapping[str, Any], stage: str
-) -> list[str]:
-    """HTML of a folder's pictures: the grid of maps, then the embeddings' maps."""
+    run: Finished, seed: str, stage: str, *, examples: bool, covered: bool
+) -> list[Block]:
+    """Pictures of a probe: the grid of attention, then the maps of embeddings."""
+    name = folder_of(stage)
+    outcome: Mapping[str, Any] = run.results["seeds"][seed][name]
     split = outcome["split"]
-    whole, maps = [], []
-    for name in outcome.get("pictures", ()):
-        path = where / f"{name}.png"
+    blocks: list[Block] = []
+    maps = []
+    for picture in outcome.get("pictures", ()):
+        path = run.folder / seed / name / f"{picture}.png"
         if not path.is_file():
             continue
-        picture = _uri(path)
-        if name == "attention":
-            said = _attention(run, outcome["figures"].get(stage, {}))
-            title = f"Where they look, on the first pictures of {split}"
-            whole.append(markup.figure(picture, title, said, whole=True))
-        else:
-            arm = name.removeprefix("map-")
-            maps.append(
-                markup.figure(picture, f"Embeddings of the {arm} on {split}", _MAP)
+        if picture != "attention":
+            arm = picture.removeprefix("map-")
+            title = f"Embeddings of the {arm} on {split}"
+            maps.append(Figure(_uri(path), title, _MAP))
+        elif examples:
+            blocks.append(
+                Figure(
+                    _uri(path),
+                    f"Where they look, on the first pictures of {split}",
+                    _attention(run, outcome["figures"].get(stage, {})),
+                    whole=True,
+                    covered=covered,
+                )
             )
-    return [*whole, markup.gallery(maps, large=True)]
+    return [*blocks, Gallery(maps, size="medium")] if maps else blocks
 
 
 def _attention(run: Finished, arms: Iterable[str]) -> str:
-    """What the columns are, for the encoders that this run has."""
+    """Caption that explains the columns of the encoders that this run has."""
     kinds = {arm: run.leaves.get(f"model.image.{arm}.name") for arm in sorted(arms)}
     # "vit_base" is a "vit".
     own = [
@@ -99,13 +110,13 @@ def _attention(run: Finished, arms: Iterable[str]) -> str:
         for family, columns in _COLUMNS.items()
         if kind and kind.startswith(family)
     ]
-    # Without the config, what may be there.
+    # Without the config, those that there may be.
     own = own or [
         _COLUMNS["resnet"].format(arm="cnn"),
         _COLUMNS["vit"].format(arm="vit"),
     ]
     return (
-        f"A row a picture. Columns: the picture; {'; '.join(own)}. Bright is most, "
+        f"One row per picture. Columns: the picture; {'; '.join(own)}. Bright is most, "
         "each map on its own scale."
     )
 

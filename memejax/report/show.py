@@ -1,4 +1,4 @@
-"""The two ways to show a run: tables on the console, one HTML page."""
+"""The two views of a run: tables on the console, one page of HTML."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from rich.table import Table
 from rich.text import Text
 
 from memejax import folder as folders
-from memejax.report import page, tables
+from memejax.report import page, render, tables
 from memejax.report.finished import Finished
 from memejax.report.study import single
 
 # A line under the head and no other. ASCII: rich would put bars between the columns
-# where the output cannot show its own.
+# if the output cannot show its own.
 _RULE = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
 def console(results: Mapping[str, Any]) -> None:
-    """Prints the results as tables, plain where the output is no terminal.
+    """Print the results as tables, plain if the output is no terminal.
 
     Args:
-        results: what results.json holds.
+        results: content of results.json.
     """
     printer = Console(highlight=False)
     splits = list(tables.splits(results).values())
@@ -44,32 +44,37 @@ def console(results: Mapping[str, Any]) -> None:
     printer.print(_text(printer, tables.sentence(results)))
 
 
-def write(folder: str | os.PathLike[str]) -> pathlib.Path:
-    """Writes report.html of a finished run: one file that needs no network.
+def write(
+    folder: str | os.PathLike[str], *, pictures: bool | None = None
+) -> pathlib.Path:
+    """Write report.html of a finished run: one file that needs no network.
 
     Args:
-        folder: the run's.
+        folder: of the run.
+        pictures: whether the page shows memes; None: as the run's config has it.
 
     Returns:
-        The page's path.
+        Path of the page.
 
     Raises:
         ValueError: if there is no results.json.
     """
-    where = pathlib.Path(folder).absolute()
-    results = folders.read_json(where / "results.json")
+    folder = pathlib.Path(folder).absolute()
+    results = folders.read_json(folder / "results.json")
     # Errors over all seeds at once, or figures of each seed.
     together = results is not None and "errors" in results
-    html = single.html(where) if together else page.html(Finished(where))
-    path = where / "report.html"
-    part = path.with_suffix(".part")
-    part.write_text(html, "utf-8")
-    part.replace(path)
+    if together:
+        html = single.html(folder)
+    else:
+        html = render.page(page.contents(Finished(folder), pictures=pictures))
+    path = folder / "report.html"
+    with folders.replacing(path) as file:
+        file.write(html.encode())
     return path
 
 
 def _print(printer: Console, table: tables.Table) -> None:
-    """A table, its title above and its notes below."""
+    """Print a table between its title and its notes."""
     grid = Table(box=_RULE, show_edge=False, pad_edge=False, collapse_padding=True)
     for i, column in enumerate(table.columns):
         # A row's name may wrap, a number may not.
@@ -88,7 +93,7 @@ def _print(printer: Console, table: tables.Table) -> None:
 
 
 def _text(printer: Console, text: str, *, style: str = "") -> Text:
-    """Text without markup, in what the output can show."""
+    """Text without markup, in characters that the output can show."""
     if not printer.encoding.lower().startswith("utf"):
         # As wide as before, so that a table still fits.
         text = text.replace("± ", "+-").replace("±", "+-")

@@ -1,4 +1,4 @@
-"""results.json as tables of text, the same for the console and for the page."""
+"""Tables of text from results.json, the same for the console and for the page."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from memejax.report.panel import pretraining as pretraining
 from memejax.report.probed import representation as representation
 from memejax.stages import STAGES
 
-# The row of the predictor that knows only the share of positives.
+# Row of the predictor that knows only the share of positives.
 CONSTANT = "constant"
 _FIGURES = ("auroc", "accuracy", "threshold_accuracy", "f1")
-# The breaks are the console's: a head may not be wider than its numbers.
+# Line breaks keep a head from being wider than its numbers on the console.
 _COLUMNS = ("", "AUROC", "accuracy\nat 0.5", "accuracy at\ndev threshold", "F1")
-# The split a headline speaks of, if it is there: the challenge's last test set first.
+# Splits for the main result, the first that there is: test sets of the challenge.
 _HEADLINE = ("test_unseen", "test_seen", "test")
 
 
 def splits(results: Mapping[str, Any]) -> dict[str, Table]:
-    """A table for each labelled split, the one that chose the checkpoint last.
+    """Return a table for each labelled split, the one that chose the checkpoint last.
 
     Args:
-        results: what results.json holds.
+        results: content of results.json.
 
     Returns:
         Split -> rows of each arm, their average, the constant predictor and, for the
@@ -45,8 +45,8 @@ def splits(results: Mapping[str, Any]) -> dict[str, Table]:
 
 
 def stages(results: Mapping[str, Any]) -> Table | None:
-    """How long each stage of each seed took, and its best checkpoint."""
-    # results.json is sorted by name; a person reads in the order of time.
+    """Duration and best checkpoint of each stage of each seed; None without stages."""
+    # results.json is sorted by name; a person reads in order of time.
     found = [
         (f"{stage}, seed {seed}", outcomes[stage])
         for seed, outcomes in results["seeds"].items()
@@ -76,7 +76,7 @@ def stages(results: Mapping[str, Any]) -> Table | None:
 
 
 def _errors(results: Mapping[str, Any]) -> list[str]:
-    """Each part's error over all seeds, a line each."""
+    """Error of each part over all seeds, one line each."""
     lines = []
     for part, errors in results["errors"].items():
         mean, std = metrics.mean_std(errors)
@@ -86,7 +86,7 @@ def _errors(results: Mapping[str, Any]) -> list[str]:
 
 
 def sentence(results: Mapping[str, Any]) -> str:
-    """The main result in plain words."""
+    """Return the main result in plain words."""
     if "errors" in results:
         return "\n".join(_errors(results))
     split = headline(results)
@@ -99,18 +99,20 @@ def sentence(results: Mapping[str, Any]) -> str:
     mean, std = figure["mean"], figure["std"]
     low, high = (reports[0].get(f"auroc_{side}") for side in ("low", "high"))
     start, doubt = "The", ""
-    shown = number(mean)
+    own = shown_arms(results["summary"][split])
+    subject = "average of the arms" if AVERAGE in own else f"arm {own[0]}"
+    reached = number(mean)
     if len(reports) > 1:
         start = f"Over {len(reports)} seeds, the"
         if is_number(std):
-            shown += f" ± {std:.4f}"
+            reached += f" ± {std:.4f}"
             doubt = " 0.5 is within one standard deviation." * (abs(mean - 0.5) <= std)
     elif is_number(low) and is_number(high):
-        shown += f" (95 % interval {low:.3f} to {high:.3f})"
+        reached += f" (95 % interval {low:.3f} to {high:.3f})"
         if low <= 0.5 <= high:
             doubt = " The interval holds 0.5: this run shows no skill."
     text = (
-        f"{start} average of the arms reaches an AUROC of {shown} on {split} "
+        f"{start} {subject} reaches an AUROC of {reached} on {split} "
         f"({count(reports[0]['n'], 'meme')}); a constant predictor has 0.5.{doubt}"
     )
     if split == results["dev"]:
@@ -119,23 +121,29 @@ def sentence(results: Mapping[str, Any]) -> str:
 
 
 def headline(results: Mapping[str, Any]) -> str | None:
-    """The split that the main result is read from; None without a labelled one."""
+    """Return the split of the main result; None without a labelled one."""
     names = list(splits(results))
     return next((name for name in _HEADLINE if name in names), next(iter(names), None))
 
 
 def arms(rows: Mapping[str, Any]) -> list[str]:
-    """The rows' names in the order of a table: arms, average, constant."""
+    """Names of rows in the order of a table: arms, average, constant."""
     last = (AVERAGE, CONSTANT)
     own = sorted(name for name in rows if name not in last)
     return own + [name for name in last if name in rows]
+
+
+def shown_arms(rows: Mapping[str, Any]) -> list[str]:
+    """Return the names of `arms` without an average that equals the only arm."""
+    own = metrics.shown_arms(name for name in rows if name != CONSTANT)
+    return [name for name in arms(rows) if name in own or name == CONSTANT]
 
 
 def _split(results: Mapping[str, Any], split: str) -> Table:
     """The table of one split."""
     summary, dev = results["summary"][split], results["dev"]
     rows, many = [], 1
-    for arm in arms(summary):
+    for arm in shown_arms(summary):
         reports = _reports(results, split, arm)
         many = len(reports)
         cells = [_cell(summary[arm].get(f), spread=arm != CONSTANT) for f in _FIGURES]
@@ -162,17 +170,17 @@ def _split(results: Mapping[str, Any], split: str) -> Table:
     if split == dev:
         title += " (chose the checkpoint: optimistic)"
         notes.insert(0, "This split also chose the threshold.")
-    # What follows a number must not move it out of line with those above it.
+    # An interval behind a number must not move it out of line with those above.
     return Table(title, _COLUMNS, rows, notes, left=2 if many == 1 else len(_COLUMNS))
 
 
 def _reports(results: Mapping[str, Any], split: str, arm: str) -> list[dict[str, Any]]:
-    """What each evaluated seed says of an arm."""
+    """Figures of an arm, one report for each evaluated seed."""
     return [splits[split][arm] for splits in evaluated_seeds(results)]
 
 
 def _cell(figure: Mapping[str, float | None] | None, *, spread: bool) -> str:
-    """The mean, and the standard deviation where there is one to show."""
+    """The mean, and the standard deviation if there is one."""
     if figure is None:
         return "-"
     text, std = number(figure["mean"]), figure["std"]
@@ -180,6 +188,6 @@ def _cell(figure: Mapping[str, float | None] | None, *, spread: bool) -> str:
 
 
 def _interval(report: Mapping[str, Any]) -> str:
-    """The AUROC's interval in brackets, nothing where there is none."""
+    """Interval of the AUROC in brackets; "" if it is not known."""
     low, high = report.get("auroc_low"), report.get("auroc_high")
     return f" [{low:.3f}, {high:.3f}]" if is_number(low) and is_number(high) else ""

@@ -7,12 +7,12 @@
     python -m memejax.reproduce curriculum --data=geoshapes|mnist|cifar10
       [--only-primary] [--seeds=10] [...]
 
-Each row and seed is a run with a folder of its own, `<workdir>/<row>/seed<i>`. What is
-finished is not run again, what was interrupted resumes, and `<workdir>/<table>.md`,
-`.csv` and `.html` are written again after every run. Tables in one workdir share their
-runs: do not run two tables there at the same time; table8 has all of the others' rows,
-and runs those of tables 1 and 2. table3 trains on stored features; its demo makes them.
-Of curricula each arm is a run of all seeds, and the files are study.md, .csv, .html.
+Each row and seed is a run in its own folder, `<workdir>/<row>/seed<i>`. Finished runs
+are skipped, interrupted ones resume, and `<workdir>/<table>.md`, `.csv` and `.html` are
+updated after every run. Tables in one workdir share their runs, so do not run two
+tables there at the same time; table8 has the rows of all other tables, and runs those
+of tables 1 and 2. table3 trains on stored features; its demo makes them. For curricula,
+each arm is one run of all seeds, and the files are study.md, .csv and .html.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import sys
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs what the arguments name."""
+    """Reproduce the table or study that the arguments select."""
     options = _parser().parse_args(argv)
-    # Imported here, so that --help and a misspelt option answer at once.
+    # Imported here, so that --help and errors in options are immediate.
     from memejax import command_line, folder, logs
     from memejax.data import hateful_memes
     from memejax.report import paper_table
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.table == "curriculum":
         _study(options)
         return
-    # These errors speak to the user, who has no need of a traceback.
+    # User errors: a message without a traceback.
     try:
         plan = command.prepare(
             options.table,
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _study(options: argparse.Namespace) -> None:
-    """Runs a study of curricula."""
+    """Run a study of curricula."""
     from memejax import folder, logs, parallel
     from memejax.data import hateful_memes
     from memejax.report.study import study_markdown
@@ -72,7 +72,7 @@ def _study(options: argparse.Namespace) -> None:
 
     if options.shard != (0, 1):
         sys.exit("error: --shard is for tables; the seeds of a study are one program")
-    parallel.device_a_core()
+    parallel.device_per_core()
     try:
         plan = command.prepare(
             options.data,
@@ -92,27 +92,27 @@ def _study(options: argparse.Namespace) -> None:
         sys.exit(f"error: {error}")
     logs.say(f"\n{study_markdown(made)}")
     for suffix in ("md", "csv", "html"):
-        logs.say(f"{plan.where}/study.{suffix}")
+        logs.say(f"{plan.workdir}/study.{suffix}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    # The tables' and presets' names are checked where they are known.
+    # Names of tables and presets are checked where they are defined.
     parser = argparse.ArgumentParser(
         prog="python -m memejax.reproduce",
-        description="Runs what is missing of a paper's table, and writes the table. "
-        "What was interrupted resumes; what is finished is not run again.",
+        description="Runs the missing runs of a paper's table, and writes the table. "
+        "Interrupted runs resume; finished ones are skipped.",
     )
     parser.add_argument("table", help="table1, table2, table3, table8 or curriculum")
     parser.add_argument(
         "--data",
         default="geoshapes",
         metavar="NAME",
-        help="of curriculum: geoshapes, mnist or cifar10 (default: %(default)s)",
+        help="for curriculum: geoshapes, mnist or cifar10 (default: %(default)s)",
     )
     parser.add_argument(
         "--only-primary",
         action="store_true",
-        help="of curriculum: only the primary family of arms and its controls",
+        help="for curriculum: only the primary family of arms and its controls",
     )
     parser.add_argument(
         "--preset",
@@ -123,14 +123,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workdir",
         metavar="DIR",
-        help="folder of the runs and the table (default: runs/tables-<preset>, of "
+        help="folder of the runs and the table (default: runs/tables-<preset>, for "
         "curriculum runs/curriculum-<data>-<preset>)",
     )
     parser.add_argument(
         "--seeds",
         type=int,
         metavar="N",
-        help="seeds of every row, from 0 (default: 5, of curriculum 10)",
+        help="number of seeds per row, from 0 (default: 5, for curriculum 10)",
     )
     parser.add_argument(
         "--shard",
@@ -143,10 +143,10 @@ def _parser() -> argparse.ArgumentParser:
         "--root", metavar="FOLDER", help="folder of the data; full and paper need it"
     )
     parser.add_argument(
-        "--features", metavar="STORE", help="of table3: stored features of the memes"
+        "--features", metavar="STORE", help="for table3: stored features of the memes"
     )
     parser.add_argument(
-        "--run", help="of table3's demo: a finished run that gives the features"
+        "--run", help="for table3's demo: a finished run whose encoders give features"
     )
     parser.add_argument(
         "--set",
@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="LEAF=VALUE",
-        help="a leaf of every run's config that has it, as data.tokenizer=FOLDER",
+        help="override a leaf in every config that has it: data.tokenizer=FOLDER",
     )
     parser.add_argument(
         "--table-only", action="store_true", help="write the table, run nothing"

@@ -1,4 +1,4 @@
-"""The stored features that the demo's graph networks read, of a run's encoders."""
+"""Stored features for the demo's graph networks, from a run's encoders."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from memejax.extract import extract
 
 
 def store(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> str:
-    """Stores what a finished run's encoders see in its own memes.
+    """Store the features of a finished run's memes by its own encoders.
 
-    What is there already is kept, so that an interrupted pass goes on.
+    Features that are already stored are kept, so that an interrupted call resumes.
 
     Args:
-        run: its folder.
-        out: the store's folder, made if missing.
+        run: folder of the run.
+        out: folder of the store, made if missing.
 
     Returns:
         The store's key.
 
     Raises:
-        ValueError: if there is no finished run, or as `extract.extract` does.
+        ValueError: if there is no finished run, or as in `extract.extract`.
     """
     path = pathlib.Path(run)
     ran = folder.read_json(path / "config.json")
     if ran is None or not (path / "results.json").exists():
         raise ValueError(f"{path} holds no finished run (config.json, results.json)")
     config = load_config("configs/graph.py:demo").unlock()
-    # The same memes: built in ones are made again from these.
+    # The same memes: built-in ones are generated again from these leaves.
     config.seed = ran["seed"]
     for leaf in ("root", "dev", "validation", "image_size"):
         config.data[leaf] = ran["data"][leaf]

@@ -1,4 +1,4 @@
-"""Finished runs -> the figures of a paper's table."""
+"""Figures of a paper's table from finished runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from memejax.outcomes import evaluated_seeds, watched
 from memejax.report import tables
 from memejax.report.paper_table import Line, PaperTable, Spread
 from memejax.reproduce.rows import TITLES, Row, rows
-from memejax.reproduce.runs import place
+from memejax.reproduce.runs import run_folder
 
 Results = Mapping[str, Any]
-# The split that a table is of, if it is there: the paper's first.
+# Splits to report, the first available one: the paper's first.
 SPLITS = ("test_unseen", "test_seen", "test")
 
 
@@ -31,11 +31,11 @@ def spread(
     `mean +- t(0.975, n - 1) std / sqrt(n)`, Student's t.
 
     Args:
-        values: one a seed; those that are NaN are left out.
-        single: the interval to give where there is one seed only.
+        values: one per seed; NaN is left out.
+        single: the interval if there is only one seed.
 
     Returns:
-        What is known: nothing of no values, no deviation of one.
+        The known parts: nothing without values, no deviation for a single one.
     """
     known = [value for value in values if tables.is_number(value)]
     if not known:
@@ -51,21 +51,21 @@ def spread(
 def collect(
     table: str, workdir: str | os.PathLike[str], *, preset: str, seeds: int
 ) -> PaperTable:
-    """The table from whatever is finished.
+    """Collect a table from the finished runs.
 
     Args:
         table: one of `rows.TABLES`.
         workdir: the tables' folder.
-        preset: of its runs.
-        seeds: how many are to be in it, from 0.
+        preset: preset of the runs.
+        seeds: number of seeds, from 0.
 
     Raises:
-        ValueError: if the table is unknown, or the runs there are of another preset or
-            of different data.
+        ValueError: if the table is unknown, or the runs have another preset or
+            different data.
     """
     wanted = rows(table, preset=preset)
     found = {row.name: _finished(row, workdir, seeds) for row in wanted}
-    # Runs that several rows read count once.
+    # Runs shared by several rows count once.
     every = {run: results for runs in found.values() for run, results in runs.items()}
     root, split = _same_data(every, preset)
     lines = [_line(row, found[row.name], split, workdir, seeds) for row in wanted]
@@ -82,8 +82,8 @@ def collect(
 def _finished(
     row: Row, workdir: str | os.PathLike[str], seeds: int
 ) -> dict[pathlib.Path, Results]:
-    """Run's folder -> results, of the row's finished seeds in order."""
-    folders = [place(workdir, row, seed) for seed in range(seeds)]
+    """Folder -> results, of the row's finished runs in the order of seeds."""
+    folders = [run_folder(workdir, row, seed) for seed in range(seeds)]
     results = {path: folder.read_json(path / "results.json") for path in folders}
     return {path: value for path, value in results.items() if value is not None}
 
@@ -91,10 +91,10 @@ def _finished(
 def _same_data(
     every: Mapping[pathlib.Path, Results], preset: str
 ) -> tuple[str | None, str | None]:
-    """The folder of the memes and the split that all runs have in common.
+    """Return the folder of the memes and the split that all runs have in common.
 
     Raises:
-        ValueError: naming the runs that are of another preset or data.
+        ValueError: if runs differ in preset or data.
     """
     first: tuple[pathlib.Path, Any] | None = None
     for path, results in every.items():
@@ -107,13 +107,13 @@ def _same_data(
         if data != first[1]:
             raise ValueError(
                 f"got runs of different data (folder, test split): {first[0]} of "
-                f"{first[1]}, {path} of {data}; a table needs a --workdir of its own"
+                f"{first[1]}, {path} of {data}; use a separate --workdir"
             )
     return first[1] if first else (None, None)
 
 
 def _split(results: Results) -> str | None:
-    """The split to read, None where no labelled one was scored."""
+    """The split to report, None if no labelled split was scored."""
     dev, names = results["dev"], results["summary"]
     others = sorted(names, key=lambda name: (name == dev, name))
     return next((name for name in (*SPLITS, *others) if name in names), None)
@@ -161,7 +161,7 @@ def _line(
 
 
 def _reports(runs, split: str | None, row: Row) -> list[dict[str, Any]]:
-    """What each evaluated run says of the row's arm.
+    """Reports of the row's arm from each evaluated run.
 
     Raises:
         ValueError: if a run has no such arm.
@@ -186,7 +186,7 @@ def _relative(path: pathlib.Path, workdir: str | os.PathLike[str]) -> str:
 
 
 def _references(every: Sequence[Results], split: str | None) -> list[Line]:
-    """The constant predictor and, of built-in memes, the best possible."""
+    """Rows of the constant predictor and, for built-in memes, the Bayes optimum."""
     constants = [
         splits[split][tables.CONSTANT]
         for results in every
@@ -203,7 +203,7 @@ def _references(every: Sequence[Results], split: str | None) -> list[Line]:
 
 
 def _reference(name: str, figures: Sequence[Mapping[str, float]]) -> Line:
-    """A row that no seed changes but through its memes: means alone."""
+    """A row that depends on the seed only through its memes: means alone."""
     # The constant predictor's AUROC is known before any run.
     auroc = spread([f["auroc"] for f in figures]).mean if figures else 0.5
     accuracy = spread([f["accuracy"] for f in figures]).mean
@@ -211,7 +211,7 @@ def _reference(name: str, figures: Sequence[Mapping[str, float]]) -> Line:
 
 
 def _describe(split: str | None, root: str | None) -> str | None:
-    """The split, and whose memes it is of."""
+    """The split and the source of its memes."""
     if split is None:
         return None
     return f"{split} of {'the built-in memes' if root is None else root}"
@@ -224,36 +224,36 @@ def _notes(
     split: str | None,
     root: str | None,
 ) -> list[str]:
-    """How to read the table."""
+    """Notes below the table."""
     notes, graphs = [], table == "table3"
     if preset == "demo":
-        sizes = ", and rows that differ only by the size of the pictures are one"
+        sizes = ", and rows that differ only by picture size are merged"
         notes.append(
-            "Preset demo: small models; every row has the same number of updates of "
-            f"the same batch in each of its stages{'' if graphs else sizes}. Not "
+            "Preset demo: small models; every row has the same number of updates and "
+            f"the same batch size in each of its stages{'' if graphs else sizes}. Not "
             "comparable with the published figures."
         )
         if every and root is None and not graphs:
-            notes.append("Every seed has built-in memes of its own.")
+            notes.append("Every seed has its own built-in memes.")
     if preset == "paper":
         notes.append(
-            "Preset paper: the recipes as published, with the faults that the configs' "
-            "headers name."
+            "Preset paper: the recipes as published, with the faults named in the "
+            "configs' headers."
         )
     if graphs:
         notes.append(
-            "All rows and seeds read the same stored features: what a graph adds is "
-            "the distance to the controls, which were not published."
+            "All rows and seeds read the same stored features: the benefit of a graph "
+            "is the difference from the controls, which were not published."
         )
     if every and split == every[0]["dev"]:
         notes.append("This split chose the checkpoints: the figures are optimistic.")
     notes += [
         "AUROC and accuracy (at 0.5): mean ± standard deviation over the seeds, and in "
-        "brackets the 95 % interval of the mean (Student's t); of one seed, that of "
+        "brackets the 95 % interval of the mean (Student's t); for one seed, that of "
         "the AUROC over resampled memes.",
-        "The published figures are of Hateful Memes' test_unseen, where the constant "
+        "The published figures are on Hateful Memes' test_unseen, where the constant "
         "predictor has an AUROC of 0.5 and an accuracy of 0.625: a published accuracy "
-        "of 0.625 beside an AUROC of 0.5 is no skill.",
+        "of 0.625 with an AUROC of 0.5 shows no skill.",
     ]
     if not graphs:
         notes.append("Collapsed: seeds whose pretraining ended collapsed.")

@@ -1,8 +1,8 @@
 """The rows of "Exploring Emerging Properties in Multimodal Neural Networks".
 
-Tables 1 and 2 are one arm each, table 3 the graph networks with controls of ours;
-table 8 is all of them. Every row of tables 1 and 2 is fine-tuned with text;
-"image-only" says what was pretrained.
+Tables 1 and 2 have one arm each, table 3 the graph networks with additional controls;
+table 8 has all methods. Every row of tables 1 and 2 is fine-tuned with text;
+"image-only" refers to its pretraining.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 PRESETS = ("demo", "full", "paper")
-# Table -> the arms whose rows it has.
+# Table -> the arms of its rows.
 TABLES = {
     "table1": ("cnn",),
     "table2": ("vit",),
@@ -28,8 +28,8 @@ TITLES = {
 ARCHITECTURES = {"cnn": "ResNet-50", "vit": "ViT-B/16"}
 SMALL = {"cnn": "small ResNet", "vit": "small ViT"}
 
-# What every row of the demo is given: a table compares methods, not budgets. Fewer
-# memes and updates than in the demo of a method alone, so that 20 runs take minutes.
+# The same for every row of the demo: a table compares methods, not budgets. Fewer memes
+# and updates than in the demo of a single method, so that 20 runs take minutes.
 DEMO_FINETUNE = {
     "data.synthetic.train": 4000,
     "data.synthetic.dev": 500,
@@ -42,14 +42,14 @@ DEMO_PRETRAIN = {"pretrain.steps": 120, "pretrain.batch": 128}
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """How a row was trained.
+    """Training method of a row.
 
     Attributes:
-        title: for a person.
-        config: its file.
-        both: whether one run gives both arms' scores.
+        title: readable name.
+        config: config file.
+        both: whether one run gives the scores of both arms.
         pretrains: whether there is a stage before fine-tuning.
-        sizes: sides of the pictures, in pixels, that the papers have rows of.
+        sizes: picture sizes in pixels for which the papers have rows.
     """
 
     title: str
@@ -90,19 +90,19 @@ class Row:
     """A row of a table.
 
     Attributes:
-        name: of its own.
-        run: folder of its runs; rows read from the same runs have the same.
-        method: for a person.
-        architecture: for a person.
-        size: for a person: the pictures' side in pixels, or "small".
-        config: its file, "" where there is none.
+        name: unique name.
+        run: folder of its runs, the same for rows that share runs.
+        method: readable name of the method.
+        architecture: readable name of the architecture.
+        size: side of the pictures in pixels, or "small".
+        config: config file, "" if there is none.
         overrides: dotted leaf -> value.
-        arm: whose score is the row's.
-        published_auroc: None where none was published.
-        published_accuracy: the same.
-        note: under the table.
-        run_by: the other table whose runs these are, "" where they are this one's.
-        options: what stands after the colon behind the preset, as "kind=hetero".
+        arm: arm whose score is reported.
+        published_auroc: published AUROC, None if unknown.
+        published_accuracy: published accuracy, None if unknown.
+        note: note below the table.
+        run_by: the table that runs these runs, "" if this one does.
+        options: options after the preset in the config's text, as "kind=hetero".
     """
 
     name: str
@@ -121,7 +121,7 @@ class Row:
 
 
 GRAPH_CONFIG = "configs/graph.py"
-# Network, or "hetero", one graph over all memes -> name and kind, for a person.
+# Network, or "hetero" (one graph over all memes) -> readable name and kind.
 GRAPHS = {
     "gcn": ("GCN", "graph network"),
     "sage": ("GraphSAGE", "graph network"),
@@ -142,26 +142,26 @@ PUBLISHED_GRAPHS = {
     ("table8", "gat"): (0.564, 0.499),
 }
 GRAPH_NOTES = {
-    "sage": "0.625 is the accuracy of calling every meme not hateful.",
+    "sage": "0.625 is the accuracy of predicting that no meme is hateful.",
     "gat": "The paper's table 3 has an AUROC of 0.541, its table 8 one of 0.564.",
-    "hetero": "R-GCN over memes: trained on the graph of the training memes alone.",
+    "hetero": "R-GCN over memes: trained only on the graph of the training memes.",
 }
-# The network of a row that is not called by it, and what its config is asked for.
-NAMED = {"hetero": "rgcn"}
+# Network of a row that has another name, and options of its config.
+NETWORKS = {"hetero": "rgcn"}
 OPTIONS = {"hetero": "kind=hetero"}
-# What the published networks had other rates for than GCN.
+# Published hyperparameters that differ from GCN's.
 PAPER_GRAPHS = {"sage": {"graph.optimizer.groups.all.lr": 0.01}}
 DEMO_GRAPHS = {"graph.epochs": 5.0}
 
 
 def _graph(name: str, table: str, preset: str) -> Row:
-    """A row of a network on graphs of stored features."""
+    """Row of a network on graphs of stored features."""
     title, kind = GRAPHS[name]
     auroc, accuracy = PUBLISHED_GRAPHS.get((table, name), (None, None))
     more: Mapping[str, Any] = DEMO_GRAPHS if preset == "demo" else {}
     if preset == "paper":
         more = PAPER_GRAPHS.get(name, {})
-    network = NAMED.get(name, name)
+    network = NETWORKS.get(name, name)
     return Row(
         name=name,
         run=f"graph-{name}",
@@ -180,9 +180,9 @@ def _graph(name: str, table: str, preset: str) -> Row:
 
 
 def rows(table: str, *, preset: str) -> list[Row]:
-    """The rows of a table.
+    """Return the rows of a table.
 
-    In the demo all pictures are small, and rows that differ only by size are one.
+    In the demo all pictures are small, and rows that differ only by size are merged.
 
     Args:
         table: one of `TABLES`.
@@ -202,7 +202,7 @@ def rows(table: str, *, preset: str) -> list[Row]:
         # The paper's own size is the last.
         for size in (method.sizes[-1:] if preset == "demo" else method.sizes)
     ]
-    # Controls and what was not published are in the table of its own alone.
+    # Controls and unpublished networks are only in table 3.
     graphs = {
         "table3": tuple(GRAPHS),
         "table8": [n for t, n in PUBLISHED_GRAPHS if t == table],
@@ -211,19 +211,19 @@ def rows(table: str, *, preset: str) -> list[Row]:
 
 
 def encoder_row() -> Row:
-    """The row of the demo whose encoders give the features of its table 3."""
+    """Row of the demo whose encoders give the features of its table 3."""
     return _demo_row("cass_mm", "cnn")
 
 
 def _row(name: str, arm: str, size: int) -> Row:
-    """A row at the papers' scale."""
+    """Row at the papers' scale."""
     return _make(
         name, arm, ARCHITECTURES[arm], str(size), size, {"data.image_size": size}
     )
 
 
 def _demo_row(name: str, arm: str) -> Row:
-    """A row of small models."""
+    """Row of small models."""
     budget = DEMO_FINETUNE | (DEMO_PRETRAIN if METHODS[name].pretrains else {})
     return _make(name, arm, SMALL[arm], "small", METHODS[name].sizes[-1], budget)
 

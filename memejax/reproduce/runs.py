@@ -1,4 +1,4 @@
-"""Rows and seeds -> runs: a folder each, so that shards spread and none runs twice."""
+"""Runs of rows and seeds: one folder each, so that none is run twice."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from memejax.config import load_config
 from memejax.reproduce.rows import Row
 from memejax.stages.parts.choices import RUNTIME
 
-# Leaves that make a row what it is: the table sets them itself.
-OWN = ("name", "preset", "seed", "seeds", "arms", "data.root", "features")
+# Leaves that define a row: set by the table itself.
+RESERVED = ("name", "preset", "seed", "seeds", "arms", "data.root", "features")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One seed of one row, or of several rows that read the same run.
+    """One seed of one row, or of several rows that share the run.
 
     Attributes:
         row: the first of those rows.
-        seed: the only one of the run.
+        seed: the seed of the run.
         folder: `<workdir>/<row.run>/seed<seed>`.
     """
 
@@ -38,29 +38,29 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether its results are there."""
+        """Whether the run has results."""
         return (self.folder / "results.json").exists()
 
 
-def place(workdir: str | os.PathLike[str], row: Row, seed: int) -> pathlib.Path:
-    """The folder of a row's run."""
+def run_folder(workdir: str | os.PathLike[str], row: Row, seed: int) -> pathlib.Path:
+    """Folder of a row's run."""
     return pathlib.Path(workdir) / row.run / f"seed{seed}"
 
 
 def expand(
     rows: Sequence[Row], workdir: str | os.PathLike[str], *, seeds: int
 ) -> list[Run]:
-    """Every run that the rows need, once each.
+    """Return every run that the rows need, once each.
 
-    Seed by seed, so that an unfinished table has some of every row.
+    Seed by seed, so that an unfinished table has figures in every row.
 
     Args:
-        rows: of a table; those that another table runs are left out.
+        rows: rows of a table; those run by another table are skipped.
         workdir: the tables' folder.
-        seeds: how many, from 0.
+        seeds: number of seeds, from 0.
 
     Raises:
-        ValueError: if `seeds` is below 1, or rows share a run and differ in what it is.
+        ValueError: if `seeds` is below 1, or rows share a run but not its config.
     """
     if seeds < 1:
         raise ValueError(f"got seeds={seeds}, expected at least 1")
@@ -76,22 +76,22 @@ def expand(
                 f"not its config: {one} and {two}"
             )
     return [
-        Run(row, seed, place(workdir, row, seed))
+        Run(row, seed, run_folder(workdir, row, seed))
         for seed in range(seeds)
         for row in shared.values()
     ]
 
 
 def shard(runs: Sequence[Run], index: int, *, of: int) -> list[Run]:
-    """The runs of a shard: run j belongs to shard j % of.
+    """Return the runs of a shard: run j belongs to shard j % of.
 
     Args:
-        runs: all of them, in the same order in every shard.
+        runs: all runs, in the same order in every shard.
         index: 0 to of - 1.
         of: number of shards, at least 1.
 
     Raises:
-        ValueError: if `index` is not one of them.
+        ValueError: if `index` is out of range.
     """
     if not 0 <= index < of:
         raise ValueError(
@@ -108,25 +108,25 @@ def configs(
     features: str | None = None,
     leaves: Mapping[str, str] | None = None,
 ) -> list[ConfigDict]:
-    """The config of each run.
+    """Return the config of each run.
 
     Args:
-        runs: of one preset.
+        runs: runs of one preset.
         preset: "demo", "full" or "paper".
-        root: the memes' folder; None leaves the built-in ones.
+        root: folder of the memes; built-in memes if None.
         features: the store that graph networks read.
-        leaves: dotted leaf -> value as written on a command line; a run whose config
-            has no such leaf goes without.
+        leaves: dotted leaf -> value as written on a command line, for every run whose
+            config has that leaf.
 
     Raises:
-        ValueError: if a leaf is the table's own, is in no run's config, or cannot have
+        ValueError: if a leaf is set by the table, is in no run's config, or cannot have
             that value.
     """
     leaves = leaves or {}
-    own = {*OWN} | (set() if preset == "demo" else {"data.image_size"})
-    if own & leaves.keys():
+    reserved = {*RESERVED} | (set() if preset == "demo" else {"data.image_size"})
+    if reserved & leaves.keys():
         raise ValueError(
-            f"the table itself sets {sorted(own & leaves.keys())}: see --root, "
+            f"the table itself sets {sorted(reserved & leaves.keys())}: see --root, "
             "--features and --seeds, or run memejax.main"
         )
     made, unused = [], dict(leaves)
@@ -158,7 +158,7 @@ def configs(
 
 
 def check_folder(path: pathlib.Path, config: ConfigDict) -> None:
-    """Whether what is in a run's folder is the run that is asked for.
+    """Check that a run's folder is empty or has a run of this config.
 
     Raises:
         folder.OtherRunError: with the leaves that differ.
@@ -166,7 +166,7 @@ def check_folder(path: pathlib.Path, config: ConfigDict) -> None:
     old = folder.read_json(path / "config.json")
     if old is None:
         return
-    # As it reads once written: tuples are lists there.
+    # Through JSON, as written in the folder: tuples become lists.
     before, now = map(_identity, (old, json.loads(json.dumps(config.to_dict()))))
     different = [
         f"  {name}: {before.get(name, '(absent)')} there, "
@@ -183,21 +183,21 @@ def check_folder(path: pathlib.Path, config: ConfigDict) -> None:
 
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted leaf -> value of what decides what is computed."""
+    """Dotted leaf -> value, of the leaves that determine the results."""
     parts = {name: part for name, part in config.items() if name not in RUNTIME}
     return folder.flatten(parts)
 
 
 def leaves_of(config: ConfigDict) -> set[str]:
-    """The dotted names of a config's leaves."""
+    """Dotted names of a config's leaves."""
     return set(folder.flatten(config.to_dict()))
 
 
 def set_leaf(config: ConfigDict, leaf: str, value: Any) -> None:
-    """Sets a leaf.
+    """Set a leaf.
 
     Raises:
-        ValueError: if the leaf is of another type.
+        ValueError: if the leaf has another type.
     """
     try:
         config.update_from_flattened_dict({leaf: value})
@@ -208,7 +208,7 @@ def set_leaf(config: ConfigDict, leaf: str, value: Any) -> None:
 
 
 def set_text(config: ConfigDict, leaf: str, text: str) -> None:
-    """Sets a leaf from text: a Python literal, where that fits, or else the text."""
+    """Set a leaf from text: a Python literal if that fits, else the text itself."""
     try:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError):
@@ -216,7 +216,7 @@ def set_text(config: ConfigDict, leaf: str, text: str) -> None:
     try:
         set_leaf(config, leaf, value)
     except ValueError:
-        # A folder may be called 2024.
+        # A folder may be named 2024.
         if value == text:
             raise
         set_leaf(config, leaf, text)

@@ -1,21 +1,21 @@
-"""The stages of a run: `STAGES` is the only place that knows them by name.
+"""The stages of a run: `STAGES` is the only place that lists them by name.
 
 A run has some of them, in an order that `check` allows:
 
-    pretrain   multimodal CASS, CASS or DINO; no labels
-    probe      what the pretrained features are worth, with pictures
-    finetune   the labels, from the pretrained arms or from scratch
+    pretrain   multimodal CASS, CASS or DINO, without labels
+    probe      quality of the pretrained features, with pictures
+    finetune   supervised training, from the pretrained arms or from scratch
     evaluate   the best checkpoint on every split
-  or, of stored features, in place of all before evaluate
+  or, on stored features, in place of everything before evaluate
     graph      a network on the memes' graphs
-  or, of small pictures, all seeds at once
+  or, on small pictures, for all seeds at once
     classify   a classifier under a curriculum
 
-Each is a file: it loads its data, chooses its devices, makes a `Stage` for the loop,
-and returns an `Ended` to the next one. A further stage is one file and one line here.
+Each is one file: it loads its data, chooses its devices, makes a `Stage` for the loop,
+and returns an `Ended` for the next one. A new stage takes one file and one line here.
 
-    kind.py      what an entry of the table is
-    context.py   what a stage is run with, and what it hands on
+    kind.py      an entry of the table
+    context.py   inputs and outputs of a stage
     parts/       from sections of a config to models, optimizers, views, plans
 """
 
@@ -41,6 +41,7 @@ STAGES: dict[str, Kind] = {
         pretrain.run,
         section="pretrain",
         make=pretrain.make,
+        updates=pretrain.updates,
         **_STREAMED,
     ),
     "probe": Kind(
@@ -53,6 +54,7 @@ STAGES: dict[str, Kind] = {
         section="finetune",
         after=("pretrain", "probe"),
         make=finetune.make,
+        updates=finetune.updates,
         **_STREAMED,
     ),
     "graph": Kind(
@@ -63,6 +65,7 @@ STAGES: dict[str, Kind] = {
         load=graph.load,
         devices=graph.devices,
         make=graph.make,
+        updates=graph.updates,
         alone=True,
         about=graph.about,
     ),
@@ -77,6 +80,7 @@ STAGES: dict[str, Kind] = {
         load=classify.load,
         devices=classify.devices,
         make=classify.make,
+        updates=classify.updates,
         together=True,
         alone=True,
         prepare=classify.prepare,
@@ -85,11 +89,11 @@ STAGES: dict[str, Kind] = {
 
 
 def check(stages: Sequence[str]) -> None:
-    """Raise where a run cannot have these stages.
+    """Check that a run can have these stages.
 
     Raises:
-        ValueError: if they are none, unknown, or in an order that they do not allow.
-        parallel.ProcessError: if there are several processes, and a stage is for one.
+        ValueError: if there are none, one is unknown, or the order is not allowed.
+        parallel.ProcessError: if a stage needs a single process and there are several.
     """
     stages = tuple(stages)
     unknown = [name for name in stages if name not in STAGES]
@@ -101,7 +105,7 @@ def check(stages: Sequence[str]) -> None:
             places = ["first"] if kind.first else []
             places += [f"after {other}" for other in kind.after]
             raise ValueError(
-                f"got stages={stages}: {name} may stand {' or '.join(places)}"
+                f"got stages={stages}: {name} may come {' or '.join(places)}"
             )
         if kind.alone and parallel.count() > 1:
             raise parallel.ProcessError(
@@ -110,13 +114,13 @@ def check(stages: Sequence[str]) -> None:
 
 
 def check_sections(config: ConfigDict) -> None:
-    """Raise ValueError where a config names a stage and lacks its section."""
+    """Raise ValueError if a config names a stage and lacks its section."""
     for name in config.stages:
         section = STAGES[name].section
         if section and section not in config:
             hint = ""
             if STAGES[name].after:
-                # What follows pretraining is switched on.
+                # The option `then` adds the stages that follow pretraining.
                 hint = f": --config=FILE.py:{config.preset},then={name}"
             raise ValueError(
                 f"the stage {name} needs the section {section}, which this config "
@@ -125,7 +129,7 @@ def check_sections(config: ConfigDict) -> None:
 
 
 def prepare(config: ConfigDict) -> None:
-    """Set up devices as a config's stages need them, before any is used."""
+    """Set up devices for a config's stages, before any device is used."""
     for name in config.stages:
         kind = STAGES.get(name)
         if kind is not None and kind.prepare is not None:

@@ -1,12 +1,11 @@
 """The stage "classify": small pictures under a curriculum, all seeds at once.
 
-The run's folder gets
+Files in the run's folder:
 
     baseline/     the uniform run that "bac" ranks by, unless config.baseline names one
     train/        metrics.jsonl, checkpoints, refreshes/<update>.npz (drawn plans)
     curves.json   errors of every seed at every evaluation
-    scores.npz    of a uniform run: every score of every training row at the end
-                  [seeds, m]
+    scores.npz    final scores of every training row [seeds, m], uniform runs only
 """
 
 from __future__ import annotations
@@ -32,52 +31,60 @@ RATING = "accuracy"
 
 
 def load(config: ConfigDict, path: pathlib.Path) -> LabelledData:
-    """Load the data of all seeds; nothing goes into the folder."""
+    """Load the data of all seeds; nothing is written to the folder."""
     del path
     return labelled.load(config, _seeds(config))
 
 
 def devices(config: ConfigDict) -> Mesh:
-    """Return as many devices as the seeds can be split over evenly."""
+    """Return the largest mesh that the seeds can be split over evenly."""
     return parallel.devices_for_seeds(config.seeds, config.parallel.devices)
 
 
 def prepare(config: ConfigDict) -> None:
-    """Make each core of a CPU a device, for seeds side by side; one seed has all."""
+    """Make each CPU core a device if there are several seeds to run side by side."""
     if config.seeds > 1:
-        parallel.device_a_core()
+        parallel.device_per_core()
 
 
 def make(config: ConfigDict, data: LabelledData, *, seed: int, mesh: Mesh) -> Stage:
-    """Make the training of all seeds in shuffled passes; `seed` is not read."""
+    """Make the training of all seeds in shuffled passes; `seed` is ignored."""
     del seed
     uniform = config.copy_and_resolve_references()
     uniform.curriculum.kind = "uniform"
     return make_classifier(uniform, data, seeds=_seeds(config), mesh=mesh).stage
 
 
-def run(context: Context, before: Ended | None) -> Ended:
-    """Train all seeds and score what they were trained on, unless that is done.
+def updates(config: ConfigDict, data: LabelledData) -> dict[str, int]:
+    """Return the planned updates, of the baseline as well if it is run first."""
+    del data
+    total, ranked = config.train.steps, curricula.needs_baseline(config.curriculum)
+    first = {"baseline": total} if ranked and config.baseline is None else {}
+    return first | {NAME: total}
 
-    The outcome holds `errors`, the share that is wrong of "validation" and of "test"
-    for every seed at the last update; `steps` and `seconds`.
+
+def run(context: Context, before: Ended | None) -> Ended:
+    """Train all seeds and score their training data, unless already done.
+
+    The outcome has `errors`, the error rate on "validation" and "test" for every seed
+    at the last update; `steps` and `seconds`.
 
     Raises:
         ValueError: as `make_classifier` does; if config.baseline is not the folder of a
             finished run of the same seeds and rows.
     """
-    del before  # It goes alone.
+    del before  # The only stage of its run.
     outcome = context.outcome(NAME)
     if outcome is None:
         baseline = None
         if curricula.needs_baseline(context.config.curriculum):
             baseline = _baseline(context)
         outcome = _train(context, baseline)
-    return Ended(NAME, {NAME: outcome}, _made_again)
+    return Ended(NAME, {NAME: outcome}, _no_next_stage)
 
 
-def _made_again() -> Stage:
-    raise ValueError("no stage goes after classify")
+def _no_next_stage() -> Stage:
+    raise ValueError("no stage can follow classify")
 
 
 def _seeds(config: ConfigDict) -> range:
@@ -85,7 +92,7 @@ def _seeds(config: ConfigDict) -> range:
 
 
 def _baseline(context: Context) -> dict[str, np.ndarray]:
-    """Score -> uncertainty [s, m] of a uniform run's last networks."""
+    """Return score -> uncertainty [s, m] of a uniform run's final networks."""
     path = context.folder / "baseline"
     if context.config.baseline is not None:
         path = pathlib.Path(context.config.baseline)
@@ -99,7 +106,7 @@ def _baseline(context: Context) -> dict[str, np.ndarray]:
     with np.load(file) as saved:
         scores = dict(saved)
     if not np.array_equal(scores.pop("rows"), context.data.train):
-        raise ValueError(f"{file} is of other seeds or other training pictures")
+        raise ValueError(f"{file} is for other seeds or other training pictures")
     return scores
 
 
@@ -141,11 +148,11 @@ class _Curves:
         self._rows: dict[str, Any] = folder.read_json(path) or {}
 
     def add(self, step: int, errors: dict[str, np.ndarray]) -> None:
-        """Takes an evaluation; the same one again takes its place."""
+        """Add an evaluation; a repeated one overwrites the first."""
         self._rows[str(step)] = {part: e.tolist() for part, e in errors.items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         folder.write_json(self._path, self._rows)
 
     def last(self) -> dict[str, list[float]]:
-        """The errors of the last evaluation."""
+        """Return the errors of the last evaluation."""
         return self._rows[max(self._rows, key=int)]

@@ -1,4 +1,4 @@
-"""The surroundings of a stage, and what one stage hands to the next."""
+"""Inputs and outputs of a stage."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from typing import Any
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import folder, parallel
+from memejax import folder, logs, parallel
 from memejax.checkpoint import Checkpoints
 from memejax.loop import LoopOptions, loop
 from memejax.signals import Signals
 from memejax.stage import Evaluation, Stage
+from memejax.stages.parts import parameters
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """Everything that a stage is run with.
+    """Inputs of a stage.
 
     Attributes:
-        config: the run's.
-        data: of all splits, as the first stage of the run loaded it.
+        config: the run's config.
+        data: all splits, as loaded by the run's first stage.
         mesh: the devices.
-        seed: of parameters, order and randomness.
-        folder: of the seed; a stage's own is in it.
-        signals: of the loop.
-        options: of the loop.
+        seed: seeds parameters, order and randomness.
+        folder: the seed's folder, which holds the stage folders.
+        signals: for the loop.
+        options: for the loop.
     """
 
     config: ConfigDict
@@ -44,18 +45,21 @@ class Context:
     def train(
         self, stage: Stage, name: str, evaluation: Evaluation | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Run a stage in the folder `name` to its end; see `loop`."""
-        return loop(stage, self.options, self.folder / name, self.signals, evaluation)
+        """Train a stage to its end in the folder `name`; see `loop`."""
+        path = self.folder / name
+        if stage.groups is not None:
+            logs.say(f"{name}: {parameters.write(stage, path)}")
+        return loop(stage, self.options, path, self.signals, evaluation)
 
     def outcome(self, name: str) -> Any:
-        """Return the outcome of a stage that ended before, None if it did not."""
-        # A folder on a network shows a new file to one machine before the other.
+        """Return the saved outcome of a stage, None if it has not ended."""
+        # On a network file system a new file is not visible to all machines at once.
         return parallel.from_first(
             folder.read_json(self.folder / name / "outcome.json")
         )
 
     def finish(self, name: str, outcome: Mapping[str, Any]) -> None:
-        """Write a stage's outcome: it is not run again."""
+        """Save a stage's outcome, which marks it as done."""
         folder.write_json(self.folder / name / "outcome.json", outcome)
 
     def last_weights(self, name: str, stage: Stage) -> Tree:
@@ -66,13 +70,13 @@ class Context:
 
 
 class Weights:
-    """Variables that a stage ended with: kept for the next, or read again.
+    """Final variables of a stage, kept in memory for the next one or read again.
 
-    The first call gives the kept ones away, so that they are held once.
+    The first call hands over the kept ones, so that they exist only once.
     """
 
     def __init__(self, read: Callable[[], Tree], kept: Tree | None = None):
-        """Keep `kept` for the first call; any other call reads them."""
+        """Return `kept` from the first call; every other call reads them."""
         self._read, self._kept = read, kept
 
     def __call__(self) -> Tree:
@@ -83,13 +87,13 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """A stage that has ended.
+    """Outputs of a stage that has ended.
 
     Attributes:
         name: of the folder that it trained in.
-        outcomes: folder -> outcome as JSON, of this stage alone.
+        outcomes: folder -> outcome as JSON, for this stage alone.
         stage: makes the stage, once.
-        weights: variables that it ended with; None if it has none to give.
+        weights: returns its final variables; None if it has none.
     """
 
     name: str

@@ -1,10 +1,10 @@
-"""The stage "evaluate": the best checkpoint of the stage before, on every split."""
+"""The stage "evaluate": the previous stage's best checkpoint, on every split."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from memejax import metrics, parallel, scoring
+from memejax import logs, metrics, parallel, scoring
 from memejax.checkpoint import Checkpoints
 from memejax.metrics import AVERAGE
 from memejax.stage import BEST
@@ -14,14 +14,14 @@ NAME = "evaluate"
 
 
 def run(context: Context, before: Ended | None) -> Ended:
-    """Score every split, unless that is done.
+    """Score every split, unless already done.
 
-    The outcome holds `stage`, the name of the one before; `checkpoint`, the step of its
-    best one; `splits`, the reports of the arms on every labelled split. The folder gets
-    the predictions of all splits.
+    The outcome has `stage`, the name of the previous stage; `checkpoint`, the step of
+    its best checkpoint; `splits`, the reports of the arms on every labelled split. The
+    predictions for all splits are written to the folder.
     """
     if before is None:
-        raise ValueError("evaluate scores what a stage before it trained: name one")
+        raise ValueError("evaluate needs a training stage before it in config.stages")
     outcome = context.outcome(NAME)
     if outcome is None:
         outcome = _evaluate(context, before)
@@ -36,13 +36,13 @@ def _evaluate(context: Context, before: Ended) -> dict[str, Any]:
     best = before.outcomes[before.name]["best_step"]
     with Checkpoints(checkpoints, keep=context.options.keep, best=BEST) as saves:
         saved = saves.restore(stage.abstract, step=best)
-    # No more than is used stays on the devices.
+    # Free the rest of the state on the devices.
     step, variables = saved.step, saved.state.weights()
     del saved
-    proba = {}
-    for name, split in data.splits.items():
-        if name == "train":
-            continue
+    proba, scored = {}, [name for name in data.splits if name != "train"]
+    logs.say(f"{NAME}: scoring {', '.join(scored)} by the checkpoint of update {step}")
+    for name in scored:
+        split = data.splits[name]
         proba[name] = scoring.probabilities(
             stage.predict, variables, stage.scoring(split)
         )

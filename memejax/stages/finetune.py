@@ -1,4 +1,4 @@
-"""The stage "finetune": the arms learn the labels, under a curriculum or without."""
+"""The stage "finetune": supervised training of the arms, optionally in a curriculum."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from memejax.stages.parts.views import make_views, random_views
 
 Tree = Any
 NAME = "finetune"
-# The same fine-tuning in shuffled passes, by whose scores "bac" ranks.
+# The same fine-tuning in shuffled passes, whose scores "bac" ranks by.
 BASELINE = "baseline"
 
 
@@ -40,38 +40,38 @@ def make(
     """Make supervised training of every arm.
 
     Args:
-        config: a run's; `finetune` is the section.
+        config: the run's config; uses the section `finetune`.
         data: memes.
-        seed: of parameters, order and randomness.
+        seed: seeds parameters, order and randomness.
         mesh: the devices.
-        start: gives the variables of a stage before, which are taken where they fit;
-            else those of checkpoints, where the config names them; else random ones.
-        curriculum: the section that says how examples are drawn; None: shuffled passes.
-        uncertainty: float `[n]` of the training examples, by which "bac" ranks.
+        start: returns the previous stage's variables, copied where they fit. Other
+            variables come from the config's checkpoints, or else are random.
+        curriculum: the section for drawing examples; None: shuffled passes.
+        uncertainty: float `[n]` of the training examples, for "bac" to rank by.
 
     Raises:
-        ValueError: if the data are no memes of both labels, or the config is not
-            consistent.
+        ValueError: if the data are not memes with both labels, or the config is
+            inconsistent.
     """
     c = config.finetune
     training.check_devices(config, c, mesh)
     _check_memes(config, data)
     train = data.splits["train"]
-    devices = training.on_devices(config, mesh)
+    devices = training.device_options(config, mesh)
     arms = fusion_arms(config, data.vocabulary, **devices)
     views = make_views(config, random_views(config.augment), independent=True)
     key = functools.partial(training.key_of, seed, 1)
     variables = random_variables(arms, train, views=views, key=key, method="classify")
     shapes = jax.eval_shape(variables)
     plan = _plan(config, train, seed, curriculum, uncertainty)
-    tx, rates = optimizer(
+    tx, rates, groups = optimizer(
         c.optimizer,
         params=shapes["params"],
         total=len(plan),
         absent=absent_parts(config),
     )
     step = steps.make_supervised_step(
-        training.applying(config, arms, mesh, method="classify"),
+        training.make_apply_fn(config, arms, mesh, method="classify"),
         tx,
         views=views,
         positive_weight=training.positive_weight(train, balance=c.balance),
@@ -84,7 +84,7 @@ def make(
         variables = load_weights(config, variables)
         return variables if start is None else transfer(start(), variables)
 
-    abstract, init = training.starting(
+    abstract, init = training.make_init(
         variables,
         lambda variables: steps.init_state(
             variables, tx, key=jax.random.fold_in(key(), 1)
@@ -107,12 +107,20 @@ def make(
         predict=predict,
         eval_every=c.eval_every,
         patience=c.patience,
+        groups=groups,
         refresh=_refresh(curriculum, train, len(plan), predict, seed, one_pass),
     )
 
 
+def updates(config: ConfigDict, data: datasets.Data) -> dict[str, int]:
+    """Return the planned updates, of the baseline as well if there is one."""
+    total = training.updates_of(config.finetune, data.splits["train"])
+    ranked = "curriculum" in config and curricula.needs_baseline(config.curriculum)
+    return ({BASELINE: total} if ranked else {}) | {NAME: total}
+
+
 def run(context: Context, before: Ended | None) -> Ended:
-    """Fine-tune what the stage before ended with, unless that is done."""
+    """Fine-tune the previous stage's final variables, unless already done."""
     start = before.weights if before is not None else None
 
     @functools.cache
@@ -130,10 +138,10 @@ def run(context: Context, before: Ended | None) -> Ended:
 
 
 def supervised(context: Context, name: str, stage: Callable[[], Stage]) -> Ended:
-    """Run a stage that the dev split judges, unless that is done."""
+    """Train a stage that is evaluated on the dev split, unless already done."""
     outcome = context.outcome(name)
     if outcome is None:
-        # Not the last state, which would stay beside the best one.
+        # Drop the last state, which would stay in memory beside the best one.
         _, outcome = context.train(stage(), name, on_dev(context.data, stage()))
         context.finish(name, outcome)
     weights = Weights(lambda: context.last_weights(name, stage()))
@@ -141,7 +149,7 @@ def supervised(context: Context, name: str, stage: Callable[[], Stage]) -> Ended
 
 
 def on_dev(data: datasets.Data, stage: Stage) -> Evaluation:
-    """Evaluate by AUROC: the arms and their average on the dev split."""
+    """Evaluate the AUROC of the arms and their average on the dev split."""
     dev = data.splits[data.dev]
     feeder = stage.scoring(dev)
 
@@ -154,13 +162,14 @@ def on_dev(data: datasets.Data, stage: Stage) -> Evaluation:
             values,
             rating=values[f"{BEST}/{metrics.AVERAGE}"],
             histograms={f"scores/{arm}": p for arm, p in proba.items()},
+            printed=tuple(f"{BEST}/{arm}" for arm in metrics.shown_arms(proba)),
         )
 
     return Evaluation(measure, dev.name)
 
 
 def _curriculum(context: Context, start: Callable[[], Tree] | None) -> dict[str, Any]:
-    """The section of the curriculum and, for "bac", the baseline's scores."""
+    """Return the curriculum section and, for "bac", the baseline's scores."""
     if "curriculum" not in context.config:
         return {}
     section = context.config.curriculum
@@ -183,7 +192,7 @@ def _curriculum(context: Context, start: Callable[[], Tree] | None) -> dict[str,
 
 
 def _check_memes(config: ConfigDict, data: datasets.Data) -> None:
-    """Raise ValueError unless the data are memes, of both labels to train on."""
+    """Raise ValueError unless the data are memes with both labels to train on."""
     if data.classes != 2 or not data.vocabulary:
         raise ValueError(
             "fine-tuning is of memes (two classes, with captions): for data.name="
@@ -198,7 +207,7 @@ def _source(train: datasets.Split) -> curricula.Source:
 
 
 def _plan(config, train, seed, curriculum, uncertainty) -> plans.Plan:
-    """Shuffled passes, or what the curriculum makes of as many updates."""
+    """Return shuffled passes, or the curriculum's plan of equal length."""
     plan = training.plan_of(config.finetune, train, seed=2 * seed + 1)
     if curriculum is None:
         return plan
@@ -213,7 +222,7 @@ def _plan(config, train, seed, curriculum, uncertainty) -> plans.Plan:
 
 
 def _refresh(curriculum, train, updates, predict, seed, one_pass) -> Refresh | None:
-    """When a plan is drawn again by the scores of then; None without a curriculum."""
+    """Return the schedule of redraws by current scores; None without a curriculum."""
     if curriculum is None:
         return None
     feeder, source = one_pass(train), _source(train)

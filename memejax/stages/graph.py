@@ -1,4 +1,4 @@
-"""The stage "graph": a network on graphs of memes, from stored features."""
+"""The stage "graph": a network on graphs of memes with stored features."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from memejax.stages.context import Context, Ended
 from memejax.stages.finetune import supervised
 from memejax.stages.parts.choices import choose
 from memejax.stages.parts.graphs import end_to_end, hetero, stored
+from memejax.stages.parts.graphs.supervised import graph_updates
 
 NAME = "graph"
 
@@ -26,7 +27,7 @@ class GraphKind(NamedTuple):
     Attributes:
         load: config -> splits whose source has the column `graph`.
         make: `(config, data, *, seed, mesh)` -> the stage.
-        leaves: those of the section `graph` that configs of another kind may lack.
+        leaves: of the section `graph`, needed by this kind but not by all others.
     """
 
     load: Callable[[ConfigDict], datasets.Data]
@@ -46,22 +47,22 @@ GRAPHS = {
 
 
 def load(config: ConfigDict, folder: pathlib.Path) -> datasets.Data:
-    """Load stored features as the stages use data; nothing goes into the folder.
+    """Load stored features as `Data`; nothing is written to the folder.
 
     Raises:
-        ValueError: for an unknown kind of graph, or as that kind does.
+        ValueError: for an unknown kind of graph, or from that kind's `load`.
     """
     del folder
     return _kind(config).load(config)
 
 
 def about(config: ConfigDict) -> str:
-    """Say which network trains on which features."""
+    """Return the network and its features in words."""
     return f"{config.graph.network} on the features in {config.features}"
 
 
 def devices(config: ConfigDict) -> Mesh:
-    """Return one device: the networks are too small for a second one to help."""
+    """Return one device: the networks are too small to benefit from a second."""
     del config
     return parallel.mesh(1)
 
@@ -70,20 +71,25 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
     """Make supervised training of a network on graphs of memes.
 
     Args:
-        config: a run's; `graph` is the section.
-        data: as `load` gives it.
-        seed: of parameters, order and dropout, and of what is sampled.
+        config: the run's config; uses the section `graph`.
+        data: from `load`.
+        seed: seeds parameters, order, dropout and sampling.
         mesh: of one device.
 
     Raises:
-        ValueError: for an unknown kind of graph, or as that kind does; if there is
-            nothing of one label to train on.
+        ValueError: for an unknown kind of graph, or from that kind's `make`; if the
+            training memes lack one of the labels.
     """
     return _kind(config).make(config, data, seed=seed, mesh=mesh)
 
 
+def updates(config: ConfigDict, data: datasets.Data) -> dict[str, int]:
+    """Return the planned updates."""
+    return {NAME: graph_updates(config.graph, data.splits["train"])}
+
+
 def run(context: Context, before: Ended | None) -> Ended:
-    """Train the network, unless that is done."""
+    """Train the network, unless already done."""
     del before  # The first stage of a run.
 
     @functools.cache

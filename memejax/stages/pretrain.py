@@ -1,4 +1,4 @@
-"""The stage "pretrain": multimodal CASS, CASS or DINO; labels are not used."""
+"""The stage "pretrain": multimodal CASS, CASS or DINO, without labels."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from memejax.stages.parts.models import (
 )
 from memejax.stages.parts.optimizers import optimizer
 from memejax.stages.parts.training import (
-    applying,
     check_devices,
     compiled_step,
+    device_options,
     embedding,
     key_of,
-    on_devices,
+    make_apply_fn,
+    make_init,
     plan_of,
     scoring,
-    starting,
     stream,
+    updates_of,
 )
 from memejax.stages.parts.variables import (
     load_classifiers,
@@ -42,19 +43,19 @@ from memejax.stages.parts.variables import (
 from memejax.stages.parts.views import cass_views, crops, make_views, random_views
 
 NAME = "pretrain"
-# The collapse panel takes a singular value decomposition: not at every update.
+# Not at every update: the collapse panel needs a singular value decomposition.
 PANEL_EVERY = 10
 
 
 def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> Stage:
-    """Make self-supervised training on the training split; labels are not used."""
+    """Make self-supervised training on the training split, without labels."""
     method = choose(PRETRAIN, config.pretrain.method, "pretrain.method")
     check_devices(config, config.pretrain, mesh)
     return method(config, data, seed=seed, mesh=mesh)
 
 
 def run(context: Context, before: Ended | None) -> Ended:
-    """Pretrain, unless that is done; the collapse panel is in the outcome."""
+    """Pretrain, unless already done; the outcome has the collapse panel."""
     del before  # The first stage of a run.
 
     @functools.cache
@@ -65,16 +66,21 @@ def run(context: Context, before: Ended | None) -> Ended:
     if outcome is None:
         state, outcome = context.train(stage(), NAME)
         context.finish(NAME, outcome)
-        # Not the state: its moments, teacher and centre have no more use.
+        # Not the whole state: its moments, teacher and centre are no longer needed.
         kept = state.weights()
     weights = Weights(lambda: context.last_weights(NAME, stage()), kept)
     return Ended(NAME, {NAME: outcome}, stage, weights)
 
 
+def updates(config: ConfigDict, data: datasets.Data) -> dict[str, int]:
+    """Return the planned updates."""
+    return {NAME: updates_of(config.pretrain, data.splits["train"])}
+
+
 def multimodal_cass(
     config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh
 ) -> Stage:
-    """CASS between two arms of image and text."""
+    """Make CASS between two arms of image and text."""
     if not data.vocabulary:
         raise ValueError("multimodal_cass needs captions: data.name='memes' has them")
     c = config.pretrain
@@ -83,17 +89,17 @@ def multimodal_cass(
         random_views(config.augment),
         independent=c.independent_views,
         token_dropout=c.token_dropout,
-        # An arm of text alone would be left with nothing.
+        # An arm of text alone would be left without input.
         caption_dropout=(
             0.0 if config.model.arm.modalities == "text" else c.caption_dropout
         ),
     )
-    arms = fusion_arms(config, data.vocabulary, **on_devices(config, mesh))
+    arms = fusion_arms(config, data.vocabulary, **device_options(config, mesh))
     return _cass(config, data, arms, views=views, seed=seed, mesh=mesh, heads=False)
 
 
 def cass(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> Stage:
-    """CASS between two image encoders."""
+    """Make CASS between two image encoders."""
     c = config.pretrain
     own = {"cass": cass_views, "random": random_views}
     image = choose(own, c.augmentation, "pretrain.augmentation")
@@ -102,7 +108,7 @@ def cass(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
     return _cass(
         config,
         data,
-        image_arms(config, **on_devices(config, mesh)),
+        image_arms(config, **device_options(config, mesh)),
         views=views,
         seed=seed,
         mesh=mesh,
@@ -112,11 +118,11 @@ def cass(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
 
 
 def dino(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> Stage:
-    """Make DINO of each arm, side by side."""
+    """Make DINO for each arm, side by side."""
     c = config.pretrain
     _check_dino(config)
     views = make_views(config, crops(c.augment), independent=True)
-    devices = on_devices(config, mesh)
+    devices = device_options(config, mesh)
     student = dino_arms(config, student=True, **devices)
     teacher = dino_arms(config, student=False, **devices)
     train, key = data.splits["train"], functools.partial(key_of, seed, 0)
@@ -124,7 +130,7 @@ def dino(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
     shapes = jax.eval_shape(variables)
     plan = plan_of(c, train, seed=2 * seed)
     total, epoch = len(plan), max(1, len(train.ids) // c.batch)
-    tx, rates = optimizer(
+    tx, rates, groups = optimizer(
         c.optimizer,
         params=shapes["params"],
         total=total,
@@ -132,9 +138,9 @@ def dino(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         frozen=round(c.freeze_last_layer * epoch),
     )
     step = steps.make_dino_step(
-        applying(config, student, mesh, method="project"),
+        make_apply_fn(config, student, mesh, method="project"),
         tx,
-        teacher_fn=applying(config, teacher, mesh, method="project"),
+        teacher_fn=make_apply_fn(config, teacher, mesh, method="project"),
         objective=steps.DinoObjective(
             momentum=optim.cosine(c.teacher.momentum, 1.0, steps=total),
             teacher_temperature=_teacher_temperature(c.teacher, epoch),
@@ -147,7 +153,7 @@ def dino(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         learning_rates=rates,
         axis_name=devices["axis_name"],
     )
-    start = starting(
+    start = make_init(
         variables,
         lambda variables: steps.init_dino_state(
             variables,
@@ -161,7 +167,8 @@ def dino(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         replace=functools.partial(load_weights, config),
     )
     return _stage(
-        config, train, teacher, views, plan, step, start, mesh, _is_dino_collapsed
+        *(config, train, teacher, views, plan, step, start, mesh, groups),
+        is_collapsed=_is_dino_collapsed,
     )
 
 
@@ -173,7 +180,7 @@ PRETRAIN: dict[str, Callable[..., Stage]] = {
 
 
 def _cass(config, data, arms, *, views, seed, mesh, heads, averaging=None) -> Stage:
-    """Make CASS of any two arms."""
+    """Make CASS between any two arms."""
     c = config.pretrain
     if len(arm_names(config)) != 2:
         raise ValueError(f"CASS compares two arms, got arms={config.arms}")
@@ -181,14 +188,14 @@ def _cass(config, data, arms, *, views, seed, mesh, heads, averaging=None) -> St
     variables = random_variables(arms, train, views=views, key=key, method="project")
     shapes = jax.eval_shape(variables)
     plan = plan_of(c, train, seed=2 * seed)
-    tx, rates = optimizer(
+    tx, rates, groups = optimizer(
         c.optimizer,
         params=shapes["params"],
         total=len(plan),
         absent=absent_parts(config),
     )
     step = steps.make_cass_step(
-        applying(config, arms, mesh, method="project"),
+        make_apply_fn(config, arms, mesh, method="project"),
         tx,
         objective=steps.CassObjective(**c.objective),
         views=views,
@@ -196,7 +203,7 @@ def _cass(config, data, arms, *, views, seed, mesh, heads, averaging=None) -> St
         panel=_panel(mesh),
         learning_rates=rates,
         averaging=averaging,
-        axis_name=on_devices(config, mesh)["axis_name"],
+        axis_name=device_options(config, mesh)["axis_name"],
     )
 
     def from_checkpoints(variables: Any) -> Any:
@@ -205,7 +212,7 @@ def _cass(config, data, arms, *, views, seed, mesh, heads, averaging=None) -> St
             variables = load_classifiers(config, variables)
         return variables
 
-    start = starting(
+    start = make_init(
         variables,
         lambda variables: steps.init_state(
             variables, tx, key=jax.random.fold_in(key(), 1), averaging=averaging
@@ -216,11 +223,14 @@ def _cass(config, data, arms, *, views, seed, mesh, heads, averaging=None) -> St
         replace=from_checkpoints,
     )
     return _stage(
-        config, train, arms, views, plan, step, start, mesh, losses.is_collapsed
+        *(config, train, arms, views, plan, step, start, mesh, groups),
+        is_collapsed=losses.is_collapsed,
     )
 
 
-def _stage(config, train, arms, views, plan, step, start, mesh, is_collapsed) -> Stage:
+def _stage(
+    config, train, arms, views, plan, step, start, mesh, groups, *, is_collapsed
+) -> Stage:
     abstract, init = start
     return Stage(
         init=init,
@@ -229,6 +239,7 @@ def _stage(config, train, arms, views, plan, step, start, mesh, is_collapsed) ->
         feeder=stream(config, train, plan, mesh),
         scoring=scoring(config, mesh, batch=config.pretrain.batch),
         embed=embedding(arms, views, mesh),
+        groups=groups,
         is_collapsed=is_collapsed,
     )
 
@@ -238,13 +249,13 @@ def _panel(mesh: Mesh) -> steps.Panel:
 
 
 def _is_dino_collapsed(panel: dict[str, Any]) -> tuple[bool, str]:
-    """By the outputs' spread, and by what the teacher says."""
+    """Detect collapse by the outputs' spread and by the teacher's outputs."""
     verdicts = (losses.is_collapsed(panel), losses.is_dino_collapsed(panel))
     return any(yes for yes, _ in verdicts), ", ".join(why for _, why in verdicts if why)
 
 
 def _teacher_temperature(section: ConfigDict, epoch: int) -> Callable[..., Any]:
-    """Update -> temperature: constant, after a warm-up if the section has one."""
+    """Return update -> temperature: constant, after an optional warm-up."""
     start, epochs = section.temperature, 0
     if "warmup_epochs" in section:
         start, epochs = section.warmup_temperature, section.warmup_epochs
@@ -258,7 +269,7 @@ def _teacher_temperature(section: ConfigDict, epoch: int) -> Callable[..., Any]:
 
 
 def _check_dino(config: ConfigDict) -> None:
-    """Raises ValueError where a number of the section is out of its range."""
+    """Raise ValueError if a number of the section is out of range."""
     c = config.pretrain
     for name in ("global_size", "local_size"):
         if not 1 <= c.augment[name] <= config.data.image_size:

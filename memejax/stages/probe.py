@@ -1,7 +1,7 @@
-"""The stage "probe": the worth of pretrained features.
+"""The stage "probe": quality of pretrained features.
 
-Nearest neighbours and a linear probe on the features of the network, beside those of
-the same network untrained and the raw pixels; maps of where it looks and of the
+Nearest neighbours and a linear probe on the network's features, compared with those of
+the same network untrained and with the raw pixels; attention maps, and maps of the
 embeddings. `python -m memejax.evaluate` does the same for any finished run.
 """
 
@@ -26,34 +26,34 @@ from memejax.stages.parts.image_maps import image_maps
 Tree = Any
 Embeddings = dict[str, np.ndarray]
 
-# Pictures whose attention is drawn, and points of a map.
+# Pictures with an attention map, and points in a map of embeddings.
 PICTURES, MAP = 6, 1000
-# Numbers in the raw pixels of a comparison, 800 MB.
+# Most numbers in the raw pixels of a comparison, 800 MB.
 MOST_PIXELS = 200_000_000
-# Rows beside the network's: itself before training, and no network at all.
+# Rows to compare with: the network before training, and no network at all.
 UNTRAINED, PIXELS = "untrained", "pixels"
 
 
 def folder_of(name: str) -> str:
-    """Return the folder of the probe of a stage."""
+    """Return the name of the folder for the probe of a stage."""
     return f"probe-{name}"
 
 
 def run(context: Context, before: Ended | None) -> Ended:
-    """Probe what the stage before learned, unless that is done."""
+    """Probe the previous stage's features, unless already done."""
     if before is None or before.weights is None:
-        raise ValueError("probe looks at the features of a stage before it: name one")
+        raise ValueError("probe needs a training stage before it in config.stages")
     name = folder_of(before.name)
     outcome = context.outcome(name)
     if outcome is None:
         logs.say("probe: neighbours, linear probe, maps and pictures")
         stage = before.stage()
-        outcome = look(
+        outcome = compare(
             context.config,
             context.data,
             stage,
             trained=before.weights(),
-            # A function of the seed alone: the same as at the start of the stage.
+            # Depends on the seed alone: the same as at the start of the stage.
             untrained=stage.init().weights(),
             path=context.folder / name,
             **context.config.probe,
@@ -65,7 +65,7 @@ def run(context: Context, before: Ended | None) -> Ended:
 def embed(
     embed_fn: Callable[..., Mapping[str, jax.Array]], variables: Tree, feeder: Any
 ) -> Embeddings:
-    """The features of every example of a split, an arm.
+    """Compute the features of every example of a split, per arm.
 
     Args:
         embed_fn: `(variables, batch) -> {arm: features [b, d]}`.
@@ -78,7 +78,7 @@ def embed(
     rows: dict[str, list[np.ndarray]] = {}
     for step, (_, batch) in enumerate(feeder.chunks(0)):
         outputs = embed_fn(variables, batch)
-        # The plan's row, not the batch's, of which a process has a part only.
+        # The plan's row, not the batch's: a process has only a part of the batch.
         row = feeder.plan.row(step)
         named = {**outputs, "index": row["index"], "weight": row["weight"]}
         for name, value in jax.device_get(named).items():
@@ -87,7 +87,7 @@ def embed(
     return {k: v for k, v in joined.items() if k not in ("index", "weight")}
 
 
-def look(
+def compare(
     config: ConfigDict,
     data: datasets.Data,
     stage: Stage,
@@ -99,28 +99,28 @@ def look(
     k: int = 20,
     examples: int = 10_000,
 ) -> dict[str, Any]:
-    """Compare trained with untrained features, and draw where the network looks.
+    """Compare trained with untrained features, and draw attention maps.
 
     Args:
-        config: the run's.
-        data: "train" is remembered by the neighbours and the linear probe.
-        stage: of the networks; its `embed` is not None.
-        trained: the variables to look at.
-        untrained: the same before the first update.
-        path: folder of the pictures.
-        split: to classify; None: the last one with labels.
-        k: neighbours.
-        examples: of a split, at most.
+        config: the run's config.
+        data: "train" fits the neighbours and the linear probe.
+        stage: the networks' stage; its `embed` is not None.
+        trained: the variables to probe.
+        untrained: the variables before the first update.
+        path: folder for the pictures.
+        split: the split to classify; None: the last one with labels.
+        k: number of neighbours.
+        examples: maximum per split.
 
     Returns:
-        JSON: split, classes, sizes; `figures`, a row (the stage's name, untrained,
-        pixels) and an arm the accuracy (and AUROC, of two classes) of kNN and linear
-        probe; `panel`, the collapse panel of the trained features.
+        JSON: split, classes, sizes; `figures`, for each row (the stage's name,
+        untrained, pixels) and arm the accuracy (and AUROC for two classes) of kNN and
+        linear probe; `panel`, the collapse panel of the trained features.
     """
-    asked = split or _last_labelled(data)
-    if asked not in data.splits:
-        raise ValueError(f"got split {asked!r}, the data has {sorted(data.splits)}")
-    splits = {name: data.splits[name] for name in ("train", asked)}
+    target = split or _last_labelled(data)
+    if target not in data.splits:
+        raise ValueError(f"got split {target!r}, expected one of {sorted(data.splits)}")
+    splits = {name: data.splits[name] for name in ("train", target)}
     rows = {
         name: np.flatnonzero(one.labels >= 0)[:examples] for name, one in splits.items()
     }
@@ -143,28 +143,28 @@ def look(
     judge = functools.partial(
         _judge,
         labels=labels["train"],
-        truth=labels[asked],
+        truth=labels[target],
         classes=data.classes,
         k=k,
     )
     outcome = {
-        "split": asked,
+        "split": target,
         "classes": data.classes,
         "examples": {name: len(known) for name, known in rows.items()},
         "k": k,
         "figures": {
             row: {
-                arm: judge(z, by_split[asked][arm], linear=row != PIXELS)
+                arm: judge(z, by_split[target][arm], linear=row != PIXELS)
                 for arm, z in by_split["train"].items()
             }
             for row, by_split in found.items()
         },
         "panel": {
             arm: {k: float(v) for k, v in losses.collapse_panel(z[:2048]).items()}
-            for arm, z in found[own][asked].items()
+            for arm, z in found[own][target].items()
         },
     }
-    drawn = _draw(config, splits[asked], trained, found[own][asked], rows[asked])
+    drawn = _draw(config, splits[target], trained, found[own][target], rows[target])
     if parallel.is_first():
         path.mkdir(parents=True, exist_ok=True)
         for name, png in drawn.items():
@@ -179,12 +179,12 @@ def look(
 
 
 def _last_labelled(data: datasets.Data) -> str:
-    """The split that is asked about where the config names none."""
+    """Return the last split with labels, the default to classify."""
     return [n for n, split in data.splits.items() if split.labelled][-1]
 
 
 def _pixels(splits, rows) -> dict[str, Embeddings]:
-    """The pictures themselves as features; none where they would fill the memory."""
+    """Return the pictures as features; empty if they would not fit in memory."""
     sizes = [
         len(rows[name]) * splits[name].source["image"][np.arange(1)].size
         for name in splits
@@ -201,7 +201,7 @@ def _pixels(splits, rows) -> dict[str, Embeddings]:
 
 
 def _judge(train, test, *, labels, truth, classes, k, linear) -> dict[str, Any]:
-    """kNN and linear probe of one kind of features."""
+    """Evaluate kNN and, optionally, a linear probe on features."""
     scores = probes.knn(train, labels, test=test, classes=classes, k=k)
     judged = {"knn": probes.report(scores, truth)}
     if linear:
@@ -211,7 +211,7 @@ def _judge(train, test, *, labels, truth, classes, k, linear) -> dict[str, Any]:
 
 
 def _draw(config, split, trained, embeddings, rows) -> dict[str, bytes]:
-    """Name -> PNG: what the network looks at, and a map of each arm's embeddings."""
+    """Return name -> PNG: attention maps, and a map of each arm's embeddings."""
     labels = split.labels[rows]
     drawn: dict[str, bytes] = {}
     some = rows[:PICTURES]

@@ -3,10 +3,10 @@
     step = make_cass_step(apply_fn, tx, objective=..., views=...)
     state, metrics = jax.jit(step, donate_argnums=0)(state, batch)
 
-`apply_fn` and `tx` live in the closure and a state holds arrays only, so it can be
-stacked and vmapped. Randomness is `fold_in(key, step)`; what is an example's own
-(its augmentation) derives from (key, index, draw), so that a resumed run, another
-batch size or another number of devices draws the same views.
+`apply_fn` and `tx` live in the closure and a state holds only arrays, so it can be
+stacked and vmapped. Randomness is `fold_in(key, step)`; an example's augmentation
+derives from (key, index, draw), so that a resumed run, another batch size or another
+number of devices draws the same views.
 """
 
 from memejax.steps.cass import CassObjective as CassObjective

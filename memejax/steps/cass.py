@@ -1,4 +1,4 @@
-"""CASS: two arms of different architecture agree about the same example."""
+"""CASS: training two arms of different architectures to agree on each example."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import optax
 
 from memejax import losses
 from memejax.steps.objective import LossAux, Metrics, StepObjective
-from memejax.steps.panel import EVERY_STEP, Panel, panel_of
+from memejax.steps.panel import EVERY_STEP, Panel, collapse_metrics
 from memejax.steps.state import Averaging
 from memejax.steps.update import Step, make_step
 from memejax.steps.views import Views
@@ -19,19 +19,18 @@ from memejax.steps.views import Views
 
 @dataclasses.dataclass(frozen=True)
 class CassObjective:
-    """The multimodal CASS loss and what keeps it from collapsing.
+    """The multimodal CASS loss and its terms against collapse.
 
-    As published everything but the cosine is off. Then a constant output is a
-    minimiser, and with trainable heads and identical inputs it is what training
-    finds.
+    As published, everything but the cosine is off. A constant output is then a
+    minimiser, and with trainable heads and identical inputs training finds it.
 
     Attributes:
-        standardize: outputs standardised over the batch before everything else, so
-            that the covariance term is one on correlations.
+        standardize: whether outputs are first standardised over the batch, so that the
+            covariance term is one on correlations.
         variance: weight of the variance term (VICReg's) of each arm.
         covariance: weight of the covariance term of each arm.
-        stop_gradient: each arm's prediction follows the other's output held constant
-            (SimSiam), instead of gradients to both.
+        stop_gradient: whether each arm's prediction targets the other's output held
+            constant (SimSiam), instead of gradients to both.
     """
 
     standardize: bool = False
@@ -47,16 +46,16 @@ def cass_loss(
     objective: CassObjective,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Scalar: the objective over all pairs of arms, and its parts.
+    """Compute the objective for two arms, a scalar, and its parts.
 
     Args:
-        outputs: arm -> (output z, prediction of the other arm's), each [b, d].
-        weight: float32 [b]; 0 masks an example.
-        objective: which terms, and how heavy.
-        axis_name: device axis that the batch is split over, under pmap.
+        outputs: arm -> (output z, prediction of the other arm's), each `[b, d]`.
+        weight: float32 `[b]`; 0 masks an example.
+        objective: terms and their weights.
+        axis_name: device axis over which the batch is split, under pmap.
 
     Returns:
-        The scalar loss, and `cass`, `variance`, `covariance` as they went into it.
+        The scalar loss, and its unweighted parts `cass`, `variance`, `covariance`.
 
     Raises:
         ValueError: unless there are exactly two arms.
@@ -65,15 +64,15 @@ def cass_loss(
         raise ValueError(f"CASS compares two arms, got {sorted(outputs)}")
     where = weight > 0
 
-    def prepared(z: jax.Array) -> jax.Array:
+    def prepare(z: jax.Array) -> jax.Array:
         if objective.standardize:
             return losses.standardize(z, where=where, axis_name=axis_name)
         return z
 
     a, b = sorted(outputs)
-    z = {arm: prepared(output) for arm, (output, _) in outputs.items()}
+    z = {arm: prepare(output) for arm, (output, _) in outputs.items()}
     if objective.stop_gradient:
-        p = {arm: prepared(prediction) for arm, (_, prediction) in outputs.items()}
+        p = {arm: prepare(prediction) for arm, (_, prediction) in outputs.items()}
         pair = 0.5 * (
             losses.negative_cosine(p[a], z[b]) + losses.negative_cosine(p[b], z[a])
         )
@@ -82,14 +81,14 @@ def cass_loss(
     parts = {"cass": losses.weighted_mean(pair, weight, axis_name=axis_name)}
     total = parts["cass"]
     if objective.variance or objective.covariance:
-        # On the prepared outputs: of raw ones the covariance goes to 0 by making
-        # them small, and standardising then makes one shared direction large again.
-        spreads = [
+        # On the prepared outputs: the covariance of raw ones vanishes as they shrink,
+        # and standardising would then enlarge a shared direction again.
+        terms = [
             losses.variance_covariance(z[arm], where=where, axis_name=axis_name)
             for arm in (a, b)
         ]
-        parts["variance"] = spreads[0][0] + spreads[1][0]
-        parts["covariance"] = spreads[0][1] + spreads[1][1]
+        parts["variance"] = terms[0][0] + terms[1][0]
+        parts["covariance"] = terms[0][1] + terms[1][1]
         total = (
             total
             + objective.variance * parts["variance"]
@@ -110,21 +109,21 @@ def make_cass_step(
     averaging: Averaging | None = None,
     axis_name: str | None = None,
 ) -> Step:
-    """One update of CASS, of images alone or of images with text.
+    """Make the training step of CASS, on images alone or with text.
 
     Args:
         apply_fn: `(variables, views, train=, rngs=, mutable=) -> ({arm: (z, p)},
             new variables)`.
-        tx: the optimizer; its update is given `value=loss`.
+        tx: the optimizer; its update receives `value=loss`.
         objective: the loss.
         views: see `views.make_views`.
-        accumulate: parts that a batch is worked on in; statistics over the batch are
-            then over a part.
-        panel: when the collapse panel is computed.
+        accumulate: number of parts that a batch is processed in; batch statistics are
+            then those of a part.
+        panel: steps at which the collapse panel is computed.
         learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
-        averaging: keeps `State.average`; give it to `init_state` too.
-        axis_name: device axis that the batch is split over, under pmap; `apply_fn` has
-            to know it too.
+        averaging: updates `State.average`; pass it to `init_state` too.
+        axis_name: device axis over which the batch is split, under pmap; `apply_fn`
+            must use the same.
 
     Returns:
         `step(state, batch) -> (state, metrics)`.
@@ -151,12 +150,12 @@ class _Cass(StepObjective):
     axis_name: str | None
 
     def loss(self, params, state, *, stats, batch, keys):
-        """The terms of both arms' outputs, which the collapse panel reads."""
+        """Compute the loss, its parts, and the outputs for the collapse panel."""
         with jax.named_scope("<views>"):
-            made = self.views(keys["views"], batch, train=True, step_key=keys["batch"])
+            views = self.views(keys["views"], batch, train=True, step_key=keys["batch"])
         outputs, new = self.apply_fn(
             {"params": params, "batch_stats": stats},
-            made,
+            views,
             train=True,
             rngs={"dropout": keys["dropout"]},
             mutable=["batch_stats"],
@@ -172,8 +171,8 @@ class _Cass(StepObjective):
         return loss, LossAux(new.get("batch_stats", {}), parts, out)
 
     def measure(self, state, reduced, *, batch):
-        """The collapse panel."""
-        return panel_of(
+        """Compute the collapse panel."""
+        return collapse_metrics(
             reduced.kept,
             batch["weight"],
             step=state.step,
@@ -182,7 +181,7 @@ class _Cass(StepObjective):
         )
 
     def finish(self, state, params, *, stats, reduced):
-        """The next state, its average with it."""
+        """Return the next state, with its average."""
         average = state.average
         if self.averaging is not None:
             average = self.averaging.update(average, params, step=state.step)

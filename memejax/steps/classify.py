@@ -1,4 +1,4 @@
-"""Supervised learning of one network on labelled pictures of several classes."""
+"""Supervised training of one network on labelled pictures of several classes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def make_classify_step(
     inputs: Callable[[jax.Array], jax.Array],
     learning_rates: Callable[..., Metrics] | None = None,
 ) -> Step:
-    """One update of the weighted mean of the examples' cross entropies.
+    """Make a training step on the weighted mean of the cross-entropy.
 
     Args:
         apply_fn: `(variables, images, train=, rngs=, mutable=) -> (logits [b, k], new
             variables)`.
-        tx: the optimizer; its update is given `value=loss`.
-        inputs: pictures as a batch has them -> what the network takes.
+        tx: the optimizer; its update receives `value=loss`.
+        inputs: maps a batch's pictures to the network's inputs.
         learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
 
     Returns:
@@ -40,13 +40,13 @@ def make_classify_step(
 
 @dataclasses.dataclass(frozen=True)
 class _Classify(StepObjective):
-    """Cross entropy of a network; the arguments of `make_classify_step`."""
+    """Cross-entropy of a network; the arguments of `make_classify_step`."""
 
     apply_fn: Callable[..., Any]
     inputs: Callable[[jax.Array], jax.Array]
 
     def loss(self, params, state, *, stats, batch, keys):
-        """The weighted mean of the cross entropies."""
+        """Compute the weighted mean of the cross-entropy."""
         del state
         logits, new = self.apply_fn(
             {"params": params, "batch_stats": stats},
@@ -55,6 +55,6 @@ class _Classify(StepObjective):
             rngs={"dropout": keys["dropout"]},
             mutable=["batch_stats"],
         )
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-        loss = losses.weighted_mean(each, batch["weight"])
+        values = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        loss = losses.weighted_mean(values, batch["weight"])
         return loss, LossAux(new.get("batch_stats", {}), {})

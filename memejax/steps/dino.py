@@ -1,4 +1,4 @@
-"""DINO: a student matches on all crops what its moving average outputs on two."""
+"""DINO: training a student on all crops to match its moving average on two."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import optax
 
 from memejax import losses, optim
 from memejax.steps.objective import LossAux, Metrics, Reduced, StepObjective
-from memejax.steps.panel import EVERY_STEP, Panel, panel_of
+from memejax.steps.panel import EVERY_STEP, Panel, collapse_metrics
 from memejax.steps.state import State, init_state
 from memejax.steps.update import Step, make_step
 from memejax.steps.views import Views
@@ -28,8 +28,8 @@ class DinoState(State):
     Attributes:
         teacher: moving average of `params`.
         teacher_stats: running statistics of the teacher's own BatchNorms; they are not
-            averaged, and while training it uses its batches' (as published).
-        center: arm -> running mean of the teacher's logits, float32 [k].
+            averaged, and in training the teacher uses batch statistics (as published).
+        center: arm -> running mean of the teacher's logits, float32 `[k]`.
     """
 
     teacher: Tree
@@ -37,19 +37,19 @@ class DinoState(State):
     center: dict[str, jax.Array]
 
     def weights(self) -> dict[str, Tree]:
-        """The teacher's variables: what is evaluated and fine-tuned."""
+        """Return the teacher's variables, for evaluation and fine-tuning."""
         return {"params": self.teacher, "batch_stats": self.teacher_stats}
 
 
 @dataclasses.dataclass(frozen=True)
 class DinoObjective:
-    """Temperatures and momenta.
+    """Temperatures and momenta of DINO.
 
     Attributes:
         momentum: step -> momentum of the teacher.
         teacher_temperature: step -> temperature of the teacher's softmax.
-        student_temperature: of the student's softmax.
-        center_momentum: of the centre.
+        student_temperature: temperature of the student's softmax.
+        center_momentum: momentum of the centre.
     """
 
     momentum: optim.Schedule
@@ -65,13 +65,13 @@ def init_dino_state(
     key: jax.Array,
     prototypes: Mapping[str, int],
 ) -> DinoState:
-    """A state before the first update: the teacher is the student, the centre is 0.
+    """Make the initial state: the teacher equals the student, the centre is 0.
 
     Args:
-        variables: of the student.
+        variables: variables of the student.
         tx: the optimizer.
         key: PRNG key of the run.
-        prototypes: arm -> k.
+        prototypes: arm -> k, its number of prototypes.
     """
     state = init_state(variables, tx, key=key)
     fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
@@ -97,21 +97,21 @@ def make_dino_step(
     learning_rates: Callable[..., Metrics] | None = None,
     axis_name: str | None = None,
 ) -> Step:
-    """One update of DINO; several arms learn side by side, each from its own teacher.
+    """Make the training step of DINO, in which each arm has its own teacher.
 
     Args:
         student_fn: `(variables, views, train=, rngs=, mutable=) -> ({arm: logits
             [v, b, k]}, new variables)`, the global crops first.
-        tx: the optimizer; its update is given `value=loss`.
-        teacher_fn: the same for the teacher, which has no drop path; it is given the
-            global crops only.
+        tx: the optimizer; its update receives `value=loss`.
+        teacher_fn: the same for the teacher, without drop path; it receives only the
+            global crops.
         objective: temperatures and momenta.
         views: `(key, batch, train=, step_key=) -> {arm: {"crops": (globals, locals)}}`.
-        accumulate: parts that a batch is worked on in; the centre is over all of them.
-        panel: when the panels, of collapse and of DINO, are computed.
+        accumulate: number of parts that a batch is processed in; the centre uses all.
+        panel: steps at which the panels of collapse and of DINO are computed.
         learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
-        axis_name: device axis that the batch is split over, under pmap; `student_fn`
-            and `teacher_fn` have to know it too.
+        axis_name: device axis over which the batch is split, under pmap; `student_fn`
+            and `teacher_fn` must use the same.
 
     Returns:
         `step(state, batch) -> (state, metrics)`.
@@ -142,25 +142,27 @@ class _Dino(StepObjective):
     axis_name: str | None
 
     def stats(self, state):
-        """Those of the student and those of the teacher."""
+        """Return the running statistics of the student and of the teacher."""
         return {"student": state.batch_stats, "teacher": state.teacher_stats}
 
     def loss(self, params, state, *, stats, batch, keys):
-        """The sum of the arms' losses, each of them, and all logits."""
+        """Compute the sum of the arms' losses, each loss, and all logits."""
         with jax.named_scope("<views>"):
-            made = self.views(keys["views"], batch, train=True, step_key=keys["batch"])
+            views = self.views(keys["views"], batch, train=True, step_key=keys["batch"])
         student, new = self.student_fn(
             {"params": params, "batch_stats": stats["student"]},
-            made,
+            views,
             train=True,
             rngs={"dropout": keys["dropout"]},
             mutable=["batch_stats"],
         )
-        # The teacher sees the global crops, and learns from no gradient.
-        whole = {arm: {"crops": view["crops"][:1]} for arm, view in made.items()}
+        # The teacher gets only the global crops, and no gradient.
+        global_crops = {
+            arm: {"crops": view["crops"][:1]} for arm, view in views.items()
+        }
         teacher, teacher_new = self.teacher_fn(
             {"params": state.teacher, "batch_stats": stats["teacher"]},
-            whole,
+            global_crops,
             train=True,
             mutable=["batch_stats"],
         )
@@ -171,8 +173,8 @@ class _Dino(StepObjective):
         weight, parts = batch["weight"], {}
         with jax.named_scope("<loss>"):
             for arm in student:
-                # The centre moves once an update, in `finish`.
-                each, _ = losses.dino(
+                # The centre moves once per update, in `finish`.
+                values, _ = losses.dino(
                     student[arm],
                     teacher[arm],
                     center_k=state.center[arm],
@@ -180,27 +182,27 @@ class _Dino(StepObjective):
                     **self._temperatures(state),
                 )
                 parts[f"dino/{arm}"] = losses.weighted_mean(
-                    each, weight, axis_name=self.axis_name
+                    values, weight, axis_name=self.axis_name
                 )
         outputs = {"student": student, "teacher": teacher}
         return sum(parts.values()), LossAux(stats, parts, outputs)
 
     def reduce(self, state, outputs, *, batch):
-        """Sums for the centre and for DINO's panel; the student's first crop.
+        """Keep sums for the centre and DINO's panel, and the student's first crop.
 
         All logits of a batch of 64, at the paper's 10 crops and 65536 prototypes, are
-        200 MB; the first crop's, which the collapse panel reads, 17 MB.
+        200 MB; those of the first crop, for the collapse panel, 17 MB.
         """
         student, teacher = outputs["student"], outputs["teacher"]
-        counted = batch["weight"] > 0
+        where = batch["weight"] > 0
 
-        def of_panel(outputs: dict[str, Logits]) -> dict[str, Metrics]:
+        def panel_sums(outputs: dict[str, Logits]) -> dict[str, Metrics]:
             return {
                 arm: losses.sum_dino(
                     logits,
                     outputs["teacher"][arm],
                     center_k=state.center[arm],
-                    where=counted,
+                    where=where,
                     **self._temperatures(state),
                 )
                 for arm, logits in outputs["student"].items()
@@ -208,21 +210,21 @@ class _Dino(StepObjective):
 
         sums = {
             "center": {
-                arm: losses.sum_teacher(logits, where=counted)
+                arm: losses.sum_teacher(logits, where=where)
                 for arm, logits in teacher.items()
             },
-            "panel": self.panel.of(of_panel, outputs, step=state.step),
+            "panel": self.panel.compute(panel_sums, outputs, step=state.step),
         }
         return Reduced({arm: logits[0] for arm, logits in student.items()}, sums)
 
     def measure(self, state, reduced, *, batch):
-        """The schedules' values, and now and then the panels of outputs and of DINO."""
+        """Compute the schedules' values and, at its steps, the collapse panels."""
 
         def panels(sums: dict[str, Metrics]) -> Metrics:
             return {
                 f"collapse/{arm}/{name}": value
                 for arm, of_arm in sums.items()
-                for name, value in losses.dino_panel_by_sums(
+                for name, value in losses.dino_panel_from_sums(
                     of_arm, axis_name=self.axis_name
                 ).items()
             }
@@ -233,27 +235,27 @@ class _Dino(StepObjective):
         }
         return {
             **{name: jnp.asarray(x, jnp.float32) for name, x in scheduled.items()},
-            **panel_of(
+            **collapse_metrics(
                 reduced.kept,
                 batch["weight"],
                 step=state.step,
                 panel=self.panel,
                 axis_name=self.axis_name,
             ),
-            **self.panel.of(panels, reduced.sums["panel"], step=state.step),
+            **self.panel.compute(panels, reduced.sums["panel"], step=state.step),
         }
 
     def finish(self, state, params, *, stats, reduced):
-        """The student after its update, the teacher that follows it, and the centre."""
+        """Return the next state, with the updated student, teacher and centre."""
         momentum = self.schedules.momentum(state.step)
         return state.replace(
             params=params,
             batch_stats=stats["student"],
             teacher=optim.ema(state.teacher, params, momentum=momentum),
             teacher_stats=stats["teacher"],
-            # Over the whole batch, whatever the parts it was worked on in.
+            # Over the whole batch, whatever its number of parts.
             center={
-                arm: losses.update_center_by_sums(
+                arm: losses.update_center_from_sums(
                     state.center[arm],
                     sums,
                     momentum=self.schedules.center_momentum,
@@ -264,7 +266,7 @@ class _Dino(StepObjective):
         )
 
     def _temperatures(self, state: DinoState) -> dict[str, Any]:
-        """Both temperatures at a state's step."""
+        """Return both temperatures at a state's step."""
         return dict(
             student_temperature=self.schedules.student_temperature,
             teacher_temperature=self.schedules.teacher_temperature(state.step),

@@ -1,4 +1,4 @@
-"""An objective of training: the loss, and what a step computes around it."""
+"""Training objectives: a loss and the hooks that a step calls around it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ Metrics = dict[str, jax.Array]
 
 
 class LossAux(NamedTuple):
-    """All that a loss returns beside its value.
+    """Auxiliary results of a loss.
 
     Attributes:
         stats: running statistics after the forward pass.
-        parts: scalars that are logged, means over the batch as the loss is.
-        outputs: what `StepObjective.reduce` reads; does not outlive the part of a batch
-            that it is of.
+        parts: scalars to log, means over the batch like the loss.
+        outputs: input of `StepObjective.reduce`; discarded after each part of a batch.
     """
 
     stats: Tree
@@ -28,10 +27,11 @@ class LossAux(NamedTuple):
 
 
 class Reduced(NamedTuple):
-    """The part of a batch's outputs that is kept.
+    """Reduced outputs of a batch.
 
     Attributes:
-        kept: arrays whose leading axis is the batch; those of its parts are joined.
+        kept: arrays whose leading axis is the batch; those of its parts are
+            concatenated.
         sums: arrays that add up over the parts of a batch.
     """
 
@@ -40,17 +40,17 @@ class Reduced(NamedTuple):
 
 
 class StepObjective:
-    """The base of objectives for `make_step`; only `loss` has no default.
+    """Base class of objectives for `make_step`; only `loss` has no default.
 
-    All are pure functions of their arguments; `state` is the one before the update.
+    All methods are pure functions; `state` is the one before the update.
     """
 
     def prepare(self, batch: Batch) -> Batch:
-        """The batch as it counts, as with weight 0 for what has no label."""
+        """Prepare a batch, for example by setting weight 0 without a label."""
         return batch
 
     def stats(self, state: Any) -> Tree:
-        """The running statistics that go through `loss`."""
+        """Return the running statistics to pass through `loss`."""
         return state.batch_stats
 
     def loss(
@@ -62,35 +62,35 @@ class StepObjective:
         batch: Batch,
         keys: Mapping[str, jax.Array],
     ) -> tuple[jax.Array, LossAux]:
-        """Scalar: the loss of a batch or of a part of one, and what comes with it.
+        """Compute the loss of a batch or a part of one, a scalar, and its aux.
 
         Args:
-            params: the loss is differentiated with respect to them.
-            state: everything else that is known.
-            stats: running statistics before.
-            batch: as `prepare` returns it.
+            params: parameters to differentiate with respect to.
+            state: the rest of the state.
+            stats: running statistics before the forward pass.
+            batch: as returned by `prepare`.
             keys: PRNG keys `views`, `dropout` and `batch`.
         """
         raise NotImplementedError
 
     def reduce(self, state: Any, outputs: Tree, *, batch: Batch) -> Reduced:
-        """Reduce the outputs of a batch, or of a part of one, to what is kept."""
+        """Reduce the outputs of a batch, or of a part of one, before they are kept."""
         del state, batch
         return Reduced(kept=outputs)
 
     def measure(self, state: Any, reduced: Reduced, *, batch: Batch) -> Metrics:
-        """Metrics, beside the loss and its parts, of the whole batch."""
+        """Compute metrics of the whole batch, besides the loss and its parts."""
         del state, reduced, batch
         return {}
 
     def finish(self, state: Any, params: Tree, *, stats: Tree, reduced: Reduced) -> Any:
-        """The next state, but for its step and its optimizer's state.
+        """Return the next state, except its step and optimizer state.
 
         Args:
-            state: before.
-            params: after.
-            stats: after.
-            reduced: of the whole batch.
+            state: state before the update.
+            params: parameters after the update.
+            stats: running statistics after the update.
+            reduced: reduced outputs of the whole batch.
         """
         del reduced
         return state.replace(params=params, batch_stats=stats)

@@ -1,4 +1,4 @@
-"""The collapse panel of a step: figures of its outputs, computed now and then."""
+"""The collapse panel of a step: measures of its outputs, computed every n steps."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ Metrics = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """When a step computes its collapse panel.
+    """Schedule of the collapse panel.
 
     Attributes:
-        every: at every so many steps; at the others its figures are NaN.
-        branch: whether other steps save the work, in a branch of the program. On
-            several CPU devices it has to be False: XLA there runs a branch's
-            collectives beside the others, now and then in another order on each device,
-            and then none ends (see `parallel.can_branch`).
+        every: period in steps; at other steps the measures are NaN.
+        branch: whether other steps skip the work, by a branch in the program. It must
+            be False on several CPU devices: there XLA runs a branch's collectives
+            concurrently with others, sometimes in a different order on each device,
+            which deadlocks (see `parallel.can_branch`).
     """
 
     every: int = 1
     branch: bool = True
 
-    def of(
-        self, compute: Callable[[Any], Metrics], operands: Any, *, step: jax.Array
+    def compute(
+        self, measure: Callable[[Any], Metrics], operands: Any, *, step: jax.Array
     ) -> Metrics:
-        """`compute(operands)` at its steps, NaN of the same shapes at others."""
+        """Return `measure(operands)` every `every` steps, else NaN of equal shapes."""
         if self.every == 1:
-            return compute(operands)
-        now = step % self.every == 0
+            return measure(operands)
+        due = step % self.every == 0
         if not self.branch:
-            return jax.tree.map(lambda x: jnp.where(now, x, jnp.nan), compute(operands))
-        shapes = jax.eval_shape(compute, operands)
-        absent = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
-        return jax.lax.cond(now, compute, lambda _: absent, operands)
+            return jax.tree.map(lambda x: jnp.where(due, x, jnp.nan), measure(operands))
+        shapes = jax.eval_shape(measure, operands)
+        nans = jax.tree.map(lambda s: jnp.full(s.shape, jnp.nan, s.dtype), shapes)
+        return jax.lax.cond(due, measure, lambda _: nans, operands)
 
 
 EVERY_STEP = Panel()
 
 
-def panel_of(
+def collapse_metrics(
     outputs: Mapping[str, jax.Array],
     weight: jax.Array,
     *,
@@ -54,12 +54,12 @@ def panel_of(
     panel: Panel,
     axis_name: str | None = None,
 ) -> Metrics:
-    """The collapse panel of every arm's outputs [b, d], as `collapse/<arm>/<figure>`.
+    """Compute `collapse/<arm>/<measure>` of every arm's outputs `[b, d]`.
 
-    NaN at steps at which it is not computed.
+    All are NaN at steps without a panel.
     """
 
-    def compute(operands):
+    def measure(operands):
         outputs, weight = operands
         return {
             f"collapse/{arm}/{name}": value
@@ -69,4 +69,4 @@ def panel_of(
             ).items()
         }
 
-    return panel.of(compute, (outputs, weight), step=step)
+    return panel.compute(measure, (outputs, weight), step=step)

@@ -1,4 +1,4 @@
-"""Everything that a run computes, as arrays, and an average of its weights."""
+"""Training state, as arrays, and averaging of its weights."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Tree = Any
 
 
 class State(struct.PyTreeNode):
-    """Everything that a run computes, as arrays.
+    """The training state, as arrays.
 
     Attributes:
-        step: int32 [], updates done.
+        step: int32 scalar, the number of updates done.
         params: the model's parameters.
         batch_stats: running statistics of its BatchNorms, {} without any.
-        opt_state: the optimizer's.
+        opt_state: the optimizer's state.
         key: PRNG key of the run.
-        average: average of the parameters over the run, {} where none is kept.
+        average: average of the parameters over the run, {} if disabled.
     """
 
     step: jax.Array
@@ -36,24 +36,25 @@ class State(struct.PyTreeNode):
     average: Tree
 
     def weights(self) -> dict[str, Tree]:
-        """The variables that are evaluated, fine-tuned and exported."""
+        """Return the variables for evaluation, fine-tuning and export."""
         params = self.average if self.average else self.params
         return {"params": params, "batch_stats": self.batch_stats}
 
 
 @dataclasses.dataclass(frozen=True)
 class Averaging:
-    """An average of the parameters beside the ones that are trained.
+    """Averaging of the trained parameters.
 
     BatchNorm's running statistics are those of the trained parameters.
 
     Attributes:
         kind: "ema", an exponential moving average, or "swa", the mean over updates.
         momentum: of "ema", in [0, 1].
-        start: updates before the average begins; until then it is the parameters.
+        start: updates before averaging begins; until then the average equals the
+            parameters.
 
     Raises:
-        ValueError: for an unknown kind, or a number out of its range.
+        ValueError: for an unknown kind, or a number out of range.
 
     References:
         Izmailov et al., Averaging weights leads to wider optima, 1803.05407.
@@ -68,12 +69,12 @@ class Averaging:
             raise ValueError(f"averaging must be 'ema' or 'swa', got {self.kind!r}")
         if not 0 <= self.momentum <= 1 or self.start < 0:
             raise ValueError(
-                "averaging takes a momentum in [0, 1] and a start of at least 0, got "
-                f"{self.momentum} and {self.start}"
+                f"got momentum {self.momentum} and start {self.start}, expected a "
+                "momentum in [0, 1] and a start of at least 0"
             )
 
     def update(self, average: Tree, params: Tree, *, step: jax.Array) -> Tree:
-        """The average after the update that ended `step` (from 0) with `params`."""
+        """Update the average with the `params` after `step` (counted from 0)."""
         count = jnp.maximum(step - self.start, 0).astype(jnp.float32)
         if self.kind == "swa":
             return optim.swa(average, params, count=count)
@@ -88,7 +89,7 @@ def init_state(
     key: jax.Array,
     averaging: Averaging | None = None,
 ) -> State:
-    """A state before the first update."""
+    """Make the initial state, before the first update."""
     return State(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],

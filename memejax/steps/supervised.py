@@ -1,4 +1,4 @@
-"""Supervised learning of every arm at once."""
+"""Supervised training of all arms at once."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def make_supervised_step(
     learning_rates: Callable[..., Metrics] | None = None,
     axis_name: str | None = None,
 ) -> Step:
-    """One update of supervised learning: the arms' binary cross entropies, summed.
+    """Make a supervised training step on the sum of the arms' cross-entropies.
 
-    Arms that share no parameter are so trained as if each were alone.
+    Arms without shared parameters are thus trained as if each were alone.
 
     Args:
         apply_fn: `(variables, views, train=, rngs=, mutable=) -> ({arm: logits [b]},
             new variables)`.
-        tx: the optimizer; its update is given `value=loss`.
+        tx: the optimizer; its update receives `value=loss`.
         views: see `views.make_views`.
-        positive_weight: of the positive class in the loss.
-        accumulate: parts that a batch is worked on in.
+        positive_weight: weight of the positive class in the loss.
+        accumulate: number of parts that a batch is processed in.
         learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
-        axis_name: device axis that the batch is split over, under pmap; `apply_fn` has
-            to know it too.
+        axis_name: device axis over which the batch is split, under pmap; `apply_fn`
+            must use the same.
 
     Returns:
         `step(state, batch) -> (state, metrics)`.
@@ -55,7 +55,7 @@ def make_supervised_step(
 
 @dataclasses.dataclass(frozen=True)
 class _Supervised(StepObjective):
-    """Binary cross entropies of a model; the arguments of `make_supervised_step`."""
+    """Binary cross-entropies of a model; the arguments of `make_supervised_step`."""
 
     apply_fn: Callable[..., Any]
     views: Callable[..., Views]
@@ -63,17 +63,17 @@ class _Supervised(StepObjective):
     axis_name: str | None
 
     def prepare(self, batch):
-        """Weight 0 for what has no label."""
+        """Set the weight of unlabelled examples to 0."""
         return dict(batch, weight=batch["weight"] * (batch["label"] >= 0))
 
     def loss(self, params, state, *, stats, batch, keys):
-        """The sum of the arms' losses, and each of them."""
+        """Compute the sum of the arms' losses, and each loss."""
         del state
         with jax.named_scope("<views>"):
-            made = self.views(keys["views"], batch, train=True, step_key=keys["batch"])
+            views = self.views(keys["views"], batch, train=True, step_key=keys["batch"])
         logits, new = self.apply_fn(
             {"params": params, "batch_stats": stats},
-            made,
+            views,
             train=True,
             rngs={"dropout": keys["dropout"]},
             mutable=["batch_stats"],
@@ -81,13 +81,13 @@ class _Supervised(StepObjective):
         parts = {}
         with jax.named_scope("<loss>"):
             for arm, logit in logits.items():
-                each = losses.binary_cross_entropy(
+                values = losses.binary_cross_entropy(
                     logit,
                     batch["label"],
                     positive_weight=self.positive_weight,
                     where=batch["label"] >= 0,
                 )
                 parts[f"bce/{arm}"] = losses.weighted_mean(
-                    each, batch["weight"], axis_name=self.axis_name
+                    values, batch["weight"], axis_name=self.axis_name
                 )
         return sum(parts.values()), LossAux(new.get("batch_stats", {}), parts)

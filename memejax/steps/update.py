@@ -1,4 +1,4 @@
-"""The parts of a step that all objectives share: gradients, update, prediction."""
+"""The parts of a step shared by all objectives: gradients, update, prediction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Step = Callable[[Any, Batch], tuple[Any, Metrics]]
 
 
 def make_predict(apply_fn: Callable[..., Any], *, views: Callable[..., Views]):
-    """A function `(variables, batch) -> {arm: outputs}` of `apply_fn`, not training."""
+    """Make `(variables, batch) -> {arm: outputs}` from `apply_fn`, for evaluation."""
 
     def predict(variables: Mapping[str, Tree], batch: Batch):
         return apply_fn(variables, views(None, batch, train=False), train=False)
@@ -28,7 +28,7 @@ def make_predict(apply_fn: Callable[..., Any], *, views: Callable[..., Views]):
 
 
 def scan_steps(step: Step) -> Step:
-    """Many updates in one call: `step` over the leading axis of every batch leaf.
+    """Make a function that scans `step` over the leading axis of every batch leaf.
 
     Returns:
         `(state, batches [n, ...]) -> (state, metrics [n, ...])`.
@@ -41,22 +41,23 @@ def scan_steps(step: Step) -> Step:
 
 
 def gather_steps(step: Step) -> Callable[..., Any]:
-    """Many updates in one call, each on the rows of the data that a plan lists.
+    """Make a function that scans `step` over batches gathered from data by a plan.
 
     Args:
         step: `(state, batch) -> (state, metrics)`.
 
     Returns:
-        `(state, rows, data) -> (state, metrics [n])`: `rows` holds `index`, `weight`
-        and `draw`, each `[n, b]`, and `data` arrays whose leading axis `index` counts.
+        `(state, rows, data) -> (state, metrics [n])`: `rows` has `index`, `weight` and
+        `draw`, each `[n, b]`, and `index` selects along the leading axis of the arrays
+        in `data`.
     """
 
     def run(state: Any, rows: Batch, data: Mapping[str, jax.Array]):
-        def one(state: Any, row: Batch):
+        def gathered_step(state: Any, row: Batch):
             batch = {name: column[row["index"]] for name, column in data.items()}
             return step(state, batch | dict(row))
 
-        return jax.lax.scan(one, state, dict(rows))
+        return jax.lax.scan(gathered_step, state, dict(rows))
 
     return run
 
@@ -69,22 +70,22 @@ def make_step(
     learning_rates: Callable[..., Metrics] | None = None,
     axis_name: str | None = None,
 ) -> Step:
-    """One update of any objective.
+    """Make the training step of any objective.
 
-    Under pmap a step works on its device's part of the batch. Its loss is then that of
-    the whole batch on every device, so that a device's gradient is as many times its
-    own examples' share of the whole gradient as there are devices: their mean is it.
-    Dropout masks are a device's own there, so other ones than under jit.
+    Under pmap a step processes its device's part of the batch. The loss is that of the
+    whole batch on every device, so a device's gradient is its examples' share of the
+    whole gradient times the number of devices, and the mean over devices is the whole
+    gradient. Dropout masks there differ by device, and so from those under jit.
 
     Args:
-        objective: what is minimised, and what is computed around it.
-        tx: the optimizer; its update is given `value=loss`.
-        accumulate: parts that a batch is worked on in; statistics over the batch are
-            then over a part, and of a part's outputs only what `objective.reduce`
-            returns outlives it.
+        objective: the loss and the hooks around it.
+        tx: the optimizer; its update receives `value=loss`.
+        accumulate: number of parts that a batch is processed in; batch statistics are
+            then those of a part, and of a part's outputs only the result of
+            `objective.reduce` is kept.
         learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
-        axis_name: device axis that the batch is split over, under pmap; None: a step is
-            of the whole batch.
+        axis_name: device axis over which the batch is split, under pmap; None if a step
+            processes the whole batch.
 
     Returns:
         `step(state, batch) -> (state, metrics)`.
@@ -92,7 +93,7 @@ def make_step(
 
     def step(state: Any, batch: Batch) -> tuple[Any, Metrics]:
         batch = objective.prepare(batch)
-        found = _of_parts(
+        result = _compute_in_parts(
             objective,
             state,
             batch=batch,
@@ -100,7 +101,7 @@ def make_step(
             accumulate=accumulate,
             axis_name=axis_name,
         )
-        loss, parts, gradients, _ = found.totals
+        loss, parts, gradients, _ = result.totals
         if axis_name is not None:
             gradients = jax.lax.pmean(gradients, axis_name)
         with jax.named_scope("<optimizer>"):
@@ -112,31 +113,31 @@ def make_step(
         if learning_rates is not None:
             rates = learning_rates(opt_state, state.step)
             metrics |= {f"lr/{group}": rate for group, rate in rates.items()}
-        reduced = Reduced(found.kept, found.totals.sums)
+        reduced = Reduced(result.kept, result.totals.sums)
         with jax.named_scope("<metrics>"):
             metrics |= objective.measure(state, reduced, batch=batch)
-        new = objective.finish(state, params, stats=found.stats, reduced=reduced)
+        new = objective.finish(state, params, stats=result.stats, reduced=reduced)
         return new.replace(step=state.step + 1, opt_state=opt_state), metrics
 
     return step
 
 
 def _keys(state: Any, axis_name: str | None) -> dict[str, jax.Array]:
-    """A step's PRNG keys: `views`, `dropout` and `batch`."""
+    """Derive a step's PRNG keys `views`, `dropout` and `batch`."""
     keys = {
-        # An example's views do not depend on the step it falls into.
+        # An example's views do not depend on the step.
         "views": jax.random.fold_in(state.key, 0),
         "dropout": jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step),
         "batch": jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step),
     }
     if axis_name is not None:
-        place = jax.lax.axis_index(axis_name)
-        keys["dropout"] = jax.random.fold_in(keys["dropout"], place)
+        device = jax.lax.axis_index(axis_name)
+        keys["dropout"] = jax.random.fold_in(keys["dropout"], device)
     return keys
 
 
 class _Totals(NamedTuple):
-    """Sums over the parts of a batch; means are weighed by the parts' shares."""
+    """Sums over the parts of a batch; means are weighted by the parts' shares."""
 
     loss: jax.Array
     parts: Metrics
@@ -144,27 +145,27 @@ class _Totals(NamedTuple):
     sums: Tree
 
 
-class _Found(NamedTuple):
-    """All that an update needs of a batch, or of a part of one."""
+class _Result(NamedTuple):
+    """Results of a batch, or of a part of one, for an update."""
 
     totals: _Totals
     stats: Tree
     kept: Tree
 
 
-def _of_part(
+def _compute(
     objective: StepObjective, state: Any, stats: Tree, *, batch: Batch, keys: Any
-) -> _Found:
-    """The loss of a batch, its gradient, and its outputs as they are reduced."""
+) -> _Result:
+    """Compute the loss of a batch, its gradient, and its reduced outputs."""
     (loss, aux), gradients = jax.value_and_grad(objective.loss, has_aux=True)(
         state.params, state, stats=stats, batch=batch, keys=keys
     )
     with jax.named_scope("<metrics>"):
         kept, sums = objective.reduce(state, aux.outputs, batch=batch)
-    return _Found(_Totals(loss, aux.parts, gradients, sums), aux.stats, kept)
+    return _Result(_Totals(loss, aux.parts, gradients, sums), aux.stats, kept)
 
 
-def _of_parts(
+def _compute_in_parts(
     objective: StepObjective,
     state: Any,
     *,
@@ -172,15 +173,15 @@ def _of_parts(
     keys: dict[str, jax.Array],
     accumulate: int,
     axis_name: str | None,
-) -> _Found:
-    """The same, worked on in `accumulate` parts of the batch, one after another."""
+) -> _Result:
+    """Compute the same in `accumulate` parts of the batch, one after another."""
     if accumulate == 1:
         stats = objective.stats(state)
-        return _of_part(objective, state, stats, batch=batch, keys=keys)
+        return _compute(objective, state, stats, batch=batch, keys=keys)
     size = batch["weight"].shape[0]
     if size % accumulate:
-        raise ValueError(f"a batch of {size} cannot be worked on in {accumulate} parts")
-    # Interleaved, so that a batch split over devices stays split evenly.
+        raise ValueError(f"a batch of {size} does not divide into {accumulate} parts")
+    # Interleaved, so that a batch sharded over devices stays evenly sharded.
     parts = jax.tree.map(
         lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), dict(batch)
     )
@@ -189,14 +190,14 @@ def _of_parts(
     def body(carry: tuple[Tree, _Totals, jax.Array], part: Batch):
         stats, totals, number = carry
         part_keys = keys | {"dropout": jax.random.fold_in(keys["dropout"], number)}
-        found = _of_part(objective, state, stats, batch=part, keys=part_keys)
-        # Each loss is a mean over its part's weights: weigh it by their share.
+        result = _compute(objective, state, stats, batch=part, keys=part_keys)
+        # Each loss is a mean over its part's weights: weight it by their share.
         mass = sum_over_axis(part["weight"].sum(), axis_name)
         share = mass / jnp.maximum(whole, 1e-12)
-        added = jax.tree.map(lambda x: share * x, found.totals)
-        added = added._replace(sums=found.totals.sums)
+        added = jax.tree.map(lambda x: share * x, result.totals)
+        added = added._replace(sums=result.totals.sums)
         totals = jax.tree.map(jnp.add, totals, added)
-        return (found.stats, totals, number + 1), found.kept
+        return (result.stats, totals, number + 1), result.kept
 
     def forward(part: Batch) -> _Totals:
         stats = objective.stats(state)
@@ -212,4 +213,4 @@ def _of_parts(
         body, (objective.stats(state), zeros, 0), parts
     )
     kept = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), kept)
-    return _Found(totals, stats, kept)
+    return _Result(totals, stats, kept)

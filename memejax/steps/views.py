@@ -1,7 +1,7 @@
-"""Views of a batch: pictures to normalised floats, random while training.
+"""Views of a batch: normalised float pictures, augmented in training.
 
-Randomness of an example derives from (key, index, draw), not from the step,
-the batch or the device it falls into.
+An example's randomness derives from (key, index, draw), not from its step, batch or
+device.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Recipe:
     """Preprocessing and augmentation of one arm's view of a batch.
 
     Attributes:
-        mean: of the normalisation, per channel, in [0, 1].
-        std: of the normalisation.
+        mean: mean of the normalisation per channel, for pictures in [0, 1].
+        std: standard deviation of the normalisation per channel.
         augment: `(keys [b], images_bhwc) -> images`, one array or a tuple of arrays of
-            several crops `[v, b, h, w, c]`; None leaves pictures as they are.
-        token_dropout: share of a caption's tokens that a view loses.
-        stream: arms with one stream see one view, arms with two see two.
+            several crops `[v, b, h, w, c]`; None disables augmentation.
+        token_dropout: probability that a token of a caption is hidden.
+        stream: stream of random numbers; arms with the same stream get the same view.
     """
 
     mean: tuple[float, ...]
@@ -45,27 +45,25 @@ def make_views(
     caption_dropout: float = 0.0,
     dtype: Any = jnp.float32,
 ) -> Callable[..., Views]:
-    """Make the function from a batch to one view per arm.
+    """Make a function from a batch to one view per arm.
 
     Args:
         recipes: arm -> recipe of its view.
         caption_dropout: probability that a whole batch loses its captions, in the
-            views of all arms. Captions are the easier thing to agree on: without this
-            the arms agree on little else and learn next to nothing of the pictures. Of
-            the batch, not of an example: which examples kept theirs would be one more
-            easy thing to agree on.
-        dtype: of the pictures.
+            views of all arms. Captions are easier to agree on: without this the arms
+            agree on little else and learn next to nothing from the pictures. It applies
+            to the batch, as arms could also agree on which examples have captions.
+        dtype: dtype of the pictures.
 
     Returns:
-        `views(key, batch, train=, step_key=) -> {arm: view}`. A view holds `image`, or
-        `crops` where the recipe makes several of them, and `input_ids` and
-        `attention_mask` where the batch has captions. Examples draw from `key`, the
-        batch from `step_key`; under `train=False` nothing is random and neither is
-        used.
+        `views(key, batch, train=, step_key=) -> {arm: view}`. A view has `image`, or
+        `crops` if the recipe makes several, and `input_ids` and `attention_mask` if the
+        batch has captions. Per-example randomness uses `key`, per-batch randomness
+        `step_key`; with `train=False` nothing is random and neither is used.
 
     References:
         Neverova et al., ModDrop: adaptive multi-modal gesture recognition, 1501.00102,
-        for leaving a modality out while training.
+        for dropping a modality in training.
     """
 
     def views(
@@ -77,9 +75,9 @@ def make_views(
     ) -> Views:
         captions = batch.get("attention_mask")
         if train and caption_dropout and captions is not None:
-            left_out = jax.random.bernoulli(step_key, caption_dropout)
+            dropped = jax.random.bernoulli(step_key, caption_dropout)
             first = jnp.arange(captions.shape[1])[None] == 0
-            captions = jnp.where(left_out & ~first, 0, captions)
+            captions = jnp.where(dropped & ~first, 0, captions)
         return {
             name: _view(recipe, key, batch, captions, train=train, dtype=dtype)
             for name, recipe in recipes.items()
@@ -89,7 +87,7 @@ def make_views(
 
 
 def _view(recipe, key, batch, captions, *, train, dtype) -> dict[str, Any]:
-    """One arm's view of a batch."""
+    """Make one arm's view of a batch."""
     keys = None
     if train and (recipe.augment or recipe.token_dropout):
         keys = augment.example_keys(key, batch["index"], batch["draw"], recipe.stream)

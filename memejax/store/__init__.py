@@ -1,7 +1,7 @@
 """Features of memes on disk: written once, read by index.
 
-read.py    a store's facts, keys and columns
-write.py   what the extraction appends to, shard after shard
+read.py    facts, keys and columns of a store
+write.py   writer of a store, shard by shard
 shards.py  one safetensors file of the columns of some memes
 """
 

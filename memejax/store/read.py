@@ -1,14 +1,14 @@
-"""A feature store: what a model sees in memes, computed once and read by graphs.
+"""A feature store: features of memes, computed once and read by graphs.
 
-    FOLDER/store.json                  what was computed, of what, in which shape
-    FOLDER/memes.jsonl                 {"id", "split", "caption", "label", "image"} a
+    FOLDER/store.json                  facts: key, columns and their shapes, splits
+    FOLDER/memes.jsonl                 {"id", "split", "caption", "label", "image"} per
                                        line, split after split
     FOLDER/shards/00000.safetensors    columns of the first `chunk` memes, see shards.py
 
-`python -m memejax.extract` makes one. A shard gets its name when it is complete, so
-that what is there is whole, and a pass that was stopped goes on with what is missing.
-A store has a key: a digest of each thing that its values depend on. Values of another
-model, other data or other settings are never taken for these.
+`python -m memejax.extract` makes one. A shard is renamed to its final name when it is
+complete, so that every existing shard is whole, and an interrupted extraction resumes
+with the missing ones. A store has a key: digests of everything that its values depend
+on, so that values of another model, other data or other settings are never mixed in.
 """
 
 import dataclasses
@@ -30,17 +30,17 @@ FACTS, MEMES, SHARDS = "store.json", "memes.jsonl", "shards"
 DIGITS = 16
 # Columns of MemeFeatures.
 FEATURES = tuple(field.name for field in dataclasses.fields(MemeFeatures))
-AGAIN = "run its extraction again, which computes only what is missing"
+RERUN = "run its extraction again, which computes only what is missing"
 
 
 def store_key(parts: Mapping[str, Any]) -> str:
-    """The key of a store: a digest of each thing that its values depend on.
+    """Return the key of a store: digests of everything that its values depend on.
 
     Args:
-        parts: by name, JSON; a digest itself where it is large.
+        parts: by name, JSON; large ones as digests themselves.
 
     Returns:
-        "name:digest" of each part, joined by spaces; 64 bits of its SHA-256 each.
+        "name:digest" for each part, joined by spaces; 64 bits of its SHA-256 each.
     """
     return " ".join(
         f"{name}:{hashlib.sha256(_canonical(part)).hexdigest()[:DIGITS]}"
@@ -49,23 +49,23 @@ def store_key(parts: Mapping[str, Any]) -> str:
 
 
 def different_parts(one: str, other: str) -> list[str]:
-    """Names of the parts in which two keys differ."""
+    """Return the names of the parts in which two keys differ."""
     a, b = (dict(part.split(":", 1) for part in key.split()) for key in (one, other))
     return [name for name in {**a, **b} if a.get(name) != b.get(name)]
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitFeatures:
-    """What a store knows of one split's n memes, in the split's order.
+    """Stored features of the n memes of one split, in its order.
 
     Attributes:
         name: of the split.
         ids: of the memes.
         captions: their texts.
-        images: paths of the pictures, relative to the data's folder.
-        labels: int32 `[n]` in {0, 1}; -1 where unknown.
-        parts: mapped shards, each with the first and behind the last of its rows that
-            are this split's.
+        images: paths of the pictures, relative to the data folder.
+        labels: int32 `[n]` in {0, 1}; -1 if unknown.
+        parts: mapped shards, each with the range (start, stop) of its rows that belong
+            to this split.
     """
 
     name: str
@@ -79,10 +79,10 @@ class SplitFeatures:
         return len(self.ids)
 
     def column(self, name: str) -> np.ndarray:
-        """A column, checked: `[n, ...]`, features as float32.
+        """Return a column, checked: `[n, ...]`, features as float32.
 
-        A view on the file where the split lies in one shard and is stored in float32;
-        a copy in memory otherwise.
+        A view on the file if the split lies in one shard and is stored in float32,
+        otherwise a copy in memory.
 
         Raises:
             ValueError: if the store has no such column, or a value is not finite.
@@ -99,9 +99,9 @@ class SplitFeatures:
 
     @functools.cached_property
     def features(self) -> MemeFeatures:
-        """What graphs are made of; read when first asked for."""
-        there = [name for name in FEATURES if name in self.parts[0][0]]
-        return MemeFeatures(**{name: self.column(name) for name in there})
+        """Features to make graphs from; read on first access."""
+        names = [name for name in FEATURES if name in self.parts[0][0]]
+        return MemeFeatures(**{name: self.column(name) for name in names})
 
     @functools.cached_property
     def hashes(self) -> np.ndarray:
@@ -110,14 +110,14 @@ class SplitFeatures:
 
     @functools.cached_property
     def masks(self) -> np.ndarray | None:
-        """uint8 `[n, k, 28, 28]`, 255 is the entity, over its box; None without."""
+        """Masks uint8 `[n, k, 28, 28]` over the box, 255 in the entity, or None."""
         return self.column("masks") if "masks" in self.parts[0][0] else None
 
     @functools.cached_property
     def box_features(self) -> np.ndarray | None:
-        """The detector's features of the boxes, float32 `[n, k, d]`; None without."""
-        there = "box_features" in self.parts[0][0]
-        return self.column("box_features") if there else None
+        """Detector features of the boxes, float32 `[n, k, d]`, or None."""
+        stored = "box_features" in self.parts[0][0]
+        return self.column("box_features") if stored else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,10 +125,10 @@ class Store:
     """An open feature store.
 
     Attributes:
-        folder: where it is.
-        facts: what store.json holds: `version`, `key`, `parts` (of the key), `chunk`
-            (memes a shard), `splits` (memes of each), `columns` (dtype and shape of
-            each), and what else the extraction says.
+        folder: of the store.
+        facts: content of store.json: `version`, `key`, `parts` (of the key), `chunk`
+            (memes per shard), `splits` (memes of each), `columns` (dtype and shape of
+            each), and further facts of the extraction.
         splits: by name, in the store's order.
     """
 
@@ -138,23 +138,23 @@ class Store:
 
     @property
     def key(self) -> str:
-        """The store's key."""
+        """Key of the store."""
         return self.facts["key"]
 
 
 def open_store(folder: str | os.PathLike[str], *, key: str | None = None) -> Store:
-    """Open a store that is complete; of its features, nothing is read yet.
+    """Open a complete store, without reading its features yet.
 
     Args:
-        folder: where it is.
-        key: that the store must have, as `store_key` makes it; None takes any.
+        folder: of the store.
+        key: expected key, see `store_key`; any if None.
 
     Returns:
         The store.
 
     Raises:
-        ValueError: if there is no store, it is of another version or has another key,
-            or a shard is missing, cut short or another store's; with what to do.
+        ValueError: if there is no store, it has another version or key, or a shard is
+            missing, truncated or from another store; with advice.
     """
     folder = Path(folder)
     facts = read_facts(folder)
@@ -165,11 +165,11 @@ def open_store(folder: str | os.PathLike[str], *, key: str | None = None) -> Sto
         )
     if key is not None and key != facts["key"]:
         raise ValueError(
-            f"the store in {folder} is of other "
+            f"the store in {folder} has other "
             f"{' and '.join(different_parts(facts['key'], key))}:\n"
-            f"  it has the key {facts['key']}\n"
-            f"  asked for is   {key}\n"
-            "open the one that was made for these, or extract anew to another folder"
+            f"  its key is   {facts['key']}\n"
+            f"  expected key {key}\n"
+            "open the one that was made for these, or extract to another folder"
         )
     memes = _read_memes(folder, facts)
     shards, broken = [], []
@@ -181,7 +181,7 @@ def open_store(folder: str | os.PathLike[str], *, key: str | None = None) -> Sto
     if broken:
         raise ValueError(
             f"the store in {folder} is not complete, {len(broken)} of "
-            f"{count_shards(facts)} shards are not as they should be: {AGAIN}\n  "
+            f"{count_shards(facts)} shards are missing or broken: {RERUN}\n  "
             + "\n  ".join(broken[:5])
         )
     splits, start = {}, 0
@@ -200,10 +200,10 @@ def open_store(folder: str | os.PathLike[str], *, key: str | None = None) -> Sto
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
-    """What store.json holds, None where there is none.
+    """Return the content of store.json, or None if there is none.
 
     Raises:
-        ValueError: if it is none of this version.
+        ValueError: if it is damaged or has another version.
     """
     path = folder / FACTS
     if not path.is_file():
@@ -212,33 +212,33 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
         facts = json.loads(path.read_text("utf-8"))
         version = facts["version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no store's ({error}): {AGAIN}") from error
+        raise ValueError(f"{path} is damaged ({error}): {RERUN}") from error
     if version != VERSION:
         raise ValueError(
-            f"{path} is of version {version}, expected {VERSION}: extract anew to "
-            "another folder"
+            f"{path} has version {version}, expected {VERSION}: extract to another "
+            "folder"
         )
     return facts
 
 
 def count_shards(facts: Mapping[str, Any]) -> int:
-    """How many shards a store has."""
+    """Return the number of shards of a store."""
     return -(-sum(facts["splits"].values()) // facts["chunk"])
 
 
 def shard_rows(facts: Mapping[str, Any], shard: int) -> range:
-    """Which memes a shard holds, as lines of memes.jsonl."""
+    """Return the memes of a shard, as lines of memes.jsonl."""
     start = shard * facts["chunk"]
     return range(start, min(start + facts["chunk"], sum(facts["splits"].values())))
 
 
 def shard_path(folder: Path, shard: int) -> Path:
-    """Where a shard is."""
+    """Return the path of a shard."""
     return folder / SHARDS / f"{shard:05}.safetensors"
 
 
 def expected_columns(facts: Mapping[str, Any]) -> dict[str, Column]:
-    """The columns of a store's shards."""
+    """Return the columns of a store's shards."""
     return {
         name: Column(dtype, tuple(shape))
         for name, (dtype, shape) in facts["columns"].items()
@@ -260,7 +260,7 @@ def read_whole(
 def _parts(
     shards: Sequence[Mapping[str, np.ndarray]], start: int, stop: int, *, chunk: int
 ) -> tuple[tuple[Mapping[str, np.ndarray], int, int], ...]:
-    """The shards, and rows in them, of memes from start to before stop."""
+    """Shards, and rows in them, of the memes [start, stop)."""
     return tuple(
         (shards[i], max(start - i * chunk, 0), min(stop - i * chunk, chunk))
         for i in range(start // chunk, -(-stop // chunk))
@@ -268,17 +268,17 @@ def _parts(
 
 
 def _read_memes(folder: Path, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The lines of memes.jsonl, one for each meme of the splits."""
+    """Read memes.jsonl, one line for each meme of the splits."""
     path = folder / MEMES
     try:
-        # Not splitlines: a caption may hold other ends of lines than \n.
+        # Not splitlines: a caption may contain other line separators than \n.
         lines = path.read_text("utf-8").split("\n")
         memes = [json.loads(line) for line in lines if line]
         names = [name for name, n in facts["splits"].items() for _ in range(n)]
         if [meme["split"] for meme in memes] != names:
             raise ValueError(f"{len(memes)} memes are not those of {FACTS}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): {AGAIN}") from error
+        raise ValueError(f"{path} is damaged ({error}): {RERUN}") from error
     return memes
 
 

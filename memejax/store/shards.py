@@ -1,24 +1,24 @@
 """Shards of a feature store: files of columns, some hundred memes each.
 
-A shard is a .safetensors. That format is one file that a rename makes whole at once,
-is mapped by numpy without a copy, and needs no package that is not here already.
-Columns are arrays `[n, ...]`, n the memes of the shard, k entities and t tokens each:
+A shard is a .safetensors file: one file, so that a rename completes it atomically,
+mapped by numpy without a copy, and without a further dependency. Columns are arrays
+`[n, ...]`, n the memes of the shard, k entities and t tokens each:
 
     image         float [n, d_i]         features of the picture
     text          float [n, d_t]         features of the caption
-    entities      float [n, k, d_e]      features of what was cut out of the picture
-    where         bool [n, k]            which entities there are; others are 0
+    entities      float [n, k, d_e]      features of the crops of the entities
+    where         bool [n, k]            mask of real entities; others are 0
     boxes         float32 [n, k, 4]      (x1, y1, x2, y2), pixels of the picture
     sizes         int32 [n, 2]           height and width of the picture
     classes       int32 [n, k]           of the detector
     scores        float32 [n, k]         of the detector, in [0, 1]
     hash          uint64 [n]             perceptual, `graphs.difference_hash`
     tokens        float [n, t, d]        optional: features of the caption's tokens
-    token_where   bool [n, t]            with tokens: which there are
+    token_where   bool [n, t]            mask of real tokens, with `tokens` only
     box_features  float [n, k, d_b]      optional: of the detector
-    masks         uint8 [n, k, 28, 28]   optional: 255 is the entity, over its box
+    masks         uint8 [n, k, 28, 28]   optional: over the box, 255 in the entity
 
-"float" is float32 or float16. Beside them a shard carries the key of its store.
+"float" is float32 or float16. A shard also holds the key of its store.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,16 +30,16 @@ from safetensors.numpy import save_file
 
 from memejax.weights.formats import read_safetensors
 
-# Where a shard has its store's key, as the bytes of the text.
+# Name of the array with the store's key, as bytes of the text.
 KEY = "key"
 FLOATS = ("float32", "float16")
 MASK = 28
-# At most so many memes are named in an error.
+# At most this many memes are named in an error.
 SHOWN = 5
 
 
 class Column(NamedTuple):
-    """Of a column: numpy's name of the dtype, and the shape of a meme's part."""
+    """A column: numpy's name of its dtype, and its shape per meme."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -56,20 +56,20 @@ def columns(
     box_features: int | None = None,
     masks: bool = False,
 ) -> dict[str, Column]:
-    """The columns of a store.
+    """Return the columns of a store.
 
     Args:
         image: d_i.
         text: d_t.
         entities: d_e.
-        k: entities a meme, at least 0.
+        k: entities per meme, at least 0.
         dtype: of features, "float32" or "float16".
         tokens: t and d, or None without them.
         box_features: d_b, or None without them.
         masks: whether there are masks.
 
     Returns:
-        Column by name.
+        Columns by name.
 
     Raises:
         ValueError: for another dtype.
@@ -105,18 +105,18 @@ def write_shard(
     ids: Sequence[str],
     key: str,
 ) -> None:
-    """Write a shard whole or not at all.
+    """Write a shard atomically.
 
     Args:
-        path: where to; a file there is replaced.
-        values: columns; those of features may be of another float dtype.
-        expected: what columns there must be.
+        path: of the file; an existing one is replaced.
+        values: columns; those of features may have another float dtype.
+        expected: the required columns.
         ids: of the n memes, for errors.
         key: of the store.
 
     Raises:
-        ValueError: if columns are missing or not expected, of another shape or dtype,
-            or have values that are not finite once stored.
+        ValueError: if columns are missing or unexpected, have another shape or dtype,
+            or values that are not finite once stored.
     """
     if values.keys() != expected.keys():
         raise ValueError(
@@ -133,7 +133,7 @@ def write_shard(
                 f"got column {name} {array.dtype} {array.shape}, expected "
                 f"{column.dtype} {shape}"
             )
-        # What does not fit into float16 is named below.
+        # Values that do not fit into float16 raise below.
         with np.errstate(over="ignore"):
             stored[name] = np.ascontiguousarray(array, column.dtype)
         check_finite(name, stored[name], ids=ids)
@@ -145,11 +145,11 @@ def write_shard(
 def read_shard(
     path: Path, *, expected: Mapping[str, Column], memes: int, key: str
 ) -> dict[str, np.ndarray]:
-    """Map a shard; of its values, nothing is read.
+    """Map a shard without reading its values.
 
     Args:
         path: the file.
-        expected: what columns there must be.
+        expected: the required columns.
         memes: n.
         key: of the store.
 
@@ -157,15 +157,15 @@ def read_shard(
         Read-only arrays by name.
 
     Raises:
-        ValueError: if it is not there, cut short, or another store's.
+        ValueError: if it is missing, truncated, or from another store.
     """
     if not path.is_file():
         raise ValueError(f"no shard {path}")
     found = read_safetensors(path)
-    theirs = found.pop(KEY, np.zeros(0, np.uint8)).tobytes().decode(errors="replace")
-    if theirs != key:
+    got = found.pop(KEY, np.zeros(0, np.uint8)).tobytes().decode(errors="replace")
+    if got != key:
         raise ValueError(
-            f"{path} is a shard of another store: it has the key {theirs or 'of none'}"
+            f"{path} is a shard of another store: its key is {got or 'missing'}"
         )
     wrong = [
         name
@@ -177,14 +177,14 @@ def read_shard(
     ]
     if wrong:
         raise ValueError(
-            f"{path} does not fit its store.json in the columns "
+            f"{path} does not match its store.json in the columns "
             f"{', '.join(sorted(wrong))}"
         )
     return found
 
 
 def check_finite(name: str, values: np.ndarray, *, ids: Sequence[str]) -> None:
-    """Raise ValueError naming the memes whose part of a column is not finite.
+    """Raise ValueError naming the memes with values that are not finite.
 
     Args:
         name: of the column.
@@ -193,7 +193,7 @@ def check_finite(name: str, values: np.ndarray, *, ids: Sequence[str]) -> None:
     """
     if values.dtype.kind != "f" or not values.size:
         return
-    # Both extremes carry a NaN along and need no memory, unlike a mask.
+    # Both extremes propagate a NaN and need no memory, unlike a mask.
     with np.errstate(invalid="ignore"):
         if np.isfinite(values.min()) and np.isfinite(values.max()):
             return

@@ -1,4 +1,4 @@
-"""Writing a feature store: claimed by one key, a shard at a time, resumable."""
+"""Writer of a feature store: one key per folder, shard by shard, resumable."""
 
 import json
 import os
@@ -27,16 +27,16 @@ from memejax.store.shards import Column, write_shard
 
 
 class OtherStoreError(ValueError):
-    """The folder holds a store of another key."""
+    """The folder holds a store with another key."""
 
 
 class StoreWriter:
-    """A store while it is made.
+    """Writer of the missing shards of a store.
 
     Attributes:
-        folder: where it is.
-        facts: what its store.json holds.
-        count: shards that it has when it is complete.
+        folder: of the store.
+        facts: content of its store.json.
+        count: number of shards of the complete store.
     """
 
     def __init__(
@@ -49,25 +49,25 @@ class StoreWriter:
         memes: Sequence[Mapping[str, Any]],
         facts: Mapping[str, Any],
     ):
-        """Claims a folder for a store, or goes on with one of the same key.
+        """Create a store in a folder, or resume one with the same key.
 
-        Several processes may do so at once, as long as each writes shards of its own.
+        Several processes may do so at once, as long as each writes its own shards.
 
         Args:
             folder: made if missing.
-            parts: what the values depend on, by name, for `store_key`; the chunk and
-                the columns are added to them.
+            parts: everything the values depend on, by name, for `store_key`; the chunk
+                and the columns are added to them.
             columns: of the shards.
-            chunk: memes a shard, at least 1.
-            memes: `id`, `split`, `caption`, `label` and `image` of each; those of a
-                split lie together.
-            facts: what else store.json is to say, JSON.
+            chunk: memes per shard, at least 1.
+            memes: `id`, `split`, `caption`, `label` and `image` of each, contiguous by
+                split.
+            facts: further facts for store.json, JSON.
 
         Raises:
-            OtherStoreError: if the folder holds a store of another key, with the parts
-                that differ.
-            ValueError: if there are no memes, the chunk is below 1, or a split's
-                memes do not lie together.
+            OtherStoreError: if the folder holds a store with another key, naming the
+                parts that differ.
+            ValueError: if there are no memes, the chunk is below 1, or the memes of a
+                split are not contiguous.
         """
         splits = _splits(memes)
         if chunk < 1 or not memes:
@@ -91,26 +91,26 @@ class StoreWriter:
         self.count = count_shards(self.facts)
         self._ids = [str(meme["id"]) for meme in memes]
         (self.folder / SHARDS).mkdir(parents=True, exist_ok=True)
-        there = read_facts(self.folder)
-        if there is not None:
-            _check_same(self.folder, there, self.facts)
+        existing = read_facts(self.folder)
+        if existing is not None:
+            _check_same(self.folder, existing, self.facts)
         lines = (json.dumps(meme, ensure_ascii=False) + "\n" for meme in memes)
         _write(self.folder / MEMES, "".join(lines))
         _write(self.folder / FACTS, json.dumps(self.facts, indent=1) + "\n")
 
     def rows(self, shard: int) -> range:
-        """Which of the memes a shard holds."""
+        """Return the memes of a shard."""
         return shard_rows(self.facts, shard)
 
     def missing(self) -> list[int]:
-        """Shards that are not there, or not whole."""
-        return [shard for shard in range(self.count) if not self._is_whole(shard)]
+        """Return the shards that are missing or incomplete."""
+        return [shard for shard in range(self.count) if not self._is_complete(shard)]
 
     def write(self, shard: int, values: Mapping[str, np.ndarray]) -> None:
-        """Writes the columns of a shard, whole or not at all.
+        """Write the columns of a shard atomically.
 
         Args:
-            shard: which.
+            shard: its number.
             values: `[memes of the shard, ...]` by name of the column.
 
         Raises:
@@ -125,7 +125,7 @@ class StoreWriter:
             key=self.facts["key"],
         )
 
-    def _is_whole(self, shard: int) -> bool:
+    def _is_complete(self, shard: int) -> bool:
         try:
             read_whole(self.folder, self.facts, shard)
         except ValueError:
@@ -134,44 +134,44 @@ class StoreWriter:
 
 
 def _splits(memes: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Memes a split, in order."""
+    """Number of memes of each split, in order."""
     splits: dict[str, int] = {}
     last = None
     for meme in memes:
         name = meme["split"]
         if name != last and name in splits:
-            raise ValueError(f"memes of the split {name!r} do not lie together")
+            raise ValueError(f"memes of the split {name!r} are not contiguous")
         splits[name] = splits.get(name, 0) + 1
         last = name
     return splits
 
 
 def _check_same(
-    folder: Path, there: Mapping[str, Any], asked: Mapping[str, Any]
+    folder: Path, existing: Mapping[str, Any], requested: Mapping[str, Any]
 ) -> None:
-    """Raises OtherStoreError if two stores' facts tell of different values."""
-    if there["key"] == asked["key"]:
+    """Raise OtherStoreError if the keys of two stores differ."""
+    if existing["key"] == requested["key"]:
         return
     lines = []
-    for name in different_parts(there["key"], asked["key"]):
-        old, new = there["parts"].get(name), asked["parts"].get(name)
+    for name in different_parts(existing["key"], requested["key"]):
+        old, new = existing["parts"].get(name), requested["parts"].get(name)
         if not (isinstance(old, dict) and isinstance(new, dict)):
-            lines.append(f"  {name}: {old} there, {new} asked for")
+            lines.append(f"  {name}: {old} there, {new} requested")
             continue
         lines += [
-            f"  {name}.{leaf}: {old.get(leaf)} there, {new.get(leaf)} asked for"
+            f"  {name}.{leaf}: {old.get(leaf)} there, {new.get(leaf)} requested"
             for leaf in {**old, **new}
             if old.get(leaf) != new.get(leaf)
         ]
     raise OtherStoreError(
-        f"{folder} holds the features of something else:\n"
+        f"{folder} holds features of something else:\n"
         + "\n".join(lines)
         + "\nchoose another folder, or remove that one"
     )
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all, under a name of its own until then."""
+    """Write a file atomically, under a unique temporary name until it is complete."""
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     part.write_text(text, "utf-8")
     part.replace(path)

@@ -20,11 +20,11 @@ def gather(
     together: bool,
     taken: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return what results.json holds.
+    """Return the contents of results.json.
 
-    `seconds` are those of all starts of the run. What a start that was killed had not
-    saved is not in `taken`: they are at least what the stages took together, which
-    count themselves from checkpoint to checkpoint.
+    `seconds` are those of all starts of the run. `taken` misses the time that a killed
+    start had not saved. The stages save their time with every checkpoint: `seconds`
+    is at least their sum.
 
     Args:
         config: the run's.
@@ -51,7 +51,7 @@ def gather(
 
 
 def summary(by_seed: Mapping[str, Any]) -> dict[str, Any]:
-    """Split -> arm -> figure -> {"mean", "std"} over the seeds, None for NaN."""
+    """Return split -> arm -> figure -> {"mean", "std"} over seeds, None for NaN."""
     evaluated = evaluated_seeds({"seeds": by_seed})
     if not evaluated:
         return {}

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from memejax import folder, logs, parallel, profile, report, stages
+from memejax import folder, lock, logs, parallel, profile, report, stages
 from memejax.loop import LoopOptions
 from memejax.signals import Signals
 from memejax.stages import STAGES, Context
 from memejax.stages.parts.choices import RUNTIME
 from memejax.stages.parts.pretrained import adopt
+from memejax.train import announcement
 from memejax.train.results import gather
 from memejax.train.starts import Starts
 
@@ -25,6 +28,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         folder.OtherRunError: if the folder holds a run of another config.
+        lock.LockedError: if another start writes to the folder.
         hateful_memes.BadRecordsError: naming every bad record of the data.
         loop.NonFiniteLossError: if a loss is not finite.
         signals.Interrupted: after SIGTERM or SIGINT, when the state is saved.
@@ -37,24 +41,48 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     # Before the folder is the run's: it could not be that of the corrected config.
     stages.check(config.stages)
     stages.check_sections(config)
-    logs.say(_about(config))
+    logs.say(announcement.experiment(config))
     config = adopt(config, logs.say)
-    path = folder.claim(workdir, config.to_dict(), RUNTIME)
-    done = parallel.from_first(folder.read_json(path / "results.json"))
-    if done is not None:
-        logs.say(f"This run is finished; its results, from {path}:")
-        _show(done)
-        return done
-    parallel.keep_compiled(path / "compiled")
-    with Starts(path, began=began) as starts:
-        return _run(config, path, starts)
+    with _locked(workdir):
+        path = folder.claim(workdir, config.to_dict(), RUNTIME)
+        done = parallel.from_first(folder.read_json(path / "results.json"))
+        if done is not None:
+            if parallel.is_first() and not (path / "report.html").exists():
+                # It was killed between the two.
+                report.write(path)
+            logs.say(f"This run is finished; its results, from {path}:")
+            _show(done)
+            return done
+        parallel.keep_compiled(path / "compiled")
+        with Starts(path, began=began) as starts:
+            return _run(config, path, starts)
+
+
+@contextlib.contextmanager
+def _locked(workdir: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the run's folder; of several processes the first holds it for all."""
+    with contextlib.ExitStack() as held:
+        problem = None
+        if parallel.is_first():
+            try:
+                held.enter_context(lock.lock(workdir, warn=logs.say))
+            except lock.LockedError as error:
+                problem = str(error)
+        problem = parallel.from_first(problem)
+        if problem is not None:
+            raise lock.LockedError(problem)
+        yield
 
 
 def _run(config: ConfigDict, path: pathlib.Path, starts: Starts) -> dict[str, Any]:
     """Run the stages of every seed and write the results."""
     first = STAGES[config.stages[0]]
-    mesh, data = first.devices(config), first.load(config, path)
+    mesh = first.devices(config)
+    took = announcement.duration(config)
+    logs.say(announcement.machine(mesh) + (took and f"; {took}"))
+    data = first.load(config, path)
     logs.say(data.describe())
+    logs.say(announcement.plan(config, data))
     seeds = range(config.seed, config.seed + config.seeds)
     folders = {str(seed): path / str(seed) for seed in seeds}
     if first.together:
@@ -78,7 +106,8 @@ def _run(config: ConfigDict, path: pathlib.Path, starts: Starts) -> dict[str, An
     )
     if parallel.is_first():
         folder.write_json(path / "results.json", results)
-        report.write(path)
+        with logs.say_if_slow("writing the report"):
+            report.write(path)
     _show(results)
     # No process ends before everything is written.
     parallel.sync("written")
@@ -98,23 +127,8 @@ def run_seed(context: Context) -> dict[str, Any]:
     return outcomes
 
 
-def _about(config: ConfigDict) -> str:
-    """Say what this run is, and how to run the real one."""
-    own = STAGES[config.stages[0]].about
-    if own is not None:
-        return f"{config.name}, preset {config.preset}: {own(config)}"
-    if config.preset != "demo":
-        return f"{config.name}, preset {config.preset}"
-    origin = "built in" if config.data.root is None else f"of {config.data.root}"
-    return (
-        f"{config.name}, preset demo: small models on {config.data.name} {origin}, for "
-        f"a CPU; the real one is --config=configs/{config.name}.py:full "
-        "--config.data.root=FOLDER"
-    )
-
-
 def _options(config: ConfigDict) -> LoopOptions:
-    """Return the loop's options, as the runtime sections of a config say them."""
+    """Return the loop's options of the runtime sections of a config."""
     traced = config.profile.start and parallel.is_first()
     return LoopOptions(
         save_every=config.checkpoint.every,
@@ -125,7 +139,7 @@ def _options(config: ConfigDict) -> LoopOptions:
 
 
 def _recorder(config: ConfigDict, run_chunk: Any, path: pathlib.Path) -> Any:
-    """Make what traces a window; it goes beside the stage's other TensorBoard files."""
+    """Make the recorder of a window; its trace goes beside the TensorBoard events."""
     return profile.Recorder(
         run_chunk,
         path,

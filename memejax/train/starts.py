@@ -11,31 +11,31 @@ FILE = "starts.json"
 
 
 class Starts:
-    """The starts of a run together: seconds, and the most memory.
+    """Seconds and peak memory over all starts of a run.
 
-    As a context it saves that when it is left, by whatever way. A start that is killed
-    outright leaves what it saved last.
+    As a context manager it saves them on leaving, after an error too. Of a start that
+    is killed the last save remains.
     """
 
     def __init__(self, path: pathlib.Path, *, began: float):
-        """Continue from what the starts before have saved.
+        """Continue from the file of the starts before.
 
         Args:
             path: the run's folder.
-            began: when this start did, by `time.perf_counter`.
+            began: time of this start, by `time.perf_counter`.
         """
         self._path, self._began = path / FILE, began
         before = parallel.from_first(folder.read_json(self._path))
         self._before = before or {"seconds": 0.0, "peak_memory_gb": 0.0}
 
     def taken(self) -> dict[str, float]:
-        """Return `seconds` and `peak_memory_gb` by now, as results.json has them."""
+        """Return `seconds` and `peak_memory_gb` until now, as in results.json."""
         seconds = self._before["seconds"] + time.perf_counter() - self._began
         peak = max(self._before["peak_memory_gb"], logs.peak_memory())
         return {"seconds": round(seconds, 2), "peak_memory_gb": round(peak, 3)}
 
     def save(self) -> None:
-        """Write what is taken by now."""
+        """Write them."""
         folder.write_json(self._path, self.taken())
 
     def __enter__(self) -> Starts:

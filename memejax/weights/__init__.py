@@ -1,12 +1,12 @@
-"""Checkpoints of other libraries, in and out.
+"""Checkpoints of other libraries: import and export.
 
     loaded = weights.load("facebook/dino-vits16", grid=6)
     models.vit.ViT(**loaded.architecture.sizes).apply(loaded.variables, images, ...)
 
 checkpoint.py  a checkpoint as a whole: opened, loaded, saved; start here
-files.py       what a name stands for, and its tensors; formats.py: safetensors and npz,
-               pickles.py: PyTorch's, hub.py: names on the hub
-forms.py       what a checkpoint is, told from its config or its names
+files.py       files of a checkpoint by name, and their tensors; formats.py: safetensors
+               and npz, pickles.py: PyTorch's, hub.py: names on the hub
+forms.py       form and sizes of a checkpoint, from its config or tensor names
 names.py       tables: our names beside theirs
 convert.py     tensors to variables and back
 configs.py     config.json and preprocessor_config.json

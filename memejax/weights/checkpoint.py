@@ -40,15 +40,15 @@ from memejax.weights.forms import default_preprocessing, recognise
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint is, before its values are looked at.
+    """A recognised checkpoint, before its values are read.
 
     Attributes:
         source: its files.
         form: library and architecture, a key of FORMS.
         architecture: name, and the attributes of our module.
-        tensors: raw arrays by the file's names.
+        tensors: raw arrays by their names in the file.
         classes: of its linear classifier, or None.
-        preprocessing: how it wants its images, None for captions.
+        preprocessing: of its images, None for captions.
         tokenizer: folder that holds tokenizer.json or vocab.txt, or None.
     """
 
@@ -62,14 +62,14 @@ class Checkpoint(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A checkpoint in our terms.
+    """A checkpoint converted to our modules.
 
     Attributes:
         form: library and architecture, a key of FORMS.
         architecture: name, and the attributes of our module.
         variables: of that module, numpy float32.
         classifier: `{"kernel": [d, classes], "bias": [classes]}`, or None.
-        preprocessing: how it wants its images, None for captions.
+        preprocessing: of its images, None for captions.
         tokenizer: folder that holds tokenizer.json or vocab.txt, or None.
     """
 
@@ -82,21 +82,22 @@ class Loaded(NamedTuple):
 
 
 def open_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
-    """Find a checkpoint and tell what it is; of its values, nothing is read.
+    """Find and recognise a checkpoint without reading its values.
 
     Args:
         name: a file, a folder, or a name on the hub.
 
     Returns:
-        What it is.
+        The checkpoint.
 
     Raises:
-        ValueError: if nothing usable is there, or its architecture is not one of ours.
+        ValueError: if there are no usable files, or its architecture is not one of
+            ours.
     """
     source = files.find(name)
     tensors = files.read(source)
     config = read_json(source.config) if source.config is not None else None
-    with _told_of(source):
+    with _name_file_in_errors(source):
         shapes = {key: tensor.shape for key, tensor in tensors.items()}
         form, architecture = recognise(shapes, config)
         classes = classes_of(shapes, form=form)
@@ -115,26 +116,26 @@ def open_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
 
 
 def load(name: str | os.PathLike[str], *, grid: int | None = None) -> Loaded:
-    """Read a checkpoint: its encoder and, where there is one, its classifier.
+    """Load a checkpoint: its encoder and, if there is one, its classifier.
 
     Args:
         name: a file, a folder, or a name on the hub.
-        grid: side in patches to which a ViT's table of positions is resized, for
-            pictures of another size; None keeps the checkpoint's.
+        grid: side in patches to which a ViT's position embeddings are resized, for
+            pictures of another size; that of the checkpoint if None.
 
     Returns:
-        Variables of our module and what belongs to them; the leaves are views on the
-        files' memory maps where nothing had to be computed.
+        Variables of our module with classifier and preprocessing; the leaves are views
+        on the files' memory maps unless they had to be computed.
 
     Raises:
-        ValueError: if nothing usable is there, its architecture is not one of ours, a
+        ValueError: if there are no usable files, the architecture is not one of ours, a
             tensor is missing, unexpected, misshapen or not finite, or a grid is given
-            for what is no ViT.
+            for another architecture than a ViT.
     """
     checkpoint = open_checkpoint(name)
     form, architecture = checkpoint.form, checkpoint.architecture
     preprocessing = checkpoint.preprocessing
-    with _told_of(checkpoint.source):
+    with _name_file_in_errors(checkpoint.source):
         if grid is not None and architecture.name != "vit":
             raise ValueError(
                 f"got a grid for a {architecture.name!r}, expected it for a 'vit'"
@@ -169,28 +170,26 @@ def save(
     classifier: Mapping[str, Any] | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> None:
-    """Write a folder that Hugging Face's PyTorch classes load, and `load` too.
+    """Save a folder that Hugging Face's PyTorch classes, and `load`, can load.
 
-    config.json, model.safetensors and, if `preprocessing` is given,
-    preprocessor_config.json. All is written beside the folder and renamed, so that it
-    is there whole or not at all.
+    It holds config.json, model.safetensors and, if `preprocessing` is given,
+    preprocessor_config.json. Everything is written beside the folder and renamed, so
+    that it is atomic.
 
     Args:
-        folder: where to; it may exist if it is empty.
+        folder: new or empty.
         architecture: name, and attributes of our module.
         variables: of that module.
         classifier: `{"kernel": [d, classes], "bias": [classes]}`, or None.
-        preprocessing: how images were prepared.
+        preprocessing: of the images.
 
     Raises:
-        ValueError: if the folder holds anything, for a variant that Hugging Face's
-            model lacks, or variables that do not fit the module.
+        ValueError: if the folder is not empty, for a variant that Hugging Face's model
+            lacks, or variables that do not fit the module.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(
-            f"got {folder}, which is there, expected a new or empty folder"
-        )
+        raise ValueError(f"got {folder}, which exists, expected a new or empty folder")
     classes = None if classifier is None else len(np.asarray(classifier["bias"]))
     config = write_config(architecture, classes=classes)
     tensors = to_tensors(
@@ -200,13 +199,13 @@ def save(
         classifier=classifier,
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # In a folder of its own, which is made for the owner alone; this one is not.
+    # A folder inside, because mkdtemp's own is readable by its owner alone.
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         new = beside / folder.name
         new.mkdir()
         _write_json(new / "config.json", config)
-        # transformers asks for the framework whose layout the tensors have.
+        # transformers needs the framework whose layout the tensors have.
         save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
         if preprocessing is not None:
             content = write_preprocessing(preprocessing)
@@ -221,8 +220,8 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _told_of(source: files.Source) -> Iterator[None]:
-    """Errors begin with the file that they are about."""
+def _name_file_in_errors(source: files.Source) -> Iterator[None]:
+    """Prefix each ValueError with the path of the weights."""
     try:
         yield
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""The JSON files beside a checkpoint's tensors: architecture and image preprocessing.
+"""JSON files beside a checkpoint's tensors: architecture and image preprocessing.
 
-config.json is Hugging Face's, which also says how timm prepares its images, and
+config.json is Hugging Face's, also with timm's image preprocessing, and
 preprocessor_config.json is Hugging Face's for images.
 """
 
@@ -18,7 +18,7 @@ Config = Mapping[str, Any]
 
 
 class Architecture(NamedTuple):
-    """What a checkpoint holds: `name`, a model_type, and our module's attributes.
+    """Architecture of a checkpoint: `name`, a model_type, and our module's attributes.
 
     The module is ResNet for "resnet", ViT for "vit" and DistilBert for "distilbert"
     and "bert".
@@ -29,12 +29,12 @@ class Architecture(NamedTuple):
 
 
 class Preprocessing(NamedTuple):
-    """How images are made ready: (pixel / 255 - mean) / std.
+    """Preprocessing of images: (pixel / 255 - mean) / std.
 
     Attributes:
         mean: of the red, green and blue channel, in [0, 1].
         std: of the same, above 0.
-        size: side in pixels of the square picture that the model takes.
+        size: side in pixels of the square input picture.
     """
 
     mean: tuple[float, ...]
@@ -65,7 +65,7 @@ _TRANSFORMER: dict[str, tuple[str, Any]] = dict(
     eps=("layer_norm_eps", 1e-12),
 )
 
-# Our attribute: their key in config.json, and its value where the file lacks it.
+# Our attribute: their key in config.json, and its default.
 SIZES: dict[str, dict[str, tuple[str, Any]]] = {
     "resnet": dict(
         stage_sizes=("depths", (3, 4, 6, 3)),
@@ -88,7 +88,7 @@ SIZES: dict[str, dict[str, tuple[str, Any]]] = {
     "bert": dict(**_BERT, **_TRANSFORMER),
 }
 
-# What a config.json must say where it says anything.
+# Required values of a config.json, where it has these keys.
 FIXED: dict[str, dict[str, Any]] = {
     "resnet": dict(
         hidden_act="relu",
@@ -112,7 +112,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
 
 
 def read_config(config: Config) -> Architecture:
-    """Architecture and sizes from the content of a config.json.
+    """Read architecture and sizes from the content of a config.json.
 
     Args:
         config: that content.
@@ -155,13 +155,13 @@ def read_config(config: Config) -> Architecture:
 def write_config(
     architecture: Architecture, *, classes: int | None = None
 ) -> dict[str, Any]:
-    """Content of a config.json that transformers' PyTorch classes load.
+    """Make the content of a config.json that transformers' PyTorch classes load.
 
     A ViT and a BERT are written without pooler: `ViTModel.from_pretrained(folder,
     add_pooling_layer=False)` loads them without a warning.
 
     Args:
-        architecture: name, and attributes of our module; what is left out has the
+        architecture: name, and attributes of our module; missing ones have the
             module's default.
         classes: classes of a linear classifier on top, or None for the encoder alone.
 
@@ -176,7 +176,7 @@ def write_config(
     if name not in SIZES:
         raise ValueError(f"got architecture {name!r}, expected one of {list(SIZES)}")
     if classes is not None and len(CLASSES[name]) == 1:
-        raise ValueError(f"got {classes} classes, which a {name!r} is written without")
+        raise ValueError(f"got {classes} classes, but a {name!r} has no classifier")
     fields: dict[str, Any] = {
         f.name: f.default for f in dataclasses.fields(MODULES[name])
     }
@@ -214,44 +214,44 @@ def write_config(
     }
 
 
-def read_preprocessing(where: str | Path | Config) -> Preprocessing | None:
-    """How images are prepared for a checkpoint, where its files tell.
+def read_preprocessing(source: str | Path | Config) -> Preprocessing | None:
+    """Read the preprocessing of a checkpoint's images from its files.
 
     Args:
-        where: a folder that may hold preprocessor_config.json and config.json; or the
+        source: a folder that may hold preprocessor_config.json and config.json; or the
             content of either: Hugging Face's keys (`image_mean`, `size`, ...) or
             timm's `pretrained_cfg`.
 
     Returns:
-        Mean, standard deviation and size; None if nothing of it is told.
+        Mean, standard deviation and size; None if the files do not contain them.
 
     Raises:
-        ValueError: for pictures that are not square and of three channels, or a scale
+        ValueError: for pictures that are not square with three channels, or a scale
             of pixels other than 1 / 255.
     """
-    if isinstance(where, str | Path):
+    if isinstance(source, str | Path):
         for name in ("preprocessor_config.json", "config.json"):
-            path = Path(where) / name
+            path = Path(source) / name
             found = read_preprocessing(read_json(path)) if path.is_file() else None
             if found is not None:
                 return found
         return None
-    if "pretrained_cfg" in where:
-        timm = where["pretrained_cfg"]
+    if "pretrained_cfg" in source:
+        timm = source["pretrained_cfg"]
         channels, height, width = timm["input_size"]
         return _preprocessing(timm["mean"], timm["std"], (channels, height, width))
-    if "image_mean" not in where:
+    if "image_mean" not in source:
         return None
-    scale = where["rescale_factor"] if "rescale_factor" in where else 1 / 255
-    if abs(scale * 255 - 1) > 1e-3 or not where.get("do_rescale", True):
+    scale = source["rescale_factor"] if "rescale_factor" in source else 1 / 255
+    if abs(scale * 255 - 1) > 1e-3 or not source.get("do_rescale", True):
         raise ValueError(f"got rescale_factor {scale}, expected pixels times 1 / 255")
-    mean, std = where["image_mean"], where["image_std"]
-    if not where.get("do_normalize", True):
+    mean, std = source["image_mean"], source["image_std"]
+    if not source.get("do_normalize", True):
         mean, std = (0.0,) * len(mean), (1.0,) * len(std)
-    crop = "crop_size" in where and where.get("do_center_crop", False)
+    crop = "crop_size" in source and source.get("do_center_crop", False)
     key = "crop_size" if crop else "size"
-    # Both of Hugging Face's processors take 224 where the file says nothing.
-    size = where[key] if key in where else 224
+    # 224 is the default of both of Hugging Face's processors.
+    size = source[key] if key in source else 224
     if isinstance(size, Mapping):
         edges = [size[e] for e in ("height", "width", "shortest_edge") if e in size]
         if not edges:
@@ -261,13 +261,14 @@ def read_preprocessing(where: str | Path | Config) -> Preprocessing | None:
 
 
 def write_preprocessing(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Content of a preprocessor_config.json for Hugging Face's image processors.
+    """Make the content of a preprocessor_config.json for Hugging Face's processors.
 
     Args:
         preprocessing: mean, standard deviation and size.
 
     Returns:
-        The content, ready for JSON: a bilinear resize to the square, and the map.
+        The content, ready for JSON: a bilinear resize to the square, and the
+        normalisation.
     """
     return {
         "image_processor_type": "ViTImageProcessor",
@@ -283,7 +284,7 @@ def write_preprocessing(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Args:
         path: of the file.
@@ -292,7 +293,7 @@ def read_json(path: Path) -> dict[str, Any]:
         Its content.
 
     Raises:
-        ValueError: if it is not JSON, or no object.
+        ValueError: if it is not JSON, or not an object.
     """
     try:
         content = json.loads(path.read_text("utf-8"))
@@ -309,7 +310,7 @@ def _hidden_sizes(sizes: Mapping[str, Any]) -> list[int]:
 
 
 def _side(value: Any, key: str) -> int:
-    """One side of a square, which some files give twice."""
+    """Return the side of a square, which some files repeat."""
     sides = {value} if isinstance(value, int) else set(value)
     if len(sides) != 1:
         raise ValueError(f"got {key} {value}, expected one side of a square")

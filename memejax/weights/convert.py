@@ -1,8 +1,8 @@
-"""Tensors of other libraries into our variables, and back.
+"""Tensors of other libraries to our variables, and back.
 
-Both ways rename, transpose and check; every name is accounted for. What comes in is
-not copied where its dtype is float32: the leaves are views on the given arrays, so
-that loading costs no more than the transfer to a device that follows.
+Both directions rename, transpose and check; every name is accounted for. float32
+tensors are not copied: the leaves are views on the given arrays, so that loading costs
+no more than the transfer to a device that follows.
 """
 
 import functools
@@ -32,14 +32,14 @@ Classifier = dict[str, np.ndarray]
 TreePath = tuple[str, ...]
 Shape = tuple[int, ...]
 
-# Names of each kind of fault that an error lists.
+# Number of names that an error lists for each kind of fault.
 LISTED = 20
 CLASSIFIER = "classifier"
 TYPES = "token_types"
 
 
 class Place(NamedTuple):
-    """Where a leaf of ours lies in their tensors.
+    """Position of one of our leaves in their tensors.
 
     Attributes:
         path: of our leaf; starts with the collection.
@@ -47,7 +47,7 @@ class Place(NamedTuple):
         ours: shape of our leaf.
         theirs: shape of their whole tensor.
         axes: our axes in the order of theirs.
-        part: place in a tensor of stacked queries, keys and values, or None.
+        part: index in a tensor of stacked queries, keys and values, or None.
     """
 
     path: TreePath
@@ -61,10 +61,10 @@ class Place(NamedTuple):
 def to_variables(
     tensors: Tensors, *, form: str, sizes: Mapping[str, Any]
 ) -> tuple[Variables, Classifier | None]:
-    """Variables of our module from the tensors of another library.
+    """Convert the tensors of another library to variables of our module.
 
-    In a BERT, the embedding of token type 0 is added to every position's, as a
-    caption is one segment: the one place where values are not the file's own.
+    In a BERT, the embedding of token type 0 is added to that of every position, as a
+    caption is one segment: the only values that are not those of the file.
 
     Args:
         tensors: arrays of a float dtype by name; they are not changed.
@@ -73,7 +73,7 @@ def to_variables(
 
     Returns:
         variables: `{"params": ...}`, for a ResNet `"batch_stats"` too; numpy float32,
-            views on `tensors` where these are float32.
+            views on those of `tensors` that are float32.
         classifier: `{"kernel": [d, classes], "bias": [classes]}`, or None if there is
             none that is linear in the features.
 
@@ -87,18 +87,18 @@ def to_variables(
     places, features = _places(known, sizes)
     places += _classifier_places(known, features, _classes(theirs, known))
     if known.architecture == "bert":
-        # Two types are usual; as many are wanted as there are.
+        # Two types are usual; any number is accepted.
         table = (*theirs.get(TOKEN_TYPES, ()), 2)[0], features
         places.append(Place((TYPES,), TOKEN_TYPES, table, table, (0, 1), None))
 
-    wanted = {place.name: place for place in places}
-    missing = [name for name in wanted if name not in found]
-    unexpected += [given for name, given in found.items() if name not in wanted]
+    expected = {place.name: place for place in places}
+    missing = [name for name in expected if name not in found]
+    unexpected += [given for name, given in found.items() if name not in expected]
     misshapen = [
         f"{given} ({fault})"
         for name, given in found.items()
-        if name in wanted
-        and (fault := _misfit(tensors[given], wanted[name].theirs)) is not None
+        if name in expected
+        and (fault := _misfit(tensors[given], expected[name].theirs)) is not None
     ]
     _check(f"tensors do not fit the form {form!r}", missing, unexpected, misshapen)
 
@@ -118,10 +118,10 @@ def to_tensors(
     sizes: Mapping[str, Any],
     classifier: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Tensors as another library names them, from variables of our module.
+    """Convert variables of our module to tensors of another library.
 
     The inverse of `to_variables`. A BERT's token types are written as zeros, as its
-    positions hold them; counters, poolers and other extras are not written.
+    positions include them; counters, poolers and other extras are not written.
 
     Args:
         variables: `{"params": ...}`, for a ResNet `"batch_stats"` too; float arrays.
@@ -133,8 +133,8 @@ def to_tensors(
         Contiguous float32 arrays by name.
 
     Raises:
-        ValueError: for an unknown form, a classifier where the form has none, or
-            naming every missing, unexpected and misshapen leaf.
+        ValueError: for an unknown form, a classifier if the form has none, or naming
+            every missing, unexpected and misshapen leaf.
     """
     known = _form(form)
     leaves = traverse_util.flatten_dict(jax.tree.map(np.asarray, dict(variables)))
@@ -146,21 +146,22 @@ def to_tensors(
         places += _classifier_places(known, features, classes)
         leaves |= {(CLASSIFIER, k): np.asarray(v) for k, v in classifier.items()}
 
-    wanted = {place.path: place for place in places}
+    expected = {place.path: place for place in places}
     misshapen = [
         f"{'/'.join(path)} ({fault})"
         for path, leaf in leaves.items()
-        if path in wanted and (fault := _misfit(leaf, wanted[path].ours)) is not None
+        if path in expected
+        and (fault := _misfit(leaf, expected[path].ours)) is not None
     ]
-    missing = ["/".join(path) for path in wanted if path not in leaves]
-    unexpected = ["/".join(path) for path in leaves if path not in wanted]
+    missing = ["/".join(path) for path in expected if path not in leaves]
+    unexpected = ["/".join(path) for path in leaves if path not in expected]
     what = f"variables do not fit the {known.architecture} of the form {form!r}"
     _check(what, missing, unexpected, misshapen)
 
     tensors: dict[str, np.ndarray] = {}
     for place in places:
         if place.name not in tensors:
-            # The file formats want rows in order, not views.
+            # The file formats need contiguous rows, not views.
             tensors[place.name] = np.empty(place.theirs, np.float32)
         _put(leaves[place.path], place, tensors[place.name])
     if known.architecture == "bert":
@@ -169,7 +170,7 @@ def to_tensors(
 
 
 def classes_of(shapes: Mapping[str, Shape], *, form: str) -> int | None:
-    """Classes of the linear classifier among tensors.
+    """Return the number of classes of the linear classifier among tensors.
 
     Args:
         shapes: shapes by name.
@@ -190,8 +191,8 @@ def _form(form: str) -> Form:
 
 
 def _places(form: Form, sizes: Mapping[str, Any]) -> tuple[list[Place], int]:
-    """Places of all leaves of the encoder, and the features it gives."""
-    # Tuples, so that modules can be told apart by the cache.
+    """Places of all leaves of the encoder, and the width of its features."""
+    # Tuples, so that modules are hashable for the cache.
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
     shapes, features = _shapes(MODULES[form.architecture](**fields))
     return [_place(path, shape, form, sizes) for path, shape in shapes], features
@@ -199,10 +200,10 @@ def _places(form: Form, sizes: Mapping[str, Any]) -> tuple[list[Place], int]:
 
 @functools.lru_cache(maxsize=32)
 def _shapes(model: Encoder) -> tuple[tuple[tuple[TreePath, Shape], ...], int]:
-    """Paths and shapes of a module's variables, and its features; cheap to ask again.
+    """Paths and shapes of a module's variables, and its feature width, cached.
 
-    Nothing is computed, but tracing takes longer than reading a file: of blocks that
-    are alike (`Encoder.distinct_blocks`) one is traced.
+    Nothing is computed, but tracing takes longer than reading a file: only one of
+    several identical blocks (`Encoder.distinct_blocks`) is traced.
     """
     blocks, traced = model.block_counts(), model.distinct_blocks
     few = model.with_blocks(traced)
@@ -246,7 +247,7 @@ def _place(path: TreePath, ours: Shape, form: Form, sizes: Mapping[str, Any]) ->
 
 
 def _classifier_places(form: Form, features: int, classes: int | None) -> list[Place]:
-    """Places of the classifier's kernel and bias, in this order, or none."""
+    """Places of the classifier's kernel and bias, in this order, or an empty list."""
     if form.classifier is None or classes is None:
         return []
     names = ("/kernel", "/bias") if form.flax else (".weight", ".bias")
@@ -259,7 +260,7 @@ def _classifier_places(form: Form, features: int, classes: int | None) -> list[P
 
 
 def _classes(shapes: Mapping[str, Shape], form: Form) -> int | None:
-    """Classes by whichever tensor of a classifier is there, or None."""
+    """Classes by either tensor of a classifier, or None."""
     for place in reversed(_classifier_places(form, 1, 1)):
         if place.name in shapes:
             axis = 0 if not form.flax else -1
@@ -268,7 +269,7 @@ def _classes(shapes: Mapping[str, Shape], form: Form) -> int | None:
 
 
 def _by_name(given: Iterable[str], form: Form) -> tuple[dict[str, str], list[str]]:
-    """Given names by the form's own, without extras; and those that come twice."""
+    """Given names by the form's own, without extras, and the repeated ones."""
     found: dict[str, str] = {}
     twice: list[str] = []
     linear = True
@@ -286,8 +287,8 @@ def _by_name(given: Iterable[str], form: Form) -> tuple[dict[str, str], list[str
 
 
 def _misfit(tensor: np.ndarray, expected: Shape) -> str | None:
-    """What is wrong with an array, or None."""
-    # jax's knows bfloat16 for a float, which numpy's does not.
+    """Describe the fault of an array, or return None."""
+    # jax's issubdtype treats bfloat16 as a float, numpy's does not.
     if not jnp.issubdtype(tensor.dtype, jnp.floating):
         shape = list(tensor.shape)
         return f"got {tensor.dtype}{shape}, expected floats {list(expected)}"

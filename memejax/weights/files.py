@@ -1,8 +1,8 @@
-"""Where a checkpoint's files are, and the tensors in them.
+"""Files of a checkpoint, and their tensors.
 
-`find` turns what a user names (a file, a folder, a name on the hub) into a Source;
-`read` gives its tensors by name. Nothing is copied that can be mapped: the arrays are
-read-only, and those of a .safetensors cost no memory until their values are read.
+`find` resolves a name (a file, a folder, a name on the hub) to a Source; `read` returns
+its tensors by name. Files are mapped where possible: the arrays are read-only, and
+those of a .safetensors cost no memory until their values are read.
 """
 
 import json
@@ -17,14 +17,14 @@ import numpy as np
 
 from memejax.weights import formats, hub, pickles
 
-# At most so many names are listed in an error.
+# At most this many names are listed in an error.
 LISTED = 20
 
-# Where training scripts keep the weights among other things, the first that is there.
-# DINO's teacher is what its authors evaluate.
+# Keys of the weights in the files of training scripts, the first one present wins.
+# DINO's authors evaluate the teacher.
 WRAPPERS = ("teacher", "student", "state_dict", "model")
 
-# More than training scripts nest; a pickled dict may hold itself.
+# Deeper than training scripts nest; a pickled dict may contain itself.
 DEPTH = 3
 
 # DINO's projection, beside the encoder's "backbone.".
@@ -34,13 +34,13 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 class Source(NamedTuple):
-    """A checkpoint's files.
+    """Files of a checkpoint.
 
     Attributes:
         weights: one file, or all shards of one checkpoint.
         config: config.json beside them.
-        folder: where they are, and where preprocessor_config.json, tokenizer.json
-            and vocab.txt may be.
+        folder: of the files, and of preprocessor_config.json, tokenizer.json and
+            vocab.txt if they exist.
     """
 
     weights: tuple[Path, ...]
@@ -51,20 +51,19 @@ class Source(NamedTuple):
 def find(name: str | os.PathLike[str]) -> Source:
     """Find a checkpoint by path or hub name.
 
-    Looked for in this order: a file .safetensors, .bin, .pt, .pth or .npz; a folder
-    with model.safetensors, its index of shards, pytorch_model.bin, its index, or a
-    single .safetensors, .pth, .pt or .npz; a repository on the hub, or in its cache.
+    Order of the search: a file .safetensors, .bin, .pt, .pth or .npz; a folder with
+    model.safetensors, its index of shards, pytorch_model.bin, its index, or a single
+    .safetensors, .pth, .pt or .npz; a repository on the hub, or in its cache.
 
     Args:
-        name: a path, or "name" or "owner/name" on the hub, there with "@revision" if
-            another than the main branch is wanted.
+        name: a path, or "name" or "owner/name" on the hub, with "@revision" for another
+            than the main branch.
 
     Returns:
-        The files; nothing of them is read but an index of shards.
+        The files, of which only an index of shards has been read.
 
     Raises:
-        ValueError: nothing usable of that name, with what was looked for and what to
-            do.
+        ValueError: if there are no usable files, with the places searched and advice.
     """
     text = os.path.expanduser(os.fspath(name))
     path = Path(text)
@@ -106,7 +105,7 @@ def _source(folder: Path, weights: tuple[Path, ...]) -> Source:
 
 
 def _in_folder(folder: Path) -> Source:
-    """The folder's checkpoint, by the order that `find` tells."""
+    """Find the checkpoint in a folder, in the order of `find`."""
     for stem in ("model.safetensors", "pytorch_model.bin"):
         if (folder / stem).is_file():
             return _source(folder, (folder / stem,))
@@ -121,16 +120,16 @@ def _in_folder(folder: Path) -> Source:
                 f"{folder} has several weights, {_listed(f.name for f in found)}: "
                 "give the path of one"
             )
-    there = sorted(f.name for f in folder.iterdir()) if folder.is_dir() else []
+    names = sorted(f.name for f in folder.iterdir()) if folder.is_dir() else []
     raise ValueError(
-        f"no weights in {folder}, which holds {_listed(there) or 'nothing'}: expected "
+        f"no weights in {folder}, which holds {_listed(names) or 'nothing'}: expected "
         "model.safetensors or pytorch_model.bin, whole or in shards with their "
         "index.json, or a single .safetensors, .pth, .pt or .npz"
     )
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    """The files that an index of shards names, all of them there."""
+    """Return the files named by an index of shards, all of which must exist."""
     try:
         names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
         # A path could lead anywhere.
@@ -138,13 +137,13 @@ def _shards(index: Path) -> tuple[Path, ...]:
             raise ValueError(f"got files {sorted(names)}, expected plain names")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"{index} is no index of shards ({type(error).__name__}: {error}): "
+            f"{index} is not an index of shards ({type(error).__name__}: {error}): "
             "download it again"
         ) from error
     missing = sorted(n for n in names if not (index.parent / n).is_file())
     if missing:
         raise ValueError(
-            f"{index} names {len(names)} files, of which {len(missing)} are not there: "
+            f"{index} names {len(names)} files, of which {len(missing)} are missing: "
             f"{_listed(missing)}; download them too"
         )
     return tuple(index.parent / n for n in sorted(names))
@@ -154,15 +153,15 @@ def read(source: Source) -> dict[str, np.ndarray]:
     """Read all tensors of a checkpoint.
 
     Args:
-        source: what `find` found.
+        source: the files, from `find`.
 
     Returns:
-        Read-only arrays by name, as `unwrap` makes them: views on memory maps for
-        .safetensors and for what torch 1.6 or newer saved.
+        Read-only arrays by name, see `unwrap`: views on memory maps for .safetensors
+        and files of torch 1.6 or newer.
 
     Raises:
-        ValueError: for a file that is damaged, cut short, not what its name says, or
-            a pickle that asks to run code (nothing of it is run).
+        ValueError: for a file that is damaged, truncated or misnamed, or a pickle that
+            tries to run code (which is not run).
     """
     saved: dict[str, Any] = {}
     for path in source.weights:
@@ -175,7 +174,7 @@ def read(source: Source) -> dict[str, np.ndarray]:
         twice = sorted(str(name) for name in saved.keys() & content.keys())
         if twice:
             raise ValueError(
-                f"{path} has tensors that another shard has: {_listed(twice)}"
+                f"{path} has tensors that another shard has too: {_listed(twice)}"
             )
         saved |= content
     try:
@@ -185,9 +184,9 @@ def read(source: Source) -> dict[str, np.ndarray]:
 
 
 def _check_content(path: Path) -> None:
-    """Recognise what is often found in the place of weights."""
+    """Raise ValueError for contents that are often found in place of weights."""
     if not path.is_file():
-        raise ValueError(f"{path} is not there")
+        raise ValueError(f"{path} does not exist")
     with path.open("rb") as file:
         start = file.read(1024)
     if not start:
@@ -217,13 +216,12 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 
 def unwrap(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Tensors by name, out of what a training script wrapped around them.
+    """Extract the tensors by name from the wrappers of a training script.
 
-    A dict under "teacher", "student", "state_dict" or "model" (the first that is
-    there) is taken for the whole, and what lies beside it (epoch, optimizer) ignored.
-    The prefixes "module." and then "backbone." go where every name has them; beside
-    "backbone." DINO's projection (`head.mlp`, `head.last_layer`) is dropped. What
-    needs none of it stays as it is.
+    A dict under "teacher", "student", "state_dict" or "model" (the first one present)
+    replaces the whole, so that other entries (epoch, optimizer) are ignored. The
+    prefixes "module." and then "backbone." are removed if every name has them; beside
+    "backbone.", DINO's projection (`head.mlp`, `head.last_layer`) is dropped.
 
     Args:
         tensors: arrays by name, or dicts of them.
@@ -232,7 +230,8 @@ def unwrap(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
         Arrays by name, in the given order; not copied.
 
     Raises:
-        ValueError: listing what is no array of numbers, or if there is none at all.
+        ValueError: listing entries that are not arrays of numbers, or if there are no
+            tensors.
     """
     inner: Mapping[str, Any] = tensors
     for _ in range(DEPTH):
@@ -247,8 +246,8 @@ def unwrap(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
     ]
     if others:
         raise ValueError(
-            f"got what is no array of numbers, expected tensors by name alone: "
-            f"{_listed(others)}"
+            "got entries that are not arrays of numbers, expected only tensors by "
+            f"name: {_listed(others)}"
         )
     if not inner:
         raise ValueError("got no tensors")
@@ -258,7 +257,7 @@ def unwrap(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _without_prefix(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any] | None:
-    """The same under shorter names where all have the prefix, otherwise None."""
+    """Remove the prefix from all names, or return None if one lacks it."""
     if not tensors or not all(name.startswith(prefix) for name in tensors):
         return None
     return {name.removeprefix(prefix): array for name, array in tensors.items()}
@@ -276,10 +275,10 @@ def _kind(value: Any) -> str:
 
 
 def check_finite(tensors: Mapping[str, np.ndarray]) -> None:
-    """Raise if any tensor has a NaN or an infinity.
+    """Raise ValueError if any tensor has a NaN or an infinity.
 
     Args:
-        tensors: arrays by name; those of whole numbers are skipped.
+        tensors: arrays by name; those of integers are skipped.
 
     Raises:
         ValueError: listing every such tensor.
@@ -288,7 +287,7 @@ def check_finite(tensors: Mapping[str, np.ndarray]) -> None:
     for name, array in tensors.items():
         if not array.size or array.dtype.kind in "biu":
             continue
-        # Both extremes carry a NaN along and need no memory, unlike a mask.
+        # Both extremes propagate a NaN and need no memory, unlike a mask.
         with np.errstate(invalid="ignore"):
             extremes = array.min(), array.max()
         if not all(np.isfinite(extreme) for extreme in extremes):
@@ -301,7 +300,7 @@ def check_finite(tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def _listed(names: Any) -> str:
-    """The first names, and how many there are besides."""
+    """Join the first names, and the number of the others."""
     names = list(names)
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more

@@ -1,10 +1,10 @@
-"""Files that hold arrays and nothing else: .safetensors and .npz.
+"""Files that hold only arrays: .safetensors and .npz.
 
 A .safetensors is 8 bytes with the length of the header (little-endian), the header,
 JSON with dtype, shape and place of every tensor, and the tensors' bytes one after
-another. The arrays are views on a memory map: reading costs the header, and bytes are
-read from the disk when a value is. A view need not be aligned, as the tensors follow a
-header of any length and each other without gaps; numpy copes, as does jax's transfer.
+another. The arrays are views on a memory map: only the header is read at once, the
+bytes of a value on access. A view need not be aligned, as the tensors follow a header
+of any length and each other without gaps; numpy and jax's transfer support that.
 
 References:
     https://github.com/huggingface/safetensors
@@ -35,12 +35,12 @@ DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype("<f8"),
 }
 
-# A longer header is refused, as by the format's own library.
+# Longest header accepted, as in the format's own library.
 LONGEST_HEADER = 100_000_000
 
 
 class Entry(NamedTuple):
-    """A tensor in the header: its bytes are [begin, end) behind the header."""
+    """A tensor in the header: its bytes are [begin, end) after the header."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -58,16 +58,16 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         Read-only arrays by name, in the header's order.
 
     Raises:
-        ValueError: if anything in the file is not as the format has it, or it is
-            shorter or longer than its header tells.
+        ValueError: if the file violates the format, or its length does not match its
+            header.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(size - 8, LONGEST_HEADER):
             raise ValueError(
-                f"{path}: got {size} bytes, expected a header of {length} bytes behind "
-                "the first 8: the file is cut short or no safetensors; download it "
+                f"{path}: got {size} bytes, expected a header of {length} bytes after "
+                "the first 8: the file is truncated or not safetensors; download it "
                 "again"
             )
         header = file.read(length)
@@ -76,14 +76,13 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         end = _check_places(entries)
     except ValueError as error:
         raise ValueError(
-            f"{path} is no valid safetensors file: {error}; download it again"
+            f"{path} is not a valid safetensors file: {error}; download it again"
         ) from error
     expected = 8 + length + end
     if size != expected:
         raise ValueError(
-            f"{path}: got {size} bytes, expected the {expected} bytes that its header "
-            f"tells of ({'cut short' if size < expected else 'too long'}): download it "
-            "again"
+            f"{path}: got {size} bytes, expected {expected} bytes by its header "
+            f"({'truncated' if size < expected else 'too long'}): download it again"
         )
     data = np.memmap(path, np.uint8, mode="r").view(np.ndarray)[8 + length :]
     return {
@@ -93,7 +92,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _entries(header: bytes) -> dict[str, Entry]:
-    """The header's tensors, each with a known dtype and a place of its size."""
+    """Parse the tensors of the header, checking their dtypes and numbers of bytes."""
     if not header.startswith(b"{"):
         raise ValueError(f"the header starts with {header[:8]!r}, expected '{{'")
     try:
@@ -109,7 +108,7 @@ def _entries(header: bytes) -> dict[str, Entry]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose names all differ."""
+    """Make a JSON object, or raise ValueError for a repeated name."""
     made: dict[str, Any] = {}
     for name, value in pairs:
         if name in made:
@@ -119,7 +118,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entry(name: str, fields: Any) -> Entry:
-    """One tensor's fields, checked against each other."""
+    """Parse the fields of one tensor, checked against each other."""
     if not isinstance(fields, dict) or not {"dtype", "shape", "data_offsets"} <= set(
         fields
     ):
@@ -153,12 +152,12 @@ def _entry(name: str, fields: Any) -> Entry:
 
 
 def _counts(value: Any) -> bool:
-    """Whether it is a list of whole numbers, none negative."""
+    """Whether a value is a list of non-negative integers."""
     return isinstance(value, list) and all(type(x) is int and x >= 0 for x in value)
 
 
 def _check_places(entries: dict[str, Entry]) -> int:
-    """Whether the tensors lie without holes or overlaps; where the last one ends."""
+    """Raise ValueError for holes or overlaps; return the end of the last tensor."""
     end = 0
     for name in sorted(entries, key=lambda name: entries[name][2:]):
         if entries[name].begin != end:
@@ -177,8 +176,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         path: the file.
 
     Returns:
-        Read-only arrays by name, in the file's order; bfloat16 where numpy keeps two
-        bytes without a name.
+        Read-only arrays by name, in the file's order; bfloat16 for numpy's unnamed
+        dtype of two bytes.
 
     Raises:
         ValueError: if it is damaged, or holds pickled objects.
@@ -186,7 +185,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     size = path.stat().st_size
     if not zipfile.is_zipfile(path):
         raise ValueError(
-            f"{path} ({size} bytes) is cut short or no .npz: download it again"
+            f"{path} ({size} bytes) is truncated or not .npz: download it again"
         )
     tensors: dict[str, np.ndarray] = {}
     name = ""
@@ -194,7 +193,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             for name in file.files:
                 array = file[name]
-                # How numpy saves bfloat16.
+                # numpy saves bfloat16 as V2.
                 if array.dtype == np.dtype("V2"):
                     array = array.view(DTYPES["BF16"])
                 array.flags.writeable = False
@@ -202,7 +201,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # of zipfile, zlib and numpy
         if "allow_pickle" in str(error):
             raise ValueError(
-                f"{path} has in {name} a pickle, which could run code and was refused: "
+                f"{path} has a pickle in {name}, which could run code and was refused: "
                 "expected arrays of numbers"
             ) from error
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a checkpoint is: its form and sizes, told from config.json or from its names."""
+"""Recognition of a checkpoint: form and sizes, from config.json or tensor names."""
 
 import math
 import re
@@ -18,13 +18,13 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 Config = Mapping[str, Any]
 
-TAKEN = (
+SUPPORTED = (
     "a ResNet (v1.5) of Hugging Face, torchvision, timm or DINO; a plain ViT with a "
     "CLS token of Hugging Face, timm, DINO or the original .npz; a DistilBERT or BERT "
     "of Hugging Face"
 )
 
-# A pattern that one of the names has, and what such a checkpoint is. The first wins.
+# Pattern of a tensor name, and the architecture that has it. The first match wins.
 LOOKALIKES: tuple[tuple[str, str], ...] = (
     (r"dist_token$|distillation_token$", "a distilled DeiT, with two class tokens"),
     (r"reg(ister)?_tokens?$", "a ViT with register tokens"),
@@ -43,23 +43,23 @@ LOOKALIKES: tuple[tuple[str, str], ...] = (
     (r"^conv1\.0\.weight$|\.downsample\.2\.", "a ResNet-D, with another stem"),
     (r"^(conv_stem\.|features\.)", "an EfficientNet, MobileNet, DenseNet or VGG"),
 )
-# The same, of `architecture` in timm's config.json: what tensors do not show.
+# The same for `architecture` in timm's config.json, where the tensors do not differ.
 UNSEEN: tuple[tuple[str, str], ...] = (
     (r"resnet(aa|blur)", "a ResNet with smoothed strides"),
 )
-# Hugging Face's names by one of them, whose sizes are in config.json only.
+# Pattern of a tensor name of a Hugging Face model, whose sizes are in config.json only.
 HUGGINGFACE: tuple[tuple[str, str], ...] = (
     (r"embedder\.embedder\.convolution\.", "ResNet"),
     (r"embeddings\.patch_embeddings\.projection\.", "ViT"),
     (r"transformer\.layer\.0\.attention\.q_lin\.", "DistilBERT"),
     (r"encoder\.layer\.0\.attention\.self\.query\.", "BERT"),
 )
-# Heads of the published widths that are not made of heads of 64.
+# Heads of the published widths whose heads are not 64 wide.
 HEADS = {1280: 16, 1408: 16, 1664: 16}
 
 
 class Recogniser(NamedTuple):
-    """A form's tell-tale tensor, and its sizes off the shapes."""
+    """A tensor that identifies a form, and a function from shapes to architecture."""
 
     form: str
     sign: str
@@ -67,10 +67,10 @@ class Recogniser(NamedTuple):
 
 
 def recognise(shapes: Shapes, config: Config | None) -> tuple[str, Architecture]:
-    """Form and architecture of a checkpoint.
+    """Recognise the form and architecture of a checkpoint.
 
-    A config.json of Hugging Face's rules. Otherwise names tell the form and shapes
-    the sizes. The number of heads is in a ViT's .npz; in PyTorch's it is
+    Hugging Face's config.json takes precedence. Otherwise the names determine the form
+    and the shapes the sizes. The number of heads is in a ViT's .npz; in PyTorch's it is
     `model_args.num_heads` of timm's config.json, or hidden / 64 (16 in the ViT-H, g
     and G). LayerNorm's eps is 1e-6 in these.
 
@@ -82,42 +82,42 @@ def recognise(shapes: Shapes, config: Config | None) -> tuple[str, Architecture]
         A key of FORMS, and the architecture.
 
     Raises:
-        ValueError: for another architecture or a variant that our modules lack, with
-            what it looks like and what is taken.
+        ValueError: for another architecture or a variant that our modules lack, naming
+            its likely architecture and the supported ones.
     """
     config = config or {}
     if "model_type" in config:
         architecture = read_config(config)
         return f"huggingface {architecture.name}", architecture
-    looks = _first(LOOKALIKES, shapes)
+    looks = _first_match(LOOKALIKES, shapes)
     if looks is None and "architecture" in config:
-        looks = _first(UNSEEN, [str(config["architecture"])])
+        looks = _first_match(UNSEEN, [str(config["architecture"])])
     if looks is not None:
-        raise _another(looks)
+        raise _unsupported(looks)
     for form, sign, read in RECOGNISERS:
         if sign in shapes:
             return form, read(shapes, config)
-    looks = _first(HUGGINGFACE, shapes)
+    looks = _first_match(HUGGINGFACE, shapes)
     if looks is not None:
         raise ValueError(
-            f"looks like a {looks} of Hugging Face without its config.json, where its "
-            "number of heads is: put it beside the file"
+            f"looks like a {looks} of Hugging Face without its config.json, which has "
+            "its number of heads: put it beside the file"
         )
     some = ", ".join(f"{n} {list(s)}" for n, s in list(shapes.items())[:5])
     raise ValueError(
         f"got {len(shapes)} tensors of an unknown architecture ({some}, ...), expected "
-        f"{TAKEN}"
+        f"{SUPPORTED}"
     )
 
 
 def default_preprocessing(
     form: str, architecture: Architecture, *, file: str
 ) -> Preprocessing | None:
-    """How images are prepared where a checkpoint's files do not tell.
+    """Return the preprocessing of images if a checkpoint's files do not contain it.
 
     ResNets: ImageNet's mean and standard deviation. ViTs: 0.5 and 0.5, as Google's and
-    timm's; DINO's and DeiT's, which have the names of timm's and ImageNet's mean, are
-    told apart only if the file's name contains "dino" or "deit".
+    timm's; DINO's and DeiT's, which have timm's tensor names but ImageNet's mean, are
+    recognised only if the file's name contains "dino" or "deit".
 
     Args:
         form: a key of FORMS.
@@ -140,18 +140,22 @@ def default_preprocessing(
 def _torch_resnet(shapes: Shapes, config: Config) -> Architecture:
     del config
     if "bn1.running_mean" not in shapes:
-        raise _another("a ResNet without the statistics of BatchNorm (GroupNorm?)")
+        raise _unsupported("a ResNet without the statistics of BatchNorm (GroupNorm?)")
     stem = _shape(shapes, "conv1.weight", 4)
     first = _shape(shapes, "layer1.0.conv1.weight", 4)
     width = stem[0]
     if stem != (width, 3, 7, 7):
-        raise _another(f"a ResNet with a stem {list(stem)}, not [{width}, 3, 7, 7]")
+        raise _unsupported(f"a ResNet with a stem {list(stem)}, not [{width}, 3, 7, 7]")
     bottleneck = "layer1.0.conv3.weight" in shapes
     middle = _shape(shapes, "layer1.0.conv2.weight", 4)
     if middle[1] != middle[0]:
-        raise _another(f"a ResNeXt, with {middle[0] // middle[1]} groups of channels")
+        raise _unsupported(
+            f"a ResNeXt, with {middle[0] // middle[1]} groups of channels"
+        )
     if first[0] != width:
-        raise _another(f"a Wide ResNet, with {first[0]} channels inside, not {width}")
+        raise _unsupported(
+            f"a Wide ResNet, with {first[0]} channels inside, not {width}"
+        )
     stages = range(_count(shapes, r"layer(\d+)\.", first=1))
     sizes = dict(
         stage_sizes=tuple(_count(shapes, rf"layer{i + 1}\.(\d+)\.") for i in stages),
@@ -163,7 +167,7 @@ def _torch_resnet(shapes: Shapes, config: Config) -> Architecture:
 
 def _torch_vit(shapes: Shapes, config: Config) -> Architecture:
     if "cls_token" not in shapes:
-        raise _another("a ViT without a CLS token")
+        raise _unsupported("a ViT without a CLS token")
     hidden, _, *patch = _shape(shapes, "patch_embed.proj.weight", 4)
     args = config["model_args"] if "model_args" in config else {}
     heads = HEADS.get(hidden, hidden // 64)
@@ -171,8 +175,8 @@ def _torch_vit(shapes: Shapes, config: Config) -> Architecture:
         heads = args["num_heads"]
     elif heads == 0 or hidden % heads or (hidden % 64 and hidden not in HEADS):
         raise ValueError(
-            f"got a ViT of width {hidden}, expected a multiple of 64 where "
-            "config.json does not tell model_args.num_heads"
+            f"got a ViT of width {hidden}, expected a multiple of 64 if config.json "
+            "does not set model_args.num_heads"
         )
     return _vit(
         hidden=hidden,
@@ -188,7 +192,7 @@ def _torch_vit(shapes: Shapes, config: Config) -> Architecture:
 def _vit_npz(shapes: Shapes, config: Config) -> Architecture:
     del config
     if "cls" not in shapes:
-        raise _another("a ViT without a CLS token")
+        raise _unsupported("a ViT without a CLS token")
     block = "Transformer/encoderblock_0"
     *patch, _, hidden = _shape(shapes, "embedding/kernel", 4)
     query = _shape(shapes, f"{block}/MultiHeadDotProductAttention_1/query/kernel", 3)
@@ -203,7 +207,7 @@ def _vit_npz(shapes: Shapes, config: Config) -> Architecture:
     )
 
 
-# A further form goes here, and its names into memejax/weights/names.py.
+# Add a further form here, and its names to memejax/weights/names.py.
 RECOGNISERS: tuple[Recogniser, ...] = (
     Recogniser("torch resnet", "layer1.0.conv1.weight", _torch_resnet),
     Recogniser("torch vit", "blocks.0.attn.qkv.weight", _torch_vit),
@@ -212,22 +216,22 @@ RECOGNISERS: tuple[Recogniser, ...] = (
 
 
 def _vit(*, patch: list[int], table: Shape, **sizes: Any) -> Architecture:
-    """A ViT with the sides of its patch and the shape of its table of positions."""
+    """Make a ViT from the sides of its patch and the shape of its positions."""
     side = math.isqrt(max(table[1] - 1, 0))
     if side == 0 or table[1] != 1 + side**2:
-        raise _another(
+        raise _unsupported(
             f"a ViT with positions {list(table)}, not [1, 1 + s * s, {sizes['hidden']}]"
         )
     if len(set(patch)) != 1:
-        raise _another(f"a ViT with patches of {patch}, which are not square")
+        raise _unsupported(f"a ViT with patches of {patch}, which are not square")
     return Architecture("vit", dict(**sizes, patch=patch[0], grid=side, eps=1e-6))
 
 
-def _another(what: str) -> ValueError:
-    return ValueError(f"looks like {what}; expected {TAKEN}")
+def _unsupported(what: str) -> ValueError:
+    return ValueError(f"looks like {what}; expected {SUPPORTED}")
 
 
-def _first(table: Iterable[tuple[str, str]], names: Iterable[str]) -> str | None:
+def _first_match(table: Iterable[tuple[str, str]], names: Iterable[str]) -> str | None:
     names = list(names)
     found = (what for p, what in table if any(re.search(p, name) for name in names))
     return next(found, None)
@@ -243,11 +247,10 @@ def _shape(shapes: Shapes, name: str, axes: int) -> Shape:
 
 
 def _count(shapes: Shapes, pattern: str, *, first: int = 0) -> int:
-    """How many numbers there are behind a name; all from `first` on must be there."""
+    """Count the numbers after a name, which must be consecutive from `first` on."""
     numbers = {int(found[1]) for name in shapes if (found := re.match(pattern, name))}
     if numbers != set(range(first, first + len(numbers))):
         raise ValueError(
-            f"got numbers {sorted(numbers)} in the place of {pattern}, expected all "
-            f"from {first} on"
+            f"got numbers {sorted(numbers)} for {pattern}, expected all from {first} on"
         )
     return len(numbers)

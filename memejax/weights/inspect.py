@@ -1,11 +1,11 @@
-"""What a checkpoint is: `python -m memejax.weights.inspect PATH_OR_NAME`.
+"""Description of a checkpoint: `python -m memejax.weights.inspect PATH_OR_NAME`.
 
     python -m memejax.weights.inspect FILE|FOLDER|OWNER/NAME[@REVISION]
       [--tensors] [--json]
 
-Prints its files, dtypes and sizes, the architecture, the classifier and the
-preprocessing of images that come with it, and which model and flags of
-`python -m memejax.main` take it. --tensors lists all names, shapes and dtypes.
+Print its files, dtypes and sizes, its architecture, classifier and preprocessing of
+images, and the model and flags of `python -m memejax.main` that load it. --tensors
+lists all names, shapes and dtypes.
 """
 
 import argparse
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from memejax.weights.checkpoint import Checkpoint
 
-# How many tensors of an unknown checkpoint are listed.
+# Number of tensors listed of an unknown checkpoint.
 FIRST = 20
 
 # Leaf of a config's section `weights` by architecture.
@@ -34,15 +34,15 @@ LEAVES = {
     "maskrcnn": "detector",
 }
 
-# In a checkpoint of BatchNorm, but no parameters.
+# BatchNorm tensors that are not parameters.
 STATISTICS = re.compile(r"(^|[./])(running_(mean|var)|num_batches_tracked)$")
 
 
 def describe(name: str, *, tensors: bool = False) -> dict[str, Any]:
-    """Everything to say of a checkpoint, ready for JSON.
+    """Describe a checkpoint, ready for JSON.
 
     Args:
-        name: as `files.find` takes it.
+        name: see `files.find`.
         tensors: whether to list every tensor.
 
     Returns:
@@ -50,8 +50,8 @@ def describe(name: str, *, tensors: bool = False) -> dict[str, Any]:
         (tensors of each), "tensors" and "parameters" (counts); "form" and
         "architecture" (None if unknown); of a known one "sizes", "classes",
         "preprocessing", "tokenizer", "model" (our name for its sizes or None) and
-        "flags"; of an unknown one "reason"; "listing" (name, shape, dtype) if asked
-        for or unknown.
+        "flags"; of an unknown one "reason"; "listing" (name, shape, dtype) with
+        `tensors` or if unknown.
 
     Raises:
         ValueError: if it is not found or cannot be read.
@@ -70,7 +70,7 @@ def describe(name: str, *, tensors: bool = False) -> dict[str, Any]:
     else:
         arrays = opened.tensors
         known = _known(opened, name)
-    said = {
+    description = {
         "files": [str(path) for path in source.weights],
         "format": source.weights[0].suffix.removeprefix("."),
         "megabytes": sum(path.stat().st_size for path in source.weights) / 1e6,
@@ -79,11 +79,11 @@ def describe(name: str, *, tensors: bool = False) -> dict[str, Any]:
     }
     if tensors or known["form"] is None:
         some = list(arrays.items())[: None if tensors else FIRST]
-        said["listing"] = [
+        description["listing"] = [
             dict(name=name, shape=list(array.shape), dtype=array.dtype.name)
             for name, array in some
         ]
-    return said
+    return description
 
 
 def _counts(arrays: "Mapping[str, np.ndarray]") -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _counts(arrays: "Mapping[str, np.ndarray]") -> dict[str, Any]:
 
 
 def _detector(arrays: "Mapping[str, np.ndarray]", name: str) -> dict[str, Any]:
-    """What is said of a Mask R-CNN."""
+    """Describe a Mask R-CNN."""
     return {
         "form": "torchvision maskrcnn",
         "architecture": "maskrcnn",
@@ -111,7 +111,7 @@ def _detector(arrays: "Mapping[str, np.ndarray]", name: str) -> dict[str, Any]:
 
 
 def _known(opened: "Checkpoint", name: str) -> dict[str, Any]:
-    """What is said of a recognised encoder, beside its files."""
+    """Describe a recognised encoder, apart from its files."""
     images = opened.preprocessing
     if images is not None:
         mean, std = list(images.mean), list(images.std)
@@ -129,7 +129,7 @@ def _known(opened: "Checkpoint", name: str) -> dict[str, Any]:
 
 
 def _model(architecture: str, sizes: Mapping[str, Any]) -> str | None:
-    """Our name for an encoder of these sizes."""
+    """Return our name for an encoder of these sizes."""
     from memejax.models.distilbert import BERTS
     from memejax.models.resnet import RESNETS
     from memejax.models.vit import VITS
@@ -145,60 +145,62 @@ def _flags(architecture: str, name: str) -> list[str]:
     return [f"--config.weights.{LEAVES[architecture]}={shlex.quote(name)}"]
 
 
-def to_text(said: Mapping[str, Any]) -> str:
-    """What `describe` found, for people.
+def to_text(description: Mapping[str, Any]) -> str:
+    """Format the result of `describe` as text.
 
     Args:
-        said: what it returned.
+        description: that result.
 
     Returns:
         Lines of a name and a value.
     """
-    dtypes = said["dtypes"]
-    lines = [("file", said["files"][0])]
-    lines += [("", path) for path in said["files"][1:]]
+    dtypes = description["dtypes"]
+    lines = [("file", description["files"][0])]
+    lines += [("", path) for path in description["files"][1:]]
     lines += [
-        ("format", f"{said['format']}, {said['megabytes']:,.1f} MB"),
+        ("format", f"{description['format']}, {description['megabytes']:,.1f} MB"),
         ("tensors", ", ".join(f"{count} {dtype}" for dtype, count in dtypes.items())),
-        ("parameters", f"{said['parameters']:,}"),
+        ("parameters", f"{description['parameters']:,}"),
     ]
-    lines += _unknown_lines(said) if said["form"] is None else _known_lines(said)
+    known = description["form"] is not None
+    lines += _known_lines(description) if known else _unknown_lines(description)
     lines += [
         ("", f"{tensor['name']} {tensor['shape']} {tensor['dtype']}")
-        for tensor in said.get("listing", [])
+        for tensor in description.get("listing", [])
     ]
     return "\n".join(f"{name:12}{value}".rstrip() for name, value in lines)
 
 
-def _unknown_lines(said: Mapping[str, Any]) -> list[tuple[str, str]]:
-    shown, all_of_them = len(said["listing"]), said["tensors"]
-    first = f"the first {shown} of " if shown < all_of_them else ""
+def _unknown_lines(description: Mapping[str, Any]) -> list[tuple[str, str]]:
+    shown, total = len(description["listing"]), description["tensors"]
+    first = f"the first {shown} of " if shown < total else ""
     return [
-        ("unknown", said["reason"]),
-        ("", f"{first}{all_of_them} tensors:"),
+        ("unknown", description["reason"]),
+        ("", f"{first}{total} tensors:"),
     ]
 
 
-def _known_lines(said: Mapping[str, Any]) -> list[tuple[str, str]]:
-    sizes = ", ".join(f"{key}={value}" for key, value in said["sizes"].items())
-    classes, images = said["classes"], said["preprocessing"]
-    lines = [("is", f"{said['form']}, {said['model'] or 'without a name of ours'}")]
+def _known_lines(description: Mapping[str, Any]) -> list[tuple[str, str]]:
+    sizes = ", ".join(f"{key}={value}" for key, value in description["sizes"].items())
+    classes, images = description["classes"], description["preprocessing"]
+    model = description["model"] or "without a name of ours"
+    lines = [("is", f"{description['form']}, {model}")]
     lines += [("sizes", sizes)] if sizes else []
     lines.append(("classifier", "none" if classes is None else f"{classes} classes"))
     if images is not None:
         values = f"mean {images['mean']}, standard deviation {images['std']}"
         lines.append(("images", f"{images['size']} x {images['size']}, {values}"))
-    if LEAVES[said["architecture"]] == "text":
+    if LEAVES[description["architecture"]] == "text":
         missing = "none beside it: give one with --config.data.tokenizer=NAME"
-        lines.append(("tokenizer", said["tokenizer"] or missing))
-    return [*lines, *(("flag", flag) for flag in said["flags"])]
+        lines.append(("tokenizer", description["tokenizer"] or missing))
+    return [*lines, *(("flag", flag) for flag in description["flags"])]
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m memejax.weights.inspect",
-        description="What a checkpoint is, and which model and flags take it.",
+        description="Describe a checkpoint, and the model and flags that load it.",
     )
     parser.add_argument(
         "name",
@@ -212,12 +214,12 @@ def main(argv: list[str] | None = None) -> None:
         "--json", action="store_true", help="print JSON instead of text"
     )
     options = parser.parse_args(argv)
-    # These errors speak to the user, who has no need of a traceback.
+    # These errors are for the user, who does not need a traceback.
     try:
-        said = describe(options.name, tensors=options.tensors)
+        description = describe(options.name, tensors=options.tensors)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    print(json.dumps(said, indent=2) if options.json else to_text(said))
+    print(json.dumps(description, indent=2) if options.json else to_text(description))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Mask R-CNN from torchvision's state dict: its tensors into our variables.
+"""Mask R-CNN from torchvision's state dict: its tensors to our variables.
 
 `maskrcnn_variables` is pure: a mapping of tensor names to arrays in, a tree of numpy
-arrays out, with the very float32 values. The names of the file published in 2019
-(`backbone.fpn.inner_blocks.0.weight`, `rpn.head.conv.weight`,
-`roi_heads.mask_head.mask_fcn1.weight`) and those that torchvision gives them in memory
+arrays out, with identical float32 values. It accepts the names of the file published in
+2019 (`backbone.fpn.inner_blocks.0.weight`, `rpn.head.conv.weight`,
+`roi_heads.mask_head.mask_fcn1.weight`) and those of torchvision in memory
 (`...inner_blocks.0.0.weight`, `rpn.head.conv.0.0.weight`,
-`roi_heads.mask_head.0.0.weight`) are understood. BatchNorm's counters are known
-extras; every other tensor must be wanted, and every wanted one there.
+`roi_heads.mask_head.0.0.weight`). BatchNorm's counters are ignored; every other tensor
+must be expected, and every expected one present.
 """
 
 import re
@@ -24,7 +24,7 @@ Tensors = Mapping[str, Any]
 Variables = dict[str, Any]
 Rules = tuple[tuple[str, str], ...]
 
-# Substitutions that make their name out of our path, applied in order.
+# Substitutions from our path to their name, applied in order.
 NAMES: Rules = (
     (r"^body\.stem\.conv\.", "backbone.body.conv1."),
     (r"^body\.stem\.norm\.", "backbone.body.bn1."),
@@ -70,7 +70,7 @@ SPELLINGS: Rules = (
 
 EXTRAS = r"backbone\.body\..*\.num_batches_tracked$"
 
-# Of every Mask R-CNN of torchvision's, whatever its body.
+# Tensors of every Mask R-CNN of torchvision, whatever its body.
 MARKS = (
     "rpn.head.cls_logits.weight",
     "roi_heads.box_predictor.cls_score.weight",
@@ -79,7 +79,7 @@ MARKS = (
 
 
 def is_maskrcnn(names: Iterable[str]) -> bool:
-    """Whether tensors of these names are a Mask R-CNN of torchvision's."""
+    """Whether tensors with these names are a Mask R-CNN of torchvision."""
     return set(MARKS) <= set(names)
 
 
@@ -90,9 +90,9 @@ def maskrcnn_variables(
 
     Args:
         tensors: arrays by name.
-        sizes: attributes of MaskRCNN; None for the published weights of COCO. The
-            value of `norm_eps` is not among the tensors: 0 belongs to the published
-            ones and 1e-5 to a model that was trained anew.
+        sizes: attributes of MaskRCNN; None for the published COCO weights. The value
+            of `norm_eps` is not among the tensors: 0 belongs to the published ones and
+            1e-5 to a retrained model.
 
     Returns:
         {"params": ..., "batch_stats": ...}, float32 numpy arrays.
@@ -135,8 +135,8 @@ def maskrcnn_variables(
 
 
 def _shapes(model: MaskRCNN) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Shapes of the module's variables by path; nothing is computed."""
-    # With masks, whatever the module makes: their head is always among the tensors.
+    """Shapes of the module's variables by path, without computing them."""
+    # Always with masks: their head is always among the tensors.
     model = model.clone(masks=True)
 
     def init(images, sizes):
@@ -157,7 +157,7 @@ def _rewrite(name: str, rules: Rules) -> str:
 def _layout(
     path: tuple[str, ...], ours: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Shape of their tensor, how to view it, and the places in it of our axes."""
+    """Shape of their tensor, the shape to view it in, and the axes to transpose."""
     if path[-1] != "kernel":
         return ours, ours, tuple(range(len(ours)))
     match path[1:-1]:

@@ -1,9 +1,9 @@
 """Names of tensors in the checkpoints of other libraries, beside ours. Only data.
 
-A form is one library's way to write down one architecture. Its rules make their name
-out of our path (`block0.attention.query.kernel`); they are substitutions, applied in
-order. What a file may hold beside the encoder and its classifier is named as an
-extra: poolers, counters, heads of pretraining, mask tokens.
+A form is one library's format of one architecture. Its rules turn our path
+(`block0.attention.query.kernel`) into their name; they are substitutions, applied in
+order. Tensors beside those of the encoder and its classifier are extras: poolers,
+counters, heads of pretraining, mask tokens.
 """
 
 import re
@@ -15,19 +15,19 @@ Rules = tuple[tuple[str, Replacement], ...]
 
 
 class Form(NamedTuple):
-    """How a library writes down an architecture.
+    """Format of an architecture in a library.
 
     Attributes:
         architecture: "resnet", "vit", "distilbert" or "bert".
         rules: our path to their name.
-        extras: what is ignored, as a pattern of the start of their name.
-        prefix: what may stand before all of their names.
-        spellings: other names of theirs to those that `rules` make.
-        classifier: the linear classifier's name, where the form has one.
-        fused: whether queries, keys and values lie stacked in one tensor.
-        leading: axes of length 1 that their tensor has in front of our leaf.
-        flax: whether kernels are laid out as ours, with the heads an axis of their
-            own; otherwise as PyTorch's.
+        extras: ignored tensors, as a pattern of the start of their name.
+        prefix: optional prefix of all their names.
+        spellings: alternative names of theirs to those made by `rules`.
+        classifier: name of the linear classifier, or None.
+        fused: whether queries, keys and values are stacked in one tensor.
+        leading: number of leading axes of length 1 in their tensor, by our leaf.
+        flax: whether kernels have our layout, with an axis for the heads; otherwise
+            PyTorch's.
     """
 
     architecture: str
@@ -41,10 +41,10 @@ class Form(NamedTuple):
     flax: bool = False
 
 
-# Order in which they are stacked in a fused tensor.
+# Order of stacking in a fused tensor.
 QUERY_KEY_VALUE = ("query", "key", "value")
 TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
-# A layer between the features and the classifier, which then is not linear in them.
+# A layer between features and classifier, which makes the latter nonlinear in them.
 BETWEEN = r"pre_logits\b"
 
 _TORCH_LEAVES: Rules = (
@@ -55,7 +55,7 @@ _VIT_LEADING = {"cls": 2, "positions": 1}
 
 
 def _one_more(template: str) -> Callable[[re.Match[str]], str]:
-    """Replacement whose first number is one more than ours."""
+    """Make a replacement whose first number is one more than ours."""
     return lambda match: template.format(int(match[1]) + 1, *match.groups()[1:])
 
 
@@ -119,7 +119,7 @@ HUGGINGFACE_DISTILBERT = Form(
         (r"\.mlp\.down\.", ".ffn.lin2."),
         *_TORCH_LEAVES,
     ),
-    # Heads of masked words, of classes (behind a layer of their own) and of answers.
+    # Heads of masked words, of classes (after another layer) and of answers.
     extras=r"vocab_(transform|layer_norm|projector)\.|(pre_)?classifier\."
     r"|qa_outputs\.|embeddings\.position_ids$",
 )
@@ -138,9 +138,9 @@ HUGGINGFACE_BERT = Form(
         (r"\.mlp\.down\.", ".output.dense."),
         *_TORCH_LEAVES,
     ),
-    # The pooler, and heads behind it or of masked words and of answers.
+    # The pooler, and heads on top of it or of masked words and of answers.
     extras=r"pooler\.|cls\.|classifier\.|qa_outputs\.|embeddings\.position_ids$",
-    # TensorFlow's, which the file of bert-base-uncased still has.
+    # TensorFlow's, still in the file of bert-base-uncased.
     spellings=(
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
@@ -181,8 +181,8 @@ TORCH_VIT = Form(
     fused=True,
     leading=_VIT_LEADING,
 )
-# The release's own code approximates gelu by a tanh; ours is exact, as timm's and
-# Hugging Face's, which load the same files.
+# The released code approximates gelu by a tanh; ours is exact, like that of timm and
+# Hugging Face, which load the same files.
 VIT_NPZ = Form(
     architecture="vit",
     rules=(
@@ -219,7 +219,7 @@ def rewrite(name: str, rules: Rules) -> str:
 
     Args:
         name: path or name.
-        rules: pattern and replacement each.
+        rules: pairs of pattern and replacement.
 
     Returns:
         The new name.

@@ -1,7 +1,8 @@
-"""Checkpoints that torch saved, read without running anything that they ask for.
+"""Checkpoints saved by torch, read without running their code.
 
-A pickle is a program. Here only torch's own reader for weights sees one, which builds
-tensors and plain containers and refuses all else. Without torch they are not read.
+A pickle is a program. Only torch's own reader for weights opens it, which builds
+tensors and plain containers and refuses everything else. Without torch, pickles are not
+read.
 """
 
 import os
@@ -14,15 +15,15 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-# Older ones can be made to run code from a checkpoint all the same (CVE-2025-32434).
+# Older versions can be made to run code from a checkpoint (CVE-2025-32434).
 OLDEST_TORCH = (2, 6)
 
-# Tensors in dicts nested deeper than weights are stay torch's; a pickled dict may hold
+# Tensors nested deeper than weights ever are stay torch's; a pickled dict may contain
 # itself.
 DEPTH = 4
 
-# What training scripts keep beside the tensors: parsed arguments, and numbers of
-# numpy's in an optimizer's state. They become Nothing, whose arguments are dropped.
+# Objects that training scripts save beside the tensors: parsed arguments, and numpy
+# scalars in an optimizer's state. They become Placeholder, which drops its arguments.
 HARMLESS = (
     "argparse.Namespace",
     "numpy.dtype",
@@ -31,8 +32,8 @@ HARMLESS = (
 )
 
 
-class Nothing:
-    """Stands in the place of a harmless object that is not a tensor."""
+class Placeholder:
+    """Replacement of a harmless object that is not a tensor."""
 
     def __init__(self, *arguments: Any):
         del arguments
@@ -48,11 +49,12 @@ def read(path: Path) -> Any:
         path: the file.
 
     Returns:
-        What was saved, as a rule a dict, with read-only numpy arrays in the place of
+        The saved object, usually a dict, with read-only numpy arrays instead of
         tensors. Tensors that numpy lacks (sparse, quantised) stay as they are.
 
     Raises:
-        ValueError: if torch is not there, the file asks to run code, or is damaged.
+        ValueError: if torch is not installed, the file tries to run code, or it is
+            damaged.
     """
     try:
         import torch
@@ -69,12 +71,12 @@ def read(path: Path) -> Any:
             "do not keep a pickle from running code"
         )
     with path.open("rb") as file:
-        # torch before 1.6 wrote no zip, which is what it can map.
+        # Only a zip can be mapped, which torch before 1.6 did not write.
         mappable = file.read(4) == b"PK\x03\x04"
-    stand_ins: list[Any] = [(Nothing, name) for name in HARMLESS]
+    allowed: list[Any] = [(Placeholder, name) for name in HARMLESS]
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
-            # It warns before it refuses.
+        with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
+            # torch warns before it refuses.
             warnings.simplefilter("ignore")
             saved = torch.load(
                 os.fspath(path), map_location="cpu", weights_only=True, mmap=mappable
@@ -83,26 +85,26 @@ def read(path: Path) -> Any:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         if wanted:
             raise ValueError(
-                f"{path} asks to run code ({wanted[1]}) while it is read, and was "
-                "refused: expected tensors alone, by name. Take a .safetensors, or "
-                "have whom you trust save the state_dict alone"
+                f"{path} tries to run code ({wanted[1]}) while it is read, and was "
+                "refused: expected only tensors by name. Use a .safetensors, or have "
+                "someone you trust save the state_dict alone"
             ) from error
         raise ValueError(
-            f"{path} ({path.stat().st_size} bytes) is damaged, cut short, or no "
-            "checkpoint of torch: download it again "
-            f"({type(error).__name__}: {_last_words(str(error))})"
+            f"{path} ({path.stat().st_size} bytes) is damaged, truncated, or not a "
+            "torch checkpoint: download it again "
+            f"({type(error).__name__}: {_cause(str(error))})"
         ) from error
     return _to_numpy(saved, depth=DEPTH)
 
 
-def _last_words(message: str) -> str:
-    """The cause that torch gives, without its advice around it."""
+def _cause(message: str) -> str:
+    """Return the cause in torch's message, without the advice around it."""
     cause = message.rpartition("WeightsUnpickler error: ")[2].strip()
     return (cause.splitlines() or [""])[0]
 
 
 def _to_numpy(saved: Any, *, depth: int) -> Any:
-    """Tensors as read-only views on their memory, in dicts of that depth."""
+    """Replace tensors by read-only views on their memory, in dicts of that depth."""
     import torch
 
     if isinstance(saved, Mapping):

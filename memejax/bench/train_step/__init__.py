@@ -1,1 +1,1 @@
-"""Training steps, beside PyTorch with transformers' modules; see `__main__`."""
+"""Training steps against PyTorch with transformers' modules; see `__main__`."""

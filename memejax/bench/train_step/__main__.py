@@ -2,33 +2,33 @@
 
     python -m memejax.bench.train_step --case vit text
 
-resnet, vit, text  an encoder, one logit and the binary cross entropy
+resnet, vit, text  an encoder, one logit and the binary cross-entropy
 cass_mm            multimodal CASS: ResNet-50 and ViT-B/16, each with a DistilBERT
 cass               CASS of the same two image encoders
 dino               a ViT and its teacher, on two crops of each image
-finetune           the arms of cass_mm and the binary cross entropy of each
+finetune           the arms of cass_mm and the binary cross-entropy of each
 
 `small`, the default, is ResNet-50 at 128 pixels (batch 16), ViT-S/16 at 224 (8),
 DistilBERT at 64 tokens (16) and the arms at 224 pixels and 64 tokens (4); `paper` has
-384 pixels, 88 tokens and ViT-B/16 throughout, as published, at a batch of 4. For one
-GPU of 140 GB:
+384 pixels, 88 tokens and ViT-B/16 throughout, as published, with a batch of 4. For one
+GPU with 140 GB:
 
     python -m memejax.bench.train_step --case cass_mm --size paper --dtype bfloat16
         --batch 64
 
 Both sides train the same sizes (a different number of parameters is an error) from
-random weights, on one batch that lies on the device, with AdamW and one rate, and
+random weights, on one batch on the device, with AdamW and one learning rate, and
 without augmentation. Captions have DistilBERT's dropout of 0.1 on both sides (`tiny`:
-none). Ours are the steps that a run compiles, the state donated; metrics and the
-collapse panel at every tenth step are part of them. The peer has channels last, fused
-AdamW, on a GPU torch.compile and TF32 (which jax takes too), autocast where the dtype
-is bfloat16 (our heads stay float32), and on a CPU the number of threads that it is
-fastest with. Both hold their memory on a GPU at the same time.
+none). Ours are the steps that a run compiles, with a donated state; metrics and the
+collapse panel at every tenth step are included. The peer has channels last, fused
+AdamW, torch.compile and TF32 on a GPU (jax uses TF32 too), autocast if the dtype is
+bfloat16 (our heads stay float32), and on a CPU its best number of threads. On a GPU
+both hold their memory at the same time.
 
 MFU is speed times the FLOPs of the products and convolutions of a step (forward and
-backward, counted and the same for both) over those of a large product in the same
-dtype, measured here, and over the datasheet's where it is known. Without torch and
-transformers only our side runs, and says so.
+backward, counted once for both) over the rate of a large product in the same dtype,
+measured here, and over the datasheet's rate if known. Without torch and transformers
+only our side runs, with a message.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ from memejax.command_line import prepare
 from memejax.profile import runner
 
 DEFAULT = ("resnet", "vit", "text", "cass_mm")
-# Dense bfloat16 FLOP/s of the datasheets, the first name that a device's contains.
+# Dense bfloat16 FLOP/s of the datasheets, for the first name contained in a device's.
 DATASHEET = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12}
 
 
 def main() -> None:
-    """The command line."""
+    """Run the benchmark."""
     # Before a backend starts: PyTorch needs memory too.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     options = _options()
@@ -68,8 +68,8 @@ def main() -> None:
     if len(options.case) == 1:
         figures = {options.case[0]: measure(options)}
     else:
-        # A process each: the peak of memory is a process's, and it is given back.
-        figures = {case: _in_a_process(case) for case in options.case}
+        # One process per case: peak memory is measured per process, and freed with it.
+        figures = {case: _in_subprocess(case) for case in options.case}
     pairs.write("train_step", figures, options.out)
     print(table(figures))
 
@@ -77,19 +77,19 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = Parser("train_step", __doc__, pairs=7)
     parser.names(
-        "--case", problem.CASES, default=DEFAULT, text="what to train, of those above"
+        "--case", problem.CASES, default=DEFAULT, text="cases, as listed above"
     )
     parser.add_argument(
         "--size",
         choices=problem.SIZES,
         default="small",
-        help="of the networks and examples; tiny is for tests",
+        help="size of networks and examples; tiny is for tests",
     )
-    parser.number("--batch", None, text="examples of a batch (default: the size's)")
+    parser.number("--batch", None, text="examples per batch (default: the size's)")
     parser.number(
         "--pixels", None, text="side of an image, in pixels (default: the size's)"
     )
-    parser.number("--tokens", None, text="tokens of a caption (default: the size's)")
+    parser.number("--tokens", None, text="tokens per caption (default: the size's)")
     parser.add_argument(
         "--dtype",
         choices=problem.DTYPES,
@@ -97,18 +97,18 @@ def _options() -> argparse.Namespace:
         help="dtype of the products",
     )
     parser.number("--steps", 5, text="training steps in one run of a side")
-    parser.add_argument("--no-peer", action="store_true", help="time our side alone")
+    parser.add_argument("--no-peer", action="store_true", help="time only our side")
     options = parser.parse_args()
     if options.steps < 1 or options.pairs < 1:
         parser.error("--steps and --pairs take at least 1")
     return options
 
 
-def _in_a_process(case: str) -> dict[str, Any]:
-    """The figures of one case, in a process of its own."""
+def _in_subprocess(case: str) -> dict[str, Any]:
+    """Measure one case in its own process."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "figures.json"
-        # What stands last on a command line counts.
+        # The last of repeated options counts.
         more = [f"--out={file}", "--case", case]
         command = [sys.executable, "-m", "memejax.bench.train_step", *sys.argv[1:]]
         subprocess.run([*command, *more], check=True)
@@ -116,13 +116,13 @@ def _in_a_process(case: str) -> dict[str, Any]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """The figures of one case.
+    """Measure one case.
 
     Args:
-        options: of the command line, with one case.
+        options: options of the command line, with one case.
 
     Raises:
-        ValueError: for numbers that do not fit, or sides of different sizes.
+        ValueError: if a number is out of range, or the sides differ in size.
     """
     given = problem.problem(
         options.case[0],
@@ -132,7 +132,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         pixels=options.pixels,
         tokens=options.tokens,
     )
-    alone = why_alone(options.no_peer)
+    why_no_peer = missing_peer(options.no_peer)
     ours = Trainer(given)
     figures: dict[str, Any] = {
         "unit": given.unit,
@@ -142,8 +142,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "compile seconds": {"ours": ours.compile_seconds},
     }
     sides: dict[str, Any] = {"ours": ours}
-    if alone is not None:
-        print(f"{alone}: our side alone")
+    if why_no_peer is not None:
+        print(f"{why_no_peer}: timing only our side")
         ours.run(options.steps)
         speeds = {"ours": [ours.run(options.steps) for _ in range(options.pairs)]}
     else:
@@ -156,7 +156,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             lambda: peer.run(options.steps),
             pairs=options.pairs,
         )
-        # The peer compiles within its first step, and on a CPU not at all.
+        # The peer compiles in its first step on a GPU, and not at all on a CPU.
         figures["first step seconds"] = {"peer": peer.first_seconds}
         figures["peer is"] = peer.about()
     figures |= {"loss": {side: trainer.losses for side, trainer in sides.items()}}
@@ -164,17 +164,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return figures | {**utilisation(ours, speeds, given), **speeds}
 
 
-def why_alone(no_peer: bool) -> str | None:
-    """Why there is no peer; None if there is one."""
+def missing_peer(no_peer: bool) -> str | None:
+    """Reason for having no peer; None if there is one."""
     if no_peer:
         return "--no-peer"
     for name in ("torch", "transformers"):
         if importlib.util.find_spec(name) is None:
-            return f"{name} cannot be imported here"
+            return f"{name} cannot be imported"
     import torch
 
     if jax.default_backend() == "gpu" and not torch.cuda.is_available():
-        return "torch has no GPU here"
+        return "torch has no GPU"
     return None
 
 
@@ -186,17 +186,18 @@ def _peer(given: problem.Problem) -> Any:
 
 
 def check_parameters(case: str, counts: Mapping[str, int]) -> None:
-    """Raises ValueError unless both sides have as many parameters."""
+    """Raise ValueError unless both sides have the same number of parameters."""
     if len(set(counts.values())) > 1:
         raise ValueError(
-            f"{case} has {counts['ours']} parameters here and {counts['peer']} there"
+            f"{case}: ours has {counts['ours']} parameters, the peer {counts['peer']}, "
+            "expected the same number"
         )
 
 
 def utilisation(
     ours: Trainer, speeds: Mapping[str, Any], given: problem.Problem
 ) -> dict[str, Any]:
-    """FLOPs of a step, and the share of the device's peaks that each side reaches."""
+    """FLOPs of a step, and each side's share of the device's peak rates."""
     kind = ours.device.device_kind
     found = [peak for name, peak in DATASHEET.items() if name in kind]
     peaks = {"measured": runner.peak([ours.device], dtype=given.dtype)}
@@ -219,7 +220,7 @@ def utilisation(
 
 
 def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
-    """The cases as lines of a table."""
+    """Format the cases as a table."""
     head = ("case", "unit", "ours", "peer", "ours : peer", "MFU ours", "MFU peer")
     lines: list[tuple[str, ...]] = [head]
     for case, found in figures.items():

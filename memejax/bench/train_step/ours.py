@@ -26,14 +26,14 @@ from memejax.models import distilbert, fusion, heads, image, resnet, vit
 from memejax.parallel import xla
 
 Tree = Any
-# As often as a run of ours looks at its outputs' spread.
+# The interval of the collapse panel in our runs.
 PANEL_EVERY = 10
 INPUTS = ("image", "input_ids", "attention_mask", "crops")
 PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
 def make(given: Problem) -> tuple[Callable[..., Tree], Callable, Callable]:
-    """Networks and step of a case.
+    """Make the networks and step of a case.
 
     Returns:
         `(key, batch) -> variables`, `variables -> state` and `(state, batch) -> (state,
@@ -94,7 +94,7 @@ def make(given: Problem) -> tuple[Callable[..., Tree], Callable, Callable]:
 
 
 def parameters(given: Problem) -> int:
-    """Trained parameters of a case; nothing is computed."""
+    """Number of trained parameters of a case, without computing anything."""
     init, _, _ = make(given)
     shapes = jax.eval_shape(init, jax.random.key(0), data(given))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
@@ -104,25 +104,26 @@ class Trainer:
     """A compiled step, its state and a batch on the device.
 
     Attributes:
-        parameters: trained ones.
-        flops: of the matrix products and convolutions of a step, forward and backward.
-        compile_seconds: of tracing and compiling.
-        losses: of the last step of each run.
+        parameters: number of trained parameters.
+        flops: FLOPs of the matrix products and convolutions of a step, forward and
+            backward.
+        compile_seconds: seconds of tracing and compiling.
+        losses: loss of the last step of each run.
     """
 
     def __init__(self, given: Problem, *, variables: Tree | None = None):
-        """Compiles the step.
+        """Compile the step.
 
         Args:
             given: the case.
-            variables: to start from; random ones if None.
+            variables: initial variables; random ones if None.
         """
         self.device = jax.local_devices()[0]
         self._size = given.batch
         self._batch = jax.device_put(data(given), self.device)
         init, start, step = make(given)
         if variables is None:
-            # Runs once: optimising it would take longer.
+            # Runs only once: optimising it would take longer.
             init = jax.jit(init, compiler_options=xla.RUN_ONCE)
             variables = init(jax.random.key(0), self._batch)
         self._state = jax.device_put(start(variables), self.device)
@@ -137,7 +138,7 @@ class Trainer:
         self.losses: list[float] = []
 
     def run(self, count: int) -> float:
-        """Trains for so many steps; examples a second."""
+        """Train for `count` steps; return examples per second."""
         began = time.perf_counter()
         metrics = {}
         for _ in range(count):
@@ -148,12 +149,12 @@ class Trainer:
         return self._size * count / seconds
 
     def memory(self) -> int | None:
-        """Bytes in use on the device at most; a CPU keeps no count."""
+        """Peak bytes in use on the device; None on a CPU."""
         return (self.device.memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def _labelled(given: Problem) -> tuple[Callable[..., Tree], Callable[..., Any]]:
-    """An encoder and one logit."""
+    """Return init and apply functions of an encoder with one logit."""
     encoder = _encoder(given, given.case)
     head = heads.Classifier(dropout=0.0)
 
@@ -180,7 +181,7 @@ def _labelled(given: Problem) -> tuple[Callable[..., Tree], Callable[..., Any]]:
 
 
 def _arms(given: Problem) -> tuple[fusion.Arms, str]:
-    """The arms of a case, and the method that gives what its loss reads."""
+    """Return the arms of a case, and the method whose output its loss takes."""
     if given.case == "dino":
         head = heads.DinoHead(**given.head)
         return fusion.Arms({"vit": image.DinoArm(_encoder(given, "vit"), head)}), (
@@ -201,6 +202,6 @@ def _arms(given: Problem) -> tuple[fusion.Arms, str]:
 
 
 def _encoder(given: Problem, kind: str) -> Any:
-    """An encoder with the case's products."""
+    """Make an encoder in the case's dtype."""
     module = {"resnet": resnet.ResNet, "vit": vit.ViT, "text": distilbert.DistilBert}
     return module[kind](dtype=jnp.dtype(given.dtype), **getattr(given, kind))

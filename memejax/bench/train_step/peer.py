@@ -18,20 +18,21 @@ class Trainer:
 
     Attributes:
         network: maps a batch to its loss.
-        trained: parameters by name.
-        parameters: how many they are.
-        threads: that it runs with; None where they are left alone.
-        first_seconds: of the first step, in which libraries choose and compile.
-        losses: of the last step of each run.
+        trained: trained parameters by name.
+        parameters: number of trained parameters.
+        threads: number of threads; None if left at the default.
+        first_seconds: seconds of the first step, in which libraries choose algorithms
+            and compile.
+        losses: loss of the last step of each run.
     """
 
     def __init__(self, given: Problem, *, device: str):
-        """Makes the networks of a case on "cpu" or "cuda"."""
+        """Make the networks of a case on "cpu" or "cuda"."""
         self._device, self._size = device, given.batch
         self._half = given.dtype == "bfloat16"
         if device == "cuda":
             torch.backends.cudnn.benchmark = True
-            # TF32, which jax takes too.
+            # TF32, which jax uses too.
             torch.set_float32_matmul_precision("high")
         torch.manual_seed(0)
         network = peer_networks.make(given).train()
@@ -49,7 +50,7 @@ class Trainer:
         self.losses: list[float] = []
 
     def run(self, count: int) -> float:
-        """Trains for so many steps; examples a second."""
+        """Train for `count` steps; return examples per second."""
         began = time.perf_counter()
         loss = torch.zeros(())
         for _ in range(count):
@@ -62,7 +63,7 @@ class Trainer:
         return self._size * count / seconds
 
     def warm_up(self, count: int) -> None:
-        """The first step, and on a CPU the number of threads that is fastest."""
+        """Run the first step, and on a CPU set the fastest number of threads."""
         began = time.perf_counter()
         self.run(1)
         self.first_seconds = time.perf_counter() - began
@@ -77,11 +78,11 @@ class Trainer:
         torch.set_num_threads(self.threads)
 
     def memory(self) -> int | None:
-        """Bytes in use on the device at most; a CPU keeps no count."""
+        """Peak bytes in use on the device; None on a CPU."""
         return torch.cuda.max_memory_allocated() if self._device == "cuda" else None
 
     def about(self) -> dict[str, Any]:
-        """Versions, and what it runs on."""
+        """Versions, device and threads."""
         cuda = self._device == "cuda"
         return {
             "torch": torch.__version__,
@@ -98,12 +99,12 @@ class Trainer:
         loss.backward()
         self._optimizer.step()
         if isinstance(self.network, peer_networks.Dino):
-            self.network.follow()
+            self.network.update_teacher()
         return loss.detach()
 
 
 def _tensor(array: Any) -> torch.Tensor:
-    """As PyTorch has it: channels first in the shape, last in memory."""
+    """Convert to PyTorch's layout: channels first in the shape, last in memory."""
     tensor = torch.from_numpy(array)
     if tensor.ndim == 5:
         return tensor.permute(0, 1, 4, 2, 3)

@@ -1,4 +1,4 @@
-"""The peer's networks: transformers' encoders under PyTorch's layers."""
+"""The peer's networks: transformers' encoders with PyTorch heads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONFIGS: dict[str, Any] = {
 
 
 def make(given: Problem) -> nn.Module:
-    """A module that maps a batch to the scalar loss of a case."""
+    """Make a module that maps a batch to the scalar loss of a case."""
     if given.case == "dino":
         return Dino(given)
     if given.case in ("resnet", "vit", "text"):
@@ -38,14 +38,14 @@ def make(given: Problem) -> nn.Module:
 
 
 class Encoder(nn.Module):
-    """One of transformers' encoders and its one vector an example."""
+    """One of transformers' encoders, with one output vector per example."""
 
     def __init__(self, given: Problem, kind: str):
         super().__init__()
         name = {"text": "distilbert"}.get(kind, kind)
         sizes = dict(getattr(given, kind))
         dropout = sizes.pop("dropout", 0.0)
-        # Their config.json for our attributes: both sides have the same sizes.
+        # Their config.json from our attributes: both sides have the same sizes.
         written = configs.write_config(configs.Architecture(name, sizes))
         config = CONFIGS[name].from_dict(written)
         self.kind = kind
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
             self.width = config.dim
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """A batch to [b, d]."""
+        """Map a batch to [b, d]."""
         if self.kind == "text":
             out = self.model(batch["input_ids"], batch["attention_mask"])
             return out.last_hidden_state[:, 0]
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
 
 
 class Labelled(nn.Module):
-    """An encoder, one logit and the binary cross entropy."""
+    """An encoder, one logit and the binary cross-entropy."""
 
     def __init__(self, given: Problem):
         super().__init__()
@@ -80,12 +80,12 @@ class Labelled(nn.Module):
         self.logit = nn.Linear(self.encoder.width, 1)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """A batch to its loss."""
+        """Map a batch to its loss."""
         return _cross_entropy(self.logit(self.encoder(batch)), batch)
 
 
 class Arm(nn.Module):
-    """Image and caption to `out` numbers, through fused features."""
+    """An arm from image and caption to `out` numbers, through fused features."""
 
     def __init__(self, given: Problem, kind: str):
         super().__init__()
@@ -106,7 +106,7 @@ class Arm(nn.Module):
             self.top = nn.Linear(fused, out)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """A batch to [b, out], or to logits [b, 1]."""
+        """Map a batch to [b, out], or to logits [b, 1]."""
         caption = self.language_adder(self.text_encoder(batch))
         picture = self.vision_adder(self.image_head(self.image_encoder(batch)))
         joint = torch.cat([caption, picture], dim=1)
@@ -114,7 +114,7 @@ class Arm(nn.Module):
 
 
 class ImageArm(nn.Module):
-    """An image to `image.ImageArm.out` numbers."""
+    """An arm from an image to `image.ImageArm.out` numbers."""
 
     def __init__(self, given: Problem, kind: str):
         super().__init__()
@@ -122,7 +122,7 @@ class ImageArm(nn.Module):
         self.head = nn.Linear(self.image_encoder.width, image.ImageArm.out)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """A batch to [b, out]."""
+        """Map a batch to [b, out]."""
         return self.head(self.image_encoder(batch))
 
 
@@ -135,26 +135,26 @@ class Cass(nn.Module):
         self.cnn, self.vit = arm(given, "resnet"), arm(given, "vit")
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """A batch to its loss."""
+        """Map a batch to its loss."""
         x, y = self.cnn(batch).float(), self.vit(batch).float()
         return (2 - 2 * functional.cosine_similarity(x, y)).mean()
 
 
 class Labels(nn.Module):
-    """Two arms and the sum of their binary cross entropies."""
+    """Two arms and the sum of their binary cross-entropies."""
 
     def __init__(self, given: Problem):
         super().__init__()
         self.cnn, self.vit = Arm(given, "resnet"), Arm(given, "vit")
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """A batch to its loss."""
+        """Map a batch to its loss."""
         logits = self.cnn(batch), self.vit(batch)
         return _cross_entropy(logits[0], batch) + _cross_entropy(logits[1], batch)
 
 
 class Crops(nn.Module):
-    """A ViT and DINO's head: all crops to logits."""
+    """A ViT with DINO's head, which maps crops to logits."""
 
     def __init__(self, given: Problem):
         super().__init__()
@@ -172,13 +172,13 @@ class Crops(nn.Module):
         self.prototypes = nn.Parameter(torch.randn(out, bottleneck))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """[n, 3, h, w] to [n, k]."""
+        """Map [n, 3, h, w] to [n, k]."""
         x = functional.normalize(self.mlp(self.image_encoder({"image": images})))
         return functional.linear(x, functional.normalize(self.prototypes))
 
 
 class Dino(nn.Module):
-    """A student, the teacher that follows it, and the cross entropy between crops."""
+    """A student, its EMA teacher, and the cross-entropy between crops."""
 
     def __init__(self, given: Problem):
         super().__init__()
@@ -192,20 +192,21 @@ class Dino(nn.Module):
         self._average = swa_utils.get_ema_multi_avg_fn(MOMENTUM)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """A batch with `crops` [2, b, 3, h, w] to its loss."""
+        """Map a batch with `crops` [2, b, 3, h, w] to its loss."""
         images = batch["crops"].flatten(0, 1)
         student = self.student(images).float().chunk(2)
         with torch.no_grad():
             logits = self.teacher(images).float()
             self.mean.copy_(logits.mean(0))
             target = torch.softmax((logits - self.center) / TEACHER_TEMPERATURE, 1)
-        said = [torch.log_softmax(s / STUDENT_TEMPERATURE, 1) for s in student]
+        log_probs = [torch.log_softmax(s / STUDENT_TEMPERATURE, 1) for s in student]
         first, second = target.chunk(2)
-        return -((first * said[1]).sum(1) + (second * said[0]).sum(1)).mean() / 2
+        crossed = (first * log_probs[1]).sum(1) + (second * log_probs[0]).sum(1)
+        return -crossed.mean() / 2
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """The teacher and the centre after an update."""
+    def update_teacher(self) -> None:
+        """Update the teacher and the centre after a step."""
         teacher, student = (list(m.parameters()) for m in (self.teacher, self.student))
         self._average(teacher, student, None)
         self.center.lerp_(self.mean, 1 - CENTER_MOMENTUM)

@@ -1,4 +1,4 @@
-"""What both sides train: encoders, heads and batches of one size each."""
+"""The problem of both sides: encoders, heads and batches of one size each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from memejax.models import distilbert, resnet, vit
 
-# Case -> what an example is called, and attributes of Problem that its networks have.
+# Case -> name of its examples, and the attributes of Problem for its networks.
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "resnet": ("images", ("resnet",)),
     "vit": ("images", ("vit",)),
@@ -22,9 +22,9 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 DTYPES = ("float32", "bfloat16")
 
-# AdamW's, of all parameters.
+# AdamW, for all parameters.
 LR, DECAY = 1e-4, 0.01
-# DINO's.
+# DINO.
 MOMENTUM, CENTER_MOMENTUM = 0.996, 0.9
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.04
 
@@ -43,10 +43,10 @@ class Problem:
 
     Attributes:
         case: key of CASES.
-        batch: examples.
-        dtype: of the products, "float32" or "bfloat16".
+        batch: examples per batch.
+        dtype: dtype of the products, "float32" or "bfloat16".
         pixels: side of an image.
-        tokens: of a caption.
+        tokens: tokens per caption.
         resnet: attributes of `models.resnet.ResNet`.
         vit: attributes of `models.vit.ViT`; its position table fits the pixels.
         text: attributes of `models.distilbert.DistilBert`.
@@ -67,7 +67,7 @@ class Problem:
 
     @property
     def unit(self) -> str:
-        """What the speed counts."""
+        """Unit of the speed."""
         return f"{CASES[self.case][0]}/s"
 
     @property
@@ -81,7 +81,7 @@ class Problem:
         return "text" in CASES[self.case][1]
 
     def shape(self) -> dict[str, Any]:
-        """Those of the attributes that matter in this case."""
+        """The attributes that are used in this case."""
         found: dict[str, Any] = {"batch": self.batch, "dtype": self.dtype}
         if self.images:
             found["pixels"] = self.pixels
@@ -96,7 +96,7 @@ _TINY: dict[str, Any] = dict(
     tokens=8,
     resnet=dict(stage_sizes=(1,), bottleneck=False, width=8),
     vit=dict(hidden=16, layers=1, heads=2, mlp=32, patch=16),
-    # Nothing random: both sides compute the same numbers.
+    # No dropout: both sides compute the same numbers.
     text=dict(
         hidden=16,
         layers=1,
@@ -124,8 +124,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": _SMALL,
     "paper": dict(_SMALL, pixels=384, tokens=88, head=dict(_HEAD, out=65536)),
 }
-# What single cases have otherwise.
-OTHERWISE: dict[tuple[str, str], dict[str, Any]] = {
+# (size, case) -> exceptions from the size.
+EXCEPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("small", "resnet"): dict(batch=16, pixels=128),
     ("small", "vit"): dict(batch=8, vit=_SMALL_VIT),
     ("small", "text"): dict(batch=16),
@@ -142,18 +142,18 @@ def problem(
     pixels: int | None = None,
     tokens: int | None = None,
 ) -> Problem:
-    """A case at a size, or at the batch, pixels and tokens that are given.
+    """Make a case at a size; batch, pixels and tokens override the size's if given.
 
     Args:
         case: key of CASES.
         size: key of SIZES.
-        dtype: of the products, "float32" or "bfloat16".
-        batch: examples, at least 2 (BatchNorm needs two values).
+        dtype: dtype of the products, "float32" or "bfloat16".
+        batch: examples per batch, at least 2 (BatchNorm needs two values).
         pixels: side of an image, a multiple of the patch.
-        tokens: of a caption, at most as many as the position table has.
+        tokens: tokens per caption, at most the size of the position table.
 
     Raises:
-        ValueError: for an unknown case, size or dtype, or a number out of its range.
+        ValueError: if the case, size or dtype is unknown, or a number out of range.
     """
     for name, value, options in (
         ("case", case, CASES),
@@ -162,7 +162,7 @@ def problem(
     ):
         if value not in options:
             raise ValueError(f"got {name} {value!r}, expected one of {list(options)}")
-    sizes: dict[str, Any] = SIZES[size] | OTHERWISE.get((size, case), {})
+    sizes: dict[str, Any] = SIZES[size] | EXCEPTIONS.get((size, case), {})
     given = dict(batch=batch, pixels=pixels, tokens=tokens)
     sizes = sizes | {k: v for k, v in given.items() if v is not None}
     patch, longest = sizes["vit"]["patch"], sizes["text"].get("max_length", 512)
@@ -174,19 +174,19 @@ def problem(
         )
     if not 1 <= sizes["tokens"] <= longest:
         raise ValueError(f"got {sizes['tokens']} tokens, expected 1 to {longest}")
-    # The position table is for the pictures that come.
+    # The position table fits the pictures.
     sizes["vit"] = dict(sizes["vit"], grid=sizes["pixels"] // patch)
     return Problem(case=case, dtype=dtype, **sizes)
 
 
 def data(given: Problem) -> dict[str, np.ndarray]:
-    """A batch of random numbers, the same every time.
+    """Make a batch of random numbers, the same every time.
 
     Returns:
-        `label` int32 [b]; `weight` float32 [b], ones; where the case has them, `image`
+        `label` int32 [b]; `weight` float32 [b], ones; if the case has them, `image`
         float32 [b, h, w, 3], normalised, `input_ids` and `attention_mask` int32 [b, t],
-        every other caption half of padding; for DINO, in place of `image`, `crops`
-        float32 [2, b, h, w, 3].
+        every other caption half padding; for DINO, instead of `image`, `crops` float32
+        [2, b, h, w, 3].
     """
     rng = np.random.default_rng(0)
     b = given.batch
@@ -204,6 +204,6 @@ def data(given: Problem) -> dict[str, np.ndarray]:
         vocabulary = given.text.get("vocab_size", distilbert.DistilBert.vocab_size)
         found["input_ids"] = rng.integers(1, vocabulary, (b, t)).astype(np.int32)
         lengths = np.where(np.arange(b) % 2 == 0, t, (t + 1) // 2)
-        there = np.arange(t)[None] < lengths[:, None]
-        found["attention_mask"] = there.astype(np.int32)
+        mask = np.arange(t)[None] < lengths[:, None]
+        found["attention_mask"] = mask.astype(np.int32)
     return found

@@ -1,18 +1,18 @@
 """Graph networks: Linen modules that map a `jraph.GraphsTuple` to one.
 
-A layer reads nodes `[N, d]` and replaces them; edges, globals and counts stay. Graphs
-need no padding to be read. Where `jraph.pad_with_graphs` or `memejax.graphs` padded
-them, padding edges join padding nodes only, so that padding changes nothing: mask the
-last graphs of what comes out.
+A layer reads nodes `[N, d]` and replaces them; edges, globals and counts are kept.
+Graphs need no padding. If `jraph.pad_with_graphs` or `memejax.graphs` padded them,
+padding edges join only padding nodes, so padding does not affect real graphs: mask the
+last graphs of the output.
 
-    segments.py    what the edges of a node, or the nodes of a graph, have in common
-    gcn.py, sage.py, gat.py, rgcn.py   the layers, by PyTorch Geometric's definitions
-    readout.py     nodes to a vector a graph
-    encoder.py     nodes of several kinds to one width
+    segments.py    reductions over the edges of a node or the nodes of a graph
+    gcn.py, sage.py, gat.py, rgcn.py   the layers, as PyTorch Geometric defines them
+    readout.py     one vector per graph from its nodes
+    encoder.py     projection of several kinds of nodes to one width
     labels.py      labels of other memes as features of their nodes
-    classifier.py  layers, readout and logit; `GNNS` has the published ones
-    controls.py    the same nodes without edges, the caption alone
-    normalize.py   nodes as the published networks have them
+    classifier.py  layers, readout and logit; `GNNS` lists the published networks
+    controls.py    baselines on the same nodes without edges, or on the caption alone
+    normalize.py   node normalisation of the published networks
 """
 
 from memejax.models.gnn.classifier import GNNS as GNNS

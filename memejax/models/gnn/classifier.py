@@ -1,7 +1,7 @@
-"""Is this meme's graph hateful? Graph layers, a readout, one logit.
+"""Classifiers of meme graphs: graph layers, a readout, one logit.
 
-Every classifier here maps a graph with nodes `[N, d]` to logits `[G]`, one a graph,
-the padding graph's too: `logits[:b]` are those of the b memes of a batch.
+Every classifier here maps a graph with nodes `[N, d]` to logits `[G]`, one per graph,
+padding included: `logits[:b]` belong to the b memes of a batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,8 +27,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
     "tanh": jnp.tanh,
 }
-# The first three are the published ones; on 256 features 42,209, 84,193 and 17,665
-# parameters.
+# The first three are the published networks; on 256 features they have 42,209, 84,193
+# and 17,665 parameters.
 GNNS: dict[str, dict[str, Any]] = {
     "gcn": dict(
         layer="gcn",
@@ -70,30 +70,30 @@ GNNS: dict[str, dict[str, Any]] = {
 
 
 class GraphClassifier(nn.Module):
-    """Graph layers with an activation between them, a readout, one logit a graph.
+    """Graph layers with activations between them, a readout, one logit per graph.
 
     Parameters: `layer<i>`, `pool` with the readout "attention", `classifier/logit`.
 
     Attributes:
         layer: one of `LAYERS`.
-        widths: of the layers; of a head in "gat" and "gatv2".
-        dropouts: rates before each layer, and before the logit: one more than layers.
+        widths: width of each layer; of each head in "gat" and "gatv2".
+        dropouts: rates before each layer and before the logit: one more than layers.
         activation: one of `ACTIVATIONS`.
-        last_activation: whether it follows the last layer too.
-        heads: of each layer in "gat" and "gatv2". All but the last layer's are
-            concatenated, the last layer's averaged.
-        attention_dropout: of the attention's weights.
+        last_activation: whether the activation also follows the last layer.
+        heads: number of heads per layer in "gat" and "gatv2". They are concatenated,
+            but averaged in the last layer.
+        attention_dropout: dropout rate of the attention weights.
         aggregate: "mean" or "max", in "sage".
-        edge_fields: fields of `graph.edges` that layers read: at most one of weights
-            in "gcn", one of types in "rgcn", any in "gatv2", where an integer field
-            enters one-hot.
+        edge_fields: fields of `graph.edges` that layers read: at most one field of
+            weights in "gcn", one of types in "rgcn", any in "gatv2", which encodes
+            integer fields one-hot.
         relations: number of edge types.
         readout: one of `READOUTS`.
-        place: of the node that the readout "node" takes.
+        place: position in its graph of the node that the readout "node" takes.
 
     References:
         Exploring emerging properties in multimodal neural networks, its graph
-        networks on memes ("gcn", "sage", "gat" of `GNNS`). Published, the dropout
+        networks on memes ("gcn", "sage", "gat" of `GNNS`). As published, the dropout
         before the logit stays on at test time; here it does not.
     """
 
@@ -115,7 +115,7 @@ class GraphClassifier(nn.Module):
         """Map nodes `[N, d]` to logits `[G]`; rng "dropout".
 
         Raises:
-            ValueError: if a choice is unknown or sizes do not match.
+            ValueError: if an option is unknown or sizes do not match.
         """
         self._check()
         for i, width in enumerate(self.widths):
@@ -165,8 +165,8 @@ class GraphClassifier(nn.Module):
         if len(self.dropouts) != layers + 1 or heads != layers:
             raise ValueError(
                 f"got {layers} layers, {len(self.dropouts)} dropouts and "
-                f"{len(self.heads)} heads, expected one dropout more than layers, and "
-                "as many heads where there is attention"
+                f"{len(self.heads)} heads, expected one dropout more than layers and, "
+                "with attention, one number of heads per layer"
             )
         least, most = {"gcn": (0, 1), "rgcn": (1, 1), "gatv2": (0, None)}.get(
             self.layer, (0, 0)
@@ -174,18 +174,18 @@ class GraphClassifier(nn.Module):
         fields = len(self.edge_fields)
         if fields < least or (most is not None and fields > most):
             raise ValueError(
-                f"got fields {tuple(self.edge_fields)} of the edges, expected "
-                f"{least} to {'any number' if most is None else most} of them in "
-                f"{self.layer!r}"
+                f"got edge_fields {tuple(self.edge_fields)}, expected {least} to "
+                f"{'any number' if most is None else most} in {self.layer!r}"
             )
 
 
 class MemeGraphNet(nn.Module):
-    """An encoder of the nodes and a classifier of the graph.
+    """A node encoder and a graph classifier.
 
     Attributes:
-        encoder: nodes of several kinds to `[N, d]`, as `NodeEncoder`.
-        head: nodes `[N, d]` to logits `[G]`, as `GraphClassifier`, `MLP`, `DeepSets`.
+        encoder: maps nodes of several kinds to `[N, d]`, such as `NodeEncoder`.
+        head: maps nodes `[N, d]` to logits `[G]`, such as `GraphClassifier`, `MLP` or
+            `DeepSets`.
     """
 
     encoder: nn.Module

@@ -1,4 +1,4 @@
-"""What a graph network is compared with: the same nodes without any edge.
+"""Baselines for graph networks: the same nodes without edges.
 
 Both map a graph with nodes `[N, d]` to logits `[G]`, as `GraphClassifier` does.
 """
@@ -15,16 +15,17 @@ from memejax.models.layers import Dense
 
 
 class MLP(nn.Module):
-    """One hidden layer over the image's and the text's node: [x_0, x_1].
+    """One hidden layer over the image node and the text node: [x_0, x_1].
 
-    With `places=(1,)` it reads the text alone: what pictures and entities add to.
+    With `places=(1,)` it reads the text alone: the baseline that pictures and entities
+    have to beat.
 
     Parameters: `hidden`, a `Dense`, and `classifier/logit`.
 
     Attributes:
         hidden: width of the hidden layer.
-        dropout: before the logit, in [0, 1).
-        places: in each graph, of the nodes that are read.
+        dropout: rate before the logit, in [0, 1).
+        places: positions in each graph of the nodes to read.
     """
 
     hidden: int = 128
@@ -40,7 +41,7 @@ class MLP(nn.Module):
 
 
 class DeepSets(nn.Module):
-    """A map of every node, their mean, a map of that: all nodes, in no order.
+    """Deep sets: a map of every node, the mean over nodes, and a map of the mean.
 
     y = w . relu(W_2 mean_i relu(W_1 x_i))
 
@@ -48,10 +49,11 @@ class DeepSets(nn.Module):
 
     Attributes:
         hidden: width of both maps.
-        dropout: before the logit, in [0, 1).
+        dropout: rate before the logit, in [0, 1).
 
     References:
-        Zaheer et al., Deep sets, 1703.06114, theorem 2, with a mean for the sum.
+        Zaheer et al., Deep sets, 1703.06114, theorem 2, with a mean in place of the
+        sum.
     """
 
     hidden: int = 128

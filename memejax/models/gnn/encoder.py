@@ -1,10 +1,10 @@
-"""Nodes of several kinds to features of one width.
+"""Projection of nodes of several kinds to features of one width.
 
-A graph of memes has images, captions and entities for nodes, whose features have
-widths of their own. They come as a dict with two arrays, so that shapes are static:
+The nodes of a meme graph are images, captions and entities, and each kind has features
+of its own width. They come as a dict of two arrays, so that shapes are static:
 
     features  float32 [N, widest]  a node's features, then zeros up to the widest kind
-    kind      int32 [N]            which kind it is; -1 on padding
+    kind      int32 [N]            the node's kind; -1 on padding
 
 Axes: N nodes, G graphs, `d` features.
 """
@@ -21,7 +21,7 @@ from memejax.models.layers import Dense, Dropout, LayerNorm, gelu
 
 
 class Projection(nn.Module):
-    """Two affine maps with a residual between them, normalised.
+    """Two affine maps with a residual connection, then layer normalisation.
 
         p = W_1 x,   out = LayerNorm(p + dropout(W_2 gelu(p)))
 
@@ -45,28 +45,29 @@ class Projection(nn.Module):
 
 
 class NodeEncoder(nn.Module):
-    """A projection for each kind of node, into features of one width.
+    """A projection for each kind of node, to features of one width.
 
     Parameters: `<name>`, a `Projection`, for each name in `names`.
 
     Attributes:
-        widths: of each kind's features.
-        names: the projection of each kind. Kinds of one name share it and have one
-            width: `("image", "text", "image")` projects entities as images.
+        widths: feature width of each kind.
+        names: the projection of each kind. Kinds with the same name share a projection
+            and have one width: `("image", "text", "image")` projects entities as
+            images.
         features: width of the output.
-        once: kinds of which a graph has at most one node. They are gathered before
-            they are projected, which takes G products and not N. Where a graph has
-            more of them than one, some of the batch become 0.
-        most: the same for kinds that a graph has more of: of each kind, how many at
-            most; () where that is not known.
-        dropout: of the projections, in [0, 1).
+        single_kinds: kinds with at most one node per graph. They are gathered before
+            they are projected, which takes G products instead of N. If a graph has
+            more than one, some nodes of the batch become 0.
+        max_counts: the same for kinds with more nodes: the largest number per graph of
+            each kind; () if unknown.
+        dropout: rate in the projections, in [0, 1).
     """
 
     widths: Sequence[int]
     names: Sequence[str]
     features: int = 256
-    once: Sequence[int] = ()
-    most: Sequence[int] = ()
+    single_kinds: Sequence[int] = ()
+    max_counts: Sequence[int] = ()
     dropout: float = 0.1
 
     @nn.compact
@@ -75,24 +76,25 @@ class NodeEncoder(nn.Module):
 
         Raises:
             ValueError: if the nodes have other fields, are narrower than a kind, or
-                kinds of one name differ in width.
+                kinds with the same name differ in width.
         """
         features, kind = self._checked(graph)
-        n, most = len(kind), dict(enumerate(self.most)) | dict.fromkeys(self.once, 1)
+        n = len(kind)
+        most = dict(enumerate(self.max_counts)) | dict.fromkeys(self.single_kinds, 1)
         out = jnp.zeros((n, self.features), jnp.float32)
         for name in dict.fromkeys(self.names):
             kinds = [k for k, other in enumerate(self.names) if other == name]
             x = features[:, : self.widths[kinds[0]]]
             project = Projection(self.features, dropout=self.dropout, name=name)
-            shown = jnp.isin(kind, jnp.asarray(kinds))
+            selected = jnp.isin(kind, jnp.asarray(kinds))
             if set(kinds) <= set(most):
                 size = min(n, sum(most[k] for k in kinds) * len(graph.n_node))
-                # Places beyond the last stand for none: they are dropped.
-                (rows,) = jnp.nonzero(shown, size=size, fill_value=n)
-                found = project(x[jnp.minimum(rows, n - 1)], train=train)
-                out = out.at[rows].set(found, mode="drop")
+                # Unused rows get index n, which mode="drop" discards.
+                (rows,) = jnp.nonzero(selected, size=size, fill_value=n)
+                projected = project(x[jnp.minimum(rows, n - 1)], train=train)
+                out = out.at[rows].set(projected, mode="drop")
             else:
-                out = jnp.where(shown[:, None], project(x, train=train), out)
+                out = jnp.where(selected[:, None], project(x, train=train), out)
         return graph._replace(nodes=out)
 
     def _checked(self, graph: jraph.GraphsTuple) -> tuple[jax.Array, jax.Array]:
@@ -103,12 +105,12 @@ class NodeEncoder(nn.Module):
         if len(self.widths) != len(self.names):
             raise ValueError(
                 f"got {len(self.widths)} widths and {len(self.names)} names, expected "
-                "one of each a kind"
+                "one of each per kind"
             )
-        if len(self.most) not in (0, len(self.names)):
+        if len(self.max_counts) not in (0, len(self.names)):
             raise ValueError(
-                f"got most {tuple(self.most)}, expected a number for each of "
-                f"{len(self.names)} kinds, or none"
+                f"got max_counts {tuple(self.max_counts)}, expected a number for each "
+                f"of {len(self.names)} kinds, or none"
             )
         width = nodes["features"].shape[-1]
         if width < max(self.widths):
@@ -119,6 +121,6 @@ class NodeEncoder(nn.Module):
         if len(shared) != len(set(self.names)):
             raise ValueError(
                 f"got names {tuple(self.names)} with widths {tuple(self.widths)}, "
-                "expected one width a name"
+                "expected one width per name"
             )
         return jnp.asarray(nodes["features"], jnp.float32), nodes["kind"]

@@ -1,11 +1,11 @@
-"""Graph attention: a node weighs its neighbours and itself.
+"""Graph attention layers: a node attends to its neighbours and itself.
 
-Axes: N nodes, E edges, `d` features, `h` heads, `f` features of a head, `e` features
-of an edge.
+Axes: N nodes, E edges, `d` features, `h` heads, `f` features per head, `e` features
+per edge.
 
 Both layers sow their weights into the collection "intermediates" under "attention",
-one array a call, before dropout: float32 `[E + N, h]`. Row k < E is the weight of
-edge k at its receiver, 0 where that edge is a self loop; row E + i is the weight of
+one array per call, before dropout: float32 `[E + N, h]`. Row k < E is the weight of
+edge k at its receiver, 0 if that edge is a self loop; row E + i is the weight of
 node i on itself. The weights of a node sum to 1.
 """
 
@@ -26,14 +26,13 @@ _INIT = nn.initializers.glorot_uniform()
 
 
 class GAT(nn.Module):
-    """Attention whose logits are a sum of a sender's and a receiver's score.
+    """Graph attention whose logits are the sum of a sender's and a receiver's score.
 
         h_i = W x_i,   l_ji = leaky_relu(a_s . h_j + a_r . h_i)
         out_i = b + sum_j softmax_j(l_ji) h_j
 
-    for each head, over the edges j -> i and one self loop a node (the graph's own
-    are not counted). Heads are concatenated, or averaged. Rng "dropout", of the
-    weights.
+    for each head, over the edges j -> i and one self loop per node (the graph's own
+    are ignored). Heads are concatenated or averaged. Rng "dropout", of the weights.
 
     Parameters: `linear/kernel` `[in, h * f]`, `att_sender`, `att_receiver` `[h, f]`,
     `bias` (GATConv's `lin.weight`, transposed, `att_src`, `att_dst`, `bias`).
@@ -43,7 +42,7 @@ class GAT(nn.Module):
         heads: h.
         concat: whether the output is `[N, h * f]`, or the heads' mean `[N, f]`.
         slope: of leaky_relu below 0.
-        dropout: of the weights, in [0, 1).
+        dropout: rate of the weights, in [0, 1).
 
     References:
         Velickovic et al., Graph attention networks, 1710.10903, equations 1 to 6.
@@ -68,10 +67,10 @@ class GAT(nn.Module):
     def __call__(
         self, graph: jraph.GraphsTuple, *, train: bool = False
     ) -> jraph.GraphsTuple:
-        """Map nodes `[N, d]` to `[N, h * f]` or `[N, f]`; all else stays.
+        """Map nodes `[N, d]` to `[N, h * f]` or `[N, f]`; the rest is unchanged.
 
         Raises:
-            ValueError: if the graph has no such nodes.
+            ValueError: if the graph's nodes are not `[N, d]`.
         """
         x = check_nodes(graph)
         shape = (self.heads, self.features)
@@ -94,16 +93,15 @@ class GAT(nn.Module):
 
 
 class GATv2(nn.Module):
-    """Attention whose score is taken after the nonlinearity, and sees the edges.
+    """Graph attention that scores after the nonlinearity and reads edge features.
 
         u_i = W_s x_i + b_s,   v_i = W_r x_i + b_r
         l_ji = a . leaky_relu(u_j + v_i + W_e e_ji)
         out_i = b + sum_j softmax_j(l_ji) u_j
 
-    for each head, over the edges j -> i and one self loop a node (the graph's own
-    are not counted), whose edge features are the mean of those that come into the
-    node, 0 if none does. Heads are concatenated, or averaged. Rng "dropout", of the
-    weights.
+    for each head, over the edges j -> i and one self loop per node (the graph's own
+    are ignored), whose edge features are the mean over the node's incoming edges, 0
+    without any. Heads are concatenated or averaged. Rng "dropout", of the weights.
 
     Parameters: `sender`, `receiver` `[in, h * f]` with biases, `edge/kernel`
     `[e, h * f]`, `att` `[h, f]`, `bias` (GATv2Conv's `lin_l`, `lin_r`, `lin_edge`,
@@ -114,10 +112,10 @@ class GATv2(nn.Module):
         heads: h.
         concat: whether the output is `[N, h * f]`, or the heads' mean `[N, f]`.
         slope: of leaky_relu below 0.
-        dropout: of the weights, in [0, 1).
+        dropout: rate of the weights, in [0, 1).
         share_weights: whether v = u.
-        edge_fields: fields of `graph.edges` that are the edges' features; an integer
-            field `[E]` enters one-hot.
+        edge_fields: fields of `graph.edges` to use as edge features; an integer field
+            `[E]` is encoded one-hot.
         relations: width of that one-hot code.
 
     References:
@@ -148,10 +146,11 @@ class GATv2(nn.Module):
     def __call__(
         self, graph: jraph.GraphsTuple, *, train: bool = False
     ) -> jraph.GraphsTuple:
-        """Map nodes `[N, d]` to `[N, h * f]` or `[N, f]`; all else stays.
+        """Map nodes `[N, d]` to `[N, h * f]` or `[N, f]`; the rest is unchanged.
 
         Raises:
-            ValueError: if the graph has no such nodes or edge features.
+            ValueError: if the graph's nodes are not `[N, d]` or an edge field is
+                missing.
         """
         x = check_nodes(graph)
         shape = (self.heads, self.features)
@@ -183,7 +182,7 @@ class GATv2(nn.Module):
 def _with_means(
     edges: jax.Array, receivers: jax.Array, *, where: jax.Array, n: int
 ) -> jax.Array:
-    """Features of the edges `[E, e]`, then those of the self loops: `[E + N, e]`."""
+    """Append the self loops' features to those of the edges: `[E + N, e]`."""
     count = len(edges)
     counts = where[:count].astype(edges.dtype)
     into = receivers[:count]
@@ -200,20 +199,20 @@ def _attend(
     loops: tuple[jax.Array, jax.Array, jax.Array],
     train: bool,
 ) -> jax.Array:
-    """Weighted sums of the values: `[N, h * f]` or `[N, f]`.
+    """Compute the weighted sums of the values: `[N, h * f]` or `[N, f]`.
 
     Args:
-        layer: a layer in its call, whose attributes, parameter `bias` and collection
-            these are.
-        values_nhf: what senders send, `[N, h, f]`.
+        layer: the calling layer, which owns the attributes, the parameter `bias` and
+            the collection.
+        values_nhf: the senders' values, `[N, h, f]`.
         logits: `[E + N, h]`.
-        loops: senders, receivers and what counts, each `[E + N]`.
+        loops: senders, receivers and mask, each `[E + N]`.
         train: whether weights are dropped.
     """
     senders, receivers, where = loops
     n = len(values_nhf)
     weights = segment_softmax(logits, receivers, segments=n, where=where)
-    # Kept only where the caller makes "intermediates" mutable; `init` does not.
+    # Kept only if the caller makes "intermediates" mutable; `init` does not.
     layer.sow("intermediates", "attention", weights)
     weights = Dropout(layer.dropout)(weights, deterministic=not train)
     messages = values_nhf[senders] * weights[:, :, None]

@@ -1,4 +1,4 @@
-"""Graph convolution. Axes: N nodes, E edges, `d` features."""
+"""Graph convolution layer. Axes: N nodes, E edges, `d` features."""
 
 import flax.linen as nn
 import jax
@@ -10,21 +10,21 @@ from memejax.models.layers import Dense
 
 
 class GCN(nn.Module):
-    """A mean over the neighbours and the node itself, normalised by degrees.
+    """Graph convolution: a degree-normalised sum over the neighbours and the node.
 
         out_i = b + sum_j w_ji / sqrt(deg_j deg_i) W x_j,   deg_i = sum_j w_ji
 
-    over the edges j -> i and one self loop a node. A self loop of the graph keeps
-    its weight (of several at a node, the last one's); any other has weight 1. A node
-    whose degree is not positive gets nothing but the bias.
+    over the edges j -> i and one self loop per node. A self loop of the graph keeps
+    its weight (the last one's if a node has several); an added one has weight 1. A node
+    whose degree is not positive gets the bias alone.
 
     Parameters: `linear/kernel` `[in, features]`, `bias` `[features]` (GCNConv's
     `lin.weight`, transposed, and `bias`).
 
     Attributes:
         features: width of the output.
-        weight_field: field of `graph.edges` with the weights, float `[E]`; 1 each if
-            None.
+        weight_field: field of `graph.edges` with the weights, float `[E]`; all weights
+            are 1 if None.
 
     References:
         Kipf and Welling, Semi-supervised classification with graph convolutional
@@ -47,19 +47,20 @@ class GCN(nn.Module):
     def __call__(
         self, graph: jraph.GraphsTuple, *, train: bool = False
     ) -> jraph.GraphsTuple:
-        """Map nodes `[N, d]` to `[N, features]`; all else stays.
+        """Map nodes `[N, d]` to `[N, features]`; the rest is unchanged.
 
         Raises:
-            ValueError: if the graph has no such nodes or weights.
+            ValueError: if the graph's nodes are not `[N, d]` or the weights are
+                missing.
         """
-        del train  # Nothing here differs.
+        del train  # Training and evaluation do the same.
         x = check_nodes(graph)
         n = len(x)
         senders, receivers = graph.senders, graph.receivers
         weights, own = self._weights(graph, n)
         degree = jraph.segment_sum(weights, receivers, n) + own
-        there = degree > 0.0
-        scale = jnp.where(there, jax.lax.rsqrt(jnp.where(there, degree, 1.0)), 0.0)
+        where = degree > 0.0
+        scale = jnp.where(where, jax.lax.rsqrt(jnp.where(where, degree, 1.0)), 0.0)
         x = Dense(self.features, use_bias=False, name="linear")(x)
         messages = x[senders] * (scale[senders] * weights)[:, None]
         out = jraph.segment_sum(messages, receivers, n) * scale[:, None]
@@ -68,7 +69,7 @@ class GCN(nn.Module):
         return graph._replace(nodes=out + bias[None])
 
     def _weights(self, graph: jraph.GraphsTuple, n: int) -> tuple[jax.Array, jax.Array]:
-        """Weights of the edges, 0 on self loops, `[E]`, and of the self loops `[N]`."""
+        """Return weights of edges `[E]`, 0 on self loops, and of self loops `[N]`."""
         loop = graph.senders == graph.receivers
         count = len(graph.senders)
         if self.weight_field is None or not count:

@@ -1,4 +1,4 @@
-"""Nodes made positive and of sum 1, as the published graph networks have them."""
+"""Normalisation of nodes to nonnegative features of sum 1, as published."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,12 +8,12 @@ from memejax.models.gnn.segments import check_nodes, node_graph
 
 
 def normalize_nodes(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
-    """Features less the least of their graph, over their sum.
+    """Subtract each graph's minimum from its features, then divide by their sum.
 
         y_i = x_i - min(x over the graph),   out_i = y_i / max(1, sum y_i)
 
-    Features that lie close to each other all become about one over their number:
-    the published networks' nodes hardly differ, which is one of their faults.
+    Features of similar size all become about 1 / d, so the nodes of the published
+    networks hardly differ, which is one of their faults.
 
     Args:
         graph: nodes `[N, d]` float.
@@ -22,7 +22,7 @@ def normalize_nodes(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
         The graph with nodes `[N, d]`, at least 0.
 
     Raises:
-        ValueError: if the graph has no such nodes.
+        ValueError: if the graph's nodes are not `[N, d]`.
 
     >>> graph = jraph.GraphsTuple(
     ...     nodes=jnp.array([[1.0, 3.0], [5.0, 1.0]]), edges=None, globals=None,
@@ -34,7 +34,7 @@ def normalize_nodes(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
     """
     x = check_nodes(graph)
     ids = node_graph(graph, len(x))
-    # 0 for a graph without nodes, which nobody reads.
+    # 0 for a graph without nodes, where it is unused.
     least = jraph.segment_min_or_constant(x.min(axis=-1), ids, len(graph.n_node))
     y = x - least[ids][:, None]
     return graph._replace(nodes=y / jnp.maximum(y.sum(-1, keepdims=True), 1.0))
@@ -44,7 +44,7 @@ class Normalized(nn.Module):
     """An encoder whose nodes are normalised by `normalize_nodes`.
 
     Attributes:
-        encoder: nodes of several kinds to `[N, d]`, as `NodeEncoder`.
+        encoder: maps nodes of several kinds to `[N, d]`, such as `NodeEncoder`.
     """
 
     encoder: nn.Module

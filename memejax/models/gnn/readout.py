@@ -1,4 +1,7 @@
-"""Readouts: the nodes of each graph to one vector. Axes: N nodes, G graphs, `d`."""
+"""Readouts: one vector per graph from its nodes.
+
+Axes: N nodes, G graphs, `d` features.
+"""
 
 import flax.linen as nn
 import jax
@@ -10,7 +13,7 @@ from memejax.models.layers import Dense
 
 
 def mean_nodes(graph: jraph.GraphsTuple) -> jax.Array:
-    """Mean over the nodes of each graph.
+    """Average the nodes of each graph.
 
     Args:
         graph: nodes `[N, d]` float.
@@ -33,14 +36,14 @@ def mean_nodes(graph: jraph.GraphsTuple) -> jax.Array:
 
 
 def node_at(graph: jraph.GraphsTuple, place: int) -> jax.Array:
-    """The node in one place of each graph, as the image's (0) or the text's (1).
+    """Select one node of each graph, such as the image (0) or the text (1).
 
     Args:
         graph: nodes `[N, d]` float.
-        place: counted from the first node of each graph, at least 0.
+        place: index counted from the first node of each graph, at least 0.
 
     Returns:
-        `[G, d]`; 0 for a graph that has no such place.
+        `[G, d]`; 0 for a graph with too few nodes.
     """
     x = check_nodes(graph)
     n_node = jnp.asarray(graph.n_node)
@@ -49,7 +52,7 @@ def node_at(graph: jraph.GraphsTuple, place: int) -> jax.Array:
 
 
 class AttentionPool(nn.Module):
-    """A mean over the nodes of each graph, weighted by a score of each node.
+    """Attention pooling: a mean over each graph's nodes, weighted by node scores.
 
         out_g = sum_{i in g} softmax_g(w . x_i + b) x_i
 

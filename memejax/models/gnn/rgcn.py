@@ -1,4 +1,4 @@
-"""Relational graph convolution: a matrix for each type of edge."""
+"""Relational graph convolution: one matrix per edge type."""
 
 import flax.linen as nn
 import jax
@@ -13,12 +13,12 @@ _INIT = nn.initializers.glorot_uniform()
 
 
 class RGCN(nn.Module):
-    """A mean over the neighbours for each relation, each with a matrix of its own.
+    """Relational graph convolution: a mean over neighbours and a matrix per relation.
 
         out_i = b + W_root x_i + sum_r mean_{j -> i of type r} W_r x_j
 
-    over the edges j -> i as they are; a relation without an edge at a node adds 0
-    there. Axes: N nodes, E edges, R relations, `d` features.
+    over the edges j -> i, without added self loops; a relation without edges at a node
+    contributes 0. Axes: N nodes, E edges, R relations, `d` features.
 
     Parameters: `kernel` `[R, in, features]`, `root` `[in, features]`, `bias`
     `[features]` (RGCNConv's `weight`, `root`, `bias`).
@@ -27,7 +27,7 @@ class RGCN(nn.Module):
         features: width of the output.
         relations: R, at least 1.
         type_field: field of `graph.edges` with the types, int `[E]` in [0, R). Under
-            jit, an edge of another type is left out.
+            jit, edges of other types are ignored.
 
     References:
         Schlichtkrull et al., Modeling relational data with graph convolutional
@@ -52,13 +52,13 @@ class RGCN(nn.Module):
     def __call__(
         self, graph: jraph.GraphsTuple, *, train: bool = False
     ) -> jraph.GraphsTuple:
-        """Map nodes `[N, d]` to `[N, features]`; all else stays.
+        """Map nodes `[N, d]` to `[N, features]`; the rest is unchanged.
 
         Raises:
-            ValueError: if the graph has no such nodes or types, or a type is outside
-                of [0, R) where values are known.
+            ValueError: if the graph's nodes are not `[N, d]`, the types are missing,
+                or a concrete type is outside [0, R).
         """
-        del train  # Nothing here differs.
+        del train  # Training and evaluation do the same.
         x = check_nodes(graph)
         n, (senders, receivers) = len(x), (graph.senders, graph.receivers)
         types = edge_field(graph, self.type_field, ndim=1)
@@ -68,12 +68,12 @@ class RGCN(nn.Module):
         kernel = self.param("kernel", init, (self.relations, *shape))
         root = self.param("root", _INIT, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        there = (types >= 0) & (types < self.relations)
-        types = jnp.where(there, types, 0)
-        # An edge's share of the mean: one over the edges of its type at its receiver.
+        where = (types >= 0) & (types < self.relations)
+        types = jnp.where(where, types, 0)
+        # An edge's weight in the mean: 1 / (edges of its type at its receiver).
         group = types * n + receivers
-        count = jraph.segment_sum(there.astype(x.dtype), group, self.relations * n)
-        share = jnp.where(there, 1.0 / jnp.maximum(count, 1.0)[group], 0.0)
+        count = jraph.segment_sum(where.astype(x.dtype), group, self.relations * n)
+        share = jnp.where(where, 1.0 / jnp.maximum(count, 1.0)[group], 0.0)
         mapped = contract("nd,rdo->rno", x, b=kernel, dtype=jnp.float32)
         messages = mapped[types, senders] * share[:, None]
         out = jraph.segment_sum(messages, receivers, n)
@@ -90,6 +90,6 @@ class RGCN(nn.Module):
         known = np.asarray(types)
         if known.min() < 0 or known.max() >= self.relations:
             raise ValueError(
-                f"got types {known.min()} to {known.max()}, expected 0 to below the "
-                f"{self.relations} relations"
+                f"got types {known.min()} to {known.max()}, expected them in "
+                f"[0, {self.relations})"
             )

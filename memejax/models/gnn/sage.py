@@ -1,4 +1,4 @@
-"""GraphSAGE: a node's own features beside what its neighbours have together."""
+"""GraphSAGE: a map of a node's features plus a map of its neighbours' aggregate."""
 
 import flax.linen as nn
 import jax
@@ -13,12 +13,12 @@ _INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class GraphSAGE(nn.Module):
-    """An affine map of the neighbours' mean or maximum, and one of the node.
+    """GraphSAGE: a linear map of the neighbours' mean or maximum, and one of the node.
 
         out_i = W_n aggregate_{j -> i} x_j + b + W_r x_i
 
-    over the edges j -> i as they are: no self loop is added, and a node without
-    edges aggregates to 0. Axes: N nodes, `d` features.
+    over the edges j -> i, without added self loops; a node without edges aggregates
+    to 0. Axes: N nodes, `d` features.
 
     Parameters: `neighbours/kernel`, `root/kernel` `[in, features]`, `bias`
     `[features]` (SAGEConv's `lin_l.weight`, `lin_r.weight`, `lin_l.bias`).
@@ -48,12 +48,13 @@ class GraphSAGE(nn.Module):
     def __call__(
         self, graph: jraph.GraphsTuple, *, train: bool = False
     ) -> jraph.GraphsTuple:
-        """Map nodes `[N, d]` to `[N, features]`; all else stays.
+        """Map nodes `[N, d]` to `[N, features]`; the rest is unchanged.
 
         Raises:
-            ValueError: if the graph has no such nodes, or the aggregate is unknown.
+            ValueError: if the graph's nodes are not `[N, d]`, or the aggregate is
+                unknown.
         """
-        del train  # Nothing here differs.
+        del train  # Training and evaluation do the same.
         if self.aggregate not in AGGREGATES:
             raise ValueError(
                 f"aggregate must be one of {AGGREGATES}, got {self.aggregate!r}"
@@ -68,8 +69,8 @@ class GraphSAGE(nn.Module):
             most = jraph.segment_max_or_constant(x[senders], receivers, n)
             out, own = most @ neighbours, x @ root
         else:
-            # Mapped first: the mean is then over features, which are mostly fewer.
-            # Both maps in one product, which is faster than two.
+            # Map first: the mean is then over the outputs, which are usually narrower.
+            # One product for both maps is faster than two.
             both = x @ jnp.concatenate([neighbours, root], axis=1)
             mapped, own = jnp.split(both, 2, axis=1)
             total = jraph.segment_sum(mapped[senders], receivers, n)

@@ -1,7 +1,7 @@
-"""Segments: what the edges of a node, or the nodes of a graph, have in common.
+"""Segment operations: over the edges of each node, or the nodes of each graph.
 
-A `jraph.GraphsTuple` lays the nodes of all its graphs behind each other, and so the
-edges. Axes: N nodes, E edges, G graphs, `d` features, `h` heads.
+A `jraph.GraphsTuple` concatenates the nodes of all its graphs, and likewise the edges.
+Axes: N nodes, E edges, G graphs, `d` features, `h` heads.
 """
 
 import math
@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import jraph
 
-# PyTorch Geometric's: a softmax over nothing is 0, not 0 / 0.
+# As in PyTorch Geometric: a softmax over nothing is 0, not 0 / 0.
 EPS = 1e-16
 
 
 def check_nodes(graph: jraph.GraphsTuple) -> jax.Array:
-    """The node features of a graph, checked.
+    """Check and return the node features of a graph.
 
     Args:
         graph: nodes `[N, d]` float, senders and receivers int `[E]`.
@@ -26,7 +26,7 @@ def check_nodes(graph: jraph.GraphsTuple) -> jax.Array:
         The nodes.
 
     Raises:
-        ValueError: if a shape or dtype is another.
+        ValueError: if a shape or dtype differs.
     """
     nodes: Any = graph.nodes
     if isinstance(nodes, Mapping) or jnp.ndim(nodes) != 2:
@@ -39,37 +39,37 @@ def check_nodes(graph: jraph.GraphsTuple) -> jax.Array:
         raise ValueError(
             f"got senders {shapes[0]} and receivers {shapes[1]}, expected [edges] both"
         )
-    # Numpy's arrays cannot be indexed by what is traced.
+    # numpy arrays cannot be indexed by tracers.
     return jnp.asarray(nodes)
 
 
 def edge_field(
     graph: jraph.GraphsTuple, name: str, *, ndim: int | None = None
 ) -> jax.Array:
-    """One field of the edges, checked.
+    """Check and return one field of the edges.
 
     Args:
         graph: its `edges` is a dict of arrays `[E, ...]`.
-        name: of the field.
-        ndim: how many axes it must have, any number from 1 if None.
+        name: name of the field.
+        ndim: required number of axes; any number from 1 if None.
 
     Returns:
         The array.
 
     Raises:
-        ValueError: if there is no such field, or it has another shape.
+        ValueError: if the field is missing or has another shape.
     """
     edges: Any = graph.edges
     if not isinstance(edges, Mapping) or name not in edges:
-        there = sorted(edges) if isinstance(edges, Mapping) else type(edges).__name__
-        raise ValueError(f"no field {name!r} of the edges: there is {there}")
+        got = sorted(edges) if isinstance(edges, Mapping) else type(edges).__name__
+        raise ValueError(f"got edges {got}, expected a field {name!r}")
     field = edges[name]
     count = len(graph.senders)
     if field.shape[:1] != (count,) or ndim not in (None, field.ndim):
         axes = "any number of" if ndim is None else ndim
         raise ValueError(
             f"got {name!r} of shape {field.shape}, expected {axes} axes, the first of "
-            f"{count} edges"
+            f"length {count}"
         )
     return jnp.asarray(field)
 
@@ -77,28 +77,32 @@ def edge_field(
 def edge_features(
     graph: jraph.GraphsTuple, fields: Sequence[str], *, relations: int
 ) -> jax.Array:
-    """Fields of the edges as one array of features; edge types become one-hot.
+    """Concatenate fields of the edges to one array of features.
 
     Args:
         graph: its `edges` is a dict of arrays `[E]` or `[E, d]`.
-        fields: names; a float field enters as it is, an integer field `[E]` one-hot.
-        relations: number of edge types: width of a one-hot code.
+        fields: names; a float field is used as it is, an integer field `[E]` is
+            encoded one-hot.
+        relations: number of edge types, the width of a one-hot code.
 
     Returns:
         float32 `[E, ...]`, the fields side by side.
 
     Raises:
-        ValueError: if a field is missing, none is named, or there are types and no
-            relations.
+        ValueError: if a field is missing, none is named, or a field of types comes
+            with no relations.
     """
     if not fields:
-        raise ValueError("got no field of the edges, expected at least one")
+        raise ValueError("got no edge fields, expected at least one")
     columns = []
     for name in fields:
         field = edge_field(graph, name)
         if jnp.issubdtype(field.dtype, jnp.integer):
             if relations < 1:
-                raise ValueError(f"got {relations} relations for the types {name!r}")
+                raise ValueError(
+                    f"got {relations} relations for the types {name!r}, expected at "
+                    "least 1"
+                )
             field = jax.nn.one_hot(field, relations)
         width = math.prod(field.shape[1:])
         columns.append(field.reshape(len(field), width).astype(jnp.float32))
@@ -108,17 +112,18 @@ def edge_features(
 def with_self_loops(
     graph: jraph.GraphsTuple, n: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Senders and receivers of the edges, then of one self loop a node.
+    """Append one self loop per node to the edges.
 
-    The graph's own self loops stay in their places, and are masked: then each node
-    has exactly one, however many it came with.
+    The graph's own self loops stay in place but are masked, so that each node has
+    exactly one.
 
     Args:
         graph: senders and receivers `[E]`.
         n: N, the number of nodes.
 
     Returns:
-        Senders, receivers, int32 `[E + N]`, and which of them count, bool `[E + N]`.
+        Senders, receivers, int32 `[E + N]`, and the mask of valid edges, bool
+        `[E + N]`.
     """
     loops = jnp.arange(n, dtype=jnp.int32)
     senders = jnp.concatenate([jnp.asarray(graph.senders, jnp.int32), loops])
@@ -130,23 +135,23 @@ def with_self_loops(
 def segment_softmax(
     logits: jax.Array, segment_ids: jax.Array, *, segments: int, where: jax.Array
 ) -> jax.Array:
-    """Softmax within each segment, over what counts.
+    """Compute a softmax over the unmasked elements of each segment.
 
     w_k = exp(l_k) / (1e-16 + sum over the segment of exp(l_j))
 
     Args:
         logits: `[k, ...]` float.
         segment_ids: int `[k]` in [0, segments).
-        segments: how many there are.
-        where: bool `[k]`; what does not count weighs 0 and has no gradient.
+        segments: number of segments.
+        where: bool `[k]`; masked elements have weight 0 and no gradient.
 
     Returns:
-        Weights `[k, ...]`. They sum to 1 in a segment, to 0 where nothing counts.
+        Weights `[k, ...]`. They sum to 1 per segment, to 0 if all of it is masked.
     """
     where = where.reshape(-1, *(1,) * (logits.ndim - 1))
-    shown = jnp.where(where, logits, -jnp.inf)
-    highest = jraph.segment_max(shown, segment_ids, segments)
-    # A segment where nothing counts has -inf, and -inf - -inf is no number.
+    masked = jnp.where(where, logits, -jnp.inf)
+    highest = jraph.segment_max(masked, segment_ids, segments)
+    # A fully masked segment has -inf, and -inf - -inf is NaN.
     highest = jax.lax.stop_gradient(jnp.where(jnp.isfinite(highest), highest, 0.0))
     shifted = jnp.where(where, logits - highest[segment_ids], 0.0)
     powers = jnp.where(where, jnp.exp(shifted), 0.0)
@@ -155,11 +160,11 @@ def segment_softmax(
 
 
 def node_graph(graph: jraph.GraphsTuple, n: int) -> jax.Array:
-    """Which graph each node is in, int32 `[N]`.
+    """Return the index of each node's graph, int32 `[N]`.
 
     Args:
-        graph: `n_node` int `[G]`, which sum to N.
-        n: N.
+        graph: `n_node` int `[G]`, which sums to N.
+        n: N, the number of nodes.
     """
     ids = jnp.arange(len(graph.n_node), dtype=jnp.int32)
     return jnp.repeat(ids, jnp.asarray(graph.n_node), total_repeat_length=n)

@@ -1,18 +1,18 @@
-"""Layers that the encoders share.
+"""Layers shared by the encoders.
 
 Parameters are float32. Products run in `dtype` and accumulate in float32, forward
 and backward; everything between them (softmax, normalisation, residual sums, gelu)
 is float32.
 
-    products.py       products in a dtype, with gradients as fast as themselves
-    dense.py          affine maps, and the MLP of a transformer with its gelu
+    products.py       products in a given dtype, with gradients that run in it too
+    dense.py          affine maps, and a transformer's MLP with its gelu
     convolution.py    convolutions, as products where that is faster
     normalization.py  BatchNorm, LayerNorm
     attention.py      multi-head self-attention
     dropout.py        dropout, as a function and as a module
-    blocks.py         a block whose inside the backward pass computes again
+    blocks.py         rematerialisation of a block
     shapes.py         checks of images, patches, vectors to broadcast
-    kinds.py          types of the fields
+    kinds.py          type aliases for module fields
 """
 
 from memejax.models.layers.attention import MASKED as MASKED
@@ -34,6 +34,6 @@ from memejax.models.layers.normalization import BatchNorm as BatchNorm
 from memejax.models.layers.normalization import LayerNorm as LayerNorm
 from memejax.models.layers.products import contract as contract
 from memejax.models.layers.products import pointwise as pointwise
-from memejax.models.layers.shapes import along_last as along_last
+from memejax.models.layers.shapes import add_leading_axes as add_leading_axes
 from memejax.models.layers.shapes import check_images as check_images
 from memejax.models.layers.shapes import extract_patches as extract_patches

@@ -1,6 +1,6 @@
-"""Attention of tokens to each other.
+"""Multi-head self-attention.
 
-Shape suffixes: `b` batch, `t` tokens, `d` features, `n` heads, `e` features of a head,
+Shape suffixes: `b` batch, `t` tokens, `d` features, `n` heads, `e` features per head,
 `q` and `k` query and key tokens.
 """
 
@@ -13,8 +13,8 @@ from memejax.models.layers.dropout import Dropout
 from memejax.models.layers.kinds import Dtype
 from memejax.models.layers.products import contract
 
-# What the lowest logit is replaced with under a mask. A row with no visible key
-# then averages its values, where -inf would give NaN.
+# Logit of a masked key. A row with no visible key then averages its values, where
+# -inf would give NaN.
 MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 
 
@@ -22,7 +22,7 @@ class Attention(nn.Module):
     """Multi-head self-attention: softmax(Q K^T / sqrt(e)) V, then one affine map.
 
     Parameters: `query`, `key`, `value`, `out`, each a `Dense`. Collection
-    "intermediates", where mutable: `attention`, a tuple of one array a call, the
+    "intermediates", if mutable: `attention`, a tuple of one array per call, the
     weights before dropout, float32 `[b, heads, t, t]`.
 
     References:
@@ -71,7 +71,7 @@ class Attention(nn.Module):
         if where is not None:
             logits = jnp.where(where[:, None, None, :] != 0, logits, MASKED)
         weights = nn.softmax(logits, axis=-1)
-        # Kept only where the caller makes "intermediates" mutable; `init` does not.
+        # Kept only if the caller makes "intermediates" mutable; `init` does not.
         self.sow("intermediates", "attention", weights)
         weights = Dropout(self.dropout)(weights, deterministic=not train)
         out = contract("bnqk,bnke->bnqe", weights, b=value, dtype=self.dtype)

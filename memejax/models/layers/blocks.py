@@ -1,4 +1,4 @@
-"""Blocks of an encoder, kept for the backward pass or computed again."""
+"""Blocks of an encoder, with or without rematerialisation."""
 
 from typing import Any
 
@@ -9,16 +9,15 @@ import jax
 def apply_block(
     block: nn.Module, x: jax.Array, *, train: bool, remat: bool, **arrays: jax.Array
 ) -> jax.Array:
-    """`block(x, **arrays, train=train)`, whose inside may be forgotten.
+    """Return `block(x, **arrays, train=train)`, rematerialised if `remat`.
 
     Args:
-        block: a module of the module that calls this.
+        block: a submodule of the calling module.
         x: the block's input.
-        train: as the block takes it.
-        remat: whether only the inputs are kept for the backward pass, which then
-            computes the block once more. Values and gradients stay the same, and so
-            do the parameters' names.
-        **arrays: what else the block takes.
+        train: passed to the block.
+        remat: whether to keep only the inputs for the backward pass, which then
+            recomputes the block. Values, gradients and parameter names stay the same.
+        **arrays: further inputs of the block.
 
     References:
         Chen et al., Training deep nets with sublinear memory cost, arXiv:1604.06174.

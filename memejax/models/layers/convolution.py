@@ -1,4 +1,4 @@
-"""Convolutions: the layer, and the ways to compute one.
+"""Convolutions: the layer, and two ways to compute it.
 
 Shape suffixes: `b` batch, `h`, `w` height and width, `d`, `i` features (in).
 """
@@ -15,17 +15,18 @@ from memejax.models.layers.kinds import Dtype, Initializer
 from memejax.models.layers.products import pointwise
 from memejax.models.layers.shapes import extract_patches
 
-# Channels in up to which a CPU convolves by a product; at 64 the library is faster.
+# Up to so many input channels a CPU convolves by a product; at 64 the library is
+# faster.
 FEW_CHANNELS = 32
-# Positions of the result, of all examples, for each channel out, up to which it does
-# too; at 4 both ways are as fast.
+# And up to so many output positions, of all examples, per output channel; at 4 both
+# ways are equally fast.
 FEW_POSITIONS = 4
 
 
 class Conv(nn.Module):
-    """Convolution without bias, PyTorch's symmetric padding, in and out in `dtype`.
+    """Convolution without bias, with PyTorch's symmetric padding, computed in `dtype`.
 
-    A 1x1 convolution is a matrix product, on a sliced input where it has a stride:
+    A 1x1 convolution is a matrix product, on a sliced input if it has a stride:
     on a CPU its weight gradient is twice as fast as the convolution's. A patch
     convolution (stride = size, no padding) is a matrix product over patches.
 
@@ -55,14 +56,14 @@ class Conv(nn.Module):
             kernel = kernel.reshape(-1, self.features)
             out = pointwise(extract_patches(x_bhwd, size), kernel, dtype=self.dtype)
         else:
-            # Both factors in `dtype`: the transpose of a convolution does not take
+            # Both factors in `dtype`: the transpose of a convolution does not accept
             # a result of another dtype. The libraries accumulate in float32.
             x, kernel = x_bhwd.astype(self.dtype), kernel.astype(self.dtype)
-            ways = dict(stride=stride, padding=self.padding)
-            library = functools.partial(convolve, **ways)
-            product = functools.partial(convolve_by_product, **ways)
-            by_product = self.dtype == jnp.float32 and _suits_a_product(
-                x, kernel, **ways
+            options = dict(stride=stride, padding=self.padding)
+            library = functools.partial(convolve, **options)
+            product = functools.partial(convolve_by_product, **options)
+            by_product = self.dtype == jnp.float32 and _is_faster_by_product(
+                x, kernel, **options
             )
             out = (
                 lax.platform_dependent(x, kernel, cpu=product, default=library)
@@ -72,13 +73,13 @@ class Conv(nn.Module):
         return out.astype(self.dtype)
 
 
-def _suits_a_product(x, kernel, *, stride, padding) -> bool:
-    """Whether a CPU convolves faster by a product, by what was measured in float32."""
+def _is_faster_by_product(x, kernel, *, stride, padding) -> bool:
+    """Whether a CPU convolves faster by a product, as measured in float32."""
     if x.shape[-1] <= FEW_CHANNELS and stride == 1:
         return True
     batch = x.shape[0]
     if not isinstance(batch, int):
-        # An exported program is for batches of any size.
+        # An exported program has a symbolic batch size.
         return False
     sides = [(n + 2 * padding - len(kernel)) // stride + 1 for n in x.shape[1:3]]
     return batch * math.prod(sides) <= FEW_POSITIONS * kernel.shape[-1]
@@ -87,12 +88,12 @@ def _suits_a_product(x, kernel, *, stride, padding) -> bool:
 def convolve(
     x_bhwi: jax.Array, kernel: jax.Array, *, stride: int, padding: int
 ) -> jax.Array:
-    """The convolution of the backend's library.
+    """Convolve with the backend's library.
 
     Args:
         x_bhwi: `[b, h, w, in]`.
         kernel: `[size, size, in, out]` of the same dtype.
-        stride: in both directions.
+        stride: stride in both directions.
         padding: zeros on each side.
 
     Returns:
@@ -110,12 +111,12 @@ def convolve(
 def convolve_by_product(
     x_bhwi: jax.Array, kernel: jax.Array, *, stride: int, padding: int
 ) -> jax.Array:
-    """The same convolution as one matrix product over the windows.
+    """Convolve by one matrix product over the windows.
 
-    With few channels in, a CPU has its gradients sooner than the library's (a step of
-    the network for MNIST takes 0.7 of the time). So it has with few positions and many
-    channels, where the library's copy of the kernel, turned round for the gradient of
-    x, takes half as long again as the sums. Else the windows are too large.
+    With few input channels, a CPU computes its gradients faster than the library's (a
+    step of the MNIST network takes 0.7 of the time). So it does with few positions and
+    many channels, where the library's flipped copy of the kernel for the gradient of x
+    takes half as long again as the sums. Otherwise the windows are too large.
 
     Args and result are those of `convolve`.
     """

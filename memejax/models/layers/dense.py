@@ -1,4 +1,4 @@
-"""Affine maps of the last axis: one, and two with a gelu between them.
+"""Affine maps of the last axis, and the MLP of two with a gelu between them.
 
 Shape suffixes: `b` batch, `t` tokens, `d` features.
 """
@@ -12,11 +12,11 @@ from jax import lax
 
 from memejax.models.layers.kinds import Dtype, Initializer
 from memejax.models.layers.products import pointwise
-from memejax.models.layers.shapes import along_last
+from memejax.models.layers.shapes import add_leading_axes
 
 
 class Dense(nn.Module):
-    """Affine map of the last axis: x W + b, float32 out.
+    """Affine map of the last axis: x W + b, with float32 outputs.
 
     Parameters: `kernel` `[in, out]` (PyTorch's `weight`, transposed), `bias` `[out]`.
     """
@@ -24,8 +24,8 @@ class Dense(nn.Module):
     features: int
     use_bias: bool = True
     dtype: Dtype = jnp.float32
-    # Where nothing is loaded: the references' normal(0.02) is made for a width of 768
-    # and hardly moves a narrow network.
+    # If no weights are loaded: the references' normal(0.02) suits a width of 768 and is
+    # too small for a narrow network.
     kernel_init: Initializer = nn.initializers.xavier_uniform()
 
     @nn.compact
@@ -37,7 +37,7 @@ class Dense(nn.Module):
         out = pointwise(x, kernel, dtype=self.dtype)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            out = out + along_last(bias, out.ndim)
+            out = out + add_leading_axes(bias, out.ndim)
         return out
 
 
@@ -58,7 +58,7 @@ class Mlp(nn.Module):
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """Exact gelu: x / 2 * (1 + erf(x / sqrt(2))).
+    """Compute the exact gelu: x / 2 * (1 + erf(x / sqrt(2))).
 
     On a CPU the erf takes a third of the time of the erfc in `jax.nn.gelu`.
     """

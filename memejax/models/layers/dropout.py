@@ -1,4 +1,4 @@
-"""Dropout: with a key as a function, with Linen's rng as a module."""
+"""Dropout: a function that takes a key, and a module that takes Linen's rng."""
 
 import flax.linen as nn
 import jax
@@ -9,14 +9,14 @@ from jax import lax
 def dropout(
     key: jax.Array, x: jax.Array, *, rate: float, shared: bool = False
 ) -> jax.Array:
-    """Dropout: each value is 0 with probability `rate`, else x / (1 - rate).
+    """Set each value to 0 with probability `rate`, else divide it by 1 - rate.
 
     Args:
         key: PRNG key.
         x: `[b, ...]`.
         rate: in [0, 1).
-        shared: whether the batch shares one mask, so that what becomes of an example
-            does not depend on the others beside it.
+        shared: whether the batch shares one mask, so that an example's result does not
+            depend on the rest of its batch.
 
     References:
         Srivastava et al., Dropout, JMLR 15 (2014).
@@ -27,10 +27,10 @@ def dropout(
 
 
 class Dropout(nn.Module):
-    """Dropout of every value by itself, from 16 random bits each.
+    """Elementwise dropout from 16 random bits per value.
 
-    `nn.Dropout` takes a word of random bits for every value; here two share one, with
-    which a GraphSAGE on a CPU takes 0.8 of the time. `rate` is met to 1 / 65536.
+    `nn.Dropout` draws 32 random bits per value; with half of that a GraphSAGE on a CPU
+    takes 0.8 of the time. `rate` is exact to 1 / 65536.
 
     References:
         Srivastava et al., Dropout, JMLR 15 (2014).
@@ -40,20 +40,21 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Zero values of `[..., d]` with probability `rate`, divide others by the rest.
+        """Set each value to 0 with probability `rate`, else divide it by 1 - rate.
 
         Args:
             x: `[..., d]`.
-            deterministic: whether nothing is dropped; else the rng "dropout" is used.
+            deterministic: whether to return x unchanged; else the rng "dropout" is
+                used.
 
         Raises:
             ValueError: if the rate is not in [0, 1).
         """
         if not 0 <= self.rate < 1:
-            raise ValueError(f"got a dropout of {self.rate}, expected it in [0, 1)")
+            raise ValueError(f"got dropout rate {self.rate}, expected it in [0, 1)")
         if deterministic or self.rate == 0:
             return x
-        # Along the last axis, so that an array that is split over devices stays so.
+        # Along the last axis, so that an array sharded over devices stays sharded.
         words = (*x.shape[:-1], -(-x.shape[-1] // 2))
         bits = jax.random.bits(self.make_rng("dropout"), words, jnp.uint32)
         halves = lax.bitcast_convert_type(bits, jnp.uint16)

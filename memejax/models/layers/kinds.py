@@ -1,4 +1,4 @@
-"""What fields of layers hold: dtypes and initializers."""
+"""Type aliases for module fields: dtypes and initializers."""
 
 from collections.abc import Callable
 from typing import Any

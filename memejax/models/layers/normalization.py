@@ -1,4 +1,4 @@
-"""Normalisation, in float32: over the batch, over the features."""
+"""Batch and layer normalisation, in float32."""
 
 import math
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from memejax.models.layers.kinds import Initializer
-from memejax.models.layers.shapes import along_last
+from memejax.models.layers.shapes import add_leading_axes
 
 
 class BatchNorm(nn.Module):
@@ -18,8 +18,8 @@ class BatchNorm(nn.Module):
 
     Training normalises with the biased variance of the (global) batch and updates
     the running variance with the unbiased one, n / (n - 1) times as large, as
-    PyTorch does. `momentum` is what the running statistics keep (0.9 here is 0.1 in
-    PyTorch).
+    PyTorch does. `momentum` is the share that the running statistics keep (0.9 here is
+    0.1 in PyTorch).
 
     Parameters: `scale`, `bias` `[d]` (PyTorch's `weight`, `bias`); collection
     "batch_stats": `mean`, `var` `[d]` (`running_mean`, `running_var`).
@@ -55,7 +55,9 @@ class BatchNorm(nn.Module):
 
         multiplier = scale * lax.rsqrt(var + self.eps)
         shift = bias - mean * multiplier
-        return x * along_last(multiplier, x.ndim) + along_last(shift, x.ndim)
+        return x * add_leading_axes(multiplier, x.ndim) + add_leading_axes(
+            shift, x.ndim
+        )
 
     def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
         axes = tuple(range(x.ndim - 1))
@@ -67,7 +69,7 @@ class BatchNorm(nn.Module):
             n = n * lax.axis_size(self.axis_name)
         if n < 2 and not self.is_initializing():
             raise ValueError(
-                "got one value a channel, expected at least 2 to normalise a batch"
+                "got one value per channel, expected at least 2 to normalise a batch"
             )
         mean, mean_of_squares = moments
         # Rounding can take the difference below zero for a constant channel.
@@ -96,5 +98,5 @@ class LayerNorm(nn.Module):
         # times their deviation, where E[x^2] - E[x]^2 loses digits.
         centred = x - jnp.mean(x, -1, keepdims=True)
         var = jnp.mean(jnp.square(centred), -1, keepdims=True)
-        out = centred * lax.rsqrt(var + self.eps) * along_last(scale, x.ndim)
-        return out + along_last(bias, x.ndim)
+        out = centred * lax.rsqrt(var + self.eps) * add_leading_axes(scale, x.ndim)
+        return out + add_leading_axes(bias, x.ndim)

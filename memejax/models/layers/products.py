@@ -1,4 +1,4 @@
-"""Products of arrays in a dtype of choice, accumulated in float32."""
+"""Products of arrays in a given dtype, accumulated in float32."""
 
 import functools
 
@@ -9,24 +9,24 @@ from memejax.models.layers.kinds import Dtype
 
 
 def contract(equation: str, a: jax.Array, *, b: jax.Array, dtype: Dtype) -> jax.Array:
-    """Product of two arrays in `dtype`, accumulated and returned in float32.
+    """Contract two arrays in `dtype`, accumulated and returned in float32.
 
-    Gradients are products in `dtype` with float32 accumulation too. Left to itself,
-    the transpose of a bfloat16 product with a float32 result multiplies float32 by
+    Gradients are products in `dtype` with float32 accumulation too. By default, the
+    transpose of a bfloat16 product with a float32 result multiplies float32 by
     bfloat16, at the speed of float32.
 
     Args:
-        equation: einsum of two operands, without ellipsis and without an index
-            that stands in one operand only and not in the result.
+        equation: einsum of two operands, without an ellipsis and without an index
+            that appears only in one operand.
         a: first operand, any float dtype.
         b: second operand, any float dtype.
-        dtype: dtype in which the factors enter the product.
+        dtype: dtype to which the operands are cast.
 
     Returns:
         float32 array.
     """
     if jnp.dtype(dtype) == jnp.float32:
-        # The plain form, which has forward-mode derivatives as well.
+        # Plain einsum also has forward-mode derivatives.
         return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     return _contract(equation, jnp.dtype(dtype), a, b)
@@ -58,15 +58,15 @@ _contract.defvjp(_contract_forward, _contract_backward)
 
 
 def pointwise(x: jax.Array, kernel: jax.Array, *, dtype: Dtype) -> jax.Array:
-    """Product of the last axis with a matrix, as one product of two matrices.
+    """Multiply the last axis by a matrix, as one product of two matrices.
 
-    On a CPU the gradient of `kernel` is up to three times as fast so as where the sum
-    in it goes over several axes.
+    On a CPU the gradient of `kernel` is up to three times as fast as one that sums over
+    several axes.
 
     Args:
         x: `[..., in]`.
         kernel: `[in, out]`.
-        dtype: as `contract` takes it.
+        dtype: as in `contract`.
 
     Returns:
         float32 `[..., out]`.

@@ -1,4 +1,4 @@
-"""Shapes: of images, of the patches they are cut into, of vectors beside arrays.
+"""Shape helpers: checks of images, patches, vectors to broadcast.
 
 Shape suffixes: `b` batch, `h`, `w` height and width, `c` channels, `d` features.
 """
@@ -33,12 +33,12 @@ def extract_patches(images_bhwd: jax.Array, size: int) -> jax.Array:
     if h % size or w % size:
         raise ValueError(
             f"got images of {h} x {w} pixels, expected sides that are multiples of "
-            f"the patch of {size}"
+            f"the patch size {size}"
         )
     x = images_bhwd.reshape(b, h // size, size, w // size, size, c)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // size, w // size, -1)
 
 
-def along_last(vector: jax.Array, ndim: int) -> jax.Array:
-    """A vector `[d]` as `[1, ..., 1, d]` of `ndim` axes, to broadcast explicitly."""
+def add_leading_axes(vector: jax.Array, ndim: int) -> jax.Array:
+    """Reshape a vector `[d]` to `[1, ..., 1, d]` of `ndim` axes, for broadcasting."""
     return vector.reshape((1,) * (ndim - 1) + (-1,))

@@ -1,10 +1,9 @@
 """Mask R-CNN with a ResNet-50 and a feature pyramid, for inference.
 
-`MaskRCNN` finds the objects of a batch of pictures; everything in it has a static
-shape, so that it compiles once a canvas. `resized_size`, `normalize` and `resize`
-bring pictures onto a canvas, `rescale_boxes` and `paste_masks` bring what was found
-back onto the pictures. The functions that it is made of (`decode`, `clip`, `iou`,
-`nms`, `roi_align`, ...) stand by themselves.
+`MaskRCNN` finds the objects of a batch of pictures; all shapes are static, so that it
+compiles once per canvas size. `resized_size`, `normalize` and `resize` place pictures
+on a canvas, `rescale_boxes` and `paste_masks` map detections back to the pictures. Its
+building blocks (`decode`, `clip`, `iou`, `nms`, `roi_align`, ...) can be used alone.
 
 Boxes are `(x1, y1, x2, y2)` in pixels of the canvas, whose pixel (0, 0) covers the
 square from 0 to 1.

@@ -1,10 +1,10 @@
-"""Anchors: the boxes that the proposal network starts from."""
+"""Anchors: the reference boxes of the proposal network."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Side of the square anchor of each level of the pyramid, and height : width.
+# Side of each pyramid level's square anchor in pixels, and ratios height : width.
 SIZES = (32, 64, 128, 256, 512)
 RATIOS = (0.5, 1.0, 2.0)
 
@@ -12,7 +12,7 @@ RATIOS = (0.5, 1.0, 2.0)
 def level_anchors(
     grid: tuple[int, int], size: int, *, canvas: tuple[int, int]
 ) -> jax.Array:
-    """Anchors of one level: three shapes around each corner of a regular grid.
+    """Anchors of one level: three shapes around each point of a regular grid.
 
     An anchor of ratio r is size / sqrt(r) wide and size * sqrt(r) high, its half
     sides rounded to whole pixels. Its centre is (column, row) * (canvas // grid).

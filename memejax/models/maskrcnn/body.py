@@ -1,4 +1,4 @@
-"""The detector's ResNet: every BatchNorm frozen, the maps of all stages.
+"""The detector's ResNet, with frozen BatchNorms and the maps of all stages.
 
 Shape suffixes: `b` batch, `h`, `w` height and width, `c` channels.
 """
@@ -14,7 +14,7 @@ from memejax.models.resnet import max_pool
 
 
 class ConvFrozen(nn.Module):
-    """A convolution and a frozen BatchNorm: parameters `conv` and `norm`."""
+    """A convolution and a frozen BatchNorm (parameters `conv` and `norm`)."""
 
     features: int
     size: int
@@ -62,13 +62,13 @@ class FrozenBlock(nn.Module):
 
 
 class Body(nn.Module):
-    """The convolutional body. Its tree of variables is that of `models.ResNet`.
+    """The convolutional body, with the same variable tree as `models.ResNet`.
 
     Attributes:
         stage_sizes: blocks in each stage.
         width: channels of the stem, and of the first stage's 3x3 convolutions.
-        eps: of every BatchNorm.
-        dtype: of products, and of the activations kept between them.
+        eps: epsilon of every BatchNorm.
+        dtype: dtype of products and of the activations kept between them.
     """
 
     stage_sizes: Sequence[int]
@@ -78,7 +78,7 @@ class Body(nn.Module):
 
     @nn.compact
     def __call__(self, images_bhwc: jax.Array) -> list[jax.Array]:
-        """Maps of strides 4, 8, 16, ... from images `[b, h, w, 3]`, in `dtype`."""
+        """Compute maps of strides 4, 8, ... of images `[b, h, w, 3]`, in `dtype`."""
         x = ConvFrozen(self.width, 7, 2, self.eps, self.dtype, name="stem")(images_bhwc)
         x = max_pool(nn.relu(x).astype(self.dtype))
         maps = []

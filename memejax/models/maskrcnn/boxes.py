@@ -1,11 +1,11 @@
-"""Arithmetic of boxes `(x1, y1, x2, y2)` in float32."""
+"""Box arithmetic, on `(x1, y1, x2, y2)` in float32."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 
-# Largest logarithm by which a side grows: an anchor of 16 pixels to one of 1000.
+# Largest log growth of a side: from an anchor of 16 pixels to a box of 1000.
 LARGEST_GROWTH = math.log(1000.0 / 16.0)
 
 
@@ -15,7 +15,7 @@ def decode(
     *,
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
 ) -> jax.Array:
-    """Boxes moved and stretched by predicted deltas.
+    """Apply predicted deltas to boxes.
 
     With w and h the sides of a box and d = deltas / weights: its centre moves by
     (d_x * w, d_y * h), and its sides become w * exp(min(d_w, g)) and
@@ -23,7 +23,7 @@ def decode(
 
     Args:
         deltas: `[..., 4]` (d_x, d_y, d_w, d_h).
-        boxes: `[..., 4]`, of as many axes, to broadcast.
+        boxes: `[..., 4]` with the same number of axes, broadcast against deltas.
         weights: divisors of the four deltas.
 
     Returns:
@@ -42,12 +42,12 @@ def decode(
 
 
 def clip(boxes: jax.Array, sizes: jax.Array) -> jax.Array:
-    """Boxes cut at the edges of their image.
+    """Clip boxes to their image.
 
     Args:
         boxes: `[..., 4]`.
-        sizes: `[..., 2]` height and width of the image, to broadcast over the
-            leading axes of `boxes` (as many axes).
+        sizes: `[..., 2]` height and width of the image, with the same number of axes,
+            broadcast over the leading axes of `boxes`.
 
     Returns:
         `[..., 4]`, x in [0, width] and y in [0, height].
@@ -57,19 +57,19 @@ def clip(boxes: jax.Array, sizes: jax.Array) -> jax.Array:
     return jnp.clip(boxes, 0.0, upper)
 
 
-def has_sides(boxes: jax.Array, least: float) -> jax.Array:
-    """Whether both sides of each box `[..., 4]` are at least `least`: `[...]` bool."""
+def has_sides(boxes: jax.Array, min_side: float) -> jax.Array:
+    """Whether both sides of each box `[..., 4]` are >= `min_side`, `[...]` bool."""
     width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
-    return (width >= least) & (height >= least)
+    return (width >= min_side) & (height >= min_side)
 
 
 def area(boxes: jax.Array) -> jax.Array:
-    """Areas `[...]` of boxes `[..., 4]`."""
+    """Compute the areas `[...]` of boxes `[..., 4]`."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def iou(boxes_n4: jax.Array, others_m4: jax.Array) -> jax.Array:
-    """Intersection over union of every box with every other; 0 for two empty boxes.
+    """Compute the intersection over union of all pairs; 0 for two empty boxes.
 
     Args:
         boxes_n4: `[..., n, 4]`.

@@ -1,4 +1,4 @@
-"""Mask R-CNN: the whole detector."""
+"""The Mask R-CNN detector."""
 
 from collections.abc import Sequence
 
@@ -20,21 +20,20 @@ from memejax.models.maskrcnn.proposals import (
 from memejax.models.maskrcnn.pyramid import Pyramid
 from memejax.models.maskrcnn.roi_align import roi_align
 
-# Of the four maps that regions are read from; the fifth only makes proposals.
+# Of the four maps that regions are pooled from; the fifth only makes proposals.
 STRIDES = (4, 8, 16, 32)
 BOX_BINS, MASK_BINS = 7, 14
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-LEAST_SIDE = 1e-2
+MIN_SIDE = 1e-2
 
 
 class MaskRCNN(nn.Module):
     """Mask R-CNN on a ResNet with a feature pyramid, for inference.
 
-    With the same weights it agrees with torchvision's `maskrcnn_resnet50_fpn` where
-    that is given pictures that make a batch of the same canvas: what lies beside a
-    picture on its canvas has a slight effect, there as here. The reference guesses
-    the strides of its maps from the largest picture's height, and is wrong for some
-    heights below 68 pixels; here they are always 4, 8, 16 and 32.
+    With the same weights it agrees with torchvision's `maskrcnn_resnet50_fpn` on
+    batches with the same canvas: a picture's padding has a slight effect in both. The
+    reference infers the strides of its maps from the largest picture's height, wrongly
+    for some heights below 68 pixels; here they are always 4, 8, 16 and 32.
 
     Parameters and statistics, beside torchvision's names:
 
@@ -51,21 +50,21 @@ class MaskRCNN(nn.Module):
     | `mask/{up,logits}` | `roi_heads.mask_predictor.{conv5_mask,mask_fcn_logits}` |
 
     Attributes:
-        classes: with the background as 0; 91 for COCO.
+        classes: number of classes, including the background as 0; 91 for COCO.
         stage_sizes: blocks in each of the body's four stages.
         width: channels of the body's first stage.
-        channels: of the pyramid, the proposal network and the mask head.
+        channels: channels of the pyramid, the proposal network and the mask head.
         hidden: width of fc6 and fc7.
-        norm_eps: of every BatchNorm: 0 for torchvision's COCO_V1 weights, 1e-5 for a
-            model of torchvision's that was trained anew.
-        candidates: boxes of a level before non-maximum suppression.
-        proposals: boxes that go to the heads.
-        detections: objects a picture, the surest first.
-        score_threshold: what the probability of a class must exceed.
-        proposal_nms: overlap above which the lesser of two proposals goes.
+        norm_eps: epsilon of every BatchNorm: 0 for torchvision's COCO_V1 weights, 1e-5
+            for a torchvision model trained from scratch.
+        candidates: boxes per level before non-maximum suppression.
+        proposals: boxes passed to the heads.
+        detections: largest number of objects per picture.
+        score_threshold: class probability above which a box is kept.
+        proposal_nms: overlap above which the lower-scoring of two proposals is removed.
         detection_nms: the same for two detections of one class.
-        masks: whether to make masks.
-        dtype: of products, and of the maps kept between them.
+        masks: whether to compute masks.
+        dtype: dtype of products and of the maps kept between them.
 
     References:
         He et al. 2017, arXiv:1703.06870.
@@ -87,7 +86,7 @@ class MaskRCNN(nn.Module):
     dtype: Dtype = jnp.float32
 
     def setup(self) -> None:
-        """The layers."""
+        """Create the layers."""
         if len(self.stage_sizes) != len(STRIDES):
             raise ValueError(
                 f"got stage_sizes {tuple(self.stage_sizes)}, expected {len(STRIDES)}"
@@ -104,28 +103,28 @@ class MaskRCNN(nn.Module):
 
         Args:
             images_bhwc: `[b, h, w, 3]` float, normalised (`normalize`, `resize`);
-                h and w multiples of 32. What lies beyond the true sizes counts as 0.
-            sizes_b2: `[b, 2]` int32, true height and width of each picture, its
-                corner at (0, 0): boxes are cut at its edges.
+                h and w multiples of 32. Pixels beyond the true sizes are set to 0.
+            sizes_b2: `[b, 2]` int32, true height and width of each picture, whose
+                corner is at (0, 0): boxes are clipped to it.
 
         Returns:
             Detections.
 
         Raises:
-            ValueError: for other shapes or dtypes, a canvas that is no multiple of
-                32, or (where they are no tracers) sizes that do not fit the canvas.
+            ValueError: for other shapes or dtypes, a canvas that is not a multiple of
+                32, or (unless traced) sizes that do not fit the canvas.
         """
         maps = self.feature_maps(images_bhwc, sizes_b2)
         proposals = self.propose(maps, sizes_b2, canvas=images_bhwc.shape[1:3])
-        found = self.detect(maps, sizes_b2, proposals=proposals)
+        detections = self.detect(maps, sizes_b2, proposals=proposals)
         if not self.masks:
-            return found
-        return found._replace(masks=self.segment(maps, found))
+            return detections
+        return detections._replace(masks=self.segment(maps, detections))
 
     def feature_maps(
         self, images_bhwc: jax.Array, sizes_b2: jax.Array
     ) -> list[jax.Array]:
-        """The pyramid's maps of strides 4, 8, 16, 32 and 64.
+        """Compute the pyramid's maps of strides 4, 8, 16, 32 and 64.
 
         Args and errors are those of `__call__`.
 
@@ -147,15 +146,15 @@ class MaskRCNN(nn.Module):
         *,
         canvas: tuple[int, int],
     ) -> Proposals:
-        """Boxes that may hold an object.
+        """Propose boxes that may contain an object.
 
         Args:
-            maps: the pyramid's five.
-            sizes_b2: as of `__call__`.
+            maps: the pyramid's five maps.
+            sizes_b2: as in `__call__`.
             canvas: height and width of the images.
 
         Returns:
-            At most `proposals` an image.
+            At most `proposals` boxes per image.
         """
         heads = [self.rpn(m) for m in maps]
         return best_proposals(
@@ -172,30 +171,30 @@ class MaskRCNN(nn.Module):
     def detect(
         self, maps: Sequence[jax.Array], sizes_b2: jax.Array, *, proposals: Proposals
     ) -> Detections:
-        """What the proposals hold, without masks.
+        """Detect the objects in the proposals, without masks.
 
-        A proposal's box for a class takes part where the class' probability is above
+        A proposal's box for a class is considered if the class probability is above
         `score_threshold` and both sides are at least 0.01.
 
         Args:
-            maps: the pyramid's.
-            sizes_b2: as of `__call__`.
-            proposals: with any number of boxes.
+            maps: the pyramid's maps.
+            sizes_b2: as in `__call__`.
+            proposals: any number of boxes.
 
         Returns:
-            Detections, their `masks` None.
+            Detections with `masks` None.
         """
         regions = roi_align(
             maps[: len(STRIDES)], proposals.boxes, size=BOX_BINS, strides=STRIDES
         )
         features_brd, logits_brc, deltas_brc4 = self.box(regions)
-        # The background has a box as well, and never takes part.
+        # The background also has a box, which is never considered.
         scores = jax.nn.softmax(logits_brc, axis=-1)[..., 1:]
         boxes = decode(
             deltas_brc4[..., 1:, :], proposals.boxes[:, :, None], weights=BOX_WEIGHTS
         )
         boxes = clip(boxes, sizes_b2[:, None, None])
-        where = has_sides(boxes, LEAST_SIDE) & proposals.where[..., None]
+        where = has_sides(boxes, MIN_SIDE) & proposals.where[..., None]
         where = where & (scores > self.score_threshold)
 
         def choose(boxes, scores, features, where):
@@ -221,28 +220,27 @@ class MaskRCNN(nn.Module):
 
         return jax.vmap(choose)(boxes, scores, features_brd, where)
 
-    def segment(self, maps: Sequence[jax.Array], found: Detections) -> jax.Array:
-        """Masks of the detections' boxes, for their classes.
+    def segment(self, maps: Sequence[jax.Array], detections: Detections) -> jax.Array:
+        """Compute the masks of detections, for their classes.
 
         Args:
-            maps: the pyramid's.
-            found: detections.
+            maps: the pyramid's maps.
+            detections: boxes and classes.
 
         Returns:
             `[b, k, 28, 28]` float32 in [0, 1].
         """
         regions = roi_align(
-            maps[: len(STRIDES)], found.boxes, size=MASK_BINS, strides=STRIDES
+            maps[: len(STRIDES)], detections.boxes, size=MASK_BINS, strides=STRIDES
         )
-        logits = self.mask(
-            regions.reshape(-1, *regions.shape[2:]), found.labels.reshape(-1)
-        )
-        masks = jax.nn.sigmoid(logits).reshape(*found.labels.shape, *logits.shape[1:])
-        return jnp.where(found.where[..., None, None], masks, 0.0)
+        labels = detections.labels
+        logits = self.mask(regions.reshape(-1, *regions.shape[2:]), labels.reshape(-1))
+        masks = jax.nn.sigmoid(logits).reshape(*labels.shape, *logits.shape[1:])
+        return jnp.where(detections.where[..., None, None], masks, 0.0)
 
 
 def check_canvas(images_bhwc: jax.Array, sizes_b2: jax.Array) -> None:
-    """Raise ValueError unless images and sizes are as `MaskRCNN` takes them."""
+    """Raise ValueError unless images and sizes are valid inputs of `MaskRCNN`."""
     check_images(images_bhwc)
     b, height, width, channels = images_bhwc.shape
     if height % 32 or width % 32 or not height or not width or channels != 3:

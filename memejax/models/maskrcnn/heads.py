@@ -1,4 +1,4 @@
-"""The heads of regions: what it is and where exactly, and which of its pixels."""
+"""Region heads: class and box, and mask."""
 
 import flax.linen as nn
 import jax
@@ -9,7 +9,7 @@ from memejax.models.maskrcnn.layers import BiasedConv, Doubling
 
 
 class BoxHead(nn.Module):
-    """Two affine maps, then class logits and a box for each class.
+    """Two affine maps, then class logits and box deltas for each class.
 
     Parameters: `fc6` (`kernel` rows in the order height, width, channel; PyTorch's
     are channel, height, width), `fc7`, `logits`, `deltas`, each a `Dense`.
@@ -21,7 +21,7 @@ class BoxHead(nn.Module):
 
     @nn.compact
     def __call__(self, regions: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Map regions `[..., 7, 7, c]` to what is known of them.
+        """Map regions `[..., 7, 7, c]` to features, class logits and box deltas.
 
         Returns:
             fc7's features `[..., hidden]`, logits `[..., classes]` and deltas
@@ -37,7 +37,7 @@ class BoxHead(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Four convolutions, twice the resolution, one mask for a given class.
+    """Four convolutions, doubled resolution, and one mask for a given class.
 
     Parameters: `conv0` to `conv3` (3x3), a `BiasedConv` each; `up`, a `Doubling`;
     `logits`, a `Dense` over the channels.
@@ -71,7 +71,7 @@ class ClassMaps(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[jax.Array, jax.Array]:
-        """The two parameters."""
+        """Return the two parameters."""
         shape = (self.channels, self.classes)
         kernel = self.param("kernel", nn.initializers.xavier_uniform(), shape)
         return kernel, self.param("bias", nn.initializers.zeros, (self.classes,))

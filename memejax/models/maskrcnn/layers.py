@@ -4,11 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memejax.models.layers import Conv, Dtype, along_last, contract
+from memejax.models.layers import Conv, Dtype, add_leading_axes, contract
 
 
 class BiasedConv(nn.Module):
-    """Convolution with a bias, stride 1, the sides kept.
+    """Convolution with a bias and stride 1 that keeps height and width.
 
     Parameters: `conv/kernel` `[size, size, in, out]` (PyTorch's `weight` `[out, in,
     size, size]`, transposed), `bias` `[out]`.
@@ -29,12 +29,12 @@ class BiasedConv(nn.Module):
             name="conv",
         )
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        out = conv(x_bhwd).astype(jnp.float32) + along_last(bias, 4)
+        out = conv(x_bhwd).astype(jnp.float32) + add_leading_axes(bias, 4)
         return out.astype(self.dtype)
 
 
 class Doubling(nn.Module):
-    """Transposed convolution of 2 x 2 and stride 2, as one matrix product.
+    """Transposed 2 x 2 convolution with stride 2, as one matrix product.
 
     Parameters: `kernel` `[in, 2, 2, out]` (PyTorch's `weight` `[in, out, 2, 2]`,
     transposed; not flipped), `bias` `[out]`.
@@ -57,4 +57,4 @@ class Doubling(nn.Module):
         rows = x_bhwd.reshape(-1, d)
         out = contract("ri,io->ro", rows, b=kernel.reshape(d, -1), dtype=self.dtype)
         out = out.reshape(b, h, w, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
-        return out.reshape(b, 2 * h, 2 * w, self.features) + along_last(bias, 4)
+        return out.reshape(b, 2 * h, 2 * w, self.features) + add_leading_axes(bias, 4)

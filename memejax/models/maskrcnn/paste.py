@@ -1,4 +1,4 @@
-"""What was found on the canvas, back on the pictures: numpy, on the host."""
+"""Mapping of detections from the canvas to the pictures, in numpy on the host."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -7,12 +7,12 @@ from numpy.typing import ArrayLike
 def rescale_boxes(
     boxes: ArrayLike, sizes: ArrayLike, *, new_sizes: ArrayLike
 ) -> np.ndarray:
-    """Boxes on the canvas as boxes on the original pictures, or the other way.
+    """Rescale boxes from the canvas to the original pictures, or vice versa.
 
     Args:
         boxes: `[..., k, 4]`.
-        sizes: `[..., 2]` height and width of the pictures that the boxes lie on.
-        new_sizes: `[..., 2]` of the pictures that they shall lie on.
+        sizes: `[..., 2]` height and width of the boxes' pictures.
+        new_sizes: `[..., 2]` height and width of the target pictures.
 
     Returns:
         `[..., k, 4]` float32: x times new width / width, y likewise.
@@ -25,22 +25,21 @@ def rescale_boxes(
 def paste_masks(
     masks: ArrayLike, boxes: ArrayLike, *, height: int, width: int
 ) -> np.ndarray:
-    """Masks over their boxes as masks over the picture.
+    """Paste masks from their boxes into the picture.
 
-    A border of zeros one value wide is put around a mask and its box grown in
-    proportion, so that the mask fades out at its edge; the corners are rounded
-    towards zero, the last pixel counted in, and the mask stretched bilinearly over
-    those pixels.
+    A mask gets a border of zeros one value wide and its box grows in proportion, so
+    that the mask fades out at its edge; the corners are rounded towards zero, the last
+    pixel is included, and the mask is resized bilinearly to those pixels.
 
     Args:
         masks: `[k, m, m]` in [0, 1].
         boxes: `[k, 4]` in pixels of the picture (`rescale_boxes`).
-        height: of the picture.
-        width: of the picture.
+        height: height of the picture.
+        width: width of the picture.
 
     Returns:
-        `[k, height, width]` float32 in [0, 1], 0 outside of the boxes. A pixel is
-        usually taken as the object's from 0.5 on.
+        `[k, height, width]` float32 in [0, 1], 0 outside the boxes. The usual threshold
+        for a pixel of the object is 0.5.
 
     Raises:
         ValueError: for other shapes.
@@ -61,22 +60,22 @@ def paste_masks(
 
     pasted = np.zeros((k, height, width), np.float32)
     for i in range(k):
-        rows = _stretch(side + 2, low[i, 1], last=high[i, 1], length=height)
-        columns = _stretch(side + 2, low[i, 0], last=high[i, 0], length=width)
+        rows = _resize_weights(side + 2, low[i, 1], last=high[i, 1], length=height)
+        columns = _resize_weights(side + 2, low[i, 0], last=high[i, 0], length=width)
         pasted[i] = rows @ masks[i] @ columns.T
     return pasted
 
 
-def _stretch(values: int, first: int, *, last: int, length: int) -> np.ndarray:
-    """Bilinear weights `[length, values]`: values over the pixels from first to last.
+def _resize_weights(values: int, first: int, *, last: int, length: int) -> np.ndarray:
+    """Bilinear weights `[length, values]` of values in the pixels first to last.
 
     Rows of pixels outside are zero.
     """
     pixels = max(last - first + 1, 1)
     ratio = np.float32(values) / np.float32(pixels)
     at = np.arange(length) - first
-    place = (at.astype(np.float32) + np.float32(0.5)) * ratio - np.float32(0.5)
-    place = np.clip(place, 0, values - 1)
-    distance = np.abs(place[:, None] - np.arange(values, dtype=np.float32)[None])
+    position = (at.astype(np.float32) + np.float32(0.5)) * ratio - np.float32(0.5)
+    position = np.clip(position, 0, values - 1)
+    distance = np.abs(position[:, None] - np.arange(values, dtype=np.float32)[None])
     weights = np.maximum(1 - distance, 0)
     return np.where(((at >= 0) & (at < pixels))[:, None], weights, 0)

@@ -1,6 +1,6 @@
-"""Proposals: boxes that may hold an object, whatever it is.
+"""Proposals: boxes that may contain an object of any class.
 
-Shape suffixes: `b` batch, `n` anchors of a level, `r` proposals.
+Shape suffixes: `b` batch, `n` anchors per level, `r` proposals.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from memejax.models.maskrcnn.boxes import clip, decode, has_sides
 from memejax.models.maskrcnn.layers import BiasedConv
 from memejax.models.maskrcnn.nms import nms
 
-LEAST_SIDE = 1e-3
+MIN_SIDE = 1e-3
 
 
 class Proposals(NamedTuple):
-    """Boxes `[b, r, 4]`, objectness `[b, r]` in [0, 1], and which are real `[b, r]`.
+    """Boxes `[b, r, 4]`, objectness `[b, r]` in [0, 1], and the mask `[b, r]`.
 
-    In descending order of their scores; what is not real is 0 and comes last.
+    By descending score; padding (`where` False) is 0 and comes last.
     """
 
     boxes: jax.Array
@@ -32,7 +32,7 @@ class Proposals(NamedTuple):
 
 
 class ProposalHead(nn.Module):
-    """Objectness and deltas of every anchor of a level; the levels share it.
+    """Objectness and deltas of every anchor of a level, shared by all levels.
 
     Parameters: `conv` (3x3), `logits` and `deltas` (1x1), each a `BiasedConv`.
     """
@@ -66,14 +66,14 @@ def best_proposals(
     count: int,
     nms_threshold: float,
 ) -> Proposals:
-    """The best boxes of all levels.
+    """Select the best boxes of all levels.
 
-    Of each level the `candidates` anchors of the highest logits are decoded, cut at
-    the image's edges and, where both sides are at least 1e-3, go through
-    non-maximum suppression among themselves. The `count` highest sigmoids of all
-    levels are left. Of equal sigmoids the lower level is first, then the higher logit;
-    of equal logits the lower anchor. (The reference promises no order of ties. Logits
-    of 17 and more all have a sigmoid of 1 in float32.)
+    In each level the `candidates` anchors with the highest logits are decoded, clipped
+    to the image and, if both sides are at least 1e-3, go through non-maximum
+    suppression within the level. The `count` highest sigmoids of all levels are kept.
+    Equal sigmoids are ordered by level, then by descending logit; equal logits by
+    anchor. (The reference does not define the order of ties. Logits of 17 and more all
+    have a sigmoid of 1 in float32.)
 
     Args:
         logits: `[b, n]` of each level.
@@ -81,12 +81,12 @@ def best_proposals(
         grids: height and width of each level's map.
         canvas: height and width of the canvas.
         sizes: `[b, 2]` true height and width of the images.
-        candidates: most boxes of a level before suppression.
-        count: most boxes in all.
+        candidates: largest number of boxes per level before suppression.
+        count: largest number of boxes in total.
         nms_threshold: in [0, 1].
 
     Returns:
-        `min(count, levels * candidates)` proposals an image.
+        `min(count, levels * candidates)` proposals per image.
 
     References:
         Ren et al. 2015, arXiv:1506.01497, section 3.1.
@@ -98,13 +98,13 @@ def best_proposals(
         best, index = lax.top_k(logits[i], n)
         anchors = level_anchors(grid, SIZES[i], canvas=canvas)[index]
         chosen = jnp.take_along_axis(deltas[i], index[..., None], axis=1)
-        # The levels as equals, so that all go through one suppression.
+        # Pad levels to one length, so that all go through one suppression.
         pad = ((0, 0), (0, most - n))
         boxes.append(jnp.pad(decode(chosen, anchors), (*pad, (0, 0))))
         scores.append(jnp.pad(jax.nn.sigmoid(best), pad, constant_values=-1.0))
     boxes = clip(jnp.stack(boxes, axis=1), sizes[:, None, None])
     scores = jnp.stack(scores, axis=1)
-    where = has_sides(boxes, LEAST_SIDE) & (scores >= 0.0)
+    where = has_sides(boxes, MIN_SIDE) & (scores >= 0.0)
 
     def suppress(boxes, scores, where):
         return nms(boxes, scores, threshold=nms_threshold, where=where)

@@ -11,10 +11,10 @@ from memejax.models.maskrcnn.layers import BiasedConv
 
 
 class Pyramid(nn.Module):
-    """Maps of all strides with as many channels, coarse meaning added to fine place.
+    """Feature pyramid: maps of all strides with an equal number of channels.
 
-    From the coarsest map down: inner_i(map_i) + twice enlarged sum of the level
-    above, then out_i; the last level is every second value of the coarsest output.
+    From the coarsest map down: inner_i(map_i) + the sum of the level above upsampled
+    by 2, then out_i; the last level is every second value of the coarsest output.
 
     Parameters: `inner<i>` (1x1) and `out<i>` (3x3), each a `BiasedConv`.
 
@@ -27,7 +27,7 @@ class Pyramid(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array]) -> list[jax.Array]:
-        """Map n maps `[b, h, w, ?]`, each half of the one before, to n + 1.
+        """Map n maps `[b, h, w, ?]`, each half the size of the previous, to n + 1.
 
         The results are `[b, h, w, channels]` in `dtype`.
         """

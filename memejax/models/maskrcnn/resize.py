@@ -1,10 +1,10 @@
-"""Pictures onto the canvas: normalised, resized, padded with zeros."""
+"""Normalisation and resizing of pictures onto a canvas padded with zeros."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Of ImageNet, red, green and blue.
+# ImageNet's, in the order red, green, blue.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -12,16 +12,16 @@ STD = (0.229, 0.224, 0.225)
 def resize_scale(
     height: int, width: int, *, min_side: int = 800, max_side: int = 1333
 ) -> float:
-    """By how much a picture grows: its short side to `min_side`, or less.
+    """Compute the scale that brings a picture's shorter side to `min_side`, or less.
 
     min(min_side / shorter, max_side / longer), in float32 with the reciprocals of the
-    sides, as torchvision 0.14 has it: the last bit can decide a row of pixels.
+    sides, as in torchvision 0.14: the last bit can decide a row of pixels.
 
     Args:
-        height: of the picture, in pixels, at least 1.
-        width: of the picture.
-        min_side: what the shorter side becomes,
-        max_side: unless the longer would become longer than this.
+        height: height of the picture, in pixels, at least 1.
+        width: width of the picture.
+        min_side: target of the shorter side.
+        max_side: limit of the longer side.
 
     Returns:
         The scale.
@@ -42,10 +42,10 @@ def resize_scale(
 def resized_size(
     height: int, width: int, *, min_side: int = 800, max_side: int = 1333
 ) -> tuple[int, int]:
-    """Height and width of the resized picture, rounded down.
+    """Compute the height and width of the resized picture, rounded down.
 
-    A side can come out one pixel short (333 x 500 as 799 x 1201), where the scale is
-    rounded below its quotient; torchvision 0.14 does so.
+    As in torchvision 0.14, a side can be one pixel short (333 x 500 becomes
+    799 x 1201) if the scale is rounded below its quotient.
 
     Args and errors are those of `resize_scale`.
     """
@@ -54,7 +54,7 @@ def resized_size(
 
 
 def normalize(images: jax.Array) -> jax.Array:
-    """(x - mean) / std of ImageNet.
+    """Normalise images as (x - mean) / std with ImageNet's statistics.
 
     Args:
         images: `[..., 3]` RGB, uint8, or float in [0, 1].
@@ -87,17 +87,16 @@ def resize(
     new_sizes_b2: jax.Array,
     canvas: tuple[int, int],
 ) -> jax.Array:
-    """Pictures of true sizes, bilinearly, into the corners of a canvas of zeros.
+    """Resize padded pictures bilinearly into the corner of a canvas of zeros.
 
-    Value i of the result lies at (i + 0.5) * size / new_size - 0.5 of the picture,
-    limited to it; nothing is smoothed before a picture shrinks. All sizes may be
-    traced: one compilation a canvas.
+    Value i of the result is sampled at (i + 0.5) * size / new_size - 0.5, clipped to
+    the picture, without antialiasing. All sizes may be traced: one compilation per
+    canvas size.
 
     Args:
-        images_bhwc: `[b, h, w, c]` float, normalised; what is beyond the true sizes
-            is not read.
+        images_bhwc: `[b, h, w, c]` float, normalised; padding is not read.
         sizes_b2: `[b, 2]` int32, true height and width, at most (h, w).
-        new_sizes_b2: `[b, 2]` int32, those of the result (`resized_size`), at most
+        new_sizes_b2: `[b, 2]` int32, new height and width (`resized_size`), at most
             the canvas.
         canvas: height and width of the result.
 
@@ -108,8 +107,8 @@ def resize(
         ValueError: for other shapes.
     """
     b = images_bhwc.shape[0]
-    two = {sizes_b2.shape, new_sizes_b2.shape}
-    if images_bhwc.ndim != 4 or two != {(b, 2)}:
+    shapes = {sizes_b2.shape, new_sizes_b2.shape}
+    if images_bhwc.ndim != 4 or shapes != {(b, 2)}:
         raise ValueError(
             f"got images {list(images_bhwc.shape)} and sizes {list(sizes_b2.shape)} "
             f"and {list(new_sizes_b2.shape)}, expected [b, h, w, c] and [b, 2] twice"
@@ -120,14 +119,14 @@ def resize(
         at = jnp.arange(side, dtype=jnp.float32)[None]
         old, new = sizes_b2[:, axis, None], new_sizes_b2[:, axis, None]
         ratio = old.astype(jnp.float32) / new.astype(jnp.float32)
-        place = jnp.clip((at + 0.5) * ratio - 0.5, 0.0, (old - 1).astype(jnp.float32))
-        low = place.astype(jnp.int32)
+        source = jnp.clip((at + 0.5) * ratio - 0.5, 0.0, (old - 1).astype(jnp.float32))
+        low = source.astype(jnp.int32)
         high = jnp.minimum(low + 1, old - 1)
         shape = (b, side, 1, 1) if axis == 0 else (b, 1, side, 1)
         near, far = (
             jnp.take_along_axis(x, i.reshape(shape), axis=axis + 1) for i in (low, high)
         )
-        share = (place - low.astype(jnp.float32)).reshape(shape)
-        x = near * (1.0 - share) + far * share
+        weight = (source - low.astype(jnp.float32)).reshape(shape)
+        x = near * (1.0 - weight) + far * weight
         inside.append((at < new.astype(jnp.float32)).reshape(shape))
     return jnp.where(inside[0] & inside[1], x, 0.0)

@@ -1,11 +1,12 @@
 """The page of a study of curricula: many arms, each over the same seeds.
 
-arms.py      what goes in: an Arm, a Study; start here
-outcomes.py  what each arm came to beside the reference: differences, verdicts
+arms.py      the input, an Arm and a Study: start here
+outcomes.py  differences of the arms to the reference, and verdicts
 read.py      a finished run's folder -> an Arm
-rows.py      the tables of text, as Markdown and CSV too
-page.py      the HTML page; charts.py and grids.py: its pictures
-canvas.py    an empty chart and a grid of pictures in the page's dress
+rows.py      the tables of text, also as Markdown and CSV
+page.py      the page of a study; charts.py and grids.py: its pictures
+single.py    the page of one run of a classifier
+canvas.py    empty charts and rows of pictures in the style of the page
 """
 
 from memejax.report.study.arms import Arm as Arm

@@ -1,4 +1,4 @@
-"""What a study's page is made from: its arms, and what was seen on the way.
+"""Input of a study's page: its arms, their errors and samples over time.
 
 Errors are fractions. Row s of an arm's errors is the same seed s in every arm, so that
 arms can be compared seed by seed.
@@ -13,16 +13,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-# Kinds of arms, in the order of the tables, and their names for a person.
+# Kinds of arms in the order of the tables, with their names for display.
 GROUPS = {
     "uniform": "uniform sampling",
     "baseline": "other baselines",
     "bac": "bootstrapped active curricula (BAC)",
     "dsac": "dynamic sampled active curricula (DSAC)",
 }
-# Scores that have a name for a person; another is its own.
+# Scores with a name for display; others are displayed as they are.
 SCORES = {"aadt": "AADT", "aadt_squared": "squared AADT", "bald": "BALD"}
-# Names of diagnostics: of what a stretch of updates was sampled from.
+# Names of diagnostics of the probabilities that a stretch was sampled from.
 DIAGNOSTICS = (
     "ess_share",
     "achieved_ratio",
@@ -34,23 +34,23 @@ FAVOURS = ("easy", "hard")
 
 
 def score_title(score: str) -> str:
-    """A score's name for a person."""
+    """Return the name of a score for display."""
     return SCORES[score] if score in SCORES else score
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arm:
-    """One way to choose examples, trained once a seed.
+    """One way to choose examples, trained once per seed.
 
     Attributes:
         name: short and unique, as "bac-entropy-easy-2".
-        title: for a person.
+        title: for display.
         group: one of `GROUPS`.
         primary: whether it is of the family declared beforehand, whose p values are
             corrected together.
-        updates: of the parameters, a seed.
-        seconds: that all seeds took together.
-        steps: `[k]` updates after which it was evaluated, ascending.
+        updates: of the parameters, per seed.
+        seconds: for all seeds together.
+        steps: `[k]` updates of the evaluations, ascending.
         validation_error: `[seeds, k]`, fractions.
         test_error: `[seeds, k]`, fractions.
         diagnostics: name of `DIAGNOSTICS` -> (updates `[r]`, values `[r]`, the mean
@@ -59,10 +59,10 @@ class Arm:
             they hold until the next.
         finished: False for an arm that has still to reach its last update; its errors
             may end early or be missing, and it is compared with nothing.
-        score: that orders or weighs the examples, as "entropy"; None for none.
+        score: orders or weighs the examples, as "entropy"; None without one.
         favour: "easy" or "hard", None for neither.
-        ratio: the largest sampling probability over the least that was asked for; inf
-            where it was not controlled, None where it means nothing.
+        ratio: the wanted largest sampling probability over the smallest; inf if it was
+            not controlled, None if it has no meaning.
         variant: what else sets it apart from arms with the same score, favour and
             ratio; an arm with one is left out of the picture over ratios.
     """
@@ -112,11 +112,11 @@ class Arm:
 
     @property
     def seeds(self) -> int:
-        """How many times it was trained."""
+        """Number of seeds."""
         return np.shape(self.test_error)[0]
 
     def _check_end(self, steps: np.ndarray, test: np.ndarray) -> None:
-        """A finished arm has errors, all of them, up to its last update."""
+        """Check that all errors up to the last update are there."""
         if not len(steps) or not len(test) or steps[-1] != self.updates:
             raise self._wrong(
                 f"{len(test)} seeds evaluated at {steps}",
@@ -130,7 +130,7 @@ class Arm:
                 )
 
     def _check_sampling(self) -> None:
-        """Diagnostics are known and of one length; probabilities are such."""
+        """Check names and lengths of diagnostics, and that probabilities sum to 1."""
         unknown = sorted(set(self.diagnostics) - set(DIAGNOSTICS))
         if unknown:
             raise self._wrong(f"diagnostics {unknown}", f"of {DIAGNOSTICS}")
@@ -154,11 +154,11 @@ class Arm:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Correlations:
-    """How far scores order the examples alike.
+    """Rank correlations between scores.
 
     Attributes:
         names: `[m]` of scores, of the loss, of a known difficulty.
-        matrix: Spearman's rank correlations `[m, m]`; NaN where one is constant.
+        matrix: Spearman's rank correlations `[m, m]`; NaN if one is constant.
     """
 
     names: Sequence[str]
@@ -174,18 +174,18 @@ class Correlations:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Toy:
-    """Scores along a line: what one sees and another does not.
+    """Scores along a line, to compare what they respond to.
 
     Attributes:
         x: `[g]`, ascending.
         curves: name -> `[g]`, each drawn in a panel of its own.
-        said: under the picture, what is to be seen in it.
+        caption: under the picture.
         train: `[t]` places of training examples, marked on the axis; None for none.
     """
 
     x: ArrayLike
     curves: Mapping[str, ArrayLike]
-    said: str = ""
+    caption: str = ""
     train: ArrayLike | None = None
 
     def __post_init__(self) -> None:
@@ -204,18 +204,18 @@ class Study:
     Attributes:
         title: of the page.
         preset: "demo", "full" or "paper".
-        size: what was run in a line, as "10 seeds, 20,000 updates, 50,000 images".
+        size: of the study in a line, as "10 seeds, 20,000 updates, 50,000 images".
         data: name of a fact -> value, as {"Data": "MNIST", "Train": 60000}.
         arms: in the order of the tables within their group.
         reference: name of the arm that the others are compared with.
         band: a difference of the error, as a fraction, that does not matter.
-        labels: ints `[n]` of the training examples, -1 unknown; None if not to be
-            shown.
-        class_names: of label 0 first; () writes the labels.
+        labels: ints `[n]` of the training examples, -1 unknown; None to leave shares
+            of classes out.
+        class_names: in the order of the labels; () to use the labels.
         pictures: (arm's name, update) -> (pictures with the lowest scores, with the
             highest), uint8 `[k, h, w, 1 or 3]` each.
-        correlations: of scores with each other; None for none.
-        toy: a picture on a line; None for none.
+        correlations: of scores with each other; None without them.
+        toy: scores along a line; None without them.
         notes: sentences for the head of the page.
     """
 
@@ -255,10 +255,10 @@ class Study:
 
     @property
     def alone(self) -> bool:
-        """Whether there is one arm only."""
+        """Whether there is only one arm."""
         return len(self.arms) == 1
 
     @property
     def compared_with(self) -> Arm:
-        """The reference."""
+        """The reference, which the others are compared with."""
         return next(arm for arm in self.arms if arm.name == self.reference)

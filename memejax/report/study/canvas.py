@@ -1,6 +1,6 @@
-"""An empty chart and a grid of pictures in the page's dress, as data URIs.
+"""Empty charts and rows of pictures in the style of the page, as data URIs.
 
-A chart is an SVG, whose fonts are outlines and whose ids clash with no other's; a grid
+A chart is an SVG, with its fonts as outlines and ids that clash with no others; a grid
 is a PNG. Figures are made without pyplot, which would keep them alive. Shape suffixes:
 `k` pictures, `h`, `w` height and width, `c` channels.
 """
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from memejax.explain.pictures import COLOURS, DPI
 from memejax.report.plots import INK, MUTED
 
-# Black is the reference's alone.
+# Black is kept for the reference.
 HUES = tuple(colour for colour in COLOURS if colour != "#000000")
 # Inches.
 CHART = (4.9, 3.4)
@@ -34,15 +34,15 @@ LEGEND = {
 def charts(
     size: tuple[float, float] = CHART, *, rows: int = 1, columns: int = 1, **look: Any
 ) -> tuple[Any, Sequence[Any]]:
-    """A figure and its empty axes, `[rows * columns]`, row by row.
+    """Make a figure and its empty axes, `[rows * columns]`, row by row.
 
     Args:
         size: width and height in inches.
         rows: of axes.
         columns: of axes.
-        **look: of matplotlib's `subplots`, as `sharey`.
+        **look: options of matplotlib's `subplots`, as `sharey`.
     """
-    # Imported here: it takes half a second, which who needs no page need not pay.
+    # Imported here: that takes half a second, which a run without a page need not pay.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained", facecolor="none")
@@ -61,7 +61,7 @@ def charts(
 
 
 def plain_ticks(axis: Any) -> None:
-    """Numbers on a logarithmic axis as a person writes them: 5, not 5 x 10^0."""
+    """Label a logarithmic axis with plain numbers: 5, not 5 x 10^0."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = sorted(axis.get_view_interval())
@@ -75,7 +75,7 @@ def plain_ticks(axis: Any) -> None:
 
 
 def updates(axes: Any, last: float) -> None:
-    """An x axis of updates, in thousands where there are many."""
+    """Make the x axis one of updates."""
     from matplotlib.ticker import FuncFormatter
 
     axes.set_xlim(0, last)
@@ -85,7 +85,7 @@ def updates(axes: Any, last: float) -> None:
 
 
 def svg(figure: Any) -> str:
-    """The figure as an SVG in a data URI."""
+    """Return the figure as an SVG in a data URI."""
     from matplotlib import rc_context
 
     buffer = io.BytesIO()
@@ -97,19 +97,19 @@ def svg(figure: Any) -> str:
 
 
 def png(figure: Any) -> str:
-    """The figure as a PNG in a data URI."""
+    """Return the figure as a PNG in a data URI."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return _uri("png", buffer)
 
 
 def text(value: object) -> str:
-    """Text as it is: matplotlib reads $ as mathematics and hides labels with _."""
+    """Escape text: matplotlib reads $ as mathematics and hides labels with _."""
     return str(value).replace("$", r"\$").lstrip("_")
 
 
 def row(images_khwc: ArrayLike, *, gap: int = 1) -> np.ndarray:
-    """Pictures side by side on white.
+    """Lay pictures side by side on white.
 
     Args:
         images_khwc: uint8 `[k, h, w, 1 or 3]`, k at least 1.
@@ -119,7 +119,7 @@ def row(images_khwc: ArrayLike, *, gap: int = 1) -> np.ndarray:
         uint8 `[h, k (w + gap) - gap, 3]`.
 
     Raises:
-        ValueError: if the shape or the dtype is another.
+        ValueError: if shape or dtype are others.
     """
     images = np.asarray(images_khwc)
     fits = images.ndim == 4 and images.shape[-1] in (1, 3) and len(images)

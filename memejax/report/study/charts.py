@@ -1,4 +1,4 @@
-"""A study's charts: errors over updates and over ratios, what was sampled from."""
+"""Charts of a study: errors over updates and ratios, probabilities over updates."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from memejax.report.study import canvas
 from memejax.report.study.arms import Arm, Correlations, Toy, score_title
 from memejax.report.study.outcomes import differences, interval
 
-# Means over a curve that differ by more than this factor are read on a log axis.
+# Means that differ by more than this factor are drawn on a log axis.
 _LOG_FROM = 3.0
 # Quantiles of a fan: outermost, middle and innermost band, and the line.
 _FAN = ((0.0, 1.0), (0.05, 0.95), (0.25, 0.75))
 # n p below this is drawn here: on a logarithmic axis 0 is infinitely far down.
 FLOOR = 1e-3
-# Of a line by what it favours: dashes, marker, hue.
+# What a line favours -> its dashes, marker, hue.
 _LOOKS = {"easy": ("-", "o", 0), "hard": ("--", "s", 1), None: (":", "D", 2)}
 
 
 def learning_curves(arms: Sequence[Arm], *, reference: Arm) -> str:
-    """Test errors against updates, and how far they are from the reference's.
+    """Draw test errors against updates, and their differences to the reference.
 
-    Left the means over seeds, on a logarithmic axis where they span more than a
+    Left the means over seeds, on a logarithmic axis if they span more than a
     factor of three; right the means of the differences to the reference, seed by
     seed, at the updates at which both were evaluated. Bands are 95 % t intervals.
 
     Args:
-        arms: at most as many as there are hues; those without errors are left out.
+        arms: at most as many as hues; those without errors are left out.
         reference: black; it or an arm must have errors.
 
     Returns:
@@ -80,7 +80,7 @@ def learning_curves(arms: Sequence[Arm], *, reference: Arm) -> str:
 
 
 def learning_curve(arm: Arm) -> str:
-    """Validation and test error of one arm against updates.
+    """Draw validation and test error of one arm against updates.
 
     Args:
         arm: with errors.
@@ -103,7 +103,7 @@ def learning_curve(arm: Arm) -> str:
 
 
 def by_ratio(arms: Sequence[Arm], *, reference: Arm) -> str:
-    """The last test error against the maximum ratio: a panel a score.
+    """Draw the last test error against the maximum ratio, one panel per score.
 
     Args:
         arms: finished ones with a score and a ratio, at least one.
@@ -126,7 +126,7 @@ def by_ratio(arms: Sequence[Arm], *, reference: Arm) -> str:
         own = [arm for arm in arms if arm.score == score]
         favours = list(dict.fromkeys(arm.favour for arm in own))
         for i, favour in enumerate(favours):
-            # A little apart, or one would hide the other.
+            # Side by side, or one would hide the other.
             beside = 0.12 * (i - (len(favours) - 1) / 2)
             line = [arm for arm in own if arm.favour == favour]
             _favoured(axes, line, place=place, beside=beside)
@@ -151,7 +151,7 @@ def by_ratio(arms: Sequence[Arm], *, reference: Arm) -> str:
 
 
 def fan(arm: Arm) -> str:
-    """Quantiles of n p, the probability over a uniform one, against updates.
+    """Draw quantiles of n p, the probability over a uniform one, against updates.
 
     Args:
         arm: one with refreshes.
@@ -174,7 +174,7 @@ def fan(arm: Arm) -> str:
     axes.axhline(1.0, color=INK, lw=0.8, ls=(0, (4, 3)))
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    # A fan of width 0 is a line in the middle, not noise at large.
+    # A fan of width 0 becomes a line in the middle instead of magnified noise.
     axes.set_ylim(min(low, 0.5), max(high, 2.0))
     canvas.plain_ticks(axes.yaxis)
     axes.set_ylabel("probability x n")
@@ -183,12 +183,12 @@ def fan(arm: Arm) -> str:
 
 
 def class_shares(arm: Arm, labels: np.ndarray, *, class_names: Sequence[str]) -> str:
-    """Each class's share of the probability, against updates; its own share dotted.
+    """Draw each class's share of the probability against updates.
 
     Args:
         arm: one with refreshes of as many examples as labels.
         labels: ints `[n]`, -1 unknown.
-        class_names: of label 0 first; () writes the labels.
+        class_names: in the order of the labels; () to use the labels.
 
     Returns:
         A data URI.
@@ -206,7 +206,7 @@ def class_shares(arm: Arm, labels: np.ndarray, *, class_names: Sequence[str]) ->
     even = 100 / max(len(present), 1)
     axes.axhline(even, color=INK, lw=0.8, ls=(0, (4, 3)))
     low, high = axes.get_ylim()
-    # Shares about alike are to look alike.
+    # Similar shares must look similar.
     axes.set_ylim(min(low, 0.6 * even), max(high, 1.4 * even))
     axes.set_ylabel("share of the class, %")
     canvas.updates(axes, 1.02 * arm.updates)
@@ -215,7 +215,7 @@ def class_shares(arm: Arm, labels: np.ndarray, *, class_names: Sequence[str]) ->
 
 
 def heat_map(correlations: Correlations) -> str:
-    """Rank correlations as colours with their numbers."""
+    """Draw rank correlations as colours with their numbers."""
     names, matrix = correlations.names, np.asarray(correlations.matrix, float)
     side = 1.4 + 0.55 * len(names)
     figure, (axes,) = canvas.charts((side + 0.6, side))
@@ -242,7 +242,7 @@ def heat_map(correlations: Correlations) -> str:
 
 
 def toy(picture: Toy) -> str:
-    """Curves along a line, a panel each with a scale of its own."""
+    """Draw curves along a line, each in a panel with its own scale."""
     n = len(picture.curves)
     figure, panels = canvas.charts((5.6, 0.5 + 1.0 * n), rows=n, sharex=True)
     x = np.asarray(picture.x, float)
@@ -271,7 +271,7 @@ def toy(picture: Toy) -> str:
 def _band(
     axes: Any, steps: np.ndarray, values: np.ndarray, *, label: str = "", **look: Any
 ) -> np.ndarray:
-    """Draws a mean over seeds `[seeds, k]` with its interval; returns the mean."""
+    """Draw the mean over seeds of `[seeds, k]` with its interval; return the mean."""
     mean, low, high = interval(values)
     axes.plot(
         steps,
@@ -287,7 +287,7 @@ def _band(
 def _favoured(
     axes: Any, arms: Sequence[Arm], *, place: Mapping[float, int], beside: float
 ) -> None:
-    """Last errors of arms that differ in their ratio only."""
+    """Draw last errors of arms that differ only in their ratio."""
     arms = sorted(arms, key=lambda arm: arm.ratio or 0.0)
     finals = [100 * np.asarray(arm.test_error, float)[:, -1] for arm in arms]
     middle, below, above = np.array([interval(final) for final in finals]).T
@@ -295,7 +295,7 @@ def _favoured(
     dashes, marker, hue = _LOOKS[favour]
     x = np.array([place[float(arm.ratio or 0.0)] for arm in arms]) + beside
     bounded = np.array([arm.ratio != math.inf for arm in arms])
-    # No line leads to where nothing was controlled.
+    # No line leads to the ratio that was not controlled.
     for some, style in ((bounded, dashes), (~bounded, "none")):
         if some.any():
             axes.errorbar(
@@ -313,5 +313,5 @@ def _favoured(
 
 
 def _ratio(ratio: float) -> str:
-    """A ratio as the axis names it."""
+    """Format a ratio for the axis."""
     return "not\ncontrolled" if ratio == float("inf") else f"{ratio:g}"

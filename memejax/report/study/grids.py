@@ -1,4 +1,4 @@
-"""Examples with the lowest and the highest scores, a row an update."""
+"""Examples with the lowest and the highest scores, one row per update."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from memejax.report.plots import INK
 from memejax.report.study import canvas
 
 Pictures = Mapping[int, tuple[ArrayLike, ArrayLike]]
-# Inches: a picture's side, room for the rows' names, the heads, between the blocks.
+# Inches: side of a picture, room for names of rows, for heads, between the blocks.
 _CELL, _SIDE, _HEAD, _GAP = 0.5, 0.95, 0.3, 0.2
 
 
 def extremes(pictures: Pictures) -> str:
-    """Two blocks of pictures side by side: lowest scores, highest scores.
+    """Draw two blocks of pictures side by side: lowest scores, highest scores.
 
     Args:
         pictures: update -> (lowest, highest), uint8 `[k, h, w, 1 or 3]` each; at least
@@ -41,7 +41,7 @@ def extremes(pictures: Pictures) -> str:
             line = canvas.row(pictures[step][side])
             wide = _CELL * len(np.asarray(pictures[step][side])) - 0.04
             bottom = _CELL * (len(steps) - 1 - i) + 0.02
-            # Cells are placed by hand: a layout engine takes a second a grid.
+            # Cells are placed by hand: a layout engine takes a second per grid.
             axes = figure.add_axes(
                 (left / width, bottom / height, wide / width, (_CELL - 0.04) / height)
             )

@@ -1,4 +1,4 @@
-"""What each arm of a study came to, beside the reference: figures, not text."""
+"""Outcome of each arm of a study beside the reference: figures, not text."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Outcome:
             test error at the last update; None before that.
         selected: the same at the update with the lowest validation error of each seed,
             the first of equal ones.
-        reached: the first update evaluated at which the mean curve of the test error is
-            no higher than the reference's at its last update; None where it never is.
+        reached: the first evaluated update at which the mean curve of the test error is
+            no higher than the reference's at its last update; None if it never is.
         comparison: `significance.paired_comparison` of the final test errors with the
-            reference's, seed by seed; None where there is none.
+            reference's, seed by seed; None without one.
         p_adjusted: Holm's over the primary family; None outside of it.
-        verdict: `significance.verdict`; None outside of the primary family, and where
-            arms cannot be judged.
-        why_not: why a verdict is missing, "" where it is not.
+        verdict: `significance.verdict`; None outside of the primary family, and for
+            arms that cannot be judged.
+        why_not: the reason for a missing verdict, otherwise "".
     """
 
     arm: Arm
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def outcomes(study: Study) -> dict[str, Outcome]:
-    """Every arm's name -> its outcome, in the order of groups and arms.
+    """Return the outcome of each arm by its name, in the order of groups and arms.
 
     A verdict is given to primary arms with as many updates as the reference. Holm's
     correction counts every primary arm: one that cannot be judged, because it is not
@@ -78,7 +78,7 @@ def outcomes(study: Study) -> dict[str, Outcome]:
 
 
 def words(study: Study, outcome: Outcome) -> str:
-    """A primary arm's verdict as a sentence, or why there is none."""
+    """Return a primary arm's verdict as a sentence, or the reason that it has none."""
     if outcome.comparison is None or outcome.p_adjusted is None:
         return f"no verdict: {outcome.why_not}"
     return significance.in_words(
@@ -91,13 +91,20 @@ def words(study: Study, outcome: Outcome) -> str:
 
 
 def budget(study: Study, arm: Arm) -> str:
-    """How an arm's updates differ from the reference's, "" where they do not."""
+    """Describe updates other than the reference's; "" for as many."""
     share = arm.updates / study.compared_with.updates
     return "" if share == 1 else f"{share:.3g} x the updates"
 
 
 def interval(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over seeds with its 95 % t interval; [seeds, ...] -> three of [...]."""
+    """Return mean, lower and upper end of its 95 % t interval over seeds.
+
+    Args:
+        errors: `[seeds, ...]`.
+
+    Returns:
+        Three arrays `[...]`.
+    """
     n, mean = len(errors), errors.mean(axis=0)
     if n < 2:
         return mean, mean, mean
@@ -106,7 +113,7 @@ def interval(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def differences(arm: Arm, reference: Arm) -> tuple[np.ndarray, np.ndarray]:
-    """How far an arm's curve is from the reference's, seed by seed.
+    """Return differences between the curves of an arm and the reference by seed.
 
     Returns:
         Updates `[c]` at which both were evaluated, and the arm's test error less the
@@ -121,10 +128,10 @@ def differences(arm: Arm, reference: Arm) -> tuple[np.ndarray, np.ndarray]:
 
 
 def least_adjusted(found: Mapping[str, Outcome]) -> float | None:
-    """The smallest p that an arm of the family can have after the correction.
+    """Return the smallest p that an arm of the family can have after the correction.
 
     A sign-flip p of n seeds is at least 2^(1 - n), and Holm's correction makes the
-    least of k such values k times as large. None where nothing was compared.
+    least of k such values k times as large. None if nothing was compared.
     """
     family = [outcome for outcome in found.values() if outcome.arm.primary]
     seeds = [outcome.comparison["n"] for outcome in family if outcome.comparison]
@@ -132,7 +139,7 @@ def least_adjusted(found: Mapping[str, Outcome]) -> float | None:
 
 
 def _alone(study: Study, arm: Arm) -> Outcome:
-    """The outcome without what depends on the other arms of its family."""
+    """Outcome apart from what depends on the other arms of its family."""
     reference = study.compared_with
     if not arm.finished:
         return Outcome(arm, why_not="not finished")

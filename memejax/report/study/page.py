@@ -1,4 +1,4 @@
-"""The page of a study: HTML with its pictures and style inside."""
+"""The page of a study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from memejax import logs
-from memejax.report import markup
+from memejax.report import render
+from memejax.report.blocks import (
+    Block,
+    Facts,
+    Figure,
+    Fold,
+    Gallery,
+    Heading,
+    Page,
+    Section,
+    Terms,
+    Text,
+)
 from memejax.report.cells import count
 from memejax.report.study import charts, grids, rows
 from memejax.report.study.arms import GROUPS, Arm, Study, score_title
@@ -20,51 +32,46 @@ from memejax.report.study.outcomes import (
     words,
 )
 
-# Curves beside the reference's in a chart, and arms whose probabilities are drawn.
+# Most curves in a chart beside the reference, and most arms with probabilities drawn.
 _CURVES, _FANS = 8, 6
-# Wide tables: eight columns are to be seen without scrolling.
-_STYLE = """
-main { max-width: 74rem }
-table { font-size: .8438rem } li { max-width: 58rem; margin: .2rem 0 }
-th, td, th + th, th + td { padding: .3rem .5rem } th:first-child { padding-left: 0 }
-summary { margin: .75rem 0 } .pairs { grid-template-columns:
-  repeat(auto-fill, minmax(min(26rem, 100%), 1fr)) }
-"""
 
 
-def study_html(study: Study, *, more: Sequence[str] = ()) -> str:
-    """The whole page, one file that needs no network; what a study lacks is left out.
+def study_html(study: Study, *, more: Sequence[Section] = ()) -> str:
+    """Return the page of a study, one file that needs no network.
 
-    Of a study of one arm, which is compared with nothing, the page is that arm's.
+    Sections that the study has nothing for are left out. Of a study of one arm, which
+    is compared with nothing, the page is that arm's.
 
     Args:
         study: the study.
-        more: sections (HTML) for the end of the page.
-
-    Returns:
-        HTML.
+        more: sections for the end of the page.
     """
     found = outcomes(study)
-    page = markup.document(
-        f"{study.title}, preset {study.preset}",
-        [
-            *_head(study, found),
-            *_primary(study, found),
-            *(_alone(study) if study.alone else _everything(study, found)),
-            *_curves(study, found),
-            *_ratios(study),
-            *_sampling(study, found),
-            *_pictures(study),
-            *_correlations(study),
-            *_toy(study),
-            *more,
-        ],
+    sections = [
+        _primary(study, found),
+        _alone(study) if study.alone else _everything(study, found),
+        _curves(study, found),
+        _ratios(study),
+        _sampling(study, found),
+        _pictures(study),
+        _correlations(study),
+        _toy(study),
+        *more,
+    ]
+    return render.page(
+        Page(
+            title=f"{study.title}, preset {study.preset}",
+            heading=study.title,
+            preset=study.preset,
+            head=_head(study, found),
+            sections=[section for section in sections if section is not None],
+            is_wide=True,
+        )
     )
-    return page.replace("</style>", f"{_STYLE}</style>", 1)
 
 
 def sentence(study: Study, found: Mapping[str, Outcome]) -> str:
-    """What came out, in a paragraph of plain words.
+    """Return the result in a paragraph of plain words.
 
     Args:
         study: the study.
@@ -107,8 +114,8 @@ def sentence(study: Study, found: Mapping[str, Outcome]) -> str:
 
 
 def _tally(family: Sequence[Outcome]) -> str:
-    """How many primary arms got which verdict."""
-    said = {
+    """Number of primary arms with each verdict."""
+    texts = {
         "better": "{} better",
         "worse": "{} worse",
         "equivalent": "{} no different within the band",
@@ -117,7 +124,7 @@ def _tally(family: Sequence[Outcome]) -> str:
     verdicts = [outcome.verdict for outcome in family]
     parts = [
         text.format(f"{n} {'is' if n == 1 else 'are'}")
-        for verdict, text in said.items()
+        for verdict, text in texts.items()
         if (n := verdicts.count(verdict))
     ]
     if n := verdicts.count(None):
@@ -125,74 +132,62 @@ def _tally(family: Sequence[Outcome]) -> str:
     return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
 
 
-def _head(study: Study, found: Mapping[str, Outcome]) -> list[str]:
-    """What was run, on what, and what came out."""
+def _head(study: Study, found: Mapping[str, Outcome]) -> list[Block]:
+    """The result in a paragraph, arms that are missing, and facts."""
     reference = study.compared_with
+    blocks: list[Block] = [Text(sentence(study, found), style="lead")]
     missing = [arm.title for arm in study.arms if not arm.finished]
+    if missing:
+        blocks.append(Text(f"Not finished: {', '.join(missing)}.", style="warning"))
+    blocks += map(Text, study.notes)
+    primary = sum(arm.primary for arm in study.arms)
     compared = {
         "Compared with": reference.title,
-        "Arms": f"{len(study.arms)}, {sum(a.primary for a in study.arms)} of "
-        "them primary (declared beforehand)",
-        "A difference that does not matter": f"{100 * study.band:.4g} points "
-        "of test error",
+        "Arms": f"{len(study.arms)}, {primary} of them primary (declared beforehand)",
+        "Negligible difference": f"{100 * study.band:.4g} points of test error",
     }
-    return [
-        markup.paragraph(f"preset {study.preset}", kind="preset"),
-        f"<h1>{markup.escape(study.title)}</h1>",
-        markup.paragraph(sentence(study, found), kind="lead"),
-        markup.paragraph(f"Not finished: {', '.join(missing)}.", kind="warn")
-        if missing
-        else "",
-        *map(markup.paragraph, study.notes),
-        markup.facts(
-            {
-                "Size": study.size,
-                **study.data,
-                **({} if study.alone else compared),
-                "Seeds": reference.seeds,
-                "Updates": f"{reference.updates:,} a seed",
-                "Duration": logs.clock(sum(arm.seconds for arm in study.arms)),
-            }
-        ),
-    ]
+    facts = {
+        **study.data,
+        "Size": study.size,
+        **({} if study.alone else compared),
+        "Seeds": reference.seeds,
+        "Updates": f"{reference.updates:,} per seed",
+        "Duration": logs.clock(sum(arm.seconds for arm in study.arms)),
+    }
+    return [*blocks, Facts(facts)]
 
 
-def _primary(study: Study, found: Mapping[str, Outcome]) -> list[str]:
+def _primary(study: Study, found: Mapping[str, Outcome]) -> Section | None:
     """The family declared beforehand: table, and each arm in words."""
     table = rows.primary(study, found)
     if table is None:
-        return []
+        return None
     family = [outcome for outcome in found.values() if outcome.arm.primary]
-    items = "".join(
-        f"<li><b>{markup.escape(outcome.arm.title)}</b>: "
-        f"{markup.escape(words(study, outcome))}.</li>\n"
-        for outcome in family
+    terms = [(outcome.arm.title, f"{words(study, outcome)}.") for outcome in family]
+    return Section(
+        "What was declared beforehand",
+        [table, Fold("In words", [Terms(terms)], is_open=True)],
     )
-    return [
-        "<h2>What was declared beforehand</h2>",
-        markup.table(table),
-        f"<details open><summary>In words</summary><ul>\n{items}</ul></details>",
-    ]
 
 
-def _alone(study: Study) -> list[str]:
+def _alone(study: Study) -> Section:
     """The learning curve of an arm without others."""
     picture = charts.learning_curve(study.compared_with)
     one = study.compared_with.seeds == 1
-    said = "One seed." if one else "Means over seeds with 95 % t intervals."
+    caption = "One seed." if one else "Means over seeds with 95 % t intervals."
     title = study.compared_with.title
-    return [
-        "<h2>Learning curve</h2>",
-        markup.figure(picture, title[0].upper() + title[1:], said, whole=True),
-    ]
+    return Section(
+        "Learning curve",
+        [Figure(picture, title[0].upper() + title[1:], caption, whole=True)],
+    )
 
 
-def _everything(study: Study, found: Mapping[str, Outcome]) -> list[str]:
-    return ["<h2>All arms</h2>", markup.table(rows.everything(study, found))]
+def _everything(study: Study, found: Mapping[str, Outcome]) -> Section:
+    return Section("All arms", [rows.everything(study, found)])
 
 
-def _curves(study: Study, found: Mapping[str, Outcome]) -> list[str]:
-    """Learning curves: a chart a group and score, the reference in each."""
+def _curves(study: Study, found: Mapping[str, Outcome]) -> Section | None:
+    """Learning curves: a chart for each group and score, the reference in all."""
     together: dict[tuple[str, str | None], list[Arm]] = {}
     for outcome in found.values():
         arm = outcome.arm
@@ -200,75 +195,68 @@ def _curves(study: Study, found: Mapping[str, Outcome]) -> list[str]:
             together.setdefault((arm.group, arm.score), []).append(arm)
     reference, figures = study.compared_with, []
     for (group, score), arms in together.items():
-        # Those declared beforehand first; sorting keeps the order otherwise.
+        # Those declared beforehand first, otherwise in the given order.
         chosen = sorted(arms, key=lambda arm: not arm.primary)[:_CURVES]
         drawn = [arm for arm in arms if arm in chosen]
         title = GROUPS[group][0].upper() + GROUPS[group][1:]
         title += f", {score_title(score)}" if score else ""
-        said = (
+        caption = (
             "Left the test error, right its difference to the reference seed by seed: "
             "means over seeds with 95 % t intervals. The right axis fits the last half."
         )
         if len(arms) > len(drawn):
-            said += f" {len(drawn)} of {len(arms)} arms, primary ones first."
+            caption += f" {len(drawn)} of {len(arms)} arms, primary ones first."
         picture = charts.learning_curves(drawn, reference=reference)
-        figures.append(markup.figure(picture, title, said, whole=True))
-    return ["<h2>Learning curves</h2>", *figures] if figures else []
+        figures.append(Figure(picture, title, caption, whole=True))
+    return Section("Learning curves", figures) if figures else None
 
 
-def _ratios(study: Study) -> list[str]:
-    """The last error of DSAC arms over the maximum ratio."""
+def _ratios(study: Study) -> Section | None:
+    """Last error of DSAC arms over the maximum ratio."""
     reference, arms = study.compared_with, {}
     for arm in study.arms:
         plain = arm.score is not None and arm.ratio is not None and not arm.variant
         if plain and arm.group == "dsac" and arm.finished and not budget(study, arm):
             arms.setdefault((arm.score, arm.favour, arm.ratio), arm)
     if not arms or not reference.finished:
-        return []
+        return None
     picture = charts.by_ratio(list(arms.values()), reference=reference)
-    said = (
+    caption = (
         "Mean over seeds with its 95 % t interval at the last update. The line and the "
         f"grey band: {reference.title}. A ratio of 1 is uniform sampling with "
         "replacement. The intervals are not of paired differences, so they overlap "
         "more than the table's."
     )
-    return [
-        "<h2>The maximum ratio</h2>",
-        markup.figure(picture, "Test error by maximum ratio", said, whole=True),
-    ]
+    title = "Test error by maximum ratio"
+    return Section("The maximum ratio", [Figure(picture, title, caption, whole=True)])
 
 
-def _sampling(study: Study, found: Mapping[str, Outcome]) -> list[str]:
-    """What was sampled from: diagnostics, and probabilities over time."""
+def _sampling(study: Study, found: Mapping[str, Outcome]) -> Section | None:
+    """Diagnostics of the sampling, and probabilities over time."""
     arms = [outcome.arm for outcome in found.values() if outcome.arm.refreshes]
     arms.sort(key=lambda arm: not arm.primary)
     figures, floor = [], charts.FLOOR
     for arm in arms[:_FANS]:
-        said = "Median, quartiles, 5 to 95 % and all of n p, first seed."
+        caption = "Median, quartiles, 5 to 95 % and all of n p, first seed."
         if any((np.asarray(p) * np.size(p) < floor).any() for _, p in arm.refreshes):
-            said += f" What is below {floor:g} is drawn there."
-        figures.append(markup.figure(charts.fan(arm), arm.title, said))
+            caption += f" Values below {floor:g} are drawn there."
+        figures.append(Figure(charts.fan(arm), arm.title, caption))
         if study.labels is not None and _fits(arm, study.labels):
             labels = np.asarray(study.labels)
-            said = "Of what is sampled, first seed; dashed: equal shares."
+            caption = "Of what is sampled, first seed; dashed: equal shares."
             picture = charts.class_shares(arm, labels, class_names=study.class_names)
-            figures.append(markup.figure(picture, f"{arm.title}: classes", said))
-    table, notes = rows.sampling(found), []
+            figures.append(Figure(picture, f"{arm.title}: classes", caption))
+    table = rows.sampling(found)
+    blocks: list[Block] = [] if table is None else [table]
+    if figures:
+        blocks.append(Heading("Probabilities over time"))
     if len(arms) > _FANS:
-        notes.append(
-            f"Probabilities of {_FANS} arms of {len(arms)}, primary ones first."
+        blocks.append(
+            Text(f"Probabilities of {_FANS} arms of {len(arms)}, primary ones first.")
         )
-    if not figures and table is None:
-        return []
-    return [
-        "<h2>What was sampled</h2>",
-        "" if table is None else markup.table(table),
-        "<h3>Probabilities over time</h3>" if figures else "",
-        *map(markup.paragraph, notes),
-        markup.join(
-            ['<div class="plots pairs">', *figures, "</div>"] if figures else []
-        ),
-    ]
+    if figures:
+        blocks.append(Gallery(figures, size="large"))
+    return Section("What was sampled", blocks) if blocks else None
 
 
 def _fits(arm: Arm, labels: ArrayLike) -> bool:
@@ -276,44 +264,40 @@ def _fits(arm: Arm, labels: ArrayLike) -> bool:
     return all(np.shape(probs) == np.shape(labels) for _, probs in arm.refreshes)
 
 
-def _pictures(study: Study) -> list[str]:
+def _pictures(study: Study) -> Section | None:
     """Examples with the lowest and the highest scores through training."""
     of: dict[str, dict[int, tuple[ArrayLike, ArrayLike]]] = {}
     for (name, step), pair in study.pictures.items():
         of.setdefault(name, {})[step] = pair
     figures = [
-        markup.figure(
+        Figure(
             grids.extremes(of[arm.name]),
             arm.title,
             "Examples with the lowest and the highest "
-            f"{score_title(arm.score or 'score')}, a row an update (first seed).",
+            f"{score_title(arm.score or 'score')}, one row per update (first seed).",
             whole=True,
         )
         for arm in study.arms
         if arm.name in of
     ]
-    return ["<h2>What looks easy, what looks hard</h2>", *figures] if figures else []
+    return Section("What looks easy, what looks hard", figures) if figures else None
 
 
-def _correlations(study: Study) -> list[str]:
+def _correlations(study: Study) -> Section | None:
     if study.correlations is None or not len(study.correlations.names):
-        return []
-    said = "Spearman's rank correlation over the training examples."
+        return None
+    caption = "Spearman's rank correlation over the training examples."
     picture = charts.heat_map(study.correlations)
-    return [
-        "<h2>How far the scores agree</h2>",
-        markup.figure(picture, "Correlations of scores", said, whole=True),
-    ]
+    figure = Figure(picture, "Correlations of scores", caption, whole=True)
+    return Section("How far the scores agree", [figure])
 
 
-def _toy(study: Study) -> list[str]:
+def _toy(study: Study) -> Section | None:
     if study.toy is None or not study.toy.curves:
-        return []
+        return None
     picture = charts.toy(study.toy)
-    said = f"{study.toy.said} Each panel has its own scale.".strip()
+    caption = f"{study.toy.caption} Each panel has its own scale.".strip()
     if study.toy.train is not None:
-        said += " Ticks: training examples."
-    return [
-        "<h2>Why BALD sees more than a boundary</h2>",
-        markup.figure(picture, "Scores along a line", said, whole=True),
-    ]
+        caption += " Ticks: training examples."
+    figure = Figure(picture, "Scores along a line", caption, whole=True)
+    return Section("Why BALD sees more than a boundary", [figure])

@@ -1,4 +1,4 @@
-"""A finished run of small pictures, from its folder, as an arm of a study."""
+"""From the folder of a finished run of small pictures to an arm of a study."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def read_arm(
     probabilities: bool = False,
     **more: Any,
 ) -> Arm | None:
-    """The arm that a run's folder holds; None if the run is not finished.
+    """Read a run's folder as an arm; None if the run is not finished.
 
     Args:
         folder: of the run, as `classify` and `train.run` leave it.
         name: short and unique.
-        title: for a person.
+        title: for display.
         group: one of `arms.GROUPS`.
-        probabilities: whether to read what each drawn plan was drawn from.
+        probabilities: whether to read the sampling probabilities of each plan.
         **more: `primary`, `score`, `favour` and `ratio`, as `Arm` takes them.
     """
-    where = pathlib.Path(folder)
-    if not (where / "results.json").exists():
+    folder = pathlib.Path(folder)
+    if not (folder / "results.json").exists():
         return None
-    results = json.loads((where / "results.json").read_text("utf-8"))
-    curves = json.loads((where / "curves.json").read_text("utf-8"))
+    results = json.loads((folder / "results.json").read_text("utf-8"))
+    curves = json.loads((folder / "curves.json").read_text("utf-8"))
     steps = sorted(map(int, curves))
     validation, test = (
         np.array([curves[str(step)][part] for step in steps]).T
@@ -52,10 +52,10 @@ def read_arm(
         steps=np.array(steps),
         validation_error=validation,
         test_error=test,
-        diagnostics=_diagnostics(where),
+        diagnostics=_diagnostics(folder),
         refreshes=[
             (step, drawn["probs"])
-            for step, drawn in (read_draws(where) if probabilities else ())
+            for step, drawn in (read_draws(folder) if probabilities else ())
         ],
         **{"primary": False, **more},
     )
@@ -64,7 +64,7 @@ def read_arm(
 def read_draws(
     folder: str | os.PathLike[str],
 ) -> list[tuple[int, Mapping[str, np.ndarray]]]:
-    """Of every plan that a run drew by scores, in order: (update, arrays).
+    """Read the scores and probabilities behind each plan: (update, arrays), in order.
 
     The arrays are those of the first seed: `uncertainty`, `probs` and `rows` of the
     data, each [m].
@@ -77,10 +77,10 @@ def read_draws(
     return found
 
 
-def _diagnostics(where: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _diagnostics(folder: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     lines = [
         line
-        for line in logs.read_metrics(where / "train" / "metrics.jsonl")
+        for line in logs.read_metrics(folder / "train" / "metrics.jsonl")
         if line["split"] == "curriculum"
     ]
     steps = np.array([line["step"] for line in lines])

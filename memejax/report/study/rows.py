@@ -1,4 +1,4 @@
-"""A study's tables: text for the page and for Markdown, whole numbers as CSV."""
+"""Tables of a study: text for the page and Markdown, exact numbers for CSV."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIGURES = ("mean_difference", "sd", "low", "high", "t_low", "t_high")
 
 
 def primary(study: Study, found: Mapping[str, Outcome]) -> Table | None:
-    """The family declared beforehand; None without one.
+    """Return the table of the family declared beforehand; None without one.
 
     Args:
         study: the study.
@@ -62,7 +62,7 @@ def primary(study: Study, found: Mapping[str, Outcome]) -> Table | None:
 
 
 def everything(study: Study, found: Mapping[str, Outcome]) -> Table:
-    """All arms, with intervals that are corrected for nothing."""
+    """Return the table of all arms, with intervals that are not corrected."""
     goal = found[study.reference].final
     rows = [
         [
@@ -87,7 +87,7 @@ def everything(study: Study, found: Mapping[str, Outcome]) -> Table:
         "no arm differed from the reference.",
         "Validation chose: the test error at each seed's update with the lowest "
         "validation error.",
-        f"Updates to the reference's error: the first update evaluated at which the "
+        f"Updates to the reference's error: the first evaluated update at which the "
         f"mean curve over seeds is at or below the reference's last test error{level}. "
         "A noisy curve touches it a little early.",
         "Time: all seeds together, evaluations included.",
@@ -122,7 +122,7 @@ def everything(study: Study, found: Mapping[str, Outcome]) -> Table:
 
 
 def sampling(found: Mapping[str, Outcome]) -> Table | None:
-    """What was sampled from, over the course of training; None where none says."""
+    """Return diagnostics of sampling over training; None if no arm has them."""
     arms = [outcome.arm for outcome in found.values() if outcome.arm.diagnostics]
     if not arms:
         return None
@@ -139,19 +139,19 @@ def sampling(found: Mapping[str, Outcome]) -> Table | None:
         for arm in arms
     ]
     return Table(
-        title="What was sampled from",
+        title="Sampling probabilities",
         columns=("", *(columns[name][0] for name in present)),
         rows=rows,
         notes=(
             "Medians over the refreshes of the probabilities, of the shares of a class "
             "the least and the largest. Effective share: (sum p)² / (n sum p²), 1 "
-            "where all are drawn alike.",
+            "if all are drawn alike.",
         ),
     )
 
 
 def study_markdown(study: Study) -> str:
-    """The tables of the primary family and of all arms, as GitHub shows them."""
+    """Return the tables of the primary family and of all arms as Markdown."""
     found = outcomes(study)
     tables = [primary(study, found), everything(study, found)]
     head = f"## {_escaped(study.title)} (preset {_escaped(study.preset)})\n"
@@ -159,7 +159,7 @@ def study_markdown(study: Study) -> str:
 
 
 def study_csv(study: Study) -> str:
-    """A line an arm, with whole numbers; what is not known is empty."""
+    """Return one line per arm as CSV, with exact numbers; unknown cells are empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
@@ -187,7 +187,7 @@ def study_csv(study: Study) -> str:
 
 
 def _primary_notes(study: Study, found: Mapping[str, Outcome]) -> list[str]:
-    """How to read the table of the primary family."""
+    """Notes for the table of the primary family."""
     family = sum(outcome.arm.primary for outcome in found.values())
     notes = [
         f"Differences to {study.compared_with.title}, wins (seeds with a lower error) "
@@ -206,7 +206,7 @@ def _primary_notes(study: Study, found: Mapping[str, Outcome]) -> list[str]:
 
 
 def _spread(figure: tuple[float, float] | None) -> str:
-    """An error in percent, with its deviation where there is one."""
+    """Format an error in percent, with its standard deviation if known."""
     if figure is None:
         return _NONE
     mean, std = figure
@@ -214,7 +214,7 @@ def _spread(figure: tuple[float, float] | None) -> str:
 
 
 def _difference(outcome: Outcome) -> str:
-    """A difference in points with its interval."""
+    """Format a difference in points with its interval."""
     compared = outcome.comparison
     if compared is None:
         return _NONE
@@ -231,24 +231,24 @@ def _reached(outcome: Outcome) -> str:
 
 
 def _verdict(outcome: Outcome) -> str:
-    """In few words: the long ones stand below the table."""
+    """Short form of a verdict; the long one stands below the table."""
     if outcome.verdict == "equivalent":
         return "no difference"
     return outcome.verdict or outcome.why_not
 
 
 def _marked(study: Study, arm: Arm) -> str:
-    """An arm's title, with what sets it apart from the others."""
+    """Title of an arm, with updates and seeds that differ from the reference."""
     marks = [budget(study, arm), "" if arm.finished else "not finished"]
     seeds = study.compared_with.seeds
     if arm.finished and arm.seeds != seeds:
         marks.append(count(arm.seeds, "seed"))
-    said = ", ".join(filter(None, marks))
-    return f"{arm.title} ({said})" if said else arm.title
+    text = ", ".join(filter(None, marks))
+    return f"{arm.title} ({text})" if text else arm.title
 
 
 def _overall(arm: Arm, name: str, over: object) -> str:
-    """A diagnostic over the course of training."""
+    """Format a diagnostic, summarised over training."""
     if name not in arm.diagnostics:
         return _NONE
     values = np.asarray(arm.diagnostics[name][1], float)
@@ -256,7 +256,7 @@ def _overall(arm: Arm, name: str, over: object) -> str:
 
 
 def _markdown(table: Table) -> str:
-    """A table and its notes."""
+    """Format a table and its notes as Markdown."""
     sides = [":--" if i < table.left else "--:" for i in range(len(table.columns))]
     cells = ([_escaped(cell) for cell in row] for row in (table.columns, *table.rows))
     head, *rows = ("| " + " | ".join(row) + " |" for row in cells)
@@ -266,5 +266,5 @@ def _markdown(table: Table) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text for a cell of Markdown, where HTML, bars and line breaks mean something."""
+    """Escape HTML, bars and line breaks for a cell of Markdown."""
     return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())

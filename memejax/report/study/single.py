@@ -19,12 +19,15 @@ def html(path: pathlib.Path) -> str:
     """Return the page of a finished run.
 
     Args:
-        path: the run's folder.
+        path: folder of the run.
 
     Raises:
         ValueError: if it holds no finished run.
     """
-    config = ConfigDict(folder.read_json(path / "config.json"))
+    saved = folder.read_json(path / "config.json")
+    if saved is None:
+        raise ValueError(f"{path} holds no finished run: it has no config.json")
+    config = ConfigDict(saved)
     c = config.curriculum
     titles = {
         "uniform": "shuffled passes",
@@ -56,10 +59,10 @@ def html(path: pathlib.Path) -> str:
         reference=arm.name,
         band=0.01,
     )
-    # Every step is one of all seeds at once.
+    # Each step is one of all seeds at once.
     traced = {"train": "train", "baseline": "baseline/train"}
-    sections = profiled.of_stages(path, traced)
-    return study_html(page, more=sections)
+    section = profiled.of_stages(path, traced)
+    return study_html(page, more=[] if section is None else [section])
 
 
 def _about(facts: dict[str, Any]) -> dict[str, Any]:

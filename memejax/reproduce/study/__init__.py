@@ -1,6 +1,6 @@
-"""A study of curricula: every arm on one data set, the same seeds, one page.
+"""A study of curricula: every arm on one data set, with the same seeds, on one page.
 
-arms.py     what is run: the arms of a data set, and which are the primary family
+arms.py     the arms of a data set, and its primary family
 collect.py  finished runs -> report.study.Study
-command.py  runs what is missing, writes tables and page
+command.py  run missing arms, write tables and page
 """

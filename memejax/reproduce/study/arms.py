@@ -1,8 +1,8 @@
-"""The arms of a study of curricula, and what each data set is run with.
+"""The arms of a study of curricula, and the settings of each data set.
 
-All arms of a study have the same updates, batch, learning rate and seeds but for
+All arms of a study have the same updates, batch, learning rate and seeds, except
 "uniform-twice". The hyperparameters were chosen by the validation error of the arm
-"uniform" and then left alone.
+"uniform" and then fixed.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from memejax.report.study.arms import score_title
 
 REFERENCE = "uniform"
 SCORES = ("aadt", "entropy", "bald")
-# The primary family, declared before anything was run: the thesis's two methods by its
-# three scores, in the direction of its text, at its example of two tasks and at a
-# ratio of 10; and where there are easy pictures, Bengio's switch at half of the run.
+# The primary family, declared before anything was run: the thesis's two methods with
+# its three scores, in the direction of its text, at its example of two tasks and a
+# ratio of 10; and if there are easy pictures, Bengio's switch at half of the run.
 PRIMARY_TASKS, PRIMARY_RATIO = 2, 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What a data set is run with.
+    """Settings of a data set.
 
     Attributes:
-        title: for a person.
-        overrides: dotted leaf of configs/curriculum.py -> value, in its demo.
-        network: that is trained in the demo.
-        band: a difference of the error, as a fraction, that does not matter.
-        easy: whether there are pictures known to be easier.
-        files: whether it is read from files.
+        title: readable name.
+        overrides: dotted leaf of configs/curriculum.py -> value, for its demo.
+        network: network trained in the demo.
+        band: largest difference in error, as a fraction, that does not matter.
+        easy: whether some pictures are known to be easier.
+        files: whether the data are read from files.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Setup:
 
 
 def _training(updates: int, lr: float, **more: Any) -> dict[str, Any]:
-    """Leaves of a run of so many updates, evaluated and refreshed 16 times."""
+    """Leaves of a run of `updates` updates, evaluated and refreshed 16 times."""
     every = updates // 16
     return {
         "train.steps": updates,
@@ -97,14 +97,14 @@ class ArmSpec:
     """One way to choose examples.
 
     Attributes:
-        name: short and unique; its run's folder.
-        title: for a person.
+        name: short and unique; the folder of its run.
+        title: readable name.
         group: one of `report.study.arms.GROUPS`.
         overrides: dotted leaf -> value.
-        primary: whether it is of the primary family.
-        score: that orders or weighs the examples, None for none.
+        primary: whether it belongs to the primary family.
+        score: score that orders or weights the examples, None if unused.
         favour: "easy", "hard" or None.
-        ratio: the maximum ratio, inf for no control, None where there is none.
+        ratio: the maximum ratio, inf if not controlled, None if unused.
     """
 
     name: str
@@ -118,13 +118,12 @@ class ArmSpec:
 
 
 def arms(data: str, *, steps: int, only_primary: bool = False) -> list[ArmSpec]:
-    """The arms of a study, the reference first.
+    """Return the arms of a study, the reference first.
 
     Args:
         data: one of `SETUPS`.
-        steps: updates of an arm.
-        only_primary: whether to leave out what is neither of the primary family nor a
-            control of it.
+        steps: updates per arm.
+        only_primary: whether to return only the primary family and its controls.
 
     Raises:
         ValueError: if there is no such data set.
@@ -226,7 +225,7 @@ def _dsac() -> list[ArmSpec]:
                 "curriculum.score": score,
                 "curriculum.favour": favour,
                 "curriculum.ratio": ratio,
-                # Without a ratio to meet, the softmax of the scores as they are.
+                # Without a ratio, the plain softmax of the scores.
                 "curriculum.min_temperature": 1.0 if math.isinf(ratio) else 0.0,
             },
             primary=favour == "easy" and ratio == PRIMARY_RATIO,

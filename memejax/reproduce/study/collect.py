@@ -1,4 +1,4 @@
-"""Finished runs of a study -> what its page is made from."""
+"""Collecting the finished runs of a study for its page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from memejax.datasets.labelled import LabelledData
 from memejax.report import study as pages
 from memejax.reproduce.study.arms import REFERENCE, SETUPS, ArmSpec
 
-# Scores that the correlations are of; the loss is one more.
+# Scores whose correlations are shown, and the loss.
 COMPARED = (
     "aadt",
     "entropy",
@@ -28,7 +28,7 @@ COMPARED = (
     "gradient_length",
     "loss",
 )
-# Arms whose easiest and hardest pictures are shown, so many of each.
+# Arms whose easiest and hardest pictures are shown, and the number of each.
 SHOWN, PICTURES = ("dsac-aadt-easy-10", "dsac-entropy-easy-10", "dsac-bald-easy-10"), 12
 
 
@@ -40,15 +40,14 @@ def collect(
     config: ConfigDict,
     pictures: bool,
 ) -> pages.Study:
-    """The study from whatever is finished.
+    """Collect the study from the finished runs.
 
     Args:
         specs: the arms; the reference must be finished.
-        workdir: the study's folder, with a folder an arm.
+        workdir: the study's folder, with one folder per arm.
         data: one of `SETUPS`.
-        config: of the reference.
-        pictures: whether to collect what only the page shows.
-
+        config: config of the reference.
+        pictures: whether to collect the pictures and plots that only the page shows.
     """
     c = config
     found = [_arm(spec, workdir / spec.name, c, pictures) for spec in specs]
@@ -80,9 +79,9 @@ def collect(
 
 
 def _arm(
-    spec: ArmSpec, where: pathlib.Path, config: ConfigDict, pictures: bool
+    spec: ArmSpec, path: pathlib.Path, config: ConfigDict, pictures: bool
 ) -> pages.Arm:
-    """An arm; an unfinished one without errors, so that it still counts as declared."""
+    """An arm; without errors if unfinished, so that it still counts as declared."""
     about: dict[str, Any] = dict(
         name=spec.name,
         title=spec.title,
@@ -93,7 +92,7 @@ def _arm(
         ratio=spec.ratio,
     )
     drawn = pictures and spec.group == "dsac"
-    found = pages.read_arm(where, probabilities=drawn, **about)
+    found = pages.read_arm(path, probabilities=drawn, **about)
     if found is not None:
         return found
     nothing = np.zeros((config.seeds, 0))
@@ -109,13 +108,13 @@ def _arm(
 
 
 def _pictures(workdir: pathlib.Path, data: LabelledData):
-    """(arm, update) -> pictures of the lowest and of the highest scores."""
+    """(arm, update) -> pictures with the lowest and with the highest scores."""
     found = {}
     for arm in SHOWN:
         drawn = pages.read_draws(workdir / arm)
-        # The first, the middle and the last time.
+        # The first, the middle and the last draw.
         for step, saved in (drawn[:1] + drawn[len(drawn) // 2 :][:1] + drawn[-1:])[:3]:
-            # Stable, so that the same pictures are shown of equal scores.
+            # Stable, so that ties always show the same pictures.
             rows = saved["rows"][np.argsort(saved["uncertainty"], kind="stable")]
             found[arm, step] = (
                 data.images[rows[:PICTURES]],
@@ -124,22 +123,22 @@ def _pictures(workdir: pathlib.Path, data: LabelledData):
     return found
 
 
-def _correlations(where: pathlib.Path, data: LabelledData) -> pages.Correlations:
-    """Spearman's, of the last uniform networks' scores; the mean over seeds."""
-    with np.load(where / "scores.npz") as saved:
+def _correlations(path: pathlib.Path, data: LabelledData) -> pages.Correlations:
+    """Spearman correlations of the final uniform networks' scores, mean over seeds."""
+    with np.load(path / "scores.npz") as saved:
         scores = {name: saved[name] for name in COMPARED}
     names = [*COMPARED, *data.difficulty]
     matrices = []
     for i, rows in enumerate(data.train):
         columns = [scores[name][i] for name in COMPARED]
         columns += [values[rows] for values in data.difficulty.values()]
-        # Spearman's is Pearson's of the ranks.
+        # Spearman's correlation is Pearson's of the ranks.
         matrices.append(np.corrcoef([stats.rankdata(column) for column in columns]))
     return pages.Correlations(names, np.mean(matrices, axis=0))
 
 
 def _network(config: ConfigDict) -> str:
-    """The network, and what is wrong with its labels, for a person."""
+    """Readable name of the network and of the label noise."""
     name = {
         "perceptron": "perceptron",
         "convnet": "small convolutional network",
@@ -153,39 +152,40 @@ def _network(config: ConfigDict) -> str:
 
 
 def _notes(workdir: pathlib.Path, data: LabelledData) -> list[str]:
-    """Whether scores tell hard pictures from easy ones, where both are known."""
+    """Note on how well scores separate hard from easy pictures, if both are known."""
     file = workdir / "union" / "scores.npz"
     if not file.exists():
         return []
     with np.load(file) as saved:
         rows, scores = saved["rows"], {name: saved[name] for name in COMPARED}
-    told = []
+    separations = []
     for name, values in scores.items():
         areas = [
             metrics.auroc(value, ~np.isin(row, data.easy))
             for row, value in zip(rows, values, strict=True)
         ]
-        told.append(f"{name} {np.mean(areas):.3f}")
+        separations.append(f"{name} {np.mean(areas):.3f}")
     return [
-        "Trained on easy and hard pictures together, the scores tell the hard ones "
-        f"from the easy ones with these AUROCs (mean over seeds): {', '.join(told)}."
+        "Trained on easy and hard pictures together, the scores separate the hard ones "
+        "from the easy ones with these AUROCs (mean over seeds): "
+        f"{', '.join(separations)}."
     ]
 
 
 def _toy() -> pages.Toy:
-    seen = toy.disagreement_example()
+    example = toy.disagreement_example()
     return pages.Toy(
-        x=seen.inputs,
+        x=example.inputs,
         curves={
-            "AADT of the mean": seen.aadt,
-            "entropy of the mean": seen.entropy,
-            "entropy of a member": seen.member_entropy,
-            "BALD": seen.bald,
+            "AADT of the mean": example.aadt,
+            "entropy of the mean": example.entropy,
+            "entropy of a member": example.member_entropy,
+            "BALD": example.bald,
         },
-        said=(
-            "At 0 the labels themselves are uncertain and every member knows it; far "
-            "from the training examples each is certain, but not of the same. Only "
-            "BALD is low in the first place and high in the second."
+        caption=(
+            "At 0 the labels themselves are uncertain and all members agree on that; "
+            "far from the training examples each is certain, but of different labels. "
+            "Only BALD is low in the first region and high in the second."
         ),
-        train=seen.train_inputs,
+        train=example.train_inputs,
     )

@@ -1,4 +1,4 @@
-"""Runs the arms of a study one after another, and writes its tables and its page."""
+"""Running the arms of a study one after another, and writing its tables and page."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from memejax.reproduce.study.collect import collect
 from memejax.stages.parts.curricula import needs_baseline
 
 CONFIG = "configs/curriculum.py"
-# Leaves that make an arm what it is, or that have an argument of their own.
-OWN = ("name", "preset", "seed", "seeds", "data.name", "data.root", "baseline")
+# Leaves that define an arm, or that have an argument of their own.
+RESERVED = ("name", "preset", "seed", "seeds", "data.name", "data.root", "baseline")
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is to be done, checked.
+    """The checked runs of a study.
 
     Attributes:
         data: one of `arms.SETUPS`.
-        where: folder of the arms' folders and of the study's files.
+        workdir: folder of the arms' folders and of the study's files.
         base: config of the reference.
         specs: every arm, the reference first.
-        todo: those to run, their folders and configs.
-        about: for a person.
+        todo: the arms to run, with their folders and configs.
+        summary: readable description.
     """
 
     data: str
-    where: pathlib.Path
+    workdir: pathlib.Path
     base: ConfigDict
     specs: Sequence[ArmSpec]
     todo: Sequence[tuple[ArmSpec, pathlib.Path, ConfigDict]]
-    about: str
+    summary: str
 
 
 def study(data: str, **options: Any) -> pages.Study:
-    """Runs what a study still needs, and writes it as Markdown, CSV and HTML.
+    """Run the missing arms of a study, and write it as Markdown, CSV and HTML.
 
-    The same as `perform(prepare(data, **options))`, and raises what they do.
+    Equivalent to `perform(prepare(data, **options))`, with the same errors.
     """
     return perform(prepare(data, **options))
 
@@ -64,52 +64,51 @@ def prepare(
     leaves: Mapping[str, str] | None = None,
     table_only: bool = False,
 ) -> Plan:
-    """The arms of a study, and whether they can be run as asked.
+    """Plan the arms of a study, and check that they can be run.
 
     Args:
         data: one of `arms.SETUPS`.
-        preset: of configs/curriculum.py.
+        preset: preset of configs/curriculum.py.
         workdir: default `runs/curriculum-<data>-<preset>`.
-        seeds: of every arm, from 0.
-        root: folder of the data's files, where it has any.
+        seeds: number of seeds per arm, from 0.
+        root: folder of the data's files, if it has any.
         only_primary: whether to run only the primary family and its controls.
         leaves: dotted leaf -> value as written on a command line, for every arm.
         table_only: whether to run nothing.
 
     Raises:
-        ValueError: if an argument is not as above; if nothing is to be run and the
+        ValueError: if an argument is not as above, or if table_only is set and the
             reference is not finished.
         folder.OtherRunError: if an arm's folder holds a run of another config.
     """
     base = base_config(data, preset=preset, seeds=seeds, root=root, leaves=leaves or {})
-    where = pathlib.Path(workdir or f"runs/curriculum-{data}-{preset}")
+    path = pathlib.Path(workdir or f"runs/curriculum-{data}-{preset}")
     specs = arms(data, steps=base.train.steps, only_primary=only_primary)
-    made = [(spec, where / spec.name, arm_config(base, spec, where)) for spec in specs]
-    for _, path, config in made:
-        runs.check_folder(path, config)
+    made = [(spec, path / spec.name, arm_config(base, spec, path)) for spec in specs]
+    for _, arm_path, config in made:
+        runs.check_folder(arm_path, config)
     todo = [m for m in made if not (m[1] / "results.json").exists()]
-    if table_only and not (where / REFERENCE / "results.json").exists():
-        raise ValueError(f"{where}: the arm {REFERENCE} is not finished: no table yet")
-    about = (
+    if table_only and not (path / REFERENCE / "results.json").exists():
+        raise ValueError(f"{path}: the arm {REFERENCE} is not finished: no table yet")
+    summary = (
         f"curricula on {data}, preset {preset}: {len(made)} arms of {seeds} seeds, "
         f"{len(made) - len(todo)} finished"
     )
-    return Plan(data, where, base, specs, [] if table_only else todo, about)
+    return Plan(data, path, base, specs, [] if table_only else todo, summary)
 
 
 def perform(plan: Plan) -> pages.Study:
-    """Runs what is not finished, one arm after another, and writes the study's files.
+    """Run the unfinished arms one after another, and write the study's files.
 
-    An arm is a run in a folder of its own, all seeds at once; an interrupted one
-    resumes when this is called again. The tables are written after every arm, the page
-    at the end.
+    An arm is one run of all seeds, in its own folder; call this again to resume an
+    interrupted one. The tables are written after every arm, the page at the end.
 
     Raises:
         loop.Interrupted: after SIGTERM or SIGINT, when the state is saved.
     """
-    logs.say(plan.about)
-    # The arms of a network are nearly one program.
-    parallel.keep_compiled(plan.where / "compiled")
+    logs.say(plan.summary)
+    # The arms of a network share most of their programs.
+    parallel.keep_compiled(plan.workdir / "compiled")
     for spec, path, config in plan.todo:
         logs.say(f"\n{spec.name}: {spec.title}")
         try:
@@ -117,24 +116,24 @@ def perform(plan: Plan) -> pages.Study:
         except Exception as error:
             error.add_note(f"this was the arm in {path}")
             raise
-        # The next arm has functions of its own: what was compiled is of no more use.
+        # The next arm compiles its own functions: these are of no more use.
         jax.clear_caches()
         write(plan, page=False)
     return write(plan, page=True)
 
 
 def write(plan: Plan, *, page: bool) -> pages.Study:
-    """Writes study.md and study.csv from what is finished, and study.html if asked."""
+    """Write study.md and study.csv from the finished arms, and study.html if `page`."""
     found = collect(
-        plan.specs, plan.where, data=plan.data, config=plan.base, pictures=page
+        plan.specs, plan.workdir, data=plan.data, config=plan.base, pictures=page
     )
     texts = {"md": pages.study_markdown(found), "csv": pages.study_csv(found)}
     if page:
         texts["html"] = pages.study_html(found)
     for suffix, text in texts.items():
-        part = plan.where / f"study.{suffix}.part"
+        part = plan.workdir / f"study.{suffix}.part"
         part.write_text(text, "utf-8")
-        part.replace(plan.where / f"study.{suffix}")
+        part.replace(plan.workdir / f"study.{suffix}")
     return found
 
 
@@ -146,21 +145,22 @@ def base_config(
     root: str | None = None,
     leaves: Mapping[str, str],
 ) -> ConfigDict:
-    """The config of the reference; arguments and errors are those of `prepare`."""
+    """Config of the reference; arguments and errors as in `prepare`."""
     if data not in SETUPS:
         raise ValueError(f"unknown data {data!r}: choose one of {sorted(SETUPS)}")
     if SETUPS[data].files != (root is not None):
         needs = "needs --root=FOLDER" if SETUPS[data].files else "takes no --root"
         raise ValueError(f"{data} {needs}, the folder of its files")
-    if set(OWN) & leaves.keys():
-        raise ValueError(f"the study itself sets {sorted(set(OWN) & leaves.keys())}")
+    reserved = set(RESERVED) & leaves.keys()
+    if reserved:
+        raise ValueError(f"the study itself sets {sorted(reserved)}")
     leaves = dict(leaves)
     network = SETUPS[data].network if preset == "demo" else "perceptron"
     network = leaves.pop("model.network", network)
     config = load_config(f"{CONFIG}:{preset},network={network}")
     values = {"data.name": data, "seeds": seeds}
     if preset == "demo":
-        # Sizes are those of its own network.
+        # Model sizes only apply to the data set's own network.
         values |= {
             leaf: value
             for leaf, value in SETUPS[data].overrides.items()
@@ -177,11 +177,11 @@ def base_config(
     return config
 
 
-def arm_config(base: ConfigDict, spec: ArmSpec, where: pathlib.Path) -> ConfigDict:
-    """The config of an arm, from that of the reference."""
+def arm_config(base: ConfigDict, spec: ArmSpec, workdir: pathlib.Path) -> ConfigDict:
+    """Config of an arm, from that of the reference."""
     config = base.copy_and_resolve_references()
     for leaf, value in spec.overrides.items():
         runs.set_leaf(config, leaf, value)
     if needs_baseline(config.curriculum):
-        config.baseline = str(where / REFERENCE)
+        config.baseline = str(workdir / REFERENCE)
     return config

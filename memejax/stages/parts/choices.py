@@ -1,4 +1,4 @@
-"""What names in a config stand for."""
+"""Meanings of the names that a config uses."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from ml_collections import ConfigDict
 from memejax import parallel
 
 # Sections of a config that do not change what is computed: a run may be resumed with
-# other values of them. Every other leaf is part of the run's identity.
-RUNTIME = ("checkpoint", "log", "parallel", "pipeline", "profile")
+# other values for them. Every other leaf is part of the run's identity.
+RUNTIME = ("checkpoint", "log", "parallel", "pipeline", "profile", "report")
 
-# Mean and standard deviation of the three channels, as checkpoints were trained with.
+# Mean and standard deviation per channel, as used to train common checkpoints.
 NORMALIZATIONS = {
     "imagenet": dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     "half": dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     "none": dict(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
 }
-# Where no checkpoint tells its own.
+# For checkpoints without a normalisation of their own.
 NORMALIZATIONS["checkpoint"] = NORMALIZATIONS["imagenet"]
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# How a step is compiled for several devices: of the whole batch, or of a part of it.
+# Ways to compile a step for several devices: on the whole batch, or on a part of it.
 STEPS = {"jit": parallel.jit_step, "pmap": parallel.pmap_step}
 
 
 def choose(options: Mapping[str, Any], name: str, what: str) -> Any:
-    """`options[name]`, or a ValueError that lists the options."""
+    """Return `options[name]`, or raise a ValueError that lists the options."""
     if name not in options:
         raise ValueError(f"unknown {what} {name!r}: choose one of {sorted(options)}")
     return options[name]
 
 
 def check_parallel(section: ConfigDict, *, seeds: bool = False) -> None:
-    """Raises ValueError where the section `parallel` asks for what cannot be.
+    """Raise ValueError if the settings of the section `parallel` conflict.
 
     Args:
-        section: of a config.
-        seeds: whether seeds lie over the devices, in place of the parts of a batch.
+        section: `parallel` of a config.
+        seeds: whether seeds, instead of a batch, are split over the devices.
     """
     choose(STEPS, section.mode, "parallel.mode")
     if section.mode == "jit":

@@ -1,7 +1,7 @@
 """Curricula: from the section `curriculum` to plans.
 
-A plan names rows of a source. Every function here is of one seed; several are stacked
-by `plans.stacked`.
+A plan indexes rows of a source. Every function here handles one seed;
+`plans.stacked` stacks the plans of several.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ KINDS: dict[str, tuple[str, ...]] = {
     ),
 }
 _ORDERS = {"easy": "easy_first", "hard": "hard_first", "random": "random"}
-# Of the keys of a seed, the one that draws.
+# Index of a seed's PRNG key for drawing.
 _DRAWS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What one seed draws from.
+    """Training examples that one seed draws from.
 
     Attributes:
         rows: int [m], rows of the source to train on.
         labels: int [m], their classes.
-        easy: int [e], rows that "switch" begins with.
+        easy: int [e], rows that "switch" starts with.
     """
 
     rows: np.ndarray
@@ -60,20 +60,20 @@ def first_plan(
     seed: int,
     uncertainty: np.ndarray | None = None,
 ) -> plans.Plan:
-    """The plan of a whole run, as far as it is known before the first update.
+    """Make the plan of a whole run, as far as it is known before the first update.
 
-    Of "dsac" that is the warm-up; the rest has index and weight 0 until it is drawn.
+    For "dsac" that is the warm-up; the rest has index and weight 0 until it is drawn.
 
     Args:
-        c: the section.
-        source: what is drawn from.
-        batch: examples an update.
+        c: the section `curriculum`.
+        source: examples to draw from.
+        batch: examples per update.
         steps: updates.
-        seed: of the run.
-        uncertainty: float [m], of the baseline, which "bac" ranks by.
+        seed: the run's seed.
+        uncertainty: float [m], the baseline's, for "bac" to rank by.
 
     Raises:
-        ValueError: for an unknown kind, or a number out of its range.
+        ValueError: for an unknown kind, or a number out of range.
     """
     check(c)
     rows, n = source.rows, len(source.rows)
@@ -84,7 +84,7 @@ def first_plan(
         case "switch":
             if not len(source.easy):
                 raise ValueError(
-                    "curriculum.kind='switch': no example is known to be easy"
+                    "curriculum.kind='switch': the data mark no easy examples"
                 )
             if not 0 <= c.switch <= steps:
                 raise ValueError(f"curriculum.switch={c.switch}: expected 0 to {steps}")
@@ -122,10 +122,10 @@ def first_plan(
 
 
 def check(c: ConfigDict) -> None:
-    """Raises ValueError unless a section has all that its kind reads.
+    """Raise ValueError unless a section has all leaves that its kind reads.
 
     Args:
-        c: the section.
+        c: the section `curriculum`.
     """
     missing = [
         leaf for leaf in choose(KINDS, c.kind, "curriculum.kind") if leaf not in c
@@ -138,13 +138,13 @@ def check(c: ConfigDict) -> None:
 
 
 def needs_baseline(c: ConfigDict) -> bool:
-    """Whether the first plan ranks by a baseline's scores; a random order does not."""
+    """Whether the first plan needs a baseline's scores; a random order does not."""
     check(c)
     return c.kind == "bac" and c.favour != "random"
 
 
 def refresh_steps(c: ConfigDict, *, steps: int) -> tuple[int, ...]:
-    """The updates before which a plan is drawn again; only "dsac" has any."""
+    """Return the updates before which the plan is redrawn; only "dsac" has any."""
     if c.kind != "dsac":
         return ()
     if c.favour not in ("easy", "hard"):
@@ -163,7 +163,7 @@ def redrawn(
     step: int,
     seed: int,
 ) -> tuple[plans.Plan, dynamic.Draw]:
-    """A plan with the segment from `step` on drawn by the scores of now."""
+    """Redraw the segment that starts at `step` by current scores."""
     steps = len(plan)
     parts = dynamic.segments(steps, warm_up=c.warmup, every=c.refresh)
     segment = [start for start, _ in parts].index(step)
@@ -186,35 +186,35 @@ def redrawn(
 def uncertainty(
     score: str, proba: Mapping[str, np.ndarray], labels: np.ndarray
 ) -> np.ndarray:
-    """Uncertainty of the arms, a committee, about each example.
+    """Uncertainty of a committee of arms about each example.
 
     Args:
         score: one of `curriculum.SCORES`.
-        proba: arm -> P(hateful) [n]; their average is left out.
+        proba: arm -> P(hateful) [n]; the average is ignored.
         labels: int [n], 0 or 1.
 
     Returns:
-        float32 [n], large where hard.
+        float32 [n], large for hard examples.
 
     Raises:
-        ValueError: as `curriculum.committee_uncertainty` does.
+        ValueError: see `curriculum.committee_uncertainty`.
     """
     arms = [values for arm, values in proba.items() if arm != AVERAGE]
     return committee_uncertainty(score, arms, labels)
 
 
 def shares(draw: dynamic.Draw, labels: np.ndarray) -> dict[str, float]:
-    """A draw's figures for the log: its diagnostics and the classes' shares of p."""
-    of = np.bincount(labels, weights=draw.probs)
+    """Return a draw's figures for the log: diagnostics, and each class's share of p."""
+    by_class = np.bincount(labels, weights=draw.probs)
     return {
         **draw.diagnostics,
-        "class_share_min": float(of.min()),
-        "class_share_max": float(of.max()),
+        "class_share_min": float(by_class.min()),
+        "class_share_max": float(by_class.max()),
     }
 
 
 def mean_figures(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Figure -> its mean over seeds."""
+    """Average each figure over seeds."""
     return {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
 
 
@@ -238,7 +238,7 @@ def _undrawn(steps: int, batch: int) -> plans.Plan:
 def _spliced(
     plan: plans.Plan, source: Source, draw: dynamic.Draw, start: int
 ) -> plans.Plan:
-    """The plan with a draw's places put in, as rows of the source."""
+    """Insert a draw into the plan, as rows of the source."""
     rows = np.asarray(source.rows, np.int32)
     before = plans.counts(plan, int(rows.max()) + 1, stop=start)
     part = plans.from_index(rows[draw.index], weight=draw.weight, before=before)

@@ -1,7 +1,7 @@
-"""The encoders of a feature store: what they are, and how to go on training them.
+"""The encoders of a feature store: their config and their variables.
 
-`encoders_config` and `start_encoders` are for graph networks whose encoders are trained
-along; the rest serves the extraction too.
+`encoders_config` and `start_encoders` are for graph networks that train their encoders
+jointly; the extraction uses the rest too.
 """
 
 from __future__ import annotations
@@ -31,78 +31,82 @@ Tree = Any
 
 
 def encoders_config(config: ConfigDict, store: Store) -> tuple[ConfigDict, Tokenizer]:
-    """What encoders a store was extracted with: sections `model` and `data`, one arm.
+    """Return the config of the encoders that a store was extracted with.
 
-    Those of the run `extract.run`; without one, of the config's own `model` with the
-    checkpoints under `weights`, as the extraction has it.
+    It is that of the run `extract.run`; without one, the config's own `model` with the
+    checkpoints in `weights`, as in the extraction.
 
     Args:
-        config: a run's on graphs.
+        config: config of a run on graphs.
         store: the features.
 
     Returns:
-        The config, whose `arms` is the one arm, and the tokenizer.
+        The config, whose `arms` has one arm, and the tokenizer.
 
     Raises:
         ValueError: if there is no such run or arm, or the store was extracted with
-            other encoders, by all that is known of them but their parameters.
+            other encoders (the store describes all but their parameters).
     """
     run, arm = config.extract.run, config.extract.arm
     if run is None:
-        theirs = adopt(one_arm(config, arm))
-        where = theirs.data.tokenizer or store.folder / "tokenizer"
+        encoder_config = adopt(one_arm(config, arm))
+        path = encoder_config.data.tokenizer or store.folder / "tokenizer"
     else:
-        theirs = arm_of_run(config, read_finished(run)[0])
-        where = pathlib.Path(run) / "tokenizer"
-    tokenizer = text.load_tokenizer(os.fspath(where))
-    _check(theirs, tokenizer, store, f"extract.run={run}, extract.arm={arm}")
-    return theirs, tokenizer
+        encoder_config = arm_of_run(config, read_finished(run)[0])
+        path = pathlib.Path(run) / "tokenizer"
+    tokenizer = text.load_tokenizer(os.fspath(path))
+    _check(encoder_config, tokenizer, store, f"extract.run={run}, extract.arm={arm}")
+    return encoder_config, tokenizer
 
 
-def _check(theirs: ConfigDict, tokenizer: Tokenizer, store: Store, named: str) -> None:
-    """Raises ValueError where a store is of other encoders than these."""
+def _check(
+    encoder_config: ConfigDict, tokenizer: Tokenizer, store: Store, origin: str
+) -> None:
+    """Raise ValueError if a store was extracted with other encoders."""
     parts = store.facts.get("parts", {})
-    mine = json.loads(json.dumps(described(theirs, tokenizer)))
+    expected = json.loads(json.dumps(described(encoder_config, tokenizer)))
     different = [
         f"{part}.{name}"
-        for part, values in mine.items()
+        for part, values in expected.items()
         for name, value in values.items()
         if parts.get(part, {}).get(name) != value
     ]
     if different:
         raise ValueError(
             f"the store in {store.folder} was not extracted with the encoders of "
-            f"{named}: they differ in {', '.join(different)}; name those that it was "
-            "extracted with, or extract anew to another folder"
+            f"{origin}: they differ in {', '.join(different)}; set those that it was "
+            "extracted with, or extract again to another folder"
         )
 
 
-def start_encoders(config: ConfigDict, theirs: ConfigDict, variables: Tree) -> Tree:
-    """Variables with those of the encoders that a store was extracted with.
+def start_encoders(
+    config: ConfigDict, encoder_config: ConfigDict, variables: Tree
+) -> Tree:
+    """Replace random encoders by those that a store was extracted with.
 
     Args:
-        config: a run's on graphs.
-        theirs: the encoders', as `encoders_config` gives it.
-        variables: random ones, which have `image_encoder` and `text_encoder` in their
-            collections; encoders that nothing is named for stay random.
+        config: config of a run on graphs.
+        encoder_config: from `encoders_config`.
+        variables: random, with `image_encoder` and `text_encoder` in their
+            collections; encoders without a run or a checkpoint stay random.
 
     Returns:
         The same tree, with copies.
 
     Raises:
         ValueError: if the run is not finished, or the encoders have other shapes; if
-            one would stay random and `extract.allow_random` does not allow it.
+            one would stay random and `extract.allow_random` is False.
     """
     run = config.extract.run
     if run is None:
         named_checkpoints(config)
-        return load_encoders(theirs, variables)
-    (arm,) = theirs.arms
+        return load_encoders(encoder_config, variables)
+    (arm,) = encoder_config.arms
     return _replaced(variables, encoders_of(restore(run), arm), run)
 
 
 def _replaced(variables: Tree, found: Mapping[str, Tree], run: str) -> Tree:
-    """The encoders' parts of every collection, of the shapes that were there."""
+    """Replace the encoders' part of every collection, checking the shapes."""
     new = {collection: dict(tree) for collection, tree in variables.items()}
     for part, collections in found.items():
         for collection in new:
@@ -111,7 +115,7 @@ def _replaced(variables: Tree, found: Mapping[str, Tree], run: str) -> Tree:
             if shapes[0] != shapes[1]:
                 raise ValueError(
                     f"the {part} of the run in {run} has other {collection} than its "
-                    "config says"
+                    "config describes"
                 )
             if tree is not None:
                 new[collection][part] = jax.tree.map(jnp.array, tree)
@@ -119,10 +123,10 @@ def _replaced(variables: Tree, found: Mapping[str, Tree], run: str) -> Tree:
 
 
 def one_arm(config: ConfigDict, arm: str) -> ConfigDict:
-    """A copy of a config, locked, whose `arms` is one of those that it describes.
+    """Return a locked copy of a config with one of the arms that it describes.
 
     Raises:
-        ValueError: for an arm that it does not.
+        ValueError: for an unknown arm.
     """
     copied = copy.deepcopy(config).unlock()
     copied.arms = (arm,)
@@ -131,11 +135,11 @@ def one_arm(config: ConfigDict, arm: str) -> ConfigDict:
 
 
 def arm_of_run(config: ConfigDict, run: ConfigDict) -> ConfigDict:
-    """The config of a finished run with the arm `extract.arm` alone.
+    """Return the config of a finished run with the arm `extract.arm` alone.
 
     Args:
-        config: names that run, in `extract.run`.
-        run: its config.
+        config: sets `extract.run` and `extract.arm`.
+        run: that run's config.
 
     Raises:
         ValueError: if the run has no such arm.
@@ -150,11 +154,11 @@ def arm_of_run(config: ConfigDict, run: ConfigDict) -> ConfigDict:
 
 
 def named_checkpoints(config: ConfigDict) -> dict[str, str | None]:
-    """What `weights` names for `image_encoder` and `text_encoder` of `extract.arm`.
+    """Return the checkpoints in `weights` for the encoders of `extract.arm`.
 
     Raises:
-        ValueError: if an encoder would stay random and `extract.allow_random` does not
-            allow it.
+        ValueError: if an encoder would stay random and `extract.allow_random` is
+            False.
     """
     arm, weights = config.extract.arm, config.weights
     named = {"image_encoder": weights[f"image_{arm}"], "text_encoder": weights.text}
@@ -167,38 +171,40 @@ def named_checkpoints(config: ConfigDict) -> dict[str, str | None]:
     return named
 
 
-def load_encoders(theirs: ConfigDict, variables: Tree) -> Tree:
-    """Variables of encoders, with those of the checkpoints that `weights` names.
+def load_encoders(encoder_config: ConfigDict, variables: Tree) -> Tree:
+    """Load the checkpoints in `weights` into variables of encoders.
 
     Args:
-        theirs: the encoders', of one arm.
+        encoder_config: a config of one arm.
         variables: with `image_encoder` and `text_encoder` in their collections.
 
     Returns:
         The same tree, with copies.
 
     Raises:
-        ValueError: as `load_weights` does.
+        ValueError: see `load_weights`.
     """
-    (arm,) = theirs.arms
+    (arm,) = encoder_config.arms
     placed = {k: {f"arms_{arm}": dict(tree)} for k, tree in variables.items()}
-    found = load_weights(theirs, placed)
+    found = load_weights(encoder_config, placed)
     return {k: tree[f"arms_{arm}"] for k, tree in found.items()}
 
 
-def described(theirs: ConfigDict, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
-    """What features depend on, but for parameters and precision: of a store's key.
+def described(
+    encoder_config: ConfigDict, tokenizer: Tokenizer
+) -> dict[str, dict[str, Any]]:
+    """Describe encoders, without parameters and precision; part of a store's key.
 
     Args:
-        theirs: the encoders', of one arm.
-        tokenizer: of the captions.
+        encoder_config: a config of one arm.
+        tokenizer: for captions.
 
     Returns:
-        JSON, of "image" and of "text".
+        JSON for "image" and "text".
     """
-    c, model, (arm,) = theirs.data, theirs.model, theirs.arms
-    scale = normalization(theirs, arm)
-    # The normalisation has a place of its own.
+    c, model, (arm,) = encoder_config.data, encoder_config.model, encoder_config.arms
+    scale = normalization(encoder_config, arm)
+    # The normalisation has its own key.
     image = {
         k: v for k, v in model.image[arm].to_dict().items() if k != "normalization"
     }

@@ -1,4 +1,4 @@
-"""Maps of what an arm's image encoder looks at."""
+"""Attention and Grad-CAM maps of an arm's image encoder."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Tree = Any
 def image_maps(
     config: ConfigDict, arm: str, variables: Tree, *, images: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Title -> maps [n, h, w]: attention per head, or Grad-CAM, as the encoder has it.
+    """Return title -> maps [n, h, w]: attention per head for a ViT, else Grad-CAM.
 
     Args:
-        config: the run's.
-        arm: whose encoder.
+        config: the run's config.
+        arm: the encoder's arm.
         variables: params and batch_stats of all arms.
         images: uint8 [n, h, w, 3].
     """
@@ -31,7 +31,7 @@ def image_maps(
         if name in tree and "image_encoder" in tree[name]
     }
     if "params" not in own:
-        # A control without pictures.
+        # A control on captions alone.
         return {}
     encoder = image_encoder(config, arm)
     pixels = augment.normalize(augment.to_float(images), **normalization(config, arm))

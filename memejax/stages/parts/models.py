@@ -30,7 +30,7 @@ TEXT_ENCODERS: dict[str, Callable[..., Any]] = {
 }
 
 
-# Parts of an arm that a control on one modality has not.
+# Parts of an arm that a control on one modality lacks.
 ONE_MODALITY = {
     "image": ("text_encoder", "language_adder", "language_norm"),
     "text": ("image_encoder", "image_head", "vision_adder", "vision_norm"),
@@ -38,7 +38,7 @@ ONE_MODALITY = {
 
 
 def arm_names(config: ConfigDict) -> tuple[str, ...]:
-    """The arms that a run uses, of those that `model.image` describes."""
+    """Return the arms that a run uses, a subset of those in `model.image`."""
     names = tuple(config.arms)
     if not names:
         raise ValueError("arms is empty: name one or two of model.image")
@@ -48,10 +48,10 @@ def arm_names(config: ConfigDict) -> tuple[str, ...]:
 
 
 def absent_parts(config: ConfigDict) -> tuple[str, ...]:
-    """Paths of what the config describes and a run does without.
+    """Return paths that the config describes and the run leaves out.
 
-    All of an arm that `arms` does not name, and of the others what a control
-    (`model.arm.modalities`) leaves out; a path stands for all below it.
+    They are all parts of an arm that is not in `arms`, and the parts of other arms that
+    a control (`model.arm.modalities`) omits; a path stands for everything below it.
     """
     here = arm_names(config)
     parts = ("image_encoder", "text_encoder", "head")
@@ -63,14 +63,14 @@ def absent_parts(config: ConfigDict) -> tuple[str, ...]:
 
 
 def image_family(config: ConfigDict, arm: str) -> str:
-    """The architecture of an arm's image encoder, as "resnet"."""
+    """Return the architecture of an arm's image encoder, such as "resnet"."""
     name = config.model.image[arm].name
     make = choose(IMAGE_ENCODERS, name, f"model.image.{arm}.name")
     return getattr(make, "func", make).family
 
 
 def normalization(config: ConfigDict, arm: str) -> dict[str, tuple[float, ...]]:
-    """Mean and standard deviation of the pictures that an arm sees, per channel."""
+    """Return the mean and standard deviation per channel for an arm's pictures."""
     found = config.model.image[arm].normalization
     if not isinstance(found, str):
         return {name: tuple(values) for name, values in found.items()}
@@ -80,13 +80,13 @@ def normalization(config: ConfigDict, arm: str) -> dict[str, tuple[float, ...]]:
 def image_encoder(
     config: ConfigDict, arm: str, *, axis_name: str | None = None, remat: bool = False
 ) -> Any:
-    """An arm's image encoder.
+    """Make an arm's image encoder.
 
     Args:
-        config: a run's.
-        arm: of those that `model.image` describes.
+        config: the run's config.
+        arm: one of the arms in `model.image`.
         axis_name: device axis that a batch is split over, under pmap.
-        remat: whether the backward pass computes its blocks again.
+        remat: whether the backward pass recomputes its blocks.
     """
     encoder = dict(config.model.image[arm])
     del encoder["normalization"]
@@ -106,13 +106,13 @@ def fusion_arms(
     axis_name: str | None = None,
     remat: bool = False,
 ) -> fusion.Arms:
-    """The arms with text: what multimodal CASS pretrains, and what is fine-tuned.
+    """Make the arms with text, for multimodal CASS and for fine-tuning.
 
     Args:
-        config: a run's.
+        config: the run's config.
         vocabulary: number of tokens.
-        axis_name: as `image_encoder` takes it.
-        remat: as `image_encoder` takes it, here of text encoders too.
+        axis_name: see `image_encoder`.
+        remat: see `image_encoder`; applies to text encoders too.
     """
     c = config.model
     text_args: dict[str, Any] = {"vocab_size": vocabulary, **c.text}
@@ -146,7 +146,7 @@ def fusion_arms(
 def image_arms(
     config: ConfigDict, *, axis_name: str | None = None, remat: bool = False
 ) -> fusion.Arms:
-    """The arms of images alone that CASS pretrains; see `image_encoder`."""
+    """Make the arms without text, for CASS; see `image_encoder`."""
     return fusion.Arms(
         {
             name: image.ImageArm(
@@ -165,13 +165,13 @@ def dino_arms(
     axis_name: str | None = None,
     remat: bool = False,
 ) -> fusion.Arms:
-    """DINO's student or teacher of each arm; only a student drops anything.
+    """Make DINO's student or teacher per arm; only a student has dropout or drop path.
 
     Args:
-        config: a run's.
-        student: which of the two.
-        axis_name: as `image_encoder` takes it.
-        remat: as `image_encoder` takes it.
+        config: the run's config.
+        student: whether to make students or teachers.
+        axis_name: see `image_encoder`.
+        remat: see `image_encoder`.
     """
     arms = {}
     for name in arm_names(config):

@@ -1,4 +1,4 @@
-"""Optimizers: from a section `optimizer` to a transformation and its rates."""
+"""Optimizers: from a section `optimizer` to an optax transformation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from memejax import optim
 
 Tree = Any
 
-# What a section says for all of its groups, each of which may say otherwise.
+# Leaves of a section that its groups inherit and may override.
 SHARED = ("weight_decay", "clip", "clip_each", "layer_decay", "decay_exempt")
 
 
@@ -26,20 +26,25 @@ def optimizer(
     total: int,
     frozen: int = 0,
     absent: Collection[str] = (),
-) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any]]:
-    """The optimizer of a stage, and `(opt_state, step) -> {group: learning rate}`.
+) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any], Tree]:
+    """Make the optimizer of a stage.
 
-    A group of nothing but what the run does without is left out.
+    A group that matches only absent parts is left out.
 
     Args:
-        section: rule, schedule, groups and what they share.
-        params: what the groups must cover.
+        section: rule, schedule, groups and shared leaves.
+        params: parameters that the groups must cover.
         total: updates of the stage.
-        frozen: updates for which groups with `frozen` set stay as they are.
-        absent: paths of what the config describes and the run does without.
+        frozen: updates before groups with `frozen` set start to train.
+        absent: paths that the config describes and the run leaves out.
+
+    Returns:
+        The optimizer, `(opt_state, step) -> {group: learning rate}`, and the name of
+        the group of each leaf, in the shape of `params`.
 
     Raises:
-        ValueError: for an unknown rule or schedule, or groups that do not cover.
+        ValueError: for an unknown rule or schedule, or if the groups do not cover
+            `params`.
     """
     c = dict(section)
     shared = {name: c.pop(name) for name in SHARED if name in c}
@@ -73,4 +78,5 @@ def optimizer(
             else optim.cosine(shared["weight_decay"], decay_end, steps=total)
         ),
     )
-    return tx, optim.make_learning_rates(groups, schedule)
+    rates = optim.make_learning_rates(groups, schedule)
+    return tx, rates, optim.label_parameters(params, groups)

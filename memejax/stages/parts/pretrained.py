@@ -1,4 +1,4 @@
-"""What comes with a checkpoint: sizes, normalisation, tokenizer."""
+"""Settings that come with a checkpoint: sizes, normalisation, tokenizer."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TEXT_FAMILIES = ("distilbert", "bert")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that a run cannot start from, and why."""
+    """A run cannot start from a checkpoint."""
 
 
 @contextlib.contextmanager
-def told_of(leaf: str, name: str) -> Iterator[None]:
-    """Errors about a checkpoint begin with the leaf that named it."""
+def prefix_errors(leaf: str, name: str) -> Iterator[None]:
+    """Raise errors as CheckpointError, prefixed with the config leaf they are about."""
     try:
         yield
     except ValueError as error:
@@ -34,29 +34,29 @@ def told_of(leaf: str, name: str) -> Iterator[None]:
 def adopt(
     config: ConfigDict, say: Callable[[str], None] = lambda line: None
 ) -> ConfigDict:
-    """The config with what the checkpoints under `weights` bring.
+    """Fill in a config with the settings of the checkpoints in `weights`.
 
-    An encoder that starts from a checkpoint has the checkpoint's sizes, whatever the
-    section says of them; where its `normalization` is "checkpoint" it has the
-    checkpoint's mean and standard deviation; where `data.image_size` is 0 pictures have
-    the checkpoints' size; captions are cut up by the text checkpoint's tokenizer unless
-    `data.tokenizer` names another. Only the files' headers are read.
+    An encoder that starts from a checkpoint gets the checkpoint's sizes, whatever its
+    section sets. If its `normalization` is "checkpoint", it gets the checkpoint's mean
+    and standard deviation. If `data.image_size` is 0, pictures get the checkpoints'
+    size. Captions are tokenized by the text checkpoint's tokenizer unless
+    `data.tokenizer` is set. Only the files' headers are read.
 
     Args:
-        config: a run's.
-        say: is told a line a checkpoint.
+        config: the run's config.
+        say: called with one line per checkpoint.
 
     Returns:
-        A copy; the config itself where no checkpoint is named.
+        A copy; the config itself if it names no checkpoint.
 
     Raises:
-        CheckpointError: if a checkpoint is not there, is not known, or is of another
-            kind of encoder than the arm's.
-        ValueError: if `data.image_size` is 0 and the checkpoints tell no
-            size, or two.
+        CheckpointError: if a checkpoint is missing, unknown, or for another kind of
+            encoder than the arm's.
+        ValueError: if `data.image_size` is 0 and the checkpoints have no size or
+            different sizes.
     """
     if "weights" not in config or "arms" not in config:
-        # Nothing starts from checkpoints here.
+        # This run starts from no checkpoints.
         return config
     if not _named(config):
         if not config.data.image_size:
@@ -92,18 +92,18 @@ def adopt(
 
 
 def _one_size(pixels: dict[str, int | None]) -> int:
-    """The side that all checkpoints agree about."""
-    told = {size for size in pixels.values() if size}
-    if len(told) != 1:
+    """Return the picture size that all checkpoints share."""
+    sizes = {size for size in pixels.values() if size}
+    if len(sizes) != 1:
         raise ValueError(
-            "data.image_size=0 takes that of weights.image_*, which say "
+            "data.image_size=0 takes that of weights.image_*, which have "
             f"{pixels or 'nothing'}: set it"
         )
-    return told.pop()
+    return sizes.pop()
 
 
 def _line(found: Checkpoint, leaf: str, name: str) -> str:
-    """What a checkpoint is, for the console."""
+    """Describe a checkpoint for the console."""
     count = sum(tensor.size for tensor in found.tensors.values())
     line = f"weights.{leaf}: {found.form}, {count / 1e6:.1f} M parameters, from {name}"
     if found.preprocessing is not None and found.preprocessing.size:
@@ -119,19 +119,19 @@ def _named(config: ConfigDict) -> bool:
 
 
 def _section(section: ConfigDict, name: str, found: Checkpoint) -> dict[str, Any]:
-    """An encoder's section with a checkpoint's sizes."""
+    """Return an encoder's section with a checkpoint's sizes."""
     kept = {k: v for k, v in section.items() if k in KEPT}
     return {"name": name, **kept, **found.architecture.sizes}
 
 
 def _opened(leaf: str, name: str, families: tuple[str, ...]) -> Checkpoint:
-    """A checkpoint of one of these kinds."""
-    with told_of(leaf, name):
+    """Open a checkpoint of one of these architectures."""
+    with prefix_errors(leaf, name):
         found = checkpoints.open_checkpoint(name)
         if found.architecture.name not in families:
             raise ValueError(
                 f"it is a {found.architecture.name} ({found.form}), expected "
                 f"{' or '.join(families)}: `python -m memejax.weights.inspect {name}` "
-                "tells what it is for"
+                "describes it"
             )
     return found

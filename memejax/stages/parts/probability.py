@@ -1,4 +1,4 @@
-"""Pictures and tokens to P(hateful), as one pure function of a run's variables."""
+"""P(hateful) of pictures and tokens, as a pure function of a run's variables."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Tree = Any
 def make_probability(
     config: ConfigDict, vocabulary: int, *, arm: str = AVERAGE
 ) -> Callable[..., jax.Array]:
-    """`(variables, image, input_ids, attention_mask) -> P(hateful) [b]`, pure.
+    """Make `(variables, image, input_ids, attention_mask) -> P(hateful) [b]`, pure.
 
-        sigmoid(y_arm), or the mean of it over the arms
+        sigmoid(y_arm), or its mean over the arms
 
     Args:
-        config: a run's.
+        config: the run's config.
         vocabulary: number of tokens.
         arm: one of the run's arms, or "average".
 
@@ -39,7 +39,7 @@ def make_probability(
     arms = fusion_arms(config, vocabulary)
     logits_fn = steps.make_predict(
         functools.partial(arms.apply, method="classify"),
-        views=make_views(config, _as_they_are, independent=True),
+        views=make_views(config, _no_augmentation, independent=True),
     )
 
     def probability(
@@ -58,6 +58,6 @@ def make_probability(
     return probability
 
 
-def _as_they_are(_: jax.Array, pictures: jax.Array) -> jax.Array:
-    """No augmentation."""
+def _no_augmentation(_: jax.Array, pictures: jax.Array) -> jax.Array:
+    """Return the pictures unchanged."""
     return pictures

@@ -1,7 +1,7 @@
 """A classifier of small pictures, all seeds at once: from a config to a stage.
 
-Every array of a seed has a leading axis of seeds, which `parallel.jit_seeds` splits
-over the devices. Shape suffixes: s seeds, m rows, c classes.
+Every per-seed array has a leading axis of seeds, which `parallel.jit_seeds` splits over
+the devices. Shape suffixes: s seeds, m rows, c classes.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ NETWORKS: dict[str, Callable[..., Any]] = {
     "convnet": convnet.ConvNet,
     "resnet": resnet.DropoutResNet,
 }
-# Rows that a network looks at together when it is asked, not trained.
+# Rows per forward pass when scoring.
 _ROWS = 500
 
 
 class Outputs:
-    """What a network says of some pictures; each figure is computed where asked for."""
+    """Outputs of a network for some pictures, each computed on first use."""
 
     def __init__(self, module: Any, variables: Tree, inputs: jax.Array, labels, passes):
         self._module, self._variables = module, variables
@@ -46,23 +46,23 @@ class Outputs:
 
     @functools.cached_property
     def trunk(self) -> Any:
-        """What comes before the first dropout."""
+        """Features before the first dropout."""
         return self._apply(self._inputs, method="trunk")
 
     @functools.cached_property
     def log_probs(self) -> jax.Array:
-        """[m, c], without dropout."""
+        """Log-probabilities without dropout, [m, c]."""
         logits = self._apply(self.trunk, train=False, method="head")
         return jax.nn.log_softmax(logits)
 
     @functools.cached_property
     def probs(self) -> jax.Array:
-        """[m, c], without dropout."""
+        """Probabilities without dropout, [m, c]."""
         return jnp.exp(self.log_probs)
 
     @functools.cached_property
     def passes(self) -> jax.Array:
-        """Log-probabilities of dropout passes [passes, m, c]."""
+        """Log-probabilities of dropout passes, [passes, m, c]."""
         key, count = self._passes
         return curriculum.mc_dropout(
             lambda inputs: inputs,
@@ -99,11 +99,11 @@ class Outputs:
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A stage and what is asked of its network.
+    """A stage and functions to score its network.
 
     Attributes:
-        stage: what the loop needs.
-        errors: state -> {"validation": [s], "test": [s]}, shares that are wrong.
+        stage: for the loop.
+        errors: state -> {"validation": [s], "test": [s]}, error rates.
         uncertainty: (state, names) -> {name: [s, m]} of the training rows.
     """
 
@@ -120,16 +120,16 @@ def make_classifier(
     mesh: Mesh,
     baseline: Mapping[str, np.ndarray] | None = None,
 ) -> Classifier:
-    """A network for every seed, trained in the order of its curriculum.
+    """Make a network for every seed, trained in the order of its curriculum.
 
-    Seed i has the same start, rows and dropout whatever the curriculum.
+    Seed i has the same initial state, rows and dropout under every curriculum.
 
     Args:
-        config: a run's.
-        data: of these seeds.
-        seeds: which.
-        mesh: over which they are split.
-        baseline: score -> uncertainty [s, m] that "bac" ranks by.
+        config: the run's config.
+        data: loaded for these seeds.
+        seeds: the seeds.
+        mesh: devices that the seeds are split over.
+        baseline: score -> uncertainty [s, m] for "bac" to rank by.
 
     Raises:
         ValueError: for an unknown network, score or kind, or a number out of range.
@@ -139,17 +139,19 @@ def make_classifier(
     check_parallel(config.parallel, seeds=True)
     module = _module(config, len(data.classes))
     inputs = _inputs(data.images)
-    abstract, init, step = _learner(config, module, inputs, data.images, seeds, mesh)
+    abstract, init, step, groups = _learner(
+        config, module, inputs, data.images, seeds, mesh
+    )
     across = functools.partial(
         parallel.jit_seeds, mesh=mesh, vectorize=config.parallel.vectorize
     )
     run = across(steps.gather_steps(step), donate=True)
-    # Once, for training and for asking.
+    # One copy, for training and for scoring.
     columns = jax.device_put(
         {"image": data.images, "label": data.labels, "truth": data.truth},
         parallel.replicated(mesh),
     )
-    asked = _Asked(module, inputs, data, columns, mesh, across, c.passes)
+    scorer = _Scorer(module, inputs, data, columns, mesh, across, c.passes)
     sources = [
         curricula.Source(rows, data.labels[rows], data.easy) for rows in data.train
     ]
@@ -166,7 +168,7 @@ def make_classifier(
             for i, (seed, source) in enumerate(zip(seeds, sources, strict=True))
         ]
     )
-    again = curricula.refresh_steps(c, steps=config.train.steps)
+    refresh_at = curricula.refresh_steps(c, steps=config.train.steps)
     marks = (config.train.eval_every, config.checkpoint.every, config.log.every)
     trained_on = {name: columns[name] for name in ("image", "label")}
 
@@ -175,7 +177,7 @@ def make_classifier(
         return state, jax.tree.map(lambda x: jnp.mean(x, axis=0), values)
 
     def uncertainty(state, names):
-        return asked.scores(state, data.train, tuple(names))
+        return scorer.scores(state, data.train, tuple(names))
 
     stage = Stage(
         init=init,
@@ -184,13 +186,14 @@ def make_classifier(
         feeder=feeders.ArrayFeeder(trained_on, plan, mesh=mesh, marks=marks),
         scoring=_no_splits,
         eval_every=config.train.eval_every,
-        refresh=Refresh(again, _redraw(c, sources, seeds, uncertainty)),
+        groups=groups,
+        refresh=Refresh(refresh_at, _redraw(c, sources, seeds, uncertainty)),
     )
-    return Classifier(stage, asked.errors, uncertainty)
+    return Classifier(stage, scorer.errors, uncertainty)
 
 
 def _no_splits(_: Any) -> Any:
-    raise ValueError("seeds together are scored by their errors, not by splits")
+    raise ValueError("classify scores its own rows, not splits")
 
 
 def _module(config: ConfigDict, classes: int) -> Any:
@@ -206,15 +209,15 @@ def _module(config: ConfigDict, classes: int) -> Any:
 
 
 def _inputs(images: np.ndarray) -> Callable[[jax.Array], jax.Array]:
-    """Pixels with mean 0 and deviation 1, by these pictures' figures."""
-    # Of the first pictures: the figures need not be exact, only the same for all.
+    """Make the function that standardises pixels by these pictures' statistics."""
+    # Of the first pictures: the statistics need not be exact, only the same for all.
     pixels = images[:5000].astype(np.float64) / 255
     mean, std = float(pixels.mean()), float(pixels.std())
     return lambda x: (x.astype(jnp.float32) / 255 - mean) / std
 
 
 def _learner(config, module, inputs, images, seeds, mesh):
-    """All seeds' first state, how it is made, and the step of one seed."""
+    """Return all seeds' abstract initial state, `init`, one seed's step, groups."""
     one = inputs(jnp.asarray(images[:2]))
 
     def start(seed: jax.Array) -> Tree:
@@ -222,8 +225,8 @@ def _learner(config, module, inputs, images, seeds, mesh):
         return module.init(key, one, train=False)
 
     shapes = jax.eval_shape(start, jnp.uint32(0))
-    # The rates are the same for all seeds: not worth a line per update.
-    tx, _ = optimizer(
+    # The learning rates are the same for all seeds: not worth logging.
+    tx, _, groups = optimizer(
         config.train.optimizer, params=shapes["params"], total=config.train.steps
     )
     step = steps.make_classify_step(module.apply, tx, inputs=inputs)
@@ -241,11 +244,11 @@ def _learner(config, module, inputs, images, seeds, mesh):
     abstract = parallel.abstract_like(
         jax.eval_shape(every, numbers), parallel.split(mesh)
     )
-    return abstract, init, step
+    return abstract, init, step, groups
 
 
-class _Asked:
-    """What all seeds' networks say of rows of the data, a chunk of rows at a time."""
+class _Scorer:
+    """Scores of all seeds' networks on rows of the data, in chunks of rows."""
 
     def __init__(self, module, inputs, data, columns, mesh, across, passes):
         self._module, self._inputs, self._data, self._mesh = module, inputs, data, mesh
@@ -254,7 +257,7 @@ class _Asked:
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
     def errors(self, state: Any) -> dict[str, np.ndarray]:
-        """Split -> share that is wrong [s]."""
+        """Return split -> error rate [s]."""
 
         def wrong(outputs: Outputs, truth: jax.Array) -> jax.Array:
             return jnp.argmax(outputs.log_probs, axis=-1) != truth
@@ -272,7 +275,7 @@ class _Asked:
     def scores(
         self, state: Any, rows: np.ndarray, names: tuple[str, ...]
     ) -> dict[str, np.ndarray]:
-        """Score -> uncertainty [s, m] of rows [s, m]."""
+        """Return score -> uncertainty [s, m] of rows [s, m]."""
         for name in names:
             choose(curriculum.SCORES, name, "score")
 
@@ -281,15 +284,15 @@ class _Asked:
 
         return self._over(names, all_of, state, rows)
 
-    def _over(self, name, ask, state, rows: np.ndarray) -> Any:
-        """`ask(outputs, truth)` of every row, [s, m] each."""
+    def _over(self, name, score, state, rows: np.ndarray) -> Any:
+        """Compute `score(outputs, truth)` for every row, [s, m] each."""
         m = rows.shape[1]
         chunks = -(-m // _ROWS)
-        # The last row again, until the chunks are full.
+        # The last row is repeated until the chunks are full.
         padded = rows[:, np.minimum(np.arange(chunks * _ROWS), m - 1)]
         padded = padded.reshape(len(rows), chunks, _ROWS)
         if name not in self._compiled:
-            self._compiled[name] = self._across(self._runner(ask), donate=False)
+            self._compiled[name] = self._across(self._runner(score), donate=False)
         given = (state.weights(), state.key, state.step)
         found = self._compiled[name](
             given, parallel.put_batch(self._mesh, padded), self._columns
@@ -298,10 +301,10 @@ class _Asked:
             lambda x: np.asarray(x).reshape(len(rows), -1)[:, :m], found
         )
 
-    def _runner(self, ask):
+    def _runner(self, score):
         def of_a_seed(given, chunks, columns):
             variables, key, step = given
-            # A stream of its own: asking leaves training's randomness as it is.
+            # A separate stream: scoring does not change training's randomness.
             key = jax.random.fold_in(jax.random.fold_in(key, 9), step)
 
             def of_a_chunk(rows):
@@ -312,7 +315,7 @@ class _Asked:
                     columns["label"][rows],
                     (key, self._passes),
                 )
-                return ask(outputs, columns["truth"][rows])
+                return score(outputs, columns["truth"][rows])
 
             return jax.lax.map(of_a_chunk, chunks)
 
@@ -320,7 +323,7 @@ class _Asked:
 
 
 def _redraw(c, sources, seeds, uncertainty):
-    """What draws all seeds' plans again."""
+    """Make the function that redraws all seeds' plans."""
 
     def draw(state: Any, plan: plans.Plan, step: int) -> Refreshed:
         u = uncertainty(state, (c.score,))[c.score]

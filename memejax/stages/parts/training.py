@@ -1,4 +1,4 @@
-"""Parts of the stages that train on streamed batches: data, devices, first states."""
+"""Parts of the stages that train on streamed batches: data, devices, initial states."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ Tree = Any
 
 
 def load(config: ConfigDict, path: pathlib.Path) -> datasets.Data:
-    """Load the data; of several processes the first writes what is to be written."""
+    """Load the data; only the first process writes files."""
     with parallel.first_before_others("data"):
         if not parallel.is_first():
-            config = datasets.as_written(config, path)
+            config = datasets.with_written_memes(config, path)
         return datasets.load(config, path)
 
 
 def devices(config: ConfigDict) -> Mesh:
-    """Return the devices of the run."""
+    """Return a mesh over the run's devices."""
     return parallel.mesh(config.parallel.devices)
 
 
 def check_devices(config: ConfigDict, section: ConfigDict, mesh: Mesh) -> None:
-    """Raises ValueError where a stage cannot run on the devices as it is asked to.
+    """Raise ValueError if a stage cannot run on the devices as configured.
 
     Args:
-        config: a run's.
-        section: of the stage, with `batch` and `accumulate`.
-        mesh: of the run.
+        config: the run's config.
+        section: the stage's section, with `batch` and `accumulate`.
+        mesh: the run's devices.
     """
     check_parallel(config.parallel)
     parallel.check_batch(mesh, section.batch)
@@ -51,8 +51,8 @@ def check_devices(config: ConfigDict, section: ConfigDict, mesh: Mesh) -> None:
         )
 
 
-def on_devices(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
-    """What modules in training are to know of devices: `axis_name` and `remat`."""
+def device_options(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+    """Return the modules' device options: `axis_name` and `remat`."""
     mapped = config.parallel.mode == "pmap"
     return dict(
         axis_name=mesh.axis_names[0] if mapped else None,
@@ -60,17 +60,17 @@ def on_devices(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
     )
 
 
-def applying(
+def make_apply_fn(
     config: ConfigDict, arms: Any, mesh: Mesh, *, method: str
 ) -> Callable[..., Any]:
-    """What a step applies: a method of the arms, on parameters as they lie."""
+    """Make a step's `apply_fn`: a method of the arms, on sharded parameters too."""
     apply_fn = functools.partial(arms.apply, method=method)
     if config.parallel.shard_parameters:
         return parallel.gather_parameters(apply_fn, mesh)
     return apply_fn
 
 
-def starting(
+def make_init(
     variables: Callable[[], Tree],
     state_of: Callable[[Tree], Any],
     *,
@@ -79,19 +79,19 @@ def starting(
     divided: bool = False,
     replace: Callable[[Tree], Tree] = lambda variables: variables,
 ) -> tuple[Any, Callable[[], Any]]:
-    """Describe a stage's first state, and how it is made when it is needed.
+    """Return a stage's abstract initial state, and the function that makes it.
 
-    Random variables are made where they are to lie, so that a state that fits only
-    divided over the devices can start.
+    Random variables are created with their shardings, so that a state that only fits
+    when divided over the devices can start.
 
     Args:
-        variables: pure; random variables.
-        state_of: pure; variables -> the state before the first update.
+        variables: pure; returns random variables.
+        state_of: pure; variables -> the initial state.
         shapes: of the variables, `jax.eval_shape(variables)`.
         mesh: the devices.
-        divided: whether large arrays are divided over them (FSDP).
-        replace: puts checkpoints, or what a stage before ended with, in the place of
-            random variables; not traced.
+        divided: whether to divide large arrays over the devices (FSDP).
+        replace: replaces random variables by those of checkpoints or of the previous
+            stage; not traced.
 
     Returns:
         The state's shapes and shardings, and `() -> state`.
@@ -106,11 +106,11 @@ def starting(
     abstract = parallel.abstract_like(abstract, shardings(abstract))
 
     def init() -> Any:
-        # Runs once: compiling it takes longer than optimising could save.
+        # Runs once: optimising it would take longer than it saves.
         once = functools.partial(jax.jit, compiler_options=xla.RUN_ONCE)
         made = once(variables, out_shardings=shardings(shapes))()
-        where_it_lies = jax.tree.map(lambda x: x.sharding, abstract)
-        return once(state_of, out_shardings=where_it_lies)(replace(made))
+        state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
+        return once(state_of, out_shardings=state_shardings)(replace(made))
 
     return abstract, init
 
@@ -118,7 +118,7 @@ def starting(
 def compiled_step(
     config: ConfigDict, step: Callable[..., Any], abstract: Any, mesh: Mesh
 ) -> Callable[..., Any]:
-    """Compile a step for a state that lies as `abstract` says."""
+    """Compile a step for a state with the shardings of `abstract`."""
     make = STEPS[config.parallel.mode]
     if not config.parallel.shard_parameters:
         return make(step, mesh)
@@ -129,7 +129,7 @@ def compiled_step(
 def scoring(
     config: ConfigDict, mesh: Mesh, *, batch: int
 ) -> Callable[[datasets.Split], feeders.Feeder]:
-    """Make the function from a split to one pass over it, in order."""
+    """Make the function that returns one pass over a split, in order."""
 
     def one_pass(split: datasets.Split) -> feeders.Feeder:
         plan = plans.sequential(len(split.ids), batch=batch)
@@ -139,23 +139,23 @@ def scoring(
 
 
 def embedding(arms: Any, views: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """`(variables, batch) -> {arm: features [b, d]}`, compiled."""
+    """Make `(variables, batch) -> {arm: features [b, d]}`, compiled."""
     apply_fn = functools.partial(arms.apply, method="embeddings")
     return parallel.jit_predict(steps.make_predict(apply_fn, views=views), mesh)
 
 
 def key_of(seed: int, stage: int) -> jax.Array:
-    """The PRNG key of a stage of a seed."""
+    """Return the PRNG key of a stage of a seed."""
     return jax.random.fold_in(jax.random.key(seed), stage)
 
 
 def total_steps(
     n: int, *, batch: int, epochs: float | None, steps: int | None = None
 ) -> int:
-    """Return the updates of a stage on n examples, by its steps or its epochs.
+    """Return the updates of a stage on n examples, from its steps or its epochs.
 
     Raises:
-        ValueError: unless just one of them is set.
+        ValueError: unless exactly one of the two is set.
     """
     if steps is not None and epochs is None:
         return steps
@@ -171,18 +171,22 @@ def positive_weight(split: datasets.Split, *, balance: bool) -> float:
 
 
 def plan_of(section: ConfigDict, split: datasets.Split, *, seed: int) -> plans.Plan:
-    """A stage's plan: shuffled passes, as many as its steps or epochs say."""
-    n = len(split.ids)
-    total = total_steps(
-        n, batch=section.batch, epochs=section.epochs, steps=section.steps
+    """Return a stage's plan: shuffled passes for its steps or epochs."""
+    total = updates_of(section, split)
+    return plans.shuffled(len(split.ids), batch=section.batch, steps=total, seed=seed)
+
+
+def updates_of(section: ConfigDict, split: datasets.Split) -> int:
+    """Return the updates of a stage on a split, by its steps or its epochs."""
+    return total_steps(
+        len(split.ids), batch=section.batch, epochs=section.epochs, steps=section.steps
     )
-    return plans.shuffled(n, batch=section.batch, steps=total, seed=seed)
 
 
 def stream(
     config: ConfigDict, split: datasets.Split, plan: plans.Plan, mesh: Mesh
 ) -> feeders.Feeder:
-    """Batches of a split, read as the plan says."""
+    """Return a feeder of batches of a split in the plan's order."""
     c = config.pipeline
     return feeders.StreamFeeder(
         split.source,

@@ -1,4 +1,4 @@
-"""Parameters before the first update: random, from checkpoints, from a stage before."""
+"""Initial parameters: random, from checkpoints, or from the previous stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from memejax import datasets, optim, parallel
-from memejax.stages.parts.pretrained import told_of
+from memejax.stages.parts.pretrained import prefix_errors
 from memejax.weights import checkpoint as checkpoints
 
 Tree = Any
@@ -26,13 +26,13 @@ def random_variables(
     key: Callable[[], jax.Array],
     method: str,
 ) -> Callable[[], Tree]:
-    """Make the pure function to random parameters and statistics.
+    """Make the pure function that returns random parameters and statistics.
 
     Args:
         arms: a module.
-        split: its examples have the shapes that the module is made for.
+        split: its examples give the input shapes.
         views: `(key, batch, train=) -> inputs`.
-        key: gives the PRNG key, where it is traced.
+        key: returns the PRNG key; called when tracing.
         method: of the module.
     """
     two = np.arange(2) % len(split.ids)
@@ -47,11 +47,11 @@ def random_variables(
 
 
 def load_weights(config: ConfigDict, variables: Tree) -> Tree:
-    """Puts the encoders' checkpoints named under `weights` in their places.
+    """Replace encoders' variables by the checkpoints in `weights`.
 
     Raises:
-        CheckpointError: if a file cannot be read, or holds what is not finite.
-        ValueError: listing what is missing, unexpected or of another shape.
+        CheckpointError: if a file cannot be read, or has values that are not finite.
+        ValueError: if leaves are missing, unexpected or of another shape (listed).
     """
     variables = jax.tree.map(lambda x: x, variables)
     for arm in config.arms:
@@ -64,18 +64,18 @@ def load_weights(config: ConfigDict, variables: Tree) -> Tree:
             if path is None or part not in place:
                 continue
             table = place[part].get("positions") if part == "image_encoder" else None
-            # A ViT's checkpoint may be for pictures of another size.
+            # A ViT's checkpoint may be for another picture size.
             grid = None if table is None else math.isqrt(len(table) - 1)
-            with told_of(f"weights.{leaf}", path):
+            with prefix_errors(f"weights.{leaf}", path):
                 loaded = checkpoints.load(path, grid=grid)
             what = f"{path}, a {loaded.architecture.name},"
             _replace(variables, loaded.variables, (f"arms_{arm}", part), what)
     return variables
 
 
-def _replace(variables: Tree, loaded: Tree, where: tuple[str, str], what: str) -> None:
-    """Exchanges a subtree of every collection, if the shapes are the same."""
-    arm, part = where
+def _replace(variables: Tree, loaded: Tree, path: tuple[str, str], what: str) -> None:
+    """Replace a subtree of every collection, checking the shapes."""
+    arm, part = path
     for collection, tree in loaded.items():
         old = variables.get(collection, {}).get(arm, {}).get(part, {})
         if not set(tree) & set(old):
@@ -114,7 +114,7 @@ def transfer(old: Tree, new: Tree) -> Tree:
     """Return `new` with copies of the leaves that `old` has at the same path and shape.
 
     Raises:
-        ValueError: if no leaf is taken over.
+        ValueError: if no leaf is copied.
     """
     known = {
         optim.path_of(path): leaf
@@ -135,10 +135,10 @@ def transfer(old: Tree, new: Tree) -> Tree:
 
 
 def load_classifiers(config: ConfigDict, variables: Tree) -> Tree:
-    """Puts the checkpoints' classifiers in the place of the arms' image heads.
+    """Replace the arms' image heads by the checkpoints' classifiers.
 
-    Their classes are the same in both arms, so that the arms' outputs mean the same
-    from the start. With `weights.allow_new_head` a head of another size stays as it is.
+    Both arms then have the same classes, so that their outputs are aligned from the
+    start. With `weights.allow_new_head` a head of another size stays as it is.
 
     Raises:
         ValueError: if a checkpoint has no classifier; if a head and its classifier
@@ -150,7 +150,7 @@ def load_classifiers(config: ConfigDict, variables: Tree) -> Tree:
         place = variables["params"][f"arms_{arm}"]
         if path is None or "head" not in place:
             continue
-        with told_of(f"weights.image_{arm}", path):
+        with prefix_errors(f"weights.image_{arm}", path):
             classifier = checkpoints.load(path).classifier
         if classifier is None:
             raise ValueError(
@@ -161,6 +161,6 @@ def load_classifiers(config: ConfigDict, variables: Tree) -> Tree:
             np.shape, dict(place["head"])
         )
         if same or not config.weights.allow_new_head:
-            where = (f"arms_{arm}", "head")
-            _replace(variables, {"params": classifier}, where, str(path))
+            head = (f"arms_{arm}", "head")
+            _replace(variables, {"params": classifier}, head, str(path))
     return variables

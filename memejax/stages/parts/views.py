@@ -1,4 +1,4 @@
-"""Views: from the sections that describe augmentation to what an arm sees."""
+"""Views: from the sections on augmentation to the inputs of an arm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from memejax.steps import views
 
 
 def random_views(section: ConfigDict) -> Callable[..., Any]:
-    """One random view, as the section's numbers say."""
+    """Make the random view that the section describes."""
     c = dict(section)
     brightness, contrast, saturation, hue = c.pop("jitter")
     c["crop_scale"] = tuple(c["crop_scale"])
@@ -29,12 +29,12 @@ def random_views(section: ConfigDict) -> Callable[..., Any]:
 
 
 def cass_views(section: ConfigDict) -> Callable[..., Any]:
-    """CASS's own augmentation."""
+    """Make CASS's own augmentation."""
     return functools.partial(augment.cass_view, **section)
 
 
 def crops(section: ConfigDict) -> Callable[..., Any]:
-    """DINO's crops."""
+    """Make DINO's crops."""
     c = {k: tuple(v) if isinstance(v, tuple | list) else v for k, v in section.items()}
     return functools.partial(augment.multi_crop, **c)
 
@@ -47,12 +47,12 @@ def make_views(
     token_dropout: float = 0.0,
     caption_dropout: float = 0.0,
 ) -> Callable[..., views.Views]:
-    """One view an arm, all of one draw or each of its own.
+    """Make one view per arm, shared or independent.
 
     Args:
-        config: whose arms and normalisations.
+        config: sets the arms and their normalisation.
         image: `(keys, images) -> images` or crops, random.
-        independent: whether each arm sees a view of its own.
+        independent: whether each arm gets its own random view.
         token_dropout: see `views.Recipe`.
         caption_dropout: see `views.make_views`.
     """

@@ -1,16 +1,15 @@
-"""Networks on one graph a meme whose encoders are trained along.
+"""Networks on one graph per meme, trained jointly with their encoders.
 
-A batch has the memes' pictures in their own sizes, their tokens, and what a feature
-store says of their entities: boxes (and masks, where entities were cut out along
-them). Entities are cut out inside of the step and encoded with the picture in one
-pass, so that at the start every node has the features that the store has. Boxes, and
-edges that were chosen by features ("similar"), stay as they are stored; nothing is
-augmented, as boxes would have to follow.
+A batch has the memes' pictures in their own sizes, their tokens, and the entities of
+the feature store: boxes (and masks, if entities were cut out along them). Entities are
+cut out inside the step and encoded with the picture in one pass, so that initially
+every node has its stored features. Boxes, and edges chosen by features ("similar"),
+stay as stored; nothing is augmented, because boxes would have to follow.
 
-A step costs 1 + k times the fine-tuning of the image encoder, k the most entities that
-the store has a meme, in time and in memory: ten entities of ResNet-50 at 224 pixels are
-11 x 24.5 GFLOP a meme, and take a batch of 16 to the memory of 176 pictures.
-`graph.trained.accumulate` works on a batch in parts; `graph.batch` is best small.
+A step costs 1 + k times the fine-tuning of the image encoder in time and memory, where
+k is the store's maximum number of entities per meme: ten entities of ResNet-50 at 224
+pixels are 11 x 24.5 GFLOP per meme, and a batch of 16 takes the memory of 176 pictures.
+`graph.trained.accumulate` splits a batch into parts; keep `graph.batch` small.
 """
 
 from __future__ import annotations
@@ -49,21 +48,25 @@ from memejax.stages.parts.variables import random_variables
 
 
 def end_to_end_network(
-    config: ConfigDict, theirs: ConfigDict, *, vocabulary: int, widths: tuple[int, ...]
+    config: ConfigDict,
+    encoder_config: ConfigDict,
+    *,
+    vocabulary: int,
+    widths: tuple[int, ...],
 ) -> EncodedMemeNet:
-    """The network that `config.graph` names, on encoders.
+    """Make the network `config.graph.network` on top of its encoders.
 
     Args:
-        config: a run's.
-        theirs: the encoders', as `encoders_config` gives it.
+        config: the run's config.
+        encoder_config: from `encoders_config`.
         vocabulary: number of tokens.
-        widths: of the features of each kind of node.
+        widths: feature width of each kind of node.
 
     Raises:
-        ValueError: as `stored_network` does.
+        ValueError: see `stored_network`.
     """
     net = stored_network(config, widths)
-    (arm,) = fusion_arms(theirs, vocabulary).arms.values()
+    (arm,) = fusion_arms(encoder_config, vocabulary).arms.values()
     return EncodedMemeNet(
         image_encoder=arm.image_encoder,
         text_encoder=arm.text_encoder,
@@ -73,14 +76,14 @@ def end_to_end_network(
     )
 
 
-def make_views(theirs: ConfigDict) -> Callable[..., dict[str, Any]]:
-    """What the network takes of a batch: `views(key, batch, train=)`, nothing random.
+def make_views(encoder_config: ConfigDict) -> Callable[..., dict[str, Any]]:
+    """Make `views(key, batch, train=)`, the network's inputs, without augmentation.
 
     Args:
-        theirs: the encoders', as `encoders_config` gives it.
+        encoder_config: from `encoders_config`.
     """
-    (arm,), size = theirs.arms, theirs.data.image_size
-    scale = normalization(theirs, arm)
+    (arm,), size = encoder_config.arms, encoder_config.data.image_size
+    scale = normalization(encoder_config, arm)
 
     def views(
         _: Any, batch: Mapping[str, jax.Array], *, train: bool, step_key: Any = None
@@ -111,19 +114,19 @@ def make_views(theirs: ConfigDict) -> Callable[..., dict[str, Any]]:
 
 def end_to_end_optimizer(
     config: ConfigDict, params: Any, *, total: int
-) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any]]:
-    """The optimizer of `config.graph`, with the encoders as one group more, `encoders`.
+) -> tuple[optax.GradientTransformationExtraArgs, Callable[..., Any], Any]:
+    """Make the optimizer of `config.graph`, with an additional group `encoders`.
 
-    Their rate is `graph.trained.encoder_lr`; where that is None, the groups that the
-    config names have to cover them.
+    Its rate is `graph.trained.encoder_lr`; if that is None, the config's own groups
+    have to cover the encoders.
 
     Args:
-        config: a run's.
+        config: the run's config.
         params: of the network.
         total: updates of the stage.
 
     Raises:
-        ValueError: as `optimizer` does.
+        ValueError: see `optimizer`.
     """
     c = config.graph
     section = copy.deepcopy(c.optimizer).unlock()
@@ -138,29 +141,32 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
     """Make supervised training of a network on the memes' graphs and of its encoders.
 
     Args:
-        config: a run's; `graph` is the section, `extract.run` and `weights` say which
-            encoders.
-        data: as `load` gives it.
-        seed: of the graph network's parameters, of order and dropout.
-        mesh: over which batches are split.
+        config: the run's config; uses the section `graph`, and `extract.run` and
+            `weights` for the encoders.
+        data: from `load`.
+        seed: seeds the graph network's parameters, order and dropout.
+        mesh: devices that batches are split over.
 
     Raises:
-        ValueError: as `end_to_end_network`, `start_encoders` and the optimizer do; if
-            there is nothing of one label to train on; for a batch that the devices
-            cannot share.
+        ValueError: see `end_to_end_network`, `start_encoders` and the optimizer; if the
+            training memes lack one of the labels; for a batch that cannot be split
+            evenly over the devices.
     """
     c, train = config.graph, data.splits["train"]
     if not train.labelled:
         raise ValueError("a graph network needs training memes of both labels")
     parallel.check_batch(mesh, c.batch)
-    theirs, _ = encoders_config(config, open_features(config))
+    encoder_config, _ = encoders_config(config, open_features(config))
     widths = tuple(data.facts["widths"])
-    net = end_to_end_network(config, theirs, vocabulary=data.vocabulary, widths=widths)
-    views, key = make_views(theirs), functools.partial(training.key_of, seed, 2)
+    net = end_to_end_network(
+        config, encoder_config, vocabulary=data.vocabulary, widths=widths
+    )
+    views = make_views(encoder_config)
+    key = functools.partial(training.key_of, seed, 2)
     variables = random_variables(net, train, views=views, key=key, method="__call__")
     shapes = jax.eval_shape(variables)
     plan = graph_plan(c, train, seed=seed)
-    tx, rates = end_to_end_optimizer(config, shapes["params"], total=len(plan))
+    tx, rates, groups = end_to_end_optimizer(config, shapes["params"], total=len(plan))
     # Every other graph is padding.
     apply_fn = as_arm(net, c.network, slice(None, None, 2))
     step = steps.make_supervised_step(
@@ -171,14 +177,14 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         accumulate=c.trained.accumulate,
         learning_rates=rates,
     )
-    abstract, init = training.starting(
+    abstract, init = training.make_init(
         variables,
         lambda variables: steps.init_state(
             variables, tx, key=jax.random.fold_in(key(), 1)
         ),
         shapes=shapes,
         mesh=mesh,
-        replace=functools.partial(start_encoders, config, theirs),
+        replace=functools.partial(start_encoders, config, encoder_config),
     )
     return Stage(
         init=init,
@@ -189,4 +195,5 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         predict=parallel.jit_predict(steps.make_predict(apply_fn, views=views), mesh),
         eval_every=c.eval_every,
         patience=c.patience,
+        groups=groups,
     )

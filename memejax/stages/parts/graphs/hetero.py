@@ -1,13 +1,13 @@
 """Networks on the graph over memes: from a config and stored features to a stage.
 
-A meme is the root of a tree of what it shares with others, drawn on the host anew for
-every batch, as a function of seed and step: a resumed run sees the same trees. The
-trees of a batch are one graph of static shape; the logit is read at their roots.
+A meme is the root of a tree of neighbours that share something with it, sampled on the
+host for every batch as a function of seed and step: a resumed run sees the same trees.
+The trees of a batch form one graph of static shape; the logit is read at their roots.
 
-There are two graphs. The one that is trained on has the training memes alone, so that
-held-out memes are as new to the network as they will be (inductive); or, if the config
-says so, all memes by their features (transductive). The one that is scored in has all
-memes. In neither does a held-out meme have a label, and targets come from the graph.
+There are two graphs. The training graph has only the training memes, so that held-out
+memes are new to the network (inductive); or, if the config sets `transductive`, the
+features of all memes. The scoring graph has all memes. In neither does a held-out meme
+have a label, and targets come from the graph.
 """
 
 from __future__ import annotations
@@ -34,43 +34,43 @@ from memejax.stages.parts.choices import choose
 from memejax.stages.parts.graphs.supervised import facts_of, open_features, supervised
 from memejax.store.read import SplitFeatures
 
-# Batches that are drawn ahead of the step.
+# Batches sampled ahead of the step.
 AHEAD = 2
 
 
-def _at_the_root(c: ConfigDict) -> gnn.GraphClassifier:
-    """The layers of a network, and its logit from the root of each tree."""
+def _root_classifier(c: ConfigDict) -> gnn.GraphClassifier:
+    """Make a network's layers, with the logit read at the root of each tree."""
     layers = len(gnn.GNNS[c.network]["widths"])
     if len(c.hetero.fanouts) > layers:
         raise ValueError(
             f"got {len(c.hetero.fanouts)} fan-outs in graph.hetero.fanouts, expected "
-            f"at most {layers}: through the {layers} layers of {c.network!r} a root "
-            "sees no further"
+            f"at most {layers}: the {layers} layers of {c.network!r} reach no further "
+            "from a root"
         )
     more = {"readout": "node", "place": 0, "relations": len(EDGE_TYPES)}
     return gnn.GraphClassifier(**gnn.GNNS[c.network] | more)
 
 
-# Name -> nodes of one width to logits. "sage" does not tell types of edges apart; the
-# last two read no edges: a root's own image and text are the nodes behind it.
+# Name -> nodes of one width to logits. "sage" ignores types of edges; the last two read
+# no edges: a root's own image and text are the nodes right after it.
 NETWORKS: dict[str, Callable[[ConfigDict], Any]] = {
-    "rgcn": _at_the_root,
-    "sage": _at_the_root,
+    "rgcn": _root_classifier,
+    "sage": _root_classifier,
     "mlp": lambda _: gnn.MLP(places=(1, 2)),
     "text": lambda _: gnn.MLP(places=(2,)),
 }
 
 
 def hetero_network(config: ConfigDict, widths: tuple[int, ...]) -> gnn.MemeGraphNet:
-    """The network that `config.graph` names, with a projection for each kind of node.
+    """Make the network `config.graph.network`, with a projection per kind of node.
 
     Args:
-        config: a run's.
-        widths: of the features of each of `graphs.hetero.KINDS`.
+        config: the run's config.
+        widths: feature width of each of `graphs.hetero.KINDS`.
 
     Raises:
-        ValueError: for an unknown network, and fan-outs that are none or further than
-            it sees.
+        ValueError: for an unknown network; for no fan-outs, more than its layers, or
+            one below 1.
     """
     c = config.graph
     if not c.hetero.fanouts or min(c.hetero.fanouts) < 1:
@@ -83,7 +83,7 @@ def hetero_network(config: ConfigDict, widths: tuple[int, ...]) -> gnn.MemeGraph
         widths,
         KINDS,
         features=c.width,
-        most=most_of_kinds(c.hetero.fanouts),
+        max_counts=most_of_kinds(c.hetero.fanouts),
         dropout=c.projection_dropout,
     )
     if c.normalize_features:
@@ -94,15 +94,15 @@ def hetero_network(config: ConfigDict, widths: tuple[int, ...]) -> gnn.MemeGraph
 
 
 def most_of_kinds(fanouts: Sequence[int]) -> tuple[int, ...]:
-    """How many nodes of each of `graphs.hetero.KINDS` a tree has at most."""
-    # Kind, and type of the edge that it was reached over -> nodes of a hop.
+    """Return the maximum number of nodes per tree for each of `graphs.hetero.KINDS`."""
+    # (kind, type of the edge it was reached by) -> nodes of a hop.
     level = {("meme", ""): 1}
     most = collections.Counter({"meme": 1})
     for fanout in fanouts:
         nodes, level = level, collections.Counter()
-        for (kind, came), count in nodes.items():
+        for (kind, edge), count in nodes.items():
             for name, (sender, receiver) in ENDS.items():
-                if receiver == kind and came != BACK.get(name):
+                if receiver == kind and edge != BACK.get(name):
                     level[sender, name] += count * (1 if name in BACK else fanout)
         for (kind, _), count in level.items():
             most[kind] += count
@@ -111,11 +111,11 @@ def most_of_kinds(fanouts: Sequence[int]) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Roots:
-    """The memes of a split in a graph, from which trees are drawn.
+    """The memes of a split in a graph, the roots of sampled trees.
 
     Attributes:
-        graph: of these memes and others.
-        first: place of the split's first meme in it; the others follow.
+        graph: of these and possibly other memes.
+        first: index of the split's first meme in it; the others follow.
     """
 
     graph: graphs.HeteroGraph
@@ -123,12 +123,11 @@ class Roots:
 
 
 def load(config: ConfigDict) -> datasets.Data:
-    """Stored features as the stages use data: the graph over memes, and who is where.
+    """Load stored features as `Data`: the graph over memes, and each split's roots.
 
     Raises:
-        ValueError: as `open_features` does; if a feature is not finite; if the store
-            has no hashes, or no caption at all; for a distance or a number outside its
-            range.
+        ValueError: see `open_features`; if a feature is not finite; if the store has no
+            hashes or no captions; for a distance or a number out of range.
     """
     store, c = open_features(config), config.graph.hetero
     parts = list(store.splits.values())
@@ -151,27 +150,27 @@ def load(config: ConfigDict) -> datasets.Data:
 
 
 def _highest_class(part: SplitFeatures) -> int:
-    """The highest class of an entity that there is; 0 without any."""
-    there = part.column("where").astype(bool)
-    return int(part.column("classes")[there].max(initial=0))
+    """Return the highest class of an entity, 0 if there are none."""
+    where = part.column("where").astype(bool)
+    return int(part.column("classes")[where].max(initial=0))
 
 
 def _joined(
     config: ConfigDict, parts: Sequence[SplitFeatures], *, classes: int
 ) -> graphs.HeteroGraph:
-    """The graph over the memes of some splits, one split behind the other."""
+    """Make the graph over the memes of some splits, concatenated."""
     c = config.graph.hetero
     for part in parts:
         if "hash" not in part.parts[0][0]:
             raise ValueError(
                 f"the store {config.features} has no column 'hash', which joins "
-                "pictures that are alike: extract anew to another folder"
+                "similar pictures: extract again to another folder"
             )
     captions = [caption for part in parts for caption in part.captions]
     if not any(caption.strip() for caption in captions):
         raise ValueError(
-            f"the store {config.features} has no captions, which join memes that say "
-            "the same: graph.kind='hetero' needs a store of memes with captions"
+            f"the store {config.features} has no captions, which join memes with "
+            "the same text: graph.kind='hetero' needs a store of memes with captions"
         )
 
     def column(name: str) -> np.ndarray:
@@ -181,7 +180,7 @@ def _joined(
     memes = graphs.MemeFeatures(
         image=column("image"),
         text=column("text"),
-        # Entities are known by their classes here; theirs would be most of a store.
+        # Entities are represented by their classes; features would be most of a store.
         entities=np.zeros((*where.shape, 0), np.float32),
         where=where,
         boxes=column("boxes"),
@@ -203,7 +202,7 @@ def _joined(
 
 
 class TreeFeeder:
-    """One batch a chunk: the trees of the plan's memes, drawn ahead on the host."""
+    """One batch per chunk: trees of the plan's memes, sampled ahead on the host."""
 
     def __init__(
         self,
@@ -214,31 +213,31 @@ class TreeFeeder:
         mesh: Mesh,
         seed: int,
     ):
-        """Draws nothing yet.
+        """Create a feeder; nothing is sampled yet.
 
         Args:
             roots: memes of a split.
-            plan: `[steps, batch]`, places in the split.
-            config: a run's.
-            mesh: every device gets all of a batch.
-            seed: of the draws.
+            plan: `[steps, batch]`, indices into the split.
+            config: the run's config.
+            mesh: every device gets the whole batch.
+            seed: seeds the sampling.
         """
         self.plan = plan
         self._roots, self._seed = roots, seed
         self._config, self._mesh = config, mesh
 
     def with_plan(self, plan: plans.Plan) -> TreeFeeder:
-        """The same memes and devices, another plan."""
+        """Return a feeder over another plan, with the same memes and devices."""
         return TreeFeeder(
             self._roots, plan, config=self._config, mesh=self._mesh, seed=self._seed
         )
 
     def batch(self, step: int) -> dict[str, Any]:
-        """The batch of a step, on the host, a function of seed and step.
+        """Sample the batch of a step on the host, as a function of seed and step.
 
         Returns:
-            `graph`, as `graphs.sample` makes it; `label`, int32 `[b]`, -1 for a meme
-            that is held out; and the plan's row.
+            `graph`, from `graphs.sample`; `label`, int32 `[b]`, -1 for a held-out meme;
+            and the plan's row.
         """
         c, row = self._config.graph.hetero, self.plan.row(step)
         tree = graphs.sample(
@@ -255,7 +254,7 @@ class TreeFeeder:
     def chunks(
         self, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[int, Any]]:
-        """Batches of the steps, each as (1, batch on the devices)."""
+        """Yield (1, batch on the devices) for each step."""
         stop = len(self.plan) if stop is None else stop
         options = grain.ReadOptions(
             num_threads=self._config.pipeline.threads, prefetch_buffer_size=AHEAD
@@ -269,13 +268,13 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
     """Make supervised training of a network on trees of the graph over memes.
 
     Args:
-        config: a run's; `graph` is the section.
-        data: as `load` gives it.
-        seed: of parameters, order, dropout and draws.
+        config: the run's config; uses the section `graph`.
+        data: from `load`.
+        seed: seeds parameters, order, dropout and sampling.
         mesh: of one device.
 
     Raises:
-        ValueError: as `hetero_network` and `supervised` do.
+        ValueError: see `hetero_network` and `supervised`.
     """
     c, train = config.graph, data.splits["train"]
     roots: Any = train.source["graph"]
@@ -295,9 +294,9 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
 
     def one_pass(split: datasets.Split) -> feeders.Feeder:
         plan = plans.sequential(len(split.ids), batch=c.batch)
-        among: Any = split.source["graph"]
-        # The draws are those of the run's first seed.
-        return trees(among, plan, seed=config.seed)
+        split_roots: Any = split.source["graph"]
+        # Every seed scores on the same trees, those of the run's first seed.
+        return trees(split_roots, plan, seed=config.seed)
 
     return Stage(
         init=training.init,
@@ -312,4 +311,5 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         ),
         eval_every=c.eval_every,
         patience=c.patience,
+        groups=training.groups,
     )

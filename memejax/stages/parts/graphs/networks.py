@@ -12,7 +12,7 @@ from memejax.models import gnn
 from memejax.models.gnn.normalize import Normalized
 from memejax.stages.parts.choices import choose
 
-# Kinds of nodes -> the projection that each has; entities are cut out of images.
+# Projection of each kind of node; entities, crops of images, share the images'.
 PROJECTIONS = ("image", "text", "image", "token")
 
 
@@ -35,11 +35,11 @@ GRAPH_NETWORKS: dict[str, Callable[[ConfigDict], Any]] = {
 
 
 def stored_network(config: ConfigDict, widths: tuple[int, ...]) -> gnn.MemeGraphNet:
-    """The network that `config.graph` names.
+    """Make the network `config.graph.network`.
 
     Args:
-        config: a run's.
-        widths: of the features of each kind of node, as `graphs.widths` gives them.
+        config: the run's config.
+        widths: feature width of each kind of node, from `graphs.widths`.
 
     Raises:
         ValueError: for an unknown network; if images and entities differ in width.
@@ -55,7 +55,7 @@ def stored_network(config: ConfigDict, widths: tuple[int, ...]) -> gnn.MemeGraph
         widths,
         PROJECTIONS[: len(widths)],
         features=c.width,
-        once=(0, 1),
+        single_kinds=(0, 1),
         dropout=c.projection_dropout,
     )
     if c.normalize_features:

@@ -1,4 +1,4 @@
-"""The graphs of some memes of a run, with what its network attends to."""
+"""Drawings of some memes' graphs with the network's attention."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from memejax.stages.parts.graphs.networks import stored_network
 from memejax.store.read import SplitFeatures, open_store
 
 FILE = "graphs.png"
-# Memes drawn, half of them those that the network is surest are hateful.
+# Memes drawn, half of them those with the highest P(hateful).
 MEMES = 4
-# Pixels that a picture is drawn with.
+# Side of a drawn picture in pixels.
 SIDE = 320
 
 
@@ -29,13 +29,13 @@ def draw(config: ConfigDict, variables: Any, *, proba: np.ndarray) -> bytes | No
     """Draw the graphs of some dev memes of a run.
 
     Args:
-        config: the run's.
+        config: the run's config.
         variables: of its network.
         proba: P(hateful) of each meme of the dev split, `[n]`.
 
     Returns:
-        A PNG; None where the network reads no edges of stored graphs, no dev meme has
-        an entity, or pictures are not where they were.
+        A PNG; None if the network reads no edges of stored graphs, no dev meme has an
+        entity, or a picture file is missing.
     """
     store = open_store(config.features)
     split = store.splits[config.data.dev]
@@ -61,7 +61,7 @@ def draw(config: ConfigDict, variables: Any, *, proba: np.ndarray) -> bytes | No
     weights = graph_attention(
         config, variables, graph, widths=graphs.widths(split.features)
     )
-    said = {-1: "label unknown", 0: "not hateful", 1: "hateful"}
+    label_names = {-1: "label unknown", 0: "not hateful", 1: "hateful"}
     return graph_grid(
         [
             _drawing(
@@ -72,7 +72,7 @@ def draw(config: ConfigDict, variables: Any, *, proba: np.ndarray) -> bytes | No
                 weights,
                 picture,
                 f"{split.ids[row]}: P(hateful) {proba[row]:.2f}, "
-                f"is {said[int(split.labels[row])]}",
+                f"is {label_names[int(split.labels[row])]}",
             )
             for i, (row, picture) in enumerate(zip(rows, pictures, strict=True))
         ]
@@ -86,18 +86,16 @@ def graph_attention(
     *,
     widths: tuple[int, ...],
 ) -> np.ndarray | None:
-    """Return the weight that each edge's receiver gives its sender.
-
-    It is the mean over layers and heads.
+    """Return the attention weight of each edge, averaged over layers and heads.
 
     Args:
-        config: a run's, of stored graphs.
+        config: config of a run on stored graphs.
         variables: of its network.
-        graph: with E edges, as `graphs.batch` makes it.
-        widths: of the features of each kind of node.
+        graph: from `graphs.batch`, with E edges.
+        widths: feature width of each kind of node.
 
     Returns:
-        float32 `[E]` in [0, 1]; None where the network has no attention between nodes.
+        float32 `[E]` in [0, 1]; None if the network has no attention between nodes.
     """
     net = stored_network(config, widths)
     apply = functools.partial(net.apply, train=False, mutable=["intermediates"])
@@ -111,7 +109,7 @@ def graph_attention(
 
 
 def _chosen(split: SplitFeatures, proba: np.ndarray) -> np.ndarray:
-    """Memes with entities: the surest hateful ones, then the surest others."""
+    """Choose memes with entities: the highest P(hateful), then the lowest."""
     rows = np.flatnonzero(split.features.where.any(axis=1))
     rows = rows[np.argsort(-proba[rows], kind="stable")]
     if len(rows) <= MEMES:
@@ -128,7 +126,7 @@ def _drawing(
     picture: np.ndarray,
     title: str,
 ) -> Drawing:
-    """Graph `number` of a batch as a drawing of the meme in a row of the split."""
+    """Make the drawing of graph `number` of a batch, the meme in `row` of the split."""
     node = int(graph.n_node[:number].sum())
     nodes = slice(node, node + int(graph.n_node[number]))
     edge = int(graph.n_edge[:number].sum())

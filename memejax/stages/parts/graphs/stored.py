@@ -1,8 +1,8 @@
-"""Networks on one graph a meme: from a config and stored features to a stage.
+"""Networks on one graph per meme: from a config and stored features to a stage.
 
-Features lie in the device's memory, and every meme's graph in a static slot of it: a
-batch is gathered inside of the compiled step, and a stretch of the plan is one call.
-The networks are too small for a second device to help.
+Features are in device memory, with every meme's graph in a static slot: a batch is
+gathered inside the compiled step, and a stretch of the plan is one call. The networks
+are too small to benefit from a second device.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from memejax.stages.parts.graphs.supervised import facts_of, open_features, supe
 
 
 def load(config: ConfigDict) -> datasets.Data:
-    """Stored features as the stages use data: a column of graphs a split.
+    """Load stored features as `Data`, with a column of graphs per split.
 
     Raises:
-        ValueError: as `open_features` does; if a feature is not finite; for relations
-            that its memes cannot have.
+        ValueError: see `open_features`; if a feature is not finite; for relations that
+            its memes cannot have.
     """
     store = open_features(config)
     c = config.graph
@@ -53,13 +53,13 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
     """Make supervised training of a network on the memes' graphs.
 
     Args:
-        config: a run's; `graph` is the section.
-        data: as `load` gives it.
-        seed: of parameters, order and dropout.
+        config: the run's config; uses the section `graph`.
+        data: from `load`.
+        seed: seeds parameters, order and dropout.
         mesh: of one device.
 
     Raises:
-        ValueError: as `stored_network` and `supervised` do.
+        ValueError: see `stored_network` and `supervised`.
     """
     c, train = config.graph, data.splits["train"]
     column: Any = train.source["graph"]
@@ -76,7 +76,7 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
     many = steps.gather_steps(training.step)
 
     def run_chunk(state: Any, chunk: Mapping[str, Any]) -> Any:
-        # The plan has an axis of seeds, of which this is one.
+        # The plan has an axis of seeds, here of length 1.
         rows = jax.tree.map(lambda x: x[0], chunk["rows"])
         return many(state, rows, chunk["data"])
 
@@ -104,17 +104,18 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         explain=explain,
         eval_every=c.eval_every,
         patience=c.patience,
+        groups=training.groups,
     )
 
 
 def _one_pass(split: datasets.Split, *, mesh: Mesh, batch: int) -> feeders.Feeder:
-    """One pass over a split in order, as the stage's `predict` takes it."""
+    """Return one pass over a split in order, for the stage's `predict`."""
     plan = plans.sequential(len(split.ids), batch=batch)
     return _Rows(jax.device_put(dict(split.source), parallel.replicated(mesh)), plan)
 
 
 class _Rows:
-    """The plan's rows, one batch a chunk, beside data that lies on the device."""
+    """A feeder of the plan's rows, one batch per chunk, with data on the device."""
 
     def __init__(self, data: Mapping[str, Any], plan: plans.Plan):
         self.plan = plan

@@ -1,4 +1,4 @@
-"""Parts of every kind of graph network: a store, parameters, one update."""
+"""Parts shared by all kinds of graph networks: a store, parameters, one update."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from memejax.models import gnn
 from memejax.stages.parts.optimizers import optimizer
 from memejax.stages.parts.training import (
     key_of,
+    make_init,
     positive_weight,
-    starting,
     total_steps,
 )
 from memejax.store.read import Store, open_store
@@ -28,10 +28,11 @@ Tree = Any
 
 
 def open_features(config: ConfigDict) -> Store:
-    """The store that a config names.
+    """Open the feature store of a config.
 
     Raises:
-        ValueError: if none is named, or it lacks the training or the dev split.
+        ValueError: if `features` is not set, or the store lacks the training or the dev
+            split.
     """
     if config.features is None:
         raise ValueError(
@@ -43,7 +44,7 @@ def open_features(config: ConfigDict) -> Store:
     if not needed <= set(store.splits):
         raise ValueError(
             f"{config.features} has the splits {sorted(store.splits)}, but the config "
-            f"asks for train and data.dev={config.data.dev}"
+            f"needs train and data.dev={config.data.dev}"
         )
     return store
 
@@ -51,7 +52,7 @@ def open_features(config: ConfigDict) -> Store:
 def facts_of(
     config: ConfigDict, store: Store, *, widths: tuple[int, ...]
 ) -> dict[str, Any]:
-    """What results.json says of the data: sizes, widths of features, origin."""
+    """Return facts about the data for results.json: sizes, feature widths, origin."""
     return {
         "name": "memes",
         "features": config.features,
@@ -64,7 +65,7 @@ def facts_of(
 
 
 def _origin(config: ConfigDict, store: Store) -> dict[str, Any]:
-    """Where the memes are from; of built-in ones the best possible scores."""
+    """Return the memes' root; for built-in memes, None and the best possible scores."""
     root = config.data.root or store.facts["root"]
     own = store.folder.absolute() / "memes"
     if root is None or pathlib.Path(root) != own:
@@ -79,12 +80,13 @@ class Training(NamedTuple):
     """A network's supervised training, before its first update.
 
     Attributes:
-        abstract: shapes and shardings of the first state.
+        abstract: shapes and shardings of the initial state.
         init: `() -> state`.
         step: `(state, batch) -> (state, metrics)`; a batch has `graph`, `label`,
             `index`, `weight` and `draw`.
         apply_fn: `(variables, graph, train=, ...) -> {network: logits [b]}`.
         plan: shuffled passes over the training memes.
+        groups: name of the optimizer group of each parameter.
     """
 
     abstract: Any
@@ -92,6 +94,7 @@ class Training(NamedTuple):
     step: Callable[..., Any]
     apply_fn: Callable[..., Any]
     plan: plans.Plan
+    groups: Tree
 
 
 def supervised(
@@ -107,16 +110,16 @@ def supervised(
     """Make the supervised training that the section `graph` describes.
 
     Args:
-        config: a run's.
+        config: the run's config.
         train: the training split.
         net: the network.
-        example: a graph as it will read them.
-        memes: places of the memes' graphs in a batch; the others are padding.
-        seed: of parameters, order and dropout.
+        example: an example input graph.
+        memes: slice of the memes' graphs in a batch; the others are padding.
+        seed: seeds parameters, order and dropout.
         mesh: of one device.
 
     Raises:
-        ValueError: if there is nothing of one label to train on.
+        ValueError: if the training memes lack one of the labels.
     """
     if not train.labelled:
         raise ValueError("a graph network needs training memes of both labels")
@@ -128,7 +131,7 @@ def supervised(
 
     shapes = jax.eval_shape(variables)
     plan = graph_plan(c, train, seed=seed)
-    tx, rates = optimizer(c.optimizer, params=shapes["params"], total=len(plan))
+    tx, rates, groups = optimizer(c.optimizer, params=shapes["params"], total=len(plan))
     apply_fn = as_arm(net, c.network, memes)
     step = steps.make_supervised_step(
         apply_fn,
@@ -137,7 +140,7 @@ def supervised(
         positive_weight=positive_weight(train, balance=c.balance),
         learning_rates=rates,
     )
-    abstract, init = starting(
+    abstract, init = make_init(
         variables,
         lambda variables: steps.init_state(
             variables, tx, key=jax.random.fold_in(key(), 1)
@@ -145,23 +148,28 @@ def supervised(
         shapes=shapes,
         mesh=mesh,
     )
-    return Training(abstract, init, step, apply_fn, plan)
+    return Training(abstract, init, step, apply_fn, plan, groups)
 
 
 def graph_plan(section: ConfigDict, train: datasets.Split, *, seed: int) -> plans.Plan:
-    """Return shuffled passes over the training memes, as the section `graph` says."""
-    n = len(train.labels)
-    total = total_steps(n, batch=section.batch, epochs=section.epochs)
+    """Return shuffled passes over the training memes for the section `graph`."""
+    n, total = len(train.labels), graph_updates(section, train)
     return plans.shuffled(n, batch=section.batch, steps=total, seed=2 * seed + 1)
+
+
+def graph_updates(section: ConfigDict, train: datasets.Split) -> int:
+    """Return the updates of the section `graph`."""
+    n = len(train.labels)
+    return total_steps(n, batch=section.batch, epochs=section.epochs)
 
 
 def as_arm(net: Any, name: str, memes: slice) -> Callable[..., Any]:
     """Make `(variables, inputs, train=, ...) -> {name: logits [b]}`, like an arm's.
 
     Args:
-        net: a network that gives a logit per graph of a batch.
-        name: of the arm.
-        memes: places of the memes' graphs in a batch; the others are padding.
+        net: a network with one logit per graph of a batch.
+        name: name of the arm.
+        memes: slice of the memes' graphs in a batch; the others are padding.
     """
 
     def apply_fn(variables: Any, graph: Any, *, train: bool, **more: Any) -> Any:
