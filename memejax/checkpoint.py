@@ -8,16 +8,29 @@ last `keep` checkpoints are kept, and the best one by a metric.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
+
+from memejax import digests
 
 Tree = Any
 _policies = ocp.training.preservation_policies
+# Files up to this size are verified when a folder of checkpoints is opened, which reads
+# them; larger ones hold arrays, and are verified before a checkpoint is restored.
+_SMALL = 2**20
+# In a checkpoint's JSON: that digests follow when it is committed.
+_SEALED = "sealed"
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint that is not as it was saved; the message names the file and step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +68,11 @@ class Checkpoints:
         """
         if keep < 1:
             raise ValueError(f"keep at least one checkpoint, got keep={keep}")
-        self._best = best
+        self._best, self._folder = best, pathlib.Path(folder).absolute()
+        # Saved and perhaps not committed yet: without digests.
+        self._unsealed: set[int] = set()
+        self.set_aside: dict[int, str] = {}
+        self._set_aside_damaged()
         policies = [_policies.LatestN(keep)]
         if best is not None:
             policies.append(
@@ -66,12 +83,48 @@ class Checkpoints:
                     keep_checkpoints_without_metrics=False,
                 )
             )
-        self._checkpointer = ocp.training.Checkpointer(
-            pathlib.Path(folder).absolute(),
-            preservation_policy=_policies.AnyPreservationPolicy(policies),
+        self._policy = _policies.AnyPreservationPolicy(policies)
+        self._checkpointer = self._open()
+
+    def _open(self) -> Any:
+        return ocp.training.Checkpointer(
+            self._folder,
+            preservation_policy=self._policy,
             # An interrupted save leaves a temporary folder behind.
             cleanup_tmp_directories=True,
         )
+
+    def _steps(self) -> list[int]:
+        """Steps that lie in the folder, the last first."""
+        if not self._folder.is_dir():
+            return []
+        names = [path.name for path in self._folder.iterdir() if path.is_dir()]
+        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+    def _set_aside_damaged(self, *, step: int | None = None) -> None:
+        """Rename checkpoints that are damaged or unfinished, so that none is read.
+
+        Of several processes the first does it, and the others wait.
+
+        Args:
+            step: the one to verify whole; None verifies the small files of all.
+        """
+        if jax.process_index() == 0:
+            for number in self._steps() if step is None else [step]:
+                reason = problem(
+                    self._folder / str(number), largest=_SMALL if step is None else None
+                )
+                if reason is not None:
+                    self.set_aside[number] = reason
+                    self._rename(number)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoints are verified")
+
+    def _rename(self, step: int) -> None:
+        path, number = self._folder / str(step), 0
+        while (to := path.with_name(f"{step}.damaged{number or ''}")).exists():
+            number += 1
+        path.rename(to)
 
     @property
     def latest(self) -> int | None:
@@ -105,18 +158,31 @@ class Checkpoints:
         """
         if any(entry.step == step for entry in self._checkpointer.checkpoints):
             return
-        self._checkpointer.wait()
+        self.wait()
+        self._unsealed.add(step)
         self._checkpointer.save_checkpointables_async(
             step,
             {"state": state, "plan": plan},
-            custom_metadata=position,
+            custom_metadata={_SEALED: True, **position},
             metrics=None if metrics is None else {**metrics, "step": step},
             force=True,
         )
 
     def restore_latest(self, like: Tree) -> Saved | None:
-        """Restore the last checkpoint, None if there is none; see `restore`."""
-        return None if self.latest is None else self.restore(like, step=self.latest)
+        """Restore the last whole checkpoint, None if there is none; see `restore`.
+
+        Damaged ones after it are renamed, and stand in `set_aside` with the reason.
+        """
+        self.wait()
+        while (step := self.latest) is not None:
+            before = len(self.set_aside)
+            self._set_aside_damaged(step=step)
+            # Of several processes the first alone has the reason; all see the folder.
+            if len(self.set_aside) == before and step in self._steps():
+                return self._read(like, step)
+            self._checkpointer.close()
+            self._checkpointer = self._open()
+        return None
 
     def restore(self, like: Tree, *, step: int | None) -> Saved:
         """Restore a checkpoint.
@@ -127,10 +193,19 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError: if there is no such checkpoint.
+            DamagedCheckpointError: if it is not as it was saved.
         """
-        self._checkpointer.wait()
+        self.wait()
         if step is None:
-            raise FileNotFoundError(f"no checkpoint in {self._checkpointer.directory}")
+            raise FileNotFoundError(f"no checkpoint in {self._folder}")
+        if step in self.set_aside:
+            reason = self.set_aside[step]
+            raise DamagedCheckpointError(f"the checkpoint of step {step}: {reason}")
+        if step in self._steps():
+            verify(self._folder / str(step))
+        return self._read(like, step)
+
+    def _read(self, like: Tree, step: int) -> Saved:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
@@ -138,18 +213,64 @@ class Checkpoints:
         loaded = self._checkpointer.load_checkpointables(
             step, {"state": abstract, "plan": None}
         )
-        return Saved(step, loaded["state"], loaded["plan"], metadata.custom_metadata)
+        position = dict(metadata.custom_metadata)
+        position.pop(_SEALED, None)
+        return Saved(step, loaded["state"], loaded["plan"], position)
 
     def wait(self) -> None:
         """Wait until everything saved is on disk."""
         self._checkpointer.wait()
+        if jax.process_index() == 0:
+            for step in self._unsealed & set(self._steps()):
+                digests.write(self._folder / str(step))
+        self._unsealed.clear()
 
     def close(self) -> None:
         """Wait for pending saves, and release the threads."""
-        self._checkpointer.close()
+        try:
+            self.wait()
+        finally:
+            self._checkpointer.close()
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def problem(
+    checkpoint: str | os.PathLike[str], *, largest: int | None = None
+) -> str | None:
+    """Return what is wrong with a checkpoint, in words; None if it is whole.
+
+    One that an earlier version of memejax saved has no digests, and passes.
+
+    Args:
+        checkpoint: the folder of a step.
+        largest: bytes of the largest file whose contents are read; None reads all.
+    """
+    path = pathlib.Path(checkpoint)
+    if digests.exists(path):
+        return digests.problem(path, largest=largest)
+    try:
+        saved = json.loads((path / "_CHECKPOINT_METADATA").read_text("utf-8"))
+        unfinished = _SEALED in (saved.get("custom_metadata") or {})
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{path / '_CHECKPOINT_METADATA'} cannot be read ({error})"
+    return f"{path} was not finished: it has no digests" if unfinished else None
+
+
+def verify(checkpoint: str | os.PathLike[str]) -> None:
+    """Raise where a checkpoint is not as it was saved.
+
+    Args:
+        checkpoint: the folder of a step.
+
+    Raises:
+        DamagedCheckpointError: naming the step and the file.
+    """
+    reason = problem(checkpoint)
+    if reason is not None:
+        step = pathlib.Path(checkpoint).name
+        raise DamagedCheckpointError(f"the checkpoint of step {step}: {reason}")

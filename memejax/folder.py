@@ -2,6 +2,7 @@
 
 config.json        every leaf; a different identity in an old folder is an error
 environment.json   versions, devices, git commit
+lock               held by the start that writes to the folder
 starts.json        seconds and memory of each start so far
 results.json       figures of all seeds, and their summary
 report.html        the same figures as a page

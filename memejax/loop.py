@@ -160,6 +160,8 @@ class _Running:
         )
         feeder, self._memory = stage.feeder, Memory()
         saved = self._checkpoints.restore_latest(stage.abstract)
+        for step, reason in sorted(self._checkpoints.set_aside.items()):
+            logs.say(f"WARNING: {path.name}: the checkpoint of step {step}: {reason}")
         if saved is None:
             self.state, self.step = stage.init(), 0
         else:

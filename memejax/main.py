@@ -27,7 +27,9 @@ def main(argv: Sequence[str]) -> None:
 def _run() -> None:
     # Imported here to keep --help and a misspelt flag fast.
     from memejax import folder, parallel, stages, train
+    from memejax.checkpoint import DamagedCheckpointError
     from memejax.data import hateful_memes
+    from memejax.lock import LockedError
     from memejax.stages.parts.pretrained import CheckpointError
 
     config = _CONFIG.value
@@ -39,6 +41,8 @@ def _run() -> None:
         hateful_memes.BadRecordsError,
         folder.OtherRunError,
         CheckpointError,
+        DamagedCheckpointError,
+        LockedError,
         parallel.ProcessError,
     ) as error:
         # These are user errors: the message suffices, without a traceback.

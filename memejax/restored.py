@@ -15,6 +15,7 @@ from orbax.checkpoint import v1 as ocp
 from tokenizers import Tokenizer
 
 from memejax import folder
+from memejax.checkpoint import verify
 from memejax.data import text
 from memejax.outcomes import evaluated
 
@@ -172,6 +173,7 @@ def read_finished(
 
 def _variables(saved: pathlib.Path) -> dict[str, Tree]:
     """Return the variables that a checkpoint evaluates with, as numpy arrays."""
+    verify(saved)
     found = ocp.checkpointables_metadata(saved).metadata
     state = found["state"] if found else None
     if not state or not state.get("params"):
@@ -185,7 +187,15 @@ def _variables(saved: pathlib.Path) -> dict[str, Tree]:
         for name, tree in state.items()
     }
     loaded = ocp.load_checkpointables(saved, {"state": like})["state"]
-    return {"params": loaded[source], "batch_stats": loaded.get("batch_stats") or {}}
+    variables = {
+        "params": loaded[source],
+        "batch_stats": loaded.get("batch_stats") or {},
+    }
+    for path, leaf in jax.tree.leaves_with_path(variables):
+        if not np.all(np.isfinite(leaf)):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(f"{saved} holds values of {name} that are not finite")
+    return variables
 
 
 def _empty(leaf: Any) -> np.ndarray:

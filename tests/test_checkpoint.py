@@ -1,10 +1,13 @@
+import json
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memejax import parallel, steps
-from memejax.checkpoint import Checkpoints
+from memejax import digests, parallel, steps
+from memejax.checkpoint import Checkpoints, DamagedCheckpointError
 from memejax.data import plans
 
 PLAN = plans.shuffled(9, batch=2, steps=4, seed=0)
@@ -119,3 +122,88 @@ def test_errors(tmp_path):
         pytest.raises(FileNotFoundError, match="no checkpoint in"),
     ):
         saves.restore(state_at(0), step=None)
+
+
+def files_of(checkpoint):
+    return sorted(p for p in checkpoint.rglob("*") if p.is_file())
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Checkpoints of the steps 1 to 3, of which 2 is the best."""
+    with Checkpoints(tmp_path, keep=3, best="auroc") as saves:
+        for step, rating in ((1, 0.6), (2, 0.9), (3, 0.7)):
+            save(saves, step, metrics={"auroc": rating})
+    return tmp_path
+
+
+def flip(path, seed):
+    content = bytearray(path.read_bytes())
+    bit = int(np.random.default_rng(seed).integers(8 * len(content)))
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(bytes(content))
+
+
+def test_every_file_of_a_checkpoint_is_verified(three, tmp_path_factory):
+    """One flipped bit, an empty file or none: the one before is restored, bitwise."""
+    names = [p.relative_to(three / "3") for p in files_of(three / "3")]
+    assert len(names) > 8
+    damages = {
+        "flip": lambda path: flip(path, 0),
+        "empty": lambda path: path.write_bytes(b""),
+        "remove": lambda path: path.unlink(),
+    }
+    for i, name in enumerate(names):
+        for what, damage in damages.items():
+            if what == "empty" and not (three / "3" / name).stat().st_size:
+                continue
+            if what == "flip" and not (three / "3" / name).stat().st_size:
+                continue
+            copy = tmp_path_factory.mktemp("damaged") / f"{i}-{what}"
+            shutil.copytree(three, copy)
+            damage(copy / "3" / name)
+            with Checkpoints(copy, keep=3, best="auroc") as saves:
+                saved = saves.restore_latest(state_at(0))
+                assert saved is not None and saved.step == 2, (name, what)
+                np.testing.assert_array_equal(
+                    saved.state.params["w"], state_at(2).params["w"]
+                )
+                assert str(copy / "3") in saves.set_aside[3]
+                # It can be saved again in the place of the damaged one.
+                save(saves, 3)
+            with Checkpoints(copy, keep=3) as saves:
+                assert saves.restore_latest(state_at(0)).step == 3
+            assert (copy / "3.damaged").is_dir()
+
+
+def test_a_damaged_best_checkpoint_is_an_error(three):
+    arrays = [p for p in files_of(three / "2/state") if p.parent.name == "d"]
+    flip(max(arrays, key=lambda path: path.stat().st_size), 1)
+    with (
+        Checkpoints(three, keep=3, best="auroc") as saves,
+        pytest.raises(DamagedCheckpointError, match=r"step 2: .* is damaged$"),
+    ):
+        saves.restore(state_at(0), step=2)
+
+
+def test_all_damaged(three):
+    for step in (1, 2, 3):
+        (three / str(step) / "plan" / "manifest.ocdbt").unlink()
+    with Checkpoints(three, keep=3) as saves:
+        assert saves.restore_latest(state_at(0)) is None
+        assert set(saves.set_aside) == {1, 2, 3}
+
+
+def test_a_save_without_digests_is_unfinished_unless_it_is_an_old_one(three):
+    """Killed between orbax's commit and the digests, against a run of before."""
+    (three / "3" / digests.FILE).unlink()
+    with Checkpoints(three, keep=3) as saves:
+        assert saves.restore_latest(state_at(0)).step == 2
+        assert "not finished" in saves.set_aside[3]
+    old = three / "2" / "_CHECKPOINT_METADATA"
+    (three / "2" / digests.FILE).unlink()
+    written = json.loads(old.read_text("utf-8"))
+    del written["custom_metadata"]["sealed"]
+    old.write_text(json.dumps(written), "utf-8")
+    with Checkpoints(three, keep=3) as saves:
+        assert saves.restore_latest(state_at(0)).step == 2

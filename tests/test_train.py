@@ -20,14 +20,16 @@ from memejax import (
     datasets,
     evaluate,
     folder,
+    lock,
     logs,
     loop,
     metrics,
     parallel,
+    restored,
     scoring,
     train,
 )
-from memejax.checkpoint import Checkpoints
+from memejax.checkpoint import Checkpoints, DamagedCheckpointError
 from memejax.signals import Interrupted, Signals
 from memejax.stages import context, finetune, pretrain
 from memejax.stages.parts import curricula, training
@@ -348,3 +350,59 @@ def test_an_evaluation_that_was_cut_off_is_made_again(finished, tmp_path, monkey
 def refusing(make_init, init):
     """`make_init`, but for the first state."""
     return lambda *args, **more: (make_init(*args, **more)[0], init)
+
+
+def test_a_second_start_on_a_folder_leaves_it_alone(finished, tmp_path):
+    path = tmp_path / "copy"
+    shutil.copytree(finished[0], path)
+    (path / "results.json").unlink()
+    before = sorted(p.relative_to(path) for p in path.rglob("*"))
+    with lock.lock(path), pytest.raises(lock.LockedError, match="is in use by process"):
+        train.run(tiny(), path)
+    assert sorted(p.relative_to(path) for p in path.rglob("*")) == before
+
+
+def test_a_finished_run_without_a_page_gets_one(finished, tmp_path):
+    path = tmp_path / "copy"
+    shutil.copytree(finished[0], path)
+    page = path / "report.html"
+    written = page.read_text("utf-8")
+    page.unlink()
+    train.run(tiny(), path)
+    assert len(page.read_text("utf-8")) > 0.9 * len(written)
+
+
+def test_a_damaged_checkpoint_is_resumed_from_the_one_before(
+    finished, tmp_path, capsys
+):
+    """Bitwise; and the best one damaged is an error, never another in its place."""
+    whole, results = finished
+    path = tmp_path / "copy"
+    shutil.copytree(whole, path)
+    for name in ("results.json", "starts.json", "0/evaluate/outcome.json"):
+        (path / name).unlink()
+    (path / "0/finetune/outcome.json").unlink()
+    steps = sorted(int(p.name) for p in (path / "0/finetune/checkpoints").iterdir())
+    arrays = path / f"0/finetune/checkpoints/{steps[-1]}/state/d"
+    damage(max(arrays.iterdir(), key=lambda file: file.stat().st_size))
+    again = train.run(tiny(), path)
+    assert f"WARNING: finetune: the checkpoint of step {steps[-1]}:" in (
+        capsys.readouterr().out
+    )
+    assert again["summary"] == results["summary"]
+    best = again["seeds"]["0"]["finetune"]["best_step"]
+    arrays = path / f"0/finetune/checkpoints/{best}/state/d"
+    damage(max(arrays.iterdir(), key=lambda file: file.stat().st_size))
+    (path / "0/evaluate/outcome.json").unlink()
+    (path / "results.json").unlink()
+    with pytest.raises(DamagedCheckpointError, match=f"step {best}: .* is damaged"):
+        train.run(tiny(), path)
+    shutil.copy(whole / "results.json", path)
+    with pytest.raises(DamagedCheckpointError, match=f"step {best}: .* is damaged"):
+        restored.restore(path)
+
+
+def damage(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))

@@ -32,8 +32,10 @@ def run(context: Context, before: Ended | None) -> Ended:
 def _evaluate(context: Context, before: Ended) -> dict[str, Any]:
     stage, data = before.stage(), context.data
     checkpoints = context.folder / before.name / "checkpoints"
+    # Not the best of those that are whole, which may be another one.
+    best = before.outcomes[before.name]["best_step"]
     with Checkpoints(checkpoints, keep=context.options.keep, best=BEST) as saves:
-        saved = saves.restore(stage.abstract, step=saves.best)
+        saved = saves.restore(stage.abstract, step=best)
     # Free the rest of the state on the devices.
     step, variables = saved.step, saved.state.weights()
     del saved

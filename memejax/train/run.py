@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from memejax import folder, logs, parallel, profile, report, stages
+from memejax import folder, lock, logs, parallel, profile, report, stages
 from memejax.loop import LoopOptions
 from memejax.signals import Signals
 from memejax.stages import STAGES, Context
@@ -26,6 +28,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         folder.OtherRunError: if the folder holds a run of another config.
+        lock.LockedError: if another start writes to the folder.
         hateful_memes.BadRecordsError: naming every bad record of the data.
         loop.NonFiniteLossError: if a loss is not finite.
         signals.Interrupted: after SIGTERM or SIGINT, when the state is saved.
@@ -40,15 +43,35 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     stages.check_sections(config)
     logs.say(announcement.experiment(config))
     config = adopt(config, logs.say)
-    path = folder.claim(workdir, config.to_dict(), RUNTIME)
-    done = parallel.from_first(folder.read_json(path / "results.json"))
-    if done is not None:
-        logs.say(f"This run is finished; its results, from {path}:")
-        _show(done)
-        return done
-    parallel.keep_compiled(path / "compiled")
-    with Starts(path, began=began) as starts:
-        return _run(config, path, starts)
+    with _locked(workdir):
+        path = folder.claim(workdir, config.to_dict(), RUNTIME)
+        done = parallel.from_first(folder.read_json(path / "results.json"))
+        if done is not None:
+            if parallel.is_first() and not (path / "report.html").exists():
+                # It was killed between the two.
+                report.write(path)
+            logs.say(f"This run is finished; its results, from {path}:")
+            _show(done)
+            return done
+        parallel.keep_compiled(path / "compiled")
+        with Starts(path, began=began) as starts:
+            return _run(config, path, starts)
+
+
+@contextlib.contextmanager
+def _locked(workdir: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the run's folder; of several processes the first holds it for all."""
+    with contextlib.ExitStack() as held:
+        problem = None
+        if parallel.is_first():
+            try:
+                held.enter_context(lock.lock(workdir, warn=logs.say))
+            except lock.LockedError as error:
+                problem = str(error)
+        problem = parallel.from_first(problem)
+        if problem is not None:
+            raise lock.LockedError(problem)
+        yield
 
 
 def _run(config: ConfigDict, path: pathlib.Path, starts: Starts) -> dict[str, Any]:
