@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "probe the features of a finished run's checkpoints",
     "extract": "store features of memes for graph networks",
     "export": "write a finished run as a program and checkpoints",
+    "report": "write the page of a finished run again",
     "reproduce": "repeat the tables and the studies of the two papers",
     "profile": "measure time and FLOPs of a training step",
     "data.hateful_memes": "check a folder of memes, and list its bad records",

@@ -87,7 +87,11 @@ def restore(workdir: str | os.PathLike[str], *, seed: int = 0) -> Restored:
     step = found["checkpoint"]
     saved = path / str(seed) / found["stage"] / "checkpoints" / str(step)
     if not saved.is_dir():
-        raise ValueError(f"{saved}, which gave the run's test scores, is not there")
+        aside = saved.with_name(f"{saved.name}.damaged")
+        reason = (
+            f"was damaged, and is {aside} now" if aside.is_dir() else "is not there"
+        )
+        raise ValueError(f"{saved}, which gave the run's test scores, {reason}")
     return Restored(
         folder=path,
         seed=seed,

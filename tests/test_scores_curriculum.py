@@ -10,16 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
+from memejax.curriculum.bald import bald, predictive_variance, vote_entropy
 from memejax.curriculum.gradients import (
     expected_gradient_length,
     last_layer_gradient_length,
 )
-from memejax.curriculum.mc_dropout import (
-    bald,
-    mc_dropout,
-    predictive_variance,
-    vote_entropy,
-)
+from memejax.curriculum.mc_dropout import mc_dropout
 from memejax.curriculum.scores import (
     aadt,
     cross_entropy,

@@ -4,19 +4,22 @@
     p = curriculum.sampling_probs(u, favour="easy", max_ratio=10.0, min_temperature=0.0)
     index = curriculum.draw_plan(key, p, steps=100, batch=32)      # [100, 32]
 
-    scores.py     from one prediction; mc_dropout.py from several passes with dropout;
-                  gradients.py expected gradient length; by_name.py all of them by
-                  name; toy.py an example on which they differ
-    sampling.py   scores -> probabilities; draws.py probabilities -> indices;
-                  diagnostics.py effective sample size, ratio, coverage
-    tasks.py      BAC: scores -> ranks -> tasks -> pools and updates
-    dynamic.py    DSAC: segments of a run, each drawn by the current scores
+    scores.py       AADT, entropy, margin, ... of one prediction; bald.py of several,
+                    mc_dropout.py makes them; gradients.py expected gradient length;
+                    by_name.py all of them by name; toy.py where they differ
+    sampling.py     scores -> probabilities; temperature.py meets the maximum ratio;
+                    draws.py probabilities -> indices; diagnostics.py ratio, coverage
+    tasks.py        BAC: scores -> ranks -> tasks -> pools and updates
+    dynamic.py      DSAC: segments of a run, each drawn by the current scores
 
 References:
     McWilliam, Automatic curriculum learning for deep models using active learning,
     2018.
 """
 
+from memejax.curriculum.bald import bald as bald
+from memejax.curriculum.bald import predictive_variance as predictive_variance
+from memejax.curriculum.bald import vote_entropy as vote_entropy
 from memejax.curriculum.by_name import SCORES as SCORES
 from memejax.curriculum.by_name import Committee as Committee
 from memejax.curriculum.by_name import (
@@ -43,13 +46,8 @@ from memejax.curriculum.gradients import (
 from memejax.curriculum.gradients import (
     last_layer_gradient_length as last_layer_gradient_length,
 )
-from memejax.curriculum.mc_dropout import bald as bald
 from memejax.curriculum.mc_dropout import mc_dropout as mc_dropout
-from memejax.curriculum.mc_dropout import predictive_variance as predictive_variance
-from memejax.curriculum.mc_dropout import vote_entropy as vote_entropy
 from memejax.curriculum.sampling import sampling_probs as sampling_probs
-from memejax.curriculum.sampling import temperature as temperature
-from memejax.curriculum.sampling import temperature_search as temperature_search
 from memejax.curriculum.scores import aadt as aadt
 from memejax.curriculum.scores import cross_entropy as cross_entropy
 from memejax.curriculum.scores import entropy as entropy
@@ -60,3 +58,5 @@ from memejax.curriculum.tasks import expected_visits as expected_visits
 from memejax.curriculum.tasks import phase_updates as phase_updates
 from memejax.curriculum.tasks import pools as pools
 from memejax.curriculum.tasks import rank as rank
+from memejax.curriculum.temperature import temperature as temperature
+from memejax.curriculum.temperature import temperature_search as temperature_search

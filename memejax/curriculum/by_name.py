@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memejax.curriculum import mc_dropout, scores
+from memejax.curriculum import scores
+from memejax.curriculum.bald import bald, predictive_variance, vote_entropy
 
 
 class Predictions(Protocol):
@@ -55,9 +56,9 @@ SCORES: dict[str, Callable[[Predictions], jax.Array]] = {
     "least_confidence": lambda p: scores.least_confidence(p.probs),
     "margin": lambda p: scores.margin(p.probs),
     "loss": lambda p: scores.cross_entropy(p.log_probs, p.labels),
-    "bald": lambda p: mc_dropout.bald(p.passes, log=True),
-    "variance": lambda p: mc_dropout.predictive_variance(jnp.exp(p.passes)),
-    "votes": lambda p: mc_dropout.vote_entropy(p.passes),
+    "bald": lambda p: bald(p.passes, log=True),
+    "variance": lambda p: predictive_variance(jnp.exp(p.passes)),
+    "votes": lambda p: vote_entropy(p.passes),
     "gradient_length": lambda p: p.gradient_length,
 }
 # Scores that measure the disagreement of passes or members.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from memejax.curriculum.mc_dropout import bald
+from memejax.curriculum.bald import bald
 from memejax.curriculum.scores import aadt, entropy
 
 # Of the Gaussian process: the standard deviation of its logits far from data, and its

@@ -20,7 +20,7 @@ from memejax import folder
 from memejax.metrics import AVERAGE
 from memejax.restored import Restored
 from memejax.stages.parts.choices import DTYPES
-from memejax.stages.parts.probability import make_probability
+from memejax.stages.parts.meme_scorer import make_probability
 
 Tree = Any
 PRECISIONS = tuple(DTYPES)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from memejax.data import images, text
 from memejax.metrics import AVERAGE
 from memejax.restored import Restored, restore
-from memejax.stages.parts.probability import make_probability
+from memejax.stages.parts.meme_scorer import make_probability
 
 Tree = Any
 
