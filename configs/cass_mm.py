@@ -2,10 +2,10 @@
 
 demo (default)
   command   python -m memejax.main --config=configs/cass_mm.py
-  hardware  2 CPU cores, 5 minutes, nothing downloaded
+  hardware  2 CPU cores, 3 minutes, nothing downloaded
   is        small models on 11,000 built-in memes whose label depends on picture and
-            caption together; README.md has the scores. With --config.data.root=FOLDER
-            the same models run on your memes.
+            caption together; configs/README.md has the scores. The same models run on
+            your memes with --config.data.root=FOLDER.
 
 full
   command   python -m memejax.main --config=configs/cass_mm.py:full

@@ -4,7 +4,7 @@ demo (default)
   command   python -m memejax.main --config=configs/curriculum.py
               --config.curriculum.kind=dsac                  or bac, uniform, ...
   hardware  2 CPU cores, a minute, nothing downloaded
-  score     see the study of all arms in README.md
+  score     see the study of all arms in configs/README.md
   is        ten seeds of a perceptron on GeoShapes. Comparison of all arms, with
             statistics: python -m memejax.reproduce curriculum --data=geoshapes
             MNIST: --config.data.name=mnist --config.data.root=FOLDER

@@ -5,7 +5,7 @@ demo (default)
   hardware  2 CPU cores, minutes, nothing downloaded
   is        the networks, data and fine-tuning of configs/cass_mm.py, so that only
             the pretraining differs. On pictures with a visible concept, with a probe
-            of the features (README.md has the scores):
+            of the features (scores: configs/README.md):
               --config=configs/dino.py:then=probe --config.data.name=pictures
 
 full

@@ -9,7 +9,7 @@ hardware  2 CPU cores, 3 minutes a seed
 is        MINILM, a folder or hub name of all-MiniLM-L6-v2 (22.7 M parameters: 6 layers,
           384 wide; captions are averaged over their tokens, as in its training), and
           the demo's small ResNet from scratch. One pass over 3,000 memes at a rate of
-          1e-4 for the encoder; README.md has the scores.
+          1e-4 for the encoder; configs/README.md has the scores.
 
 After the colon:
   curriculum=none|uniform|replacement|bac|dsac    order of the training examples

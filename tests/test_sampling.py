@@ -1,4 +1,5 @@
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,6 @@ from memejax.curriculum import (
     achieved_ratio,
     class_shares,
     effective_sample_size,
-    sampling,
     sampling_probs,
     temperature,
     temperature_search,
@@ -309,7 +309,9 @@ def test_wrong_searches_raise(change):
 
 
 def test_a_search_without_end_raises(monkeypatch):
-    monkeypatch.setattr(sampling, "MAX_INCREMENTS", 1000)
+    # The package has the function under the name of the module.
+    module = sys.modules["memejax.curriculum.temperature"]
+    monkeypatch.setattr(module, "MAX_INCREMENTS", 1000)
     with pytest.raises(ValueError, match="1000 increments"):
         temperature_search([0.0, 1.0], max_ratio=1.0)
 
