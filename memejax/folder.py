@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
@@ -82,7 +83,8 @@ def claim(
 ) -> pathlib.Path:
     """Create a run's folder, or check that it holds a run of the same identity.
 
-    All processes check; only the first one writes.
+    A folder in which no stage has saved anything yet is taken over by any config. All
+    processes check; only the first one writes.
 
     Args:
         workdir: the run's folder.
@@ -108,7 +110,11 @@ def claim(
             for name in sorted(before.keys() | now.keys())
             if name.split(".")[0] not in runtime and before.get(name) != now.get(name)
         ]
-        if different:
+        if different and not _has_begun(folder):
+            # A start that failed before its first checkpoint keeps nobody out.
+            if parallel.is_first():
+                _discard_inputs(folder)
+        elif different:
             raise OtherRunError(
                 f"{folder} holds a run of another config:\n"
                 + "\n".join(different)
@@ -118,6 +124,22 @@ def claim(
     write_json(folder / "environment.json", environment())
     write_json(folder / "config.json", config)
     return folder
+
+
+def _has_begun(folder: pathlib.Path) -> bool:
+    """Whether a stage has saved a checkpoint or ended, for any seed."""
+    saved = ("checkpoints/*", "outcome.json")
+    patterns = [f"{depth}{name}" for depth in ("*/", "*/*/") for name in saved]
+    return (folder / "results.json").exists() or any(
+        next(folder.glob(pattern), None) is not None for pattern in patterns
+    )
+
+
+def _discard_inputs(folder: pathlib.Path) -> None:
+    """Remove the data that an earlier config wrote: another one may write others."""
+    for name in ("memes", "cache", "tokenizer"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / "bad_records.jsonl").unlink(missing_ok=True)
 
 
 def check_layout(folder: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -47,6 +48,11 @@ def _run() -> None:
     ) as error:
         # These are user errors: the message suffices, without a traceback.
         sys.exit(f"error: {error}")
+    except ValueError as error:
+        # A config that cannot be run, mostly.
+        if os.environ.get("MEMEJAX_TRACEBACK"):
+            raise
+        sys.exit(f"error: {error}\n(MEMEJAX_TRACEBACK=1 shows where)")
 
 
 def run() -> None:

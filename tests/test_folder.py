@@ -33,3 +33,26 @@ def test_a_run_of_another_layout_is_refused_in_one_line(tmp_path):
     with pytest.raises(folder.OtherRunError, match="a run of layout 1, ") as caught:
         folder.claim(tmp_path, config, ())
     assert "\n" not in str(caught.value)
+
+
+def test_a_start_that_failed_before_its_first_checkpoint_keeps_nobody_out(tmp_path):
+    folder.claim(tmp_path, {"seed": 0, "data": {"dev": "dev_seen"}}, ())
+    for name in ("memes", "cache", "tokenizer"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "old").touch()
+    changed = {"seed": 0, "data": {"dev": "validation"}}
+    folder.claim(tmp_path, changed, ())
+    assert json.loads((tmp_path / "config.json").read_text("utf-8")) == changed
+    # What the other config wrote is not taken for this one's.
+    assert not any((tmp_path / name).exists() for name in ("memes", "cache"))
+
+
+@pytest.mark.parametrize(
+    "saved",
+    ["0/pretrain/checkpoints/3", "train/checkpoints/8", "0/pretrain/outcome.json"],
+)
+def test_a_run_that_has_begun_keeps_its_folder(tmp_path, saved):
+    folder.claim(tmp_path, {"seed": 0}, ())
+    (tmp_path / saved).mkdir(parents=True)
+    with pytest.raises(folder.OtherRunError, match="seed: 0 there, 1 asked for"):
+        folder.claim(tmp_path, {"seed": 1}, ())

@@ -206,6 +206,8 @@ def test_claim_compares_identities(tmp_path):
     folder.claim(tmp_path, CONFIG | {"log": {"every": 9}}, ("log",))
     # Tuples are lists in JSON: the same.
     folder.claim(tmp_path, CONFIG | {"a": {"b": 1, "c": (1, 2)}}, ("log",))
+    # From its first checkpoint on a folder is this run's.
+    (tmp_path / "0/finetune/checkpoints/4").mkdir(parents=True)
     with pytest.raises(folder.OtherRunError, match=r"a\.b: 1 there, 2 asked for"):
         folder.claim(tmp_path, CONFIG | {"a": {"b": 2, "c": [1, 2]}}, ("log",))
     with pytest.raises(folder.OtherRunError, match=r"a\.d: \(absent\) there, 3"):

@@ -24,8 +24,8 @@ def load_memes(config: ConfigDict, workdir: pathlib.Path) -> Data:
     if not {"train", c.dev} <= set(splits):
         raise ValueError(
             f"{root} has the splits {sorted(splits)}, but the config needs train and "
-            f"data.dev={c.dev} ('validation' holds out data.validation of the training "
-            "memes)"
+            f"data.dev={c.dev}; --config.data.dev=validation holds out "
+            f"{c.validation:.0%} of the training memes by caption"
         )
     tokenizer = _tokenizer(config, [m.text for m in splits["train"]], workdir)
     everything = [meme for memes in splits.values() for meme in memes]

@@ -57,7 +57,10 @@ def schedule(
     [1.0, 0.5, 0.0, 0.5, 1.0]
     """
     if warmup > steps:
-        raise ValueError(f"got warmup {warmup}, expected at most the {steps} steps")
+        raise ValueError(
+            f"got warmup {warmup}, expected at most the {steps} steps (in a config: "
+            "optimizer.warmup of the stage)"
+        )
     if not 0 <= floor <= 1:
         raise ValueError(f"got floor {floor}, expected a fraction in [0, 1]")
     if half_period < 1:

@@ -31,12 +31,13 @@ def experiment(config: ConfigDict) -> str:
         return f"{config.name}, preset {config.preset}: {own(config)}"
     if config.preset != "demo":
         return f"{config.name}, preset {config.preset}"
-    data = f"built-in {config.data.name}"
+    data, root = f"built-in {config.data.name}", "FOLDER"
     if config.data.root is not None:
-        data = f"the {config.data.name} of {config.data.root}"
+        root = config.data.root
+        data = f"the {config.data.name} of {root}"
     return (
-        f"{config.name}, preset demo: small models on {data}; the real run is\n"
-        f"  --config=configs/{config.name}.py:full --config.data.root=FOLDER"
+        f"{config.name}, preset demo: small models on {data}; the full recipe is\n"
+        f"  --config=configs/{config.name}.py:full --config.data.root={root}"
     )
 
 
