@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -69,8 +70,10 @@ class Checkpoints:
         if keep < 1:
             raise ValueError(f"keep at least one checkpoint, got keep={keep}")
         self._best, self._folder = best, pathlib.Path(folder).absolute()
-        # Saved and perhaps not committed yet: without digests.
-        self._unsealed: set[int] = set()
+        # Writes a save's digests as soon as it is committed, not at the next save: a
+        # kill between the two would otherwise cost a whole checkpoint.
+        self._sealer = futures.ThreadPoolExecutor(1, thread_name_prefix="digests")
+        self._sealing: futures.Future[None] | None = None
         self.set_aside: dict[int, str] = {}
         self._set_aside_damaged()
         policies = [_policies.LatestN(keep)]
@@ -159,14 +162,19 @@ class Checkpoints:
         if any(entry.step == step for entry in self._checkpointer.checkpoints):
             return
         self.wait()
-        self._unsealed.add(step)
-        self._checkpointer.save_checkpointables_async(
+        saving = self._checkpointer.save_checkpointables_async(
             step,
             {"state": state, "plan": plan},
             custom_metadata={_SEALED: True, **position},
             metrics=None if metrics is None else {**metrics, "step": step},
             force=True,
         )
+        self._sealing = self._sealer.submit(self._seal, saving, step)
+
+    def _seal(self, saving: Any, step: int) -> None:
+        saving.result()
+        if jax.process_index() == 0:
+            digests.write(self._folder / str(step))
 
     def restore_latest(self, like: Tree) -> Saved | None:
         """Restore the last whole checkpoint, None if there is none; see `restore`.
@@ -220,16 +228,16 @@ class Checkpoints:
     def wait(self) -> None:
         """Wait until everything saved is on disk."""
         self._checkpointer.wait()
-        if jax.process_index() == 0:
-            for step in self._unsealed & set(self._steps()):
-                digests.write(self._folder / str(step))
-        self._unsealed.clear()
+        if self._sealing is not None:
+            sealing, self._sealing = self._sealing, None
+            sealing.result()
 
     def close(self) -> None:
         """Wait for pending saves, and release the threads."""
         try:
             self.wait()
         finally:
+            self._sealer.shutdown()
             self._checkpointer.close()
 
     def __enter__(self) -> Checkpoints:

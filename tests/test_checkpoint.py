@@ -1,5 +1,6 @@
 import json
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +105,19 @@ def test_a_save_that_was_cut_off_is_not_seen(tmp_path):
         save(saves, 2)
         saves.wait()
         assert saves.latest == 2
+
+
+def test_a_kill_between_two_saves_loses_no_committed_one(tmp_path):
+    with Checkpoints(tmp_path / "run", keep=2) as saves:
+        save(saves, 1)
+        # No call of wait(): a killed process makes none.
+        sealed, until = tmp_path / "run" / "1" / digests.FILE, time.monotonic() + 30
+        while not sealed.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        shutil.copytree(tmp_path / "run", tmp_path / "killed")
+    with Checkpoints(tmp_path / "killed", keep=2) as saves:
+        assert saves.restore_latest(state_at(0)).step == 1
+        assert not saves.set_aside
 
 
 def test_saving_a_step_twice_keeps_the_first(tmp_path):
