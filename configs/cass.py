@@ -67,23 +67,14 @@ def get_config(text: str = "") -> ConfigDict:
                 text=dict(name="words", hidden=150) if preset == "paper" else None,
             ),
             pretrain={"demo": demo, "full": full, "paper": paper}[preset](),
-            parallel=common.parallel(),
-            pipeline=common.pipeline(preset),
-            checkpoint=common.checkpoint(every=100 if preset == "demo" else 500),
-            log=common.log(),
-            profile=common.profile(),
-            report=common.report(),
+            **common.runtime(preset),
         )
     )
     if chosen["average"] != "none":
         config.pretrain.average = dict(kind=chosen["average"], momentum=0.999, start=0)
-    if chosen["then"] == "probe":
-        config.stages = ("pretrain", "probe")
-        config.probe = common.probe()
-        return config.lock()
-    config.stages = ("pretrain", "finetune", "evaluate")
-    config.augment = common.augmentation(preset)
-    config.finetune = common.finetune(preset)
+    common.add_then(config, chosen["then"])
+    if chosen["then"] == "finetune":
+        config.augment = common.augmentation(preset)
     return config.lock()
 
 

@@ -64,26 +64,11 @@ def get_config(text: str = "") -> ConfigDict:
             ),
             augment=common.augmentation(preset),
             pretrain={"demo": demo, "full": full, "paper": paper}[preset](),
-            parallel=common.parallel(),
-            pipeline=common.pipeline(preset),
-            checkpoint=common.checkpoint(every=100 if preset == "demo" else 500),
-            log=common.log(),
-            profile=common.profile(),
-            report=common.report(),
+            **common.runtime(preset),
         )
     )
-    if chosen["then"] == "probe":
-        if chosen["curriculum"] != "none":
-            raise ValueError("a curriculum is for fine-tuning, and then=probe has none")
-        config.stages = ("pretrain", "probe")
-        config.probe = common.probe()
-        return config.lock()
-    config.stages = ("pretrain", "finetune", "evaluate")
-    config.finetune = common.finetune(preset)
-    if chosen["curriculum"] != "none":
-        config.curriculum = common.curriculum(
-            chosen["curriculum"], warmup=40, refresh=40
-        )
+    common.add_then(config, chosen["then"])
+    common.add_curriculum(config, chosen["curriculum"])
     return config.lock()
 
 

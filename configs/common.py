@@ -328,6 +328,25 @@ def curriculum(*kinds: str, warmup: int, refresh: int, passes: int = 0) -> Confi
     return ConfigDict(section)
 
 
+def add_then(config: ConfigDict, then: str) -> None:
+    """Add the stages that follow pretraining, one of `THEN`, and their sections."""
+    if then == "probe":
+        config.stages = ("pretrain", "probe")
+        config.probe = probe()
+    else:
+        config.stages = ("pretrain", "finetune", "evaluate")
+        config.finetune = finetune(config.preset)
+
+
+def add_curriculum(config: ConfigDict, kind: str) -> None:
+    """Add the curriculum of fine-tuning, one of `CURRICULA`."""
+    if kind == "none":
+        return
+    if "finetune" not in config:
+        raise ValueError("a curriculum is for fine-tuning, and then=probe has none")
+    config.curriculum = curriculum(kind, warmup=40, refresh=40)
+
+
 def parallel() -> dict[str, Any]:
     """Devices, and how a step is compiled for them."""
     return dict(
@@ -351,6 +370,24 @@ def pipeline(preset: str) -> dict[str, Any]:
     if preset == "demo":
         return dict(cache="memory", threads=2, workers=0)
     return dict(cache="disk", threads=16, workers=0)
+
+
+def runtime(preset: str, *, every: int | None = None) -> dict[str, Any]:
+    """Sections that do not change what is computed.
+
+    Args:
+        preset: one of `PRESETS`.
+        every: updates between checkpoints; None: the preset's.
+    """
+    every = every or (100 if preset == "demo" else 500)
+    return dict(
+        parallel=parallel(),
+        pipeline=pipeline(preset),
+        checkpoint=checkpoint(every=every),
+        log=log(),
+        profile=profile(),
+        report=report(),
+    )
 
 
 def checkpoint(*, every: int, keep: int = 2) -> dict[str, Any]:

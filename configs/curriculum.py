@@ -82,7 +82,7 @@ def get_config(text: str = "") -> ConfigDict:
             # seeds are split over the devices, so "pmap", which splits a batch, is
             # refused.
             parallel=dict(devices=placeholder(int), vectorize=False, mode="jit"),
-            checkpoint=common.checkpoint(every=1500 if small else 10_000, keep=1),
+            checkpoint=common.checkpoint(every=1500 if small else 10_000),
             log=common.log(every=every),
             profile=common.profile(),
         )

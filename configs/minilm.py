@@ -49,16 +49,8 @@ def get_config(text: str = "") -> ConfigDict:
                     common.groups(image=2e-3, text=1e-4, heads=1e-3), warmup=10
                 ),
             ),
-            parallel=common.parallel(),
-            pipeline=common.pipeline("demo"),
-            checkpoint=common.checkpoint(every=50),
-            log=common.log(),
-            profile=common.profile(),
-            report=common.report(),
+            **common.runtime("demo", every=50),
         )
     )
-    if chosen["curriculum"] != "none":
-        config.curriculum = common.curriculum(
-            chosen["curriculum"], warmup=40, refresh=40
-        )
+    common.add_curriculum(config, chosen["curriculum"])
     return config.lock()

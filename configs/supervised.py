@@ -38,16 +38,8 @@ def get_config(text: str = "") -> ConfigDict:
             ),
             augment=common.augmentation(preset),
             finetune=common.finetune(preset),
-            parallel=common.parallel(),
-            pipeline=common.pipeline(preset),
-            checkpoint=common.checkpoint(every=100 if preset == "demo" else 500),
-            log=common.log(),
-            profile=common.profile(),
-            report=common.report(),
+            **common.runtime(preset),
         )
     )
-    if chosen["curriculum"] != "none":
-        config.curriculum = common.curriculum(
-            chosen["curriculum"], warmup=40, refresh=40
-        )
+    common.add_curriculum(config, chosen["curriculum"])
     return config.lock()

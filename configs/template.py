@@ -31,12 +31,7 @@ def get_config(text: str = "") -> ConfigDict:
             model=common.model("demo", arm=common.fused_arm("demo")),
             augment=common.augmentation("demo"),
             finetune=common.finetune("demo"),
-            parallel=common.parallel(),
-            pipeline=common.pipeline("demo"),
-            checkpoint=common.checkpoint(every=100),
-            log=common.log(),
-            profile=common.profile(),
-            report=common.report(),
+            **common.runtime("demo"),
         )
     )
     # Any leaf of a block can be overridden; the blocks are in configs/common.py.

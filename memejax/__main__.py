@@ -26,6 +26,7 @@ COMMANDS = {
     "weights.inspect": "describe a checkpoint: format, architecture, parameters",
     "bench.curriculum": "time curricula: seeds together and one by one",
     "bench.detector": "time Mask R-CNN beside torchvision's",
+    "bench.faults": "inject faults and see what becomes of them",
     "bench.graphs": "time graph networks beside PyTorch Geometric",
     "bench.input_pipeline": "time the input pipeline beside PyTorch's DataLoader",
     "bench.input_study": "study input by threads, workers and caches",

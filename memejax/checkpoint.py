@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import pathlib
 from concurrent import futures
@@ -20,6 +21,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from memejax import digests
+from memejax.errors import UserError, is_disk_full
 
 Tree = Any
 _policies = ocp.training.preservation_policies
@@ -30,7 +32,15 @@ _SMALL = 2**20
 _SEALED = "sealed"
 
 
-class DamagedCheckpointError(ValueError):
+# The logger of orbax.
+_LOG = logging.getLogger("absl")
+
+
+def _is_no_full_disk(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and is_disk_full(record.exc_info[1]))
+
+
+class DamagedCheckpointError(UserError):
     """A checkpoint that is not as it was saved; the message names the file and step."""
 
 
@@ -43,12 +53,14 @@ class Saved:
         state: the state, with the requested shardings.
         plan: arrays of the current plan.
         position: JSON, as saved.
+        verified: whether it has digests, which have been verified.
     """
 
     step: int
     state: Tree
     plan: dict[str, np.ndarray]
     position: dict[str, Any]
+    verified: bool
 
 
 class Checkpoints:
@@ -75,6 +87,8 @@ class Checkpoints:
         self._sealer = futures.ThreadPoolExecutor(1, thread_name_prefix="digests")
         self._sealing: futures.Future[None] | None = None
         self.set_aside: dict[int, str] = {}
+        # orbax logs in each of its threads what its caller is told anyway.
+        _LOG.addFilter(_is_no_full_disk)
         self._set_aside_damaged()
         policies = [_policies.LatestN(keep)]
         if best is not None:
@@ -128,6 +142,14 @@ class Checkpoints:
         while (to := path.with_name(f"{step}.damaged{number or ''}")).exists():
             number += 1
         path.rename(to)
+
+    def whole(self) -> int | None:
+        """Return the last step that is committed and has its digests; None if none.
+
+        Reads the folder alone, so that it answers after an error of the writer.
+        """
+        steps = self._steps()
+        return next((n for n in steps if digests.exists(self._folder / str(n))), None)
 
     @property
     def latest(self) -> int | None:
@@ -223,7 +245,8 @@ class Checkpoints:
         )
         position = dict(metadata.custom_metadata)
         position.pop(_SEALED, None)
-        return Saved(step, loaded["state"], loaded["plan"], position)
+        verified = digests.exists(self._folder / str(step))
+        return Saved(step, loaded["state"], loaded["plan"], position, verified)
 
     def wait(self) -> None:
         """Wait until everything saved is on disk."""
@@ -237,8 +260,11 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._sealer.shutdown()
-            self._checkpointer.close()
+            try:
+                self._sealer.shutdown()
+                self._checkpointer.close()
+            finally:
+                _LOG.removeFilter(_is_no_full_disk)
 
     def __enter__(self) -> Checkpoints:
         return self

@@ -1,11 +1,17 @@
-"""The --config flag and the process set-up shared by all commands."""
+"""The --config flag, and how all commands start and end."""
 
 from __future__ import annotations
 
-from absl import flags, logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from memejax.config import load_config
+from memejax.config import load_config, unknown_leaf
+from memejax.errors import STATUS, printable, reported
 
 # In --help the flags belong to the command that defines them.
 flags.disclaim_key_flags()
@@ -15,10 +21,23 @@ class _Parser(flags.ArgumentParser):
     """Parse a config with `load_config`, which reports errors in one line."""
 
     def parse(self, argument: str) -> ConfigDict:
-        return load_config(argument).lock()
+        config = load_config(argument).lock()
+        # Here, because ml_collections raises KeyError without the nearest name.
+        for override in sys.argv[1:]:
+            found = re.match(r"--?(?:no)?config\.([^=]+)", override)
+            if found:
+                _check_leaf(config, found.group(1))
+        return config
 
     def flag_type(self) -> str:
         return "config object"
+
+
+def _check_leaf(config: ConfigDict, name: str) -> None:
+    """Raise ValueError if a config has no such leaf or section."""
+    problem = unknown_leaf(config, name)
+    if problem is not None:
+        raise ValueError(problem)
 
 
 def define_config() -> flags.FlagHolder:
@@ -48,3 +67,38 @@ def prepare() -> None:
     from memejax import parallel
 
     parallel.reserve_collective_threads()
+
+
+def run(body: Callable[[], Any], *, required: Sequence[str]) -> None:
+    """Parse the flags of absl, and run a command under `errors.reported`.
+
+    Args:
+        body: called after `prepare`.
+        required: flags that must be given.
+    """
+    flags.mark_flags_as_required(list(required))
+
+    def main(argv: Sequence[str]) -> None:
+        if len(argv) > 1:
+            _end(f"unexpected arguments: {' '.join(argv[1:])}")
+        prepare()
+        with reported():
+            body()
+
+    app.run(main, flags_parser=_parse)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Parse flags; a wrong one ends the program with one line and status 2."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        # absl names the flag whose parser failed, and then repeats its value.
+        text = re.sub(r"^flag --config=[^:]*(:[^:]*)?: (?=--config\.)", "", str(error))
+        _end(text)
+
+
+def _end(message: str) -> NoReturn:
+    print(f"error: {printable(message)}", file=sys.stderr)
+    print("--help lists the flags", file=sys.stderr)
+    raise SystemExit(STATUS)

@@ -1,10 +1,13 @@
-"""Finding and loading config files."""
+"""Config files and their leaves: finding, loading, flattening."""
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -35,3 +38,34 @@ def load_config(name: str) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config() if text is None else module.get_config(text)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dicts to dotted names."""
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def unknown_leaf(config: ConfigDict, name: str) -> str | None:
+    """Return an error for a dotted name that is not in a config; None if it is.
+
+    Args:
+        config: an experiment's.
+        name: of a leaf or a section.
+    """
+    place: Any = config
+    for part in name.split("."):
+        if not isinstance(place, ConfigDict) or part not in place:
+            break
+        place = place[part]
+    else:
+        return None
+    leaves = list(flatten(config.to_dict()))
+    near = difflib.get_close_matches(name, leaves, n=3, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"--config.{name}: this config has no such leaf{hint}"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from memejax import parallel
+from memejax.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,9 +25,10 @@ _WINDOW = 300.0
 
 
 def say(text: str) -> None:
-    """Print one line or several."""
+    """Print one line or several; control characters of names are escaped."""
     if not parallel.is_first():
         return
+    text = printable(text)
     if _live:
         _live[-1].print_above(text)
     else:

@@ -8,6 +8,8 @@ import os
 import pathlib
 from concurrent import futures
 
+from memejax import atomic
+
 FILE = "digests.json"
 # Digests read a file as fast as a disk gives it; several at once hide its latency.
 _THREADS = 4
@@ -21,17 +23,7 @@ def write(folder: str | os.PathLike[str]) -> None:
     """
     folder = pathlib.Path(folder)
     digests = _digests(folder, _files(folder))
-    part = folder / f"{FILE}.part"
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(digests, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / FILE)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    atomic.write_text(folder / FILE, json.dumps(digests, indent=1, sort_keys=True))
 
 
 def exists(folder: str | os.PathLike[str]) -> bool:
@@ -81,7 +73,8 @@ def _files(folder: pathlib.Path) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in (FILE, f"{FILE}.part")
+        # Of the digests themselves a kill may leave a part.
+        if path.is_file() and not path.name.startswith(FILE)
     )
 
 

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from memejax import command_line, folder, logs, report
 from memejax.checkpoint import Checkpoints
+from memejax.errors import UserError, reported, user_errors
 from memejax.stages import STAGES, probe
 
 
@@ -45,7 +46,8 @@ def main() -> None:
     options = vars(parser.parse_args())
     path = pathlib.Path(options.pop("workdir"))
     command_line.prepare()
-    results = run(path, **{k: v for k, v in options.items() if v is not None})
+    with reported():
+        results = run(path, **{k: v for k, v in options.items() if v is not None})
     report.console(results)
     logs.say(f"added to {path / 'results.json'} and {path / 'report.html'}")
 
@@ -61,15 +63,16 @@ def run(path: pathlib.Path, **options: Any) -> dict[str, Any]:
     Raises:
         ValueError: if the folder holds no finished run.
     """
-    saved = folder.read_json(path / "config.json")
+    saved = folder.read_config(path)
     results = folder.read_json(path / "results.json")
     if saved is None or results is None:
-        raise ValueError(f"{path} holds no finished run (config.json, results.json)")
+        raise UserError(f"{path} holds no finished run (config.json, results.json)")
     config = ConfigDict(saved)
     if "probe" in config:
         options = {**config.probe, **options}
     first = STAGES[config.stages[0]]
-    mesh, data = first.devices(config), first.load(config, path)
+    with user_errors():
+        mesh, data = first.devices(config), first.load(config, path)
     for seed in results["seeds"]:
         for name, kind in STAGES.items():
             checkpoints = path / seed / name / "checkpoints"

@@ -12,12 +12,14 @@ import pathlib
 import platform
 from collections.abc import Callable, Iterator
 
+from memejax.errors import UserError
+
 FILE = "lock"
 # What a file system without file locks answers.
 _WITHOUT = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
-class LockedError(ValueError):
+class LockedError(UserError):
     """Another process writes to the folder; the message names it."""
 
 
@@ -66,6 +68,14 @@ def lock(
         )
         file.flush()
         yield
+
+
+def remove_unused(folder: str | os.PathLike[str]) -> None:
+    """Remove a folder that holds nothing but the lock."""
+    folder = pathlib.Path(folder)
+    if [path.name for path in folder.iterdir()] == [FILE]:
+        (folder / FILE).unlink()
+        folder.rmdir()
 
 
 def _holder(file) -> str:

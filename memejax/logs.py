@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memejax import parallel
+from memejax import atomic, parallel
 from memejax.console import ProgressBar
 from memejax.console import clock as clock
 from memejax.console import say as say
@@ -220,6 +220,4 @@ def _keep_lines(path: pathlib.Path, last: int) -> None:
         if json.loads(line)["step"] > last:
             break
         kept.append(line)
-    part = path.with_suffix(".part")
-    part.write_text("".join(kept), encoding="utf-8")
-    part.replace(path)
+    atomic.write_text(path, "".join(kept))

@@ -22,15 +22,16 @@ from typing import Any, NoReturn, Protocol
 import jax
 import numpy as np
 
-from memejax import feeders, folder, logs, parallel
+from memejax import atomic, feeders, logs, parallel
 from memejax.checkpoint import Checkpoints
 from memejax.data import plans
+from memejax.errors import DiskFullError, UserError, is_disk_full
 from memejax.signals import Interrupted as Interrupted
 from memejax.signals import Signals as Signals
 from memejax.stage import Evaluation, Refresh, Stage
 
 
-class NonFiniteLossError(FloatingPointError):
+class NonFiniteLossError(UserError, FloatingPointError):
     """The loss is not finite; the message names the step."""
 
 
@@ -132,9 +133,15 @@ def loop(
         best = running.finish()
     except Exception as error:
         running.close_bar()
+        # All processes have the same loss, and end alike.
+        if isinstance(error, NonFiniteLossError):
+            raise
+        shown = running.disk_full() if is_disk_full(error) else error
         # Of several processes: to close the checkpoints would wait for the others.
-        parallel.leave(error)
-        raise
+        parallel.leave(shown)
+        if shown is error:
+            raise
+        raise shown from error
     finally:
         if recorder is not None:
             recorder.close()
@@ -162,6 +169,11 @@ class _Running:
         saved = self._checkpoints.restore_latest(stage.abstract)
         for step, reason in sorted(self._checkpoints.set_aside.items()):
             logs.say(f"WARNING: {path.name}: the checkpoint of step {step}: {reason}")
+        if saved is not None and not saved.verified:
+            logs.say(
+                f"WARNING: {path.name}: the checkpoint of step {saved.step} was saved "
+                "by an earlier memejax, without digests: damage would go unnoticed"
+            )
         if saved is None:
             self.state, self.step = stage.init(), 0
         else:
@@ -183,10 +195,11 @@ class _Running:
             batch=feeder.plan.batch,
             total=self._total,
             is_collapsed=stage.is_collapsed,
+            saved=lambda: self._checkpoints.latest,
         )
         self._began = time.perf_counter() - self._memory.seconds
         self._pending: tuple[int, Any] | None = None
-        self._compiled = False
+        self._compiled = self._is_full = False
 
     def chunks(self) -> Iterator[tuple[int, Any]]:
         """Yield the chunks from here to the stage's end."""
@@ -281,14 +294,33 @@ class _Running:
             **self._tracker.verdict(),
         }
 
+    def disk_full(self) -> DiskFullError:
+        """Return the error of a full disk: what is saved, and what to do."""
+        self._is_full = True
+        saved = self._checkpoints.whole()
+        there = (
+            "nothing is saved yet"
+            if saved is None
+            else f"the checkpoint of step {saved} is saved"
+        )
+        return DiskFullError(
+            f"{self._path.name}: no space left for {self._path} after step "
+            f"{self.step}; {there}. Make room, and the same command goes on from there"
+        )
+
     def close_bar(self) -> None:
         """Give the terminal back."""
         self._logger.close_bar()
 
     def close(self) -> None:
         """Close the bar and the files."""
-        self._logger.close()
-        self._checkpoints.close()
+        try:
+            self._logger.close()
+            self._checkpoints.close()
+        except Exception as error:
+            # Said already, if it is why the loop ends.
+            if not (self._is_full and is_disk_full(error)):
+                raise
 
 
 class PlanRunner:
@@ -341,7 +373,7 @@ class PlanRunner:
             drawn = self._path / "refreshes"
             drawn.mkdir(exist_ok=True)
             arrays: dict[str, Any] = dict(new.arrays)
-            with folder.replacing(drawn / f"{step}.npz") as file:
+            with atomic.replacing(drawn / f"{step}.npz") as file:
                 np.savez_compressed(file, **arrays)
 
 
@@ -357,6 +389,7 @@ class MetricsTracker:
         batch: int,
         total: int,
         is_collapsed: Callable[..., tuple[bool, str]],
+        saved: Callable[[], int | None] = lambda: None,
     ):
         """Continue from the memory.
 
@@ -367,8 +400,9 @@ class MetricsTracker:
             batch: examples per update.
             total: updates of the stage.
             is_collapsed: panel of an arm -> whether it shows collapse, and the reason.
+            saved: returns the step of the last checkpoint, None without one.
         """
-        self._logger, self._memory = logger, memory
+        self._logger, self._memory, self._saved = logger, memory, saved
         self._is_collapsed = is_collapsed
         self._every, self._batch, self._total = every, batch, total
         self._averages = logs.Averages(memory.averages)
@@ -385,9 +419,15 @@ class MetricsTracker:
             at = step - count + 1 + i
             row = {name: float(column[i]) for name, column in fetched.items()}
             if not math.isfinite(row["loss"]):
+                saved = self._saved()
+                there = (
+                    "no checkpoint was saved before"
+                    if saved is None
+                    else f"the checkpoint of step {saved} was saved before"
+                )
                 raise NonFiniteLossError(
-                    f"the loss is {row['loss']} at step {at}; the last checkpoint is "
-                    "good. A lower learning rate, a longer warm-up or clipping "
+                    f"the loss is {row['loss']} at step {at}; {there}. A lower "
+                    "learning rate, a longer warm-up or clipping "
                     "(optimizer.groups.*.clip) are what helps most"
                 )
             self._averages.add(row)

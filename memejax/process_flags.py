@@ -9,10 +9,11 @@ Without them the program is a single process.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 
 from absl import flags
+
+from memejax.errors import reported
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT, a free port on the host of process 0"
@@ -33,21 +34,20 @@ _TIMEOUT = flags.DEFINE_integer(
 def joined() -> Iterator[None]:
     """Join the processes given by the flags, for the duration of the body.
 
+    A UserError of the body ends all processes, with status 2.
+
     Raises:
-        SystemExit: if they cannot be joined; its message gives the reason.
+        parallel.ProcessError: if they cannot be joined; its message gives the reason.
     """
     # Imported here to keep --help and a misspelt flag fast.
     from memejax import parallel
 
-    try:
-        parallel.start(
-            coordinator=_COORDINATOR.value,
-            processes=_PROCESSES.value,
-            process=_PROCESS.value,
-            detect=_DISTRIBUTED.value,
-            timeout=_TIMEOUT.value,
-        )
-    except parallel.ProcessError as error:
-        sys.exit(f"error: {error}")
-    with parallel.ending_together():
+    parallel.start(
+        coordinator=_COORDINATOR.value,
+        processes=_PROCESSES.value,
+        process=_PROCESS.value,
+        detect=_DISTRIBUTED.value,
+        timeout=_TIMEOUT.value,
+    )
+    with parallel.ending_together(), reported():
         yield

@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 from tokenizers import Tokenizer
 
-from memejax import folder
+from memejax import digests, folder
 from memejax.checkpoint import verify
+from memejax.console import say
 from memejax.data import text
 from memejax.outcomes import evaluated
 
@@ -151,9 +152,7 @@ def read_finished(
     path = pathlib.Path(workdir).absolute()
     if not path.is_dir():
         raise ValueError(f"no folder {path}, expected a finished run's")
-    config, results = (
-        folder.read_json(path / f"{name}.json") for name in ("config", "results")
-    )
+    config, results = folder.read_config(path), folder.read_json(path / "results.json")
     there = ", ".join(sorted(entry.name for entry in path.iterdir())) or "nothing"
     if config is None:
         inner = sorted(file.parent.name for file in path.glob("*/config.json"))
@@ -178,6 +177,11 @@ def read_finished(
 def _variables(saved: pathlib.Path) -> dict[str, Tree]:
     """Return the variables that a checkpoint evaluates with, as numpy arrays."""
     verify(saved)
+    if not digests.exists(saved):
+        say(
+            f"WARNING: {saved} was saved by an earlier memejax, without digests: "
+            "damage would go unnoticed"
+        )
     found = ocp.checkpointables_metadata(saved).metadata
     state = found["state"] if found else None
     if not state or not state.get("params"):

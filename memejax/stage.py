@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from memejax import datasets, feeders, losses, steps
@@ -120,3 +121,12 @@ class Stage:
     groups: Tree | None = None
     refresh: Refresh | None = None
     is_collapsed: Callable[..., tuple[bool, str]] = losses.is_collapsed
+
+    def trace(self) -> None:
+        """Trace the first step without compiling or running it.
+
+        Raises:
+            ValueError, TypeError: for whatever the step cannot be made of.
+        """
+        _, chunk = next(iter(self.feeder.chunks(0, 1)))
+        jax.eval_shape(self.run_chunk, self.abstract, chunk)

@@ -1,11 +1,14 @@
 """What several test files need."""
 
+import contextlib
 import pathlib
+import re
 import shutil
 
-from memejax import folder
+import pytest
+
 from memejax.bench import pretraining
-from memejax.config import load_config
+from memejax.config import flatten, load_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = pretraining.TINY | {
@@ -31,7 +34,7 @@ def tiny(text="demo", **changes):
 
 def shrunk(config, sizes=TINY, **changes):
     """A demo's config with the sizes of what it has, and with changes."""
-    known = set(folder.flatten(config.to_dict()))
+    known = set(flatten(config.to_dict()))
     # Sizes go before those of a network's name, beside which they do not stand.
     named = ("model.image.cnn", "model.image.vit", "model.text")
     sizes = {
@@ -49,3 +52,13 @@ def without_data(finished, copy):
     """Copies what a finished run's folder is read for by those who use the run."""
     left_out = shutil.ignore_patterns("memes", "pretrain", "cache")
     return shutil.copytree(finished, copy, ignore=left_out)
+
+
+@contextlib.contextmanager
+def refused(capsys, message):
+    """Checks that the body ends with status 2 and an error that matches."""
+    with pytest.raises(SystemExit) as ended:
+        yield
+    assert ended.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ") and re.search(message, shown), shown

@@ -9,8 +9,8 @@ import sys
 import pytest
 from support import ROOT, shrunk
 
-from memejax import folder, train
-from memejax.config import find_config, load_config
+from memejax import train
+from memejax.config import find_config, flatten, load_config
 from memejax.configs import common
 from memejax.stages.parts import curricula
 
@@ -45,7 +45,7 @@ def load(name, text=None):
 
 
 def leaves(config):
-    return folder.flatten(config.to_dict())
+    return flatten(config.to_dict())
 
 
 def test_every_config_is_here():
@@ -196,7 +196,8 @@ def installed(tmp_path_factory):
     """Folders as a wheel has them: the configs in the package."""
     site = tmp_path_factory.mktemp("site")
     (site / "memejax/configs").mkdir(parents=True)
-    for file in ("__init__.py", "config.py", "command_line.py", "configs/__init__.py"):
+    files = ("__init__.py", "config.py", "command_line.py", "errors.py")
+    for file in (*files, "configs/__init__.py"):
         shutil.copy(ROOT / "memejax" / file, site / "memejax" / file)
     for path in (ROOT / "configs").glob("*.py"):
         shutil.copy(path, site / "memejax/configs")

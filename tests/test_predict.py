@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import without_data
+from support import refused, without_data
 
 from memejax import metrics, predict
 from memejax.data.hateful_memes import BadRecordsError, read_jsonl
+from memejax.errors import UserError
 from memejax.predict import __main__ as command
 from memejax.predict import memes as asked
 
@@ -128,7 +130,7 @@ def test_command_on_one_meme_and_on_a_folder(
     )
     out = tmp_path / "out.csv"
     rest = [f"--input={folder}", f"--output={out}"]
-    with pytest.raises(SystemExit, match=r"1\.PNG: has no caption(.|\n)*2\.PNG"):
+    with refused(capsys, r"1\.PNG: has no caption(.|\n)*2\.PNG"):
         command.main([*common, *rest])
     (folder / asked.CAPTIONS).write_text(captions)
     command.main([*common, *rest])
@@ -142,12 +144,12 @@ def test_command_on_one_meme_and_on_a_folder(
     assert [meme.text for meme in found] == [memes[1].text, memes[2].text]
 
 
-def test_command_refuses(run, predictor, memes, tmp_path, monkeypatch):
+def test_command_refuses(run, predictor, memes, tmp_path, monkeypatch, capsys):
     common = [f"--workdir={run}"]
-    with pytest.raises(SystemExit, match="unknown arm 'rnn': expected one of average"):
+    with refused(capsys, "unknown arm 'rnn': expected one of average"):
         command.main([*common, f"--image={memes[0].image}", "--text=", "--arm=rnn"])
     monkeypatch.setattr(command, "load_predictor", lambda *_, **__: predictor)
-    with pytest.raises(SystemExit, match="has no caption: give --text"):
+    with refused(capsys, "has no caption: give --text"):
         command.main([*common, f"--image={memes[0].image}"])
     gone = dataclasses.replace(memes[0], image=f"{tmp_path}/nothing.png")
     with pytest.raises(
@@ -162,7 +164,7 @@ def test_command_refuses(run, predictor, memes, tmp_path, monkeypatch):
     file = tmp_path / "in.jsonl"
     file.write_text("\n".join(json.dumps(line) for line in lines))
     out = tmp_path / "out.csv"
-    with pytest.raises(SystemExit, match=r"in\.jsonl:2: image .*bad\.png is not an"):
+    with refused(capsys, r"in\.jsonl:2: image .*bad\.png is not an"):
         command.main([*common, f"--input={file}", f"--output={out}"])
     assert not out.exists()
     for usage in (["--input=a"], ["--image=a", "--captions=b"], ["--text=a"], []):
@@ -226,3 +228,70 @@ def test_captions_that_nothing_reads(tmp_path):
     (tmp_path / "a.png").unlink()
     with pytest.raises(ValueError, match="no pictures"):
         asked.from_folder(tmp_path, captions=False)
+
+
+def test_where_to_write_is_looked_at_first(run, memes, tmp_path, monkeypatch, capsys):
+    def never(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(command, "load_predictor", never)
+    for output, message in [
+        ("/dev/full", "/dev/full is a device"),
+        (str(tmp_path), "is a folder"),
+        (str(tmp_path / "no/where.csv"), "there is no folder"),
+    ]:
+        with refused(capsys, message):
+            command.main([f"--workdir={run}", "--input=a", f"--output={output}"])
+
+
+def test_ids_that_no_file_can_hold_are_refused_first(tmp_path):
+    file = tmp_path / "memes.jsonl"
+    file.write_text('{"img": "a.png", "text": "", "id": "\\ud800"}\n')
+    with pytest.raises(BadRecordsError, match="id is not valid Unicode"):
+        asked.from_jsonl(file, captions=True)
+    file.write_text('{"img": "a.png", "text": "", "img": "b.png"}\n')
+    with pytest.raises(BadRecordsError, match="has 'img' twice"):
+        asked.from_jsonl(file, captions=True)
+
+
+def test_what_a_folder_holds_beside_pictures_is_counted(tmp_path, capsys):
+    for name in ("a.png", "b.heic", "without", b"c\xff.png"):
+        (tmp_path / os.fsdecode(name)).touch()
+    (tmp_path / "more").mkdir()
+    captions = '{"img": "a.png", "text": "1"}\n{"img": "a.png", "text": "2"}\n'
+    (tmp_path / "captions.jsonl").write_text(captions)
+    with pytest.raises(BadRecordsError, match="not printable UTF-8: rename it"):
+        asked.from_folder(tmp_path, captions=False)
+    os.remove(os.fsencode(tmp_path) + b"/c\xff.png")
+    (found,) = asked.from_folder(tmp_path, captions=True)
+    assert found.text == "2"
+    shown = capsys.readouterr().out
+    assert "left out 3 that are no pictures: b.heic, more/, without" in shown
+    assert "second caption for 1 pictures" in shown
+
+
+def test_formulas_are_quoted_for_spreadsheets_alone(
+    predictor, memes, tmp_path, monkeypatch, run
+):
+    monkeypatch.setattr(command, "load_predictor", lambda *_, **__: predictor)
+    file, out = tmp_path / "in.jsonl", tmp_path / "out.csv"
+    ids = ["=cmd|'/c calc'!A1", "+1", "plain"]
+    file.write_text(
+        "".join(
+            json.dumps({"img": memes[0].image, "text": "a", "id": one}) + "\n"
+            for one in ids
+        )
+    )
+    arguments = [f"--workdir={run}", f"--input={file}", f"--output={out}"]
+    command.main(arguments)
+    assert metrics.read_predictions(out)[0] == ids
+    command.main([*arguments, "--excel"])
+    assert metrics.read_predictions(out)[0] == [f"'{ids[0]}", "'+1", "plain"]
+
+
+def test_probabilities_that_are_not_finite_are_refused(predictor, memes, capsys):
+    broken = dataclasses.replace(
+        predictor, apply=lambda *columns: np.full(len(columns[1]), np.nan)
+    )
+    with pytest.raises(UserError, match="no finite probability"):
+        command.predict_memes(broken, memes[:3])

@@ -10,7 +10,7 @@ from graph_support import TINY as GRAPH_TINY
 from graph_support import write_store
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
-from support import ROOT, TINY, shrunk
+from support import ROOT, TINY, refused, shrunk
 
 from memejax import folder, metrics, train
 from memejax.config import load_config
@@ -444,7 +444,7 @@ def test_command_line(runner, tmp_path, capsys):
     assert "| constant predictor |" in out and "table1.html" in out
     command_line.main(["table8", f"--workdir={tmp_path}", "--table-only"])
     assert "GCN, GraphSAGE, GAT: run by table3" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="error: the preset full needs --root"):
+    with refused(capsys, "error: the preset full needs --root"):
         command_line.main(["table1", "--preset=full"])
     for wrong in ("--shard=1", "--shard=a/2", "--set=steps"):
         with pytest.raises(SystemExit):

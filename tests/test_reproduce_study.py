@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from support import refused
 
 from memejax import folder, train
 from memejax.reproduce import __main__ as program
@@ -103,6 +104,6 @@ def test_a_study_runs_what_is_missing_and_writes_its_files(tmp_path, few, monkey
         (["curriculum", "--data=mnist"], "mnist needs --root=FOLDER"),
     ],
 )
-def test_bad_arguments_are_named(tmp_path, argv, message):
-    with pytest.raises(SystemExit, match=message):
+def test_bad_arguments_are_named(tmp_path, argv, message, capsys):
+    with refused(capsys, message):
         program.main([*argv, f"--workdir={tmp_path}"])

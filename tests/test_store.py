@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from memejax import graphs
 from memejax.store import read
 from memejax.store.read import different_parts, open_store, store_key
-from memejax.store.shards import columns
+from memejax.store.shards import columns, digest_of
 from memejax.store.write import OtherStoreError, StoreWriter
 
 K, T = 3, 4
@@ -176,15 +177,20 @@ sys.path.insert(0, sys.argv[2])
 from memejax.store import shards
 from test_store import write
 
-whole = shards.save_file
+whole, calls = shards.save, []
 
-def half(tensors, path):
-    whole(tensors, path)
-    if path.name.startswith("00001"):
-        os.truncate(path, path.stat().st_size // 2)
+def half(tensors):
+    data = whole(tensors)
+    calls.append(data)
+    if len(calls) == 2:
+        part = os.path.join(sys.argv[1], "shards")
+        (name,) = [n for n in os.listdir(part) if n.endswith(".part")]
+        with open(os.path.join(part, name), "wb") as file:
+            file.write(data[: len(data) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
+    return data
 
-shards.save_file = half
+shards.save = half
 write(sys.argv[1])
 """
 
@@ -207,6 +213,13 @@ def test_killed_while_writing(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*.part")) == []
 
 
+def reseal(path, tensors):
+    """Writes a shard with the digest of its arrays."""
+    rest = {name: array for name, array in tensors.items() if name != "digest"}
+    digest = np.frombuffer(digest_of(rest), np.uint8)
+    save_file(rest | {"digest": digest}, path)
+
+
 def test_damaged_shards(tmp_path):
     made, whole = write(tmp_path / "one")
     other, _ = write(tmp_path / "other", parts=PARTS | {"image": {"size": 48}})
@@ -223,7 +236,7 @@ def test_damaged_shards(tmp_path):
     same(open_store(made.folder), whole, SIZES)
     # Columns of another shape under the same key.
     tensors = load_file(paths[2])
-    save_file(tensors | {"image": np.zeros((2, 7), "f4")}, paths[2])
+    reseal(paths[2], tensors | {"image": np.zeros((2, 7), "f4")})
     with pytest.raises(
         ValueError, match=r"not match its store.json in the columns image$"
     ):
@@ -242,7 +255,7 @@ def test_values_that_are_not_finite(tmp_path):
     path = read.shard_path(tmp_path, 2)
     bad = last["text"].copy()
     bad[:] = np.nan
-    save_file(load_file(path) | {"text": bad}, path)
+    reseal(path, load_file(path) | {"text": bad})
     opened = open_store(tmp_path)
     assert np.isfinite(opened.splits["train"].features.text).all()
     with pytest.raises(
@@ -315,7 +328,7 @@ def test_no_store(tmp_path):
     (tmp_path / "store.json").write_text(json.dumps(facts))
     lines = (tmp_path / "memes.jsonl").read_text().split("\n")
     (tmp_path / "memes.jsonl").write_text("\n".join(lines[1:]))
-    with pytest.raises(ValueError, match=r"memes\.jsonl is damaged.*9 memes are not"):
+    with pytest.raises(ValueError, match=r"memes\.jsonl is damaged.*does not match"):
         open_store(tmp_path)
     # The extraction puts it right.
     write(tmp_path)
@@ -342,3 +355,35 @@ def test_keys():
     assert different_parts(one, one) == []
     other = store_key({"a": {"x": 1, "y": [3]}, "c": None})
     assert different_parts(one, other) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("place", ["00000.safetensors", "memes.jsonl", "store.json"])
+def test_every_flipped_bit_is_noticed(tmp_path, place):
+    made, whole = write(tmp_path / "whole", chunk=5)
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        folder = tmp_path / str(number)
+        shutil.copytree(made.folder, folder)
+        path = folder / ("shards" if place[0] == "0" else "") / place
+        data = bytearray(path.read_bytes())
+        data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"damaged|broken|has version"):
+            open_store(folder)
+        # The extraction computes what is damaged again.
+        write(folder, chunk=5)
+        same(open_store(folder), whole, SIZES)
+
+
+def test_stores_of_before_are_read_with_a_warning(tmp_path):
+    made, whole = write(tmp_path, chunk=20)
+    path = read.shard_path(made.folder, 0)
+    arrays = load_file(path)
+    del arrays["digest"]
+    save_file(arrays, path)
+    facts = json.loads((tmp_path / "store.json").read_text())
+    for name in ("digest", "memes_digest"):
+        del facts[name]
+    (tmp_path / "store.json").write_text(json.dumps(facts))
+    with pytest.warns(UserWarning, match="has no digest"):
+        same(open_store(tmp_path), whole, SIZES)

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from memejax.data.text import (
     train_wordpiece,
 )
 
+SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
+REPLACE = {"type": "Replace", "pattern": {"String": "a"}}
 VOCABULARY = [
     *SPECIAL_TOKENS,
     *"! ' , . ? # @ & - ( ) : 0 1 2 a b c d e l n o s t é 中 文 😂 ❤".split(),
@@ -310,3 +313,39 @@ def test_padding_token_of_other_tokenizers():
     assert got.input_ids.tolist() == [[0, 1, 0], [0, 3, 3]] and got.truncated == 1
     with pytest.raises(ValueError, match=r"looked for \[PAD\] and <pad>"):
         pad_id(Tokenizer(models.WordLevel({"?": 0}, "?")))
+
+
+def test_long_words_and_captions_do_not_stall_training():
+    captions = ["a word " * 3, "x" * 200_000, " ".join(["y" * 249] * 10_000)]
+    began = time.perf_counter()
+    tokenizer = train_wordpiece(captions, vocab_size=60)
+    # 14 s for one word, minutes for a megabyte, if they were trained on.
+    assert time.perf_counter() - began < 5
+    vocabulary = tokenizer.get_vocab()
+    assert "word" in vocabulary and not {"x", "y"} & set(vocabulary)
+    tokens = encode(tokenizer, captions, length=12)
+    assert tokens.truncated == 2
+    assert tokens.input_ids[1, 1] == vocabulary["[UNK]"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pre_tokenizer": SPLIT | {"pattern": {"Regex": "(a+)+$"}}}, "take forever"),
+        ({"normalizer": REPLACE | {"content": "x" * 101}}, "replaces by 101 char"),
+        ({"model": {"id": 2**31 - 1}}, "largest id is"),
+    ],
+)
+def test_tokenizers_that_would_stall_or_fill_memory(tmp_path, change, message):
+    tokenizer = train_wordpiece(["some words"], vocab_size=40)
+    save_tokenizer(tokenizer, str(tmp_path))
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text("utf-8"))
+    for name, part in change.items():
+        if name == "model":
+            content["model"]["vocab"]["far"] = part["id"]
+        else:
+            content[name] = part
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(str(tmp_path))

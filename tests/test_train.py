@@ -227,9 +227,9 @@ def test_unknown_choices_name_the_options(tmp_path):
     for change, message in [
         (
             {"model.image.cnn.name": "vgg"},
-            "unknown model.image.cnn.name 'vgg'.*resnet50",
+            "model.image.cnn.name: got 'vgg'.*resnet50",
         ),
-        ({"model.dtype": "float8"}, "'float8': choose one of .*bfloat16"),
+        ({"model.dtype": "float8"}, "'float8', expected one of bfloat16"),
         ({"data.dev": "dev"}, "data.dev=dev"),
         ({"pretrain.epochs": 2.0}, "one of steps and epochs"),
     ]:

@@ -42,6 +42,7 @@ from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
 from memejax.config import load_config
 from memejax.datasets import labelled
+from memejax.errors import command
 from memejax.loop import LoopOptions, loop
 from memejax.signals import Signals
 from memejax.stages import classify
@@ -51,6 +52,7 @@ PARTS = ("one", "ten", "dsac", "draws")
 BATCH, EPOCH, LR = 32, 312, 0.01
 
 
+@command
 def main() -> None:
     """Run the benchmark."""
     parser = Parser("curriculum", __doc__, pairs=5)

@@ -31,12 +31,14 @@ from memejax.bench import pairs, tables
 from memejax.bench.command_line import Parser
 from memejax.bench.peers import Peer
 from memejax.command_line import prepare
+from memejax.errors import command
 
 CLASSES, CANDIDATES, PROPOSALS = 91, 1000, 1000
 STAGES = (3, 4, 6, 3)
 _SCRIPT = pathlib.Path(__file__).with_name("torchvision_peer.py")
 
 
+@command
 def main() -> None:
     """Run the benchmark."""
     options = _options()

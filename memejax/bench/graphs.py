@@ -30,6 +30,7 @@ from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
 from memejax.data import plans
+from memejax.errors import command
 from memejax.graphs.stacked import stack
 from memejax.models import gnn
 
@@ -38,6 +39,7 @@ MEMES, BATCH, ENTITIES, WIDTH = 2048, 64, 10, 256
 LR, DECAY = 1e-3, 0.01
 
 
+@command
 def main() -> None:
     """Run the benchmark."""
     parser = Parser("graphs", __doc__, pairs=9)

@@ -25,6 +25,7 @@ from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
 from memejax.data import pipeline, plans
+from memejax.errors import command
 
 
 def make_files(folder: pathlib.Path, count: int, extension: str) -> list[str]:
@@ -120,6 +121,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@command
 def main() -> None:
     """Run the benchmark."""
     options = _options()

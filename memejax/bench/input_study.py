@@ -31,8 +31,10 @@ import numpy as np
 from memejax.bench import pairs, pretraining, tables, usage
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
+from memejax.errors import command
 
 
+@command
 def main() -> None:
     """Run the benchmark."""
     options = _options()

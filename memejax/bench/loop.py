@@ -25,12 +25,14 @@ from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
 from memejax.config import load_config
+from memejax.errors import command
 from memejax.loop import LoopOptions, loop
 from memejax.signals import Signals
 from memejax.stages import pretrain
 from memejax.stages.parts.training import devices
 
 
+@command
 def main() -> None:
     """Run the benchmark."""
     parser = Parser("loop", __doc__, pairs=3)

@@ -35,11 +35,13 @@ from memejax.bench import pairs, pretraining, tables
 from memejax.bench.command_line import Parser
 from memejax.bench.scaling_model import KINDS, efficiency
 from memejax.command_line import prepare
+from memejax.errors import command
 
 INPUTS = ("synthetic", "real")
 _QUERY = "import jax; print(jax.default_backend(), jax.local_device_count())"
 
 
+@command
 def main() -> None:
     """Run the benchmark."""
     options = _options()

@@ -34,6 +34,7 @@ from memejax.bench.scaling_model import (
     fixed_part,
     predicted,
 )
+from memejax.errors import command
 
 # Batch size -> seconds of an epoch on one RTX 8000 and on four.
 MEMES = 6800
@@ -230,6 +231,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@command
 def main() -> None:
     """Print both tables."""
     options = _options()

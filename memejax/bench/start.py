@@ -31,6 +31,7 @@ import numpy as np
 
 from memejax.bench import pairs, tables
 from memejax.bench.command_line import Parser
+from memejax.errors import command
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "interpreter": ("-c", "pass"),
@@ -53,6 +54,7 @@ RUN = (
 FIRST = re.compile(r"\s1/\d+\s+\d+%")
 
 
+@command
 def main() -> None:
     """Run the benchmark."""
     parser = Parser("start", __doc__)

@@ -35,6 +35,7 @@ import numpy as np
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
+from memejax.errors import command
 
 # model_type, also the folder's name -> attributes of our module.
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -50,6 +51,7 @@ LOADED = ("resnet", "vit", "distilbert", "distilbert")
 SMALL = dict(layers=1, vocab_size=2000, stage_sizes=(1, 1, 1, 1))
 
 
+@command
 def main() -> None:
     """Run the benchmark."""
     parser = Parser("weights", __doc__, pairs=5)

@@ -34,6 +34,7 @@ from memejax.curriculum.diagnostics import unique_fraction as unique_fraction
 from memejax.curriculum.draws import draw as draw
 from memejax.curriculum.draws import draw_plan as draw_plan
 from memejax.curriculum.draws import importance_weights as importance_weights
+from memejax.curriculum.dynamic import RATIO_SCHEDULES as RATIO_SCHEDULES
 from memejax.curriculum.dynamic import Draw as Draw
 from memejax.curriculum.dynamic import ratio_schedule as ratio_schedule
 from memejax.curriculum.dynamic import redraw as redraw

@@ -29,6 +29,8 @@ from memejax.curriculum.diagnostics import (
 from memejax.curriculum.draws import Method, draw_plan, importance_weights
 from memejax.curriculum.sampling import sampling_probs
 
+# Names of `ratio_schedule`.
+RATIO_SCHEDULES = ("constant", "linear", "geometric")
 # Folded into the run's key before the segment's number. Far from 0, 1, 2, ..., which
 # training steps fold into the same key.
 _SEGMENT_SALT = 1_000_101
@@ -79,9 +81,8 @@ def ratio_schedule(
     >>> [round(ratio(step), 6) for step in (0, 5, 10, 15)]
     [100.0, 10.0, 1.0, 1.0]
     """
-    kinds = ("constant", "linear", "geometric")
-    if kind not in kinds:
-        raise ValueError(f"got kind {kind!r}, expected one of {kinds}")
+    if kind not in RATIO_SCHEDULES:
+        raise ValueError(f"got kind {kind!r}, expected one of {RATIO_SCHEDULES}")
     if not (start >= 1 and end >= 1):
         raise ValueError(f"got ratios {start} to {end}, expected at least 1")
     if kind == "constant" and start != end:

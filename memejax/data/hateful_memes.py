@@ -21,6 +21,7 @@ from memejax.data.records import BadRecord as BadRecord
 from memejax.data.records import BadRecordsError as BadRecordsError
 from memejax.data.records import Meme as Meme
 from memejax.data.records import read_jsonl as read_jsonl
+from memejax.errors import UserError
 
 # The last three are the names of the challenge's first phase.
 SPLITS = (
@@ -34,7 +35,7 @@ SPLITS = (
 )
 
 
-class MissingDataError(FileNotFoundError, ValueError):
+class MissingDataError(UserError, FileNotFoundError):
     """Missing data folder, split or file."""
 
 
@@ -68,7 +69,10 @@ def find_splits(root: str) -> dict[str, str]:
     if not os.path.isdir(root):
         raise MissingDataError(f"no data folder {root!r}")
     found = {name: os.path.join(root, f"{name}.jsonl") for name in SPLITS}
-    found = {name: path for name, path in found.items() if os.path.isfile(path)}
+    found = {name: path for name, path in found.items() if os.path.lexists(path)}
+    for path in found.values():
+        if not os.path.isfile(path):
+            raise MissingDataError(f"{path} is not a file: a folder, a pipe or a link")
     if found:
         return found
     # The archives of the challenge unpack into a folder (data/ in one release,

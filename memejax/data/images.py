@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageOps
 
+from memejax.errors import UserError
+
 # 8000 x 6250: above any meme, and 150 MB once decoded.
 MAX_PIXELS = 50_000_000
 RESIZES = ("square", "shorter", "pad")
@@ -36,7 +38,7 @@ _EXIF_ERRORS = (
 Progress = Callable[[int, int], None]
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """An unusable picture: `path` and a plain `reason`."""
 
     def __init__(self, path: str, reason: str):

@@ -13,6 +13,7 @@ import numpy as np
 from memejax.data.hateful_memes import MissingDataError, collect, find_splits, id_key
 from memejax.data.images import MAX_PIXELS, Progress
 from memejax.data.records import SHOWN, BadRecord, Meme
+from memejax.errors import STATUS, printable
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         report = check(options.root, max_pixels=options.max_pixels)
     except MissingDataError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(report.format())
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        return STATUS
+    print(printable(report.format()))
     return 1 if report.bad else 0

@@ -21,6 +21,9 @@ import numpy as np
 from memejax.data import images
 from memejax.data.plans import Plan
 
+# Where decoded pictures are kept.
+CACHES = ("memory", "disk", "none")
+
 
 class Column(Protocol):
     """A column of a source: rows by an array of indices."""
@@ -146,8 +149,8 @@ def image_columns(
             paths, size=size, resize=resize, max_pixels=max_pixels
         )
         return {"image": ImageColumn(files)}
-    if cache not in ("memory", "disk"):
-        raise ValueError(f"cache must be 'memory', 'disk' or 'none', got {cache!r}")
+    if cache not in CACHES:
+        raise ValueError(f"got cache {cache!r}, expected one of {', '.join(CACHES)}")
     distinct = sorted(set(paths))
     place = {path: i for i, path in enumerate(distinct)}
     rows = np.array([place[path] for path in paths])

@@ -4,10 +4,12 @@ Two kinds of files are read: splits of a data set (`DATASET`), and memes to pred
 (`prediction_rules`).
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from memejax import strict_json
+from memejax.errors import UserError
 
 # At most this many records are spelled out in an error's message.
 SHOWN = 20
@@ -40,7 +42,7 @@ class BadRecord:
         return f"{place}: {self.reason}"
 
 
-class BadRecordsError(ValueError):
+class BadRecordsError(UserError):
     """Unusable records, all of them in `records`."""
 
     def __init__(self, root: str, records: Sequence[BadRecord]):
@@ -120,14 +122,14 @@ def read_jsonl(
                 if rules.ids:
                     meme_id = _id(record)
                 img = _img(record, rules)
+                if meme_id is None:
+                    meme_id = _any_id(record, img)
                 text = _text(record, rules, img)
                 label = _label(record) if rules.labels else -1
                 image = _path_below(root, record) if rules.confined else None
             except _RecordError as error:
                 bad.append(BadRecord(name, number, meme_id, str(error)))
                 continue
-            if meme_id is None:
-                meme_id = img if record.get("id") is None else str(record["id"])
             image = image or os.path.abspath(os.path.join(root, img))
             memes.append(Meme(meme_id, image, text, label, split, name, number))
     return memes, bad
@@ -145,8 +147,8 @@ def _parse(line: bytes) -> dict:
             f"is not UTF-8: {error.reason} at byte {error.start}"
         ) from None
     try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        record = strict_json.loads(text)
+    except ValueError as error:
         raise _RecordError(f"is not JSON: {error}") from None
     if not isinstance(record, dict):
         raise _RecordError(
@@ -178,6 +180,12 @@ def _id(record: dict) -> str:
     if not isinstance(value, str) or not value.strip():
         raise _RecordError(f"id is {value!r:.80}, expected an integer or a string")
     return _string(record, "id")
+
+
+def _any_id(record: dict, img: str) -> str:
+    """Return an `id` of any kind as text, by default the picture's path."""
+    value = img if record.get("id") is None else str(record["id"])
+    return _string({"id": value}, "id")
 
 
 def _label(record: dict) -> int:

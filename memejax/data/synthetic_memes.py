@@ -44,6 +44,7 @@ from PIL import Image
 
 from memejax.data import synthetic_pictures
 from memejax.data.synthetic_bayes import bayes, check_knobs
+from memejax.errors import reported, user_errors
 
 # A caption belongs to the split whose number is its hash (see _caption).
 SPLITS = {"train": 0, "dev_seen": 1, "test_unseen": 2}
@@ -345,7 +346,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             metavar="N" if isinstance(value, int) else "P",
             help=f"{text} (default: %(default)s)",
         )
-    print(write(**vars(parser.parse_args(argv))))
+    options = vars(parser.parse_args(argv))
+    with reported(), user_errors():
+        print(write(**options))
 
 
 if __name__ == "__main__":

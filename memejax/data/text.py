@@ -6,9 +6,10 @@ transformers is imported only to look up a name on the hub.
 import copy
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import (
@@ -23,6 +24,13 @@ from tokenizers import (
 
 # In the order of their ids in a vocabulary trained here.
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+# Longer captions are cut, in characters: no vocabulary needs more of one, and a
+# caption of megabytes would stall everything that reads it.
+LONGEST_CAPTION = 10_000
+# A longer word is [UNK] in WordPiece, so nothing is learned from it.
+LONGEST_WORD = 100
 
 
 class Tokens(NamedTuple):
@@ -100,11 +108,61 @@ def _from_vocab_txt(path: str) -> Tokenizer:
 
 def _from_tokenizer_json(path: str) -> Tokenizer:
     try:
-        return Tokenizer.from_file(path)
+        with open(path, encoding="utf-8") as file:
+            _check_parts(json.load(file))
+        tokenizer = Tokenizer.from_file(path)
     except Exception as error:  # tokenizers raises bare Exception
         raise ValueError(
             f"{path}: is not a tokenizer.json of the tokenizers library: {error}"
         ) from error
+    vocabulary_size(tokenizer)
+    return tokenizer
+
+
+# A group that repeats and has a repetition inside, such as (a+)+: matching may take a
+# time exponential in the length of the text.
+_NESTED = re.compile(r"\((?:[^()\\]|\\.)*[+*](?:[^()\\]|\\.)*\)[+*{]")
+# Longest replacement of a normaliser, in characters.
+_LONGEST_REPLACEMENT = 100
+# Largest id: an embedding of so many rows is larger than any published one.
+_LARGEST_ID = 5_000_000
+
+
+def _check_parts(value: Any, name: str = "") -> None:
+    """Raise ValueError for parts of a tokenizer.json that could stall or fill memory.
+
+    Args:
+        value: the parsed file, or a part of it.
+        name: of the part.
+    """
+    if isinstance(value, dict):
+        if value.get("type") == "Replace":
+            content = value.get("content")
+            if isinstance(content, str) and len(content) > _LONGEST_REPLACEMENT:
+                raise ValueError(f"it replaces by {len(content):,} characters")
+        for key, part in value.items():
+            # The vocabulary has a hundred thousand entries, and no parts.
+            if key not in ("vocab", "merges"):
+                _check_parts(part, key)
+    elif isinstance(value, list):
+        for part in value:
+            _check_parts(part, name)
+    elif name == "Regex" and isinstance(value, str) and _NESTED.search(value):
+        raise ValueError(f"its pattern {value:.80} can take forever to match")
+
+
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """Return the rows of an embedding for a tokenizer, its largest id plus 1.
+
+    Raises:
+        ValueError: if that is no plausible size.
+    """
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if not 0 <= largest <= _LARGEST_ID:
+        raise ValueError(
+            f"the tokenizer's largest id is {largest}, expected 0 to {_LARGEST_ID:,}"
+        )
+    return largest + 1
 
 
 def _from_hub(name: str) -> Tokenizer:
@@ -230,9 +288,9 @@ def train_wordpiece(
     blank = _bert_tokenizer(specials, lowercase=lowercase)
     words: Counter[str] = Counter()
     for caption in captions:
-        normalised = blank.normalizer.normalize_str(caption)
+        normalised = blank.normalizer.normalize_str(caption[:LONGEST_CAPTION])
         pre_tokenised = blank.pre_tokenizer.pre_tokenize_str(normalised)
-        words.update(word for word, _ in pre_tokenised)
+        words.update(word for word, _ in pre_tokenised if len(word) <= LONGEST_WORD)
     if not words:
         raise ValueError("the captions hold no word to learn a vocabulary from")
     pieces, dropped = _pieces(words, vocab_size - len(SPECIAL_TOKENS))
@@ -289,6 +347,8 @@ def pad_id(tokenizer: Tokenizer) -> int:
 def encode(tokenizer: Tokenizer, captions: Sequence[str], *, length: int) -> Tokens:
     """Encode captions at one static length; longer ones are cut before [SEP].
 
+    Of a caption beyond LONGEST_CAPTION characters the rest is not even read.
+
     Args:
         tokenizer: any; its own truncation and padding settings are not used.
         captions: n texts; an empty one consists of the special tokens alone.
@@ -324,8 +384,9 @@ def encode(tokenizer: Tokenizer, captions: Sequence[str], *, length: int) -> Tok
     input_ids = np.full((len(captions), length), padding, np.int32)
     attention_mask = np.zeros((len(captions), length), np.int32)
     truncated = 0
-    for row, encoding in enumerate(cutter.encode_batch(list(captions))):
+    cut = [caption[:LONGEST_CAPTION] for caption in captions]
+    for row, encoding in enumerate(cutter.encode_batch(cut)):
         input_ids[row, : len(encoding.ids)] = encoding.ids
         attention_mask[row, : len(encoding.ids)] = 1
-        truncated += bool(encoding.overflowing)
+        truncated += bool(encoding.overflowing) or cut[row] != captions[row]
     return Tokens(input_ids, attention_mask, truncated)

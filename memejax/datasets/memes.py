@@ -43,7 +43,7 @@ def load_memes(config: ConfigDict, workdir: pathlib.Path) -> Data:
     labels = np.array([m.label for m in everything], np.int32)
     facts |= {
         "truncated_captions": tokens.truncated,
-        "vocabulary": tokenizer.get_vocab_size(),
+        "vocabulary": text.vocabulary_size(tokenizer),
     }
     done, loaded = 0, {}
     for name, memes in splits.items():
@@ -56,7 +56,7 @@ def load_memes(config: ConfigDict, workdir: pathlib.Path) -> Data:
             "label": labels[rows],
         }
         loaded[name] = Split(name, source, [m.id for m in memes], labels[rows])
-    return Data(loaded, c.dev, tokenizer.get_vocab_size(), facts)
+    return Data(loaded, c.dev, text.vocabulary_size(tokenizer), facts)
 
 
 def read_memes(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from memejax import command_line, logs
+from memejax.errors import reported, user_errors
 from memejax.export.folder import export
 from memejax.export.program import PRECISIONS
 
@@ -15,8 +15,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Export the run given by the arguments."""
     options = _parser().parse_args(argv)
     command_line.prepare()
-    # These are user errors: the message suffices, without a traceback.
-    try:
+    # The folders, the seed and the arm are the user's.
+    with reported(), user_errors():
         parts = export(
             options.workdir,
             options.to,
@@ -24,8 +24,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             precision=options.precision,
             overwrite=options.overwrite,
         )
-    except ValueError as error:
-        sys.exit(f"error: {error}")
     for part in parts:
         logs.say(f"{part.path:<24} {part.what}")
     logs.say(f"all in {options.to}; start with its README.md")

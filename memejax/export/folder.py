@@ -12,6 +12,7 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from memejax import folder
+from memejax.data import text
 from memejax.export import encoders, program
 from memejax.export.tokenizer import write_tokenizer
 from memejax.metrics import AVERAGE
@@ -71,7 +72,7 @@ def _write(target: pathlib.Path, restored: Restored, precision: str) -> list[Par
     config, tokenizer = restored.config, restored.tokenizer
     length = config.data.text_length
     found, rest = encoders.split(
-        config, restored.variables, vocabulary=tokenizer.get_vocab_size()
+        config, restored.variables, vocabulary=text.vocabulary_size(tokenizer)
     )
     parts = []
     for encoder in found:
@@ -87,9 +88,9 @@ def _write(target: pathlib.Path, restored: Restored, precision: str) -> list[Par
     parts.append(
         Part("predictor", f"all arms as one compiled function, products in {precision}")
     )
-    text = card(Finished(restored.folder), str(restored.seed), parts=parts)
     readme = target / "README.md"
-    readme.write_text(text, "utf-8")
+    page = card(Finished(restored.folder), str(restored.seed), parts=parts)
+    readme.write_text(page, "utf-8")
     for path in target.rglob("*"):
         if path.is_file():
             # safetensors makes files readable by the owner alone.

@@ -17,6 +17,7 @@ from jax import export
 
 import memejax
 from memejax import folder
+from memejax.data import text
 from memejax.metrics import AVERAGE
 from memejax.restored import Restored
 from memejax.stages.parts.choices import DTYPES
@@ -56,7 +57,7 @@ def make_program(restored: Restored, *, precision: str) -> export.Exported:
     """
     config = restored.config.copy_and_resolve_references()
     config.model.dtype = precision
-    probability = make_probability(config, restored.tokenizer.get_vocab_size())
+    probability = make_probability(config, text.vocabulary_size(restored.tokenizer))
 
     def predictor(weights, image, input_ids, attention_mask):
         variables = traverse_util.unflatten_dict(weights, sep="/")

@@ -73,7 +73,7 @@ def make_encoders(source: Source, *, mesh: Mesh, batch: int) -> Encoders:
     parallel.check_batch(mesh, batch)
     config, tokenizer = source.config, source.tokenizer
     c, (name,) = config.data, arm_names(config)
-    arm = fusion_arms(config, tokenizer.get_vocab_size()).arms[name]
+    arm = fusion_arms(config, text.vocabulary_size(tokenizer)).arms[name]
     scale = normalization(config, name)
     pooling = config.model.arm.text_pooling
 

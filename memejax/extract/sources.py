@@ -93,7 +93,7 @@ def _of_weights(
     else:
         tokenizer = text.train_wordpiece(captions, vocab_size=c.data.vocabulary)
     text.save_tokenizer(tokenizer, os.fspath(folder / "tokenizer"))
-    found = load_encoders(c, _init(c, tokenizer.get_vocab_size()))
+    found = load_encoders(c, _init(c, text.vocabulary_size(tokenizer)))
     image, captioned = (
         {k: tree[part] for k, tree in found.items() if part in tree} for part in named
     )

@@ -7,6 +7,7 @@ is the argmax of (1 - p, p). Every report is a dict of plain numbers.
 
 # No `from __future__ import annotations` here: clu's metrics read annotations.
 import csv
+import io
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,8 @@ import clu.metrics
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score
+
+from memejax import atomic
 
 # Bootstrap replicates are made in blocks of about this many draws (16 MB per copy).
 _BLOCK = 2_000_000
@@ -254,11 +257,12 @@ def write_predictions(
         raise ValueError(
             f"got {len(ids)} ids and {len(proba)} probabilities, expected equally many"
         )
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "proba", "label"])
-        for row in zip(ids, proba.tolist(), predicted.tolist(), strict=True):
-            writer.writerow([str(row[0]), repr(row[1]), row[2]])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "proba", "label"])
+    for row in zip(ids, proba.tolist(), predicted.tolist(), strict=True):
+        writer.writerow([str(row[0]), repr(row[1]), row[2]])
+    atomic.write_text(path, text.getvalue())
 
 
 def read_predictions(

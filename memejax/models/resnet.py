@@ -31,6 +31,12 @@ RESNETS: dict[str, dict[str, Any]] = {
         stage_sizes=(1, 1, 1), bottleneck=False, width=32, stem="patch4"
     ),
 }
+# First convolutions, as described in `ResNet`.
+STEMS: dict[str, dict[str, Any]] = {
+    "imagenet": dict(size=7, stride=2, padding=3),
+    "patch4": dict(size=4, stride=4),
+    "cifar": dict(size=3, padding=1),
+}
 
 
 def max_pool(x_bhwc: jax.Array) -> jax.Array:
@@ -234,14 +240,9 @@ class ResNet(ImageEncoder):
         return maps
 
     def _stem(self, images_bhwc: jax.Array, *, train: bool) -> jax.Array:
-        convs: dict[str, dict[str, Any]] = {
-            "imagenet": dict(size=7, stride=2, padding=3),
-            "patch4": dict(size=4, stride=4),
-            "cifar": dict(size=3, padding=1),
-        }
-        if self.stem not in convs:
-            raise ValueError(f"got stem {self.stem!r}, expected one of {list(convs)}")
-        conv = dict(dtype=self.dtype, axis_name=self.axis_name, **convs[self.stem])
+        if self.stem not in STEMS:
+            raise ValueError(f"got stem {self.stem!r}, expected one of {list(STEMS)}")
+        conv = dict(dtype=self.dtype, axis_name=self.axis_name, **STEMS[self.stem])
         unit = ConvNorm(self.width, name="stem", **conv)
         x = nn.relu(unit(images_bhwc, train=train)).astype(self.dtype)
         return max_pool(x) if self.stem == "imagenet" else x

@@ -10,6 +10,7 @@ from memejax.optim.optimizer import make_learning_rates as make_learning_rates
 from memejax.optim.optimizer import make_optimizer as make_optimizer
 from memejax.optim.optimizer import make_weight_decays as make_weight_decays
 from memejax.optim.rules import RULES as RULES
+from memejax.optim.schedules import SCHEDULES as SCHEDULES
 from memejax.optim.schedules import Schedule as Schedule
 from memejax.optim.schedules import cosine as cosine
 from memejax.optim.schedules import linear_then_constant as linear_then_constant

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+# Names of `schedule`.
+SCHEDULES = ("cosine", "cosine_cycle", "constant", "plateau")
 Schedule = Callable[[jax.typing.ArrayLike], jax.typing.ArrayLike]
 
 
@@ -75,9 +77,7 @@ def schedule(
         if not warmup:
             return optax.constant_schedule(1.0)
         return optax.linear_schedule(0.0, 1.0, warmup)
-    raise ValueError(
-        f"unknown schedule {name!r}: choose cosine, cosine_cycle, constant or plateau"
-    )
+    raise ValueError(f"unknown schedule {name!r}: choose one of {', '.join(SCHEDULES)}")
 
 
 def cosine(start: float, end: float, *, steps: int) -> Schedule:

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from memejax.errors import UserError, is_disk_full, printable
 from memejax.parallel.device_placement import put_batch, replicated
 from memejax.parallel.meshes import mesh
 from memejax.parallel.rendezvous import ProcessError, rendezvous
@@ -133,11 +134,8 @@ def ending_together() -> Iterator[None]:
     except SystemExit as ended:
         if count() == 1:
             raise
-        # Printed first: jax aborts if the others do not end too.
-        if isinstance(ended.code, str):
-            print(ended.code, file=sys.stderr, flush=True)
         jax.distributed.shutdown()
-        raise SystemExit(1 if isinstance(ended.code, str) else ended.code) from None
+        raise SystemExit(ended.code) from None
     except BaseException as error:
         leave(error)
         raise
@@ -256,6 +254,8 @@ def leave(error: BaseException) -> None:
             "number of processes, resumes from the last checkpoint",
             file=sys.stderr,
         )
+    elif isinstance(error, UserError) or is_disk_full(error):
+        print(f"error: {printable(str(error))}", file=sys.stderr)
     else:
         traceback.print_exception(error)
     sys.stderr.flush()

@@ -12,13 +12,15 @@ import selectors
 import socket
 import time
 
+from memejax.errors import UserError
+
 _GO = b"go\n"
 _PAUSE = 0.2
 # Maximum bytes of a line; a peer that sends more is not one of the processes.
 _LONGEST = 200
 
 
-class ProcessError(ValueError):
+class ProcessError(UserError):
     """Processes cannot be started, or cannot run this together."""
 
 

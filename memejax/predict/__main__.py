@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import pathlib
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 
-from memejax import command_line, logs, metrics
+from memejax import atomic, command_line, logs, metrics
 from memejax.data import images
 from memejax.data.hateful_memes import Meme
+from memejax.errors import UserError, reported, user_errors
 from memejax.metrics import AVERAGE
 from memejax.predict import memes as sources
 from memejax.predict.predictor import Predictor, load_predictor
@@ -29,29 +28,42 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--text goes with --image")
     if options.input is None and options.captions is not None:
         parser.error("--captions goes with --input")
+    if options.excel and options.output is None:
+        parser.error("--excel goes with --output")
     if (options.input is None) != (options.output is None):
         parser.error("--input and --output go together")
     command_line.prepare()
-    # These are user errors: the message suffices, without a traceback.
-    try:
+    with reported():
+        _predict(options)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    """Predict, and print or write the result."""
+    # Files, folders and names are the user's.
+    with user_errors():
+        if options.output is not None:
+            atomic.check_target(options.output)
         predictor = load_predictor(options.workdir, seed=options.seed, arm=options.arm)
         memes = _memes(options, predictor.modalities != "image")
-        proba = predict_memes(predictor, memes)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    if options.input is None:
+    proba = predict_memes(predictor, memes)
+    if options.output is None:
         decision = "hateful" if proba[0] > 0.5 else "not hateful"
         logs.say(f"P(hateful) {proba[0]:.4f}")
         logs.say(f"{decision} at 0.5{_at_dev(predictor, proba)}")
         return
-    # Written atomically.
-    part = pathlib.Path(f"{options.output}.part")
-    metrics.write_predictions(part, [meme.id for meme in memes], proba=proba)
-    part.replace(options.output)
+    ids = [meme.id for meme in memes]
+    if options.excel:
+        ids = [_quoted(one) for one in ids]
+    metrics.write_predictions(options.output, ids, proba=proba)
     logs.say(
         f"{int((proba > 0.5).sum())} of {len(memes)} hateful at 0.5"
         f"{_at_dev(predictor, proba)}; probabilities in {options.output}"
     )
+
+
+def _quoted(text: str) -> str:
+    """Put a ' before what a spreadsheet would take for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def predict_memes(predictor: Predictor, memes: Sequence[Meme]) -> np.ndarray:
@@ -67,6 +79,7 @@ def predict_memes(predictor: Predictor, memes: Sequence[Meme]) -> np.ndarray:
     Raises:
         BadRecordsError: if any picture cannot be read (all are listed); nothing is
             predicted then.
+        UserError: if a probability is not finite.
     """
     paths = [meme.image for meme in memes]
     errors = images.check_all(paths, max_pixels=predictor.max_pixels)
@@ -77,7 +90,15 @@ def predict_memes(predictor: Predictor, memes: Sequence[Meme]) -> np.ndarray:
         pictures, wrong = predictor.read([meme.image for meme in part])
         sources.refuse_unreadable(part, wrong)
         proba.append(predictor.predict(pictures, [meme.text for meme in part]))
-    return np.concatenate(proba)
+    found = np.concatenate(proba)
+    if not np.isfinite(found).all():
+        # Weights are finite, or they would not have been restored.
+        first = memes[int(np.argmin(np.isfinite(found)))]
+        raise UserError(
+            f"the network gives {first.id} no finite probability: its weights are of "
+            "another size than it can compute with"
+        )
+    return found
 
 
 def _memes(options: argparse.Namespace, captions: bool) -> list[Meme]:
@@ -145,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help='with a folder as --input: its captions, one {"img", "text"} per line '
         f"(default: its {sources.CAPTIONS})",
+    )
+    parser.add_argument(
+        "--excel",
+        action="store_true",
+        help="with --output: put a ' before ids that a spreadsheet would run as a "
+        "formula",
     )
     parser.add_argument(
         "--output",

@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from memejax.console import say
 from memejax.data import images
 from memejax.data.records import (
     BadRecord,
@@ -16,6 +17,8 @@ from memejax.data.records import (
 )
 
 CAPTIONS = "captions.jsonl"
+# At most this many entries of a folder are named.
+SHOWN = 5
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
@@ -74,18 +77,29 @@ def from_folder(
         ValueError: if there is no such folder or file, or no picture.
     """
     folder = pathlib.Path(folder)
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+    entries = sorted(folder.iterdir())
+    paths = [path for path in entries if path.suffix.lower() in PICTURES]
+    file = pathlib.Path(captions_file or folder / CAPTIONS)
+    _mention_others(folder, [p for p in entries if p not in paths and p != file])
     if not paths:
         raise ValueError(f"no pictures in {folder}: looked for *{', *'.join(PICTURES)}")
-    file = pathlib.Path(captions_file or folder / CAPTIONS)
     known: dict[str, Meme] = {}
     if captions_file is not None or file.is_file():
         lines = from_jsonl(file, root=folder, captions=captions)
         known = {meme.image: meme for meme in lines}
+        if len(known) < len(lines):
+            say(
+                f"{file} has a second caption for {len(lines) - len(known)} pictures: "
+                "the last one counts"
+            )
     memes, bad = [], []
     for path in paths:
         place = os.path.abspath(path)
         meme = known.get(place)
+        if not path.name.isprintable():
+            reason = f"its name, {path.name!r}, is not printable UTF-8: rename it"
+            bad.append(BadRecord(ascii(path.name), 0, None, reason))
+            continue
         if meme is None and captions:
             reason = (
                 f'has no caption: add to {file} a line {{"img": "{path.name}", "text": '
@@ -98,6 +112,14 @@ def from_folder(
     if bad:
         raise BadRecordsError(os.fspath(folder), bad)
     return memes
+
+
+def _mention_others(folder: pathlib.Path, others: Sequence[pathlib.Path]) -> None:
+    """Print how many entries of a folder are not predicted, and the first names."""
+    if others:
+        names = ", ".join(path.name + "/" * path.is_dir() for path in others[:SHOWN])
+        more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        say(f"{folder}: left out {len(others)} that are no pictures: {names}{more}")
 
 
 def refuse_unreadable(

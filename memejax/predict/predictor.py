@@ -121,7 +121,7 @@ def load_predictor(
 def make_predictor(restored: Restored, *, arm: str = AVERAGE) -> Predictor:
     """Make the classifier of a restored run; see `load_predictor`."""
     config = restored.config
-    vocabulary = restored.tokenizer.get_vocab_size()
+    vocabulary = text.vocabulary_size(restored.tokenizer)
     return Predictor(
         apply=jax.jit(make_probability(config, vocabulary, arm=arm)),
         variables=jax.device_put(restored.variables),

@@ -11,10 +11,7 @@ profile.json, which need no plugin: time, FLOPs and bytes of every operation and
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-
-from absl import app, flags
+from absl import flags
 
 from memejax import command_line
 
@@ -28,31 +25,22 @@ _OUT = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Profile the stage that the flags select."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    command_line.prepare()
     # Imported here, so that --help and errors in flags are immediate.
     from memejax import stages
-    from memejax.data import hateful_memes
     from memejax.profile import command
 
     config = _CONFIG.value
     stages.prepare(config)
     parts = ["profile", config.name, config.preset, _STAGE.value]
     out = _OUT.value or f"runs/{'-'.join(part for part in parts if part)}"
-    try:
-        command.run(config, out, stage=_STAGE.value, steps=_STEPS.value)
-    except (hateful_memes.BadRecordsError, ValueError) as error:
-        # User errors: a message without a traceback.
-        sys.exit(f"error: {error}")
+    command.run(config, out, stage=_STAGE.value, steps=_STEPS.value)
 
 
 def run() -> None:
     """Run the command line."""
-    flags.mark_flag_as_required("config")
-    app.run(main)
+    command_line.run(main, required=["config"])
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import sys
 
 from memejax import command_line
+from memejax.errors import UserError, reported, user_errors
 
 
 def main() -> None:
@@ -28,18 +28,19 @@ def main() -> None:
         help="show memes (default: as the run's config has it)",
     )
     options = parser.parse_args()
-    folder = pathlib.Path(options.run)
+    with reported():
+        _write(pathlib.Path(options.run), options.pictures)
+
+
+def _write(folder: pathlib.Path, pictures: bool | None) -> None:
     if not (folder / "results.json").is_file():
-        sys.exit(f"error: {folder} holds no finished run: it has no results.json")
+        raise UserError(f"{folder} holds no finished run: it has no results.json")
     command_line.prepare()
     # Imported here, so that --help and a wrong folder answer at once.
     from memejax import logs, report
 
-    try:
-        path = report.write(folder, pictures=options.pictures)
-    except (OSError, ValueError) as error:
-        # These speak to the user, who has no need of a traceback.
-        sys.exit(f"error: {error}")
+    with user_errors():
+        path = report.write(folder, pictures=pictures)
     logs.say(f"wrote {path}")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from memejax import folder as folders
 from memejax import logs, metrics
+from memejax.config import flatten
 from memejax.data import hateful_memes
 from memejax.data.hateful_memes import Meme, id_key
 from memejax.metrics import AVERAGE
@@ -57,8 +58,8 @@ class Finished:
             raise ValueError(
                 f"{self.folder} has no results.json; expected a finished run's folder"
             )
-        config = folders.read_json(self.folder / "config.json") or {}
-        self.leaves = folders.flatten(config)
+        config = folders.read_config(self.folder) or {}
+        self.leaves = flatten(config)
         self.environment = folders.read_json(self.folder / "environment.json") or {}
         self.seeds = sorted(self.results["seeds"], key=int)
         self._memes: dict[str, dict[str, Meme]] = {}

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from memejax import atomic
 from memejax import folder as folders
 from memejax.report import page, render, tables
 from memejax.report.finished import Finished
@@ -68,8 +69,7 @@ def write(
     else:
         html = render.page(page.contents(Finished(folder), pictures=pictures))
     path = folder / "report.html"
-    with folders.replacing(path) as file:
-        file.write(html.encode())
+    atomic.write_text(path, html)
     return path
 
 

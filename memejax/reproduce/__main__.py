@@ -20,22 +20,30 @@ from __future__ import annotations
 import argparse
 import sys
 
+from memejax.errors import UserError, reported, user_errors
+
 
 def main(argv: list[str] | None = None) -> None:
     """Reproduce the table or study that the arguments select."""
     options = _parser().parse_args(argv)
     # Imported here, so that --help and errors in options are immediate.
-    from memejax import command_line, folder, logs
-    from memejax.data import hateful_memes
+    from memejax import command_line
+
+    command_line.prepare()
+    with reported():
+        if options.table == "curriculum":
+            _study(options)
+        else:
+            _table(options)
+
+
+def _table(options: argparse.Namespace) -> None:
+    """Reproduce a table."""
+    from memejax import logs
     from memejax.report import paper_table
     from memejax.reproduce import command
 
-    command_line.prepare()
-    if options.table == "curriculum":
-        _study(options)
-        return
-    # User errors: a message without a traceback.
-    try:
+    with user_errors():
         plan = command.prepare(
             options.table,
             preset=options.preset,
@@ -48,12 +56,7 @@ def main(argv: list[str] | None = None) -> None:
             leaves=dict(options.leaves),
             table_only=options.table_only,
         )
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    try:
-        table = command.perform(plan)
-    except (hateful_memes.BadRecordsError, folder.OtherRunError) as error:
-        sys.exit(f"error: {error}")
+    table = command.perform(plan)
     text = paper_table.to_markdown(table)
     encoding = sys.stdout.encoding or "ascii"
     if not encoding.lower().startswith("utf"):
@@ -65,15 +68,14 @@ def main(argv: list[str] | None = None) -> None:
 
 def _study(options: argparse.Namespace) -> None:
     """Run a study of curricula."""
-    from memejax import folder, logs, parallel
-    from memejax.data import hateful_memes
+    from memejax import logs, parallel
     from memejax.report.study import study_markdown
     from memejax.reproduce.study import command
 
     if options.shard != (0, 1):
-        sys.exit("error: --shard is for tables; the seeds of a study are one program")
+        raise UserError("--shard is for tables; the seeds of a study are one program")
     parallel.device_per_core()
-    try:
+    with user_errors():
         plan = command.prepare(
             options.data,
             preset=options.preset,
@@ -84,12 +86,7 @@ def _study(options: argparse.Namespace) -> None:
             leaves=dict(options.leaves),
             table_only=options.table_only,
         )
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    try:
-        made = command.perform(plan)
-    except (hateful_memes.MissingDataError, folder.OtherRunError) as error:
-        sys.exit(f"error: {error}")
+    made = command.perform(plan)
     logs.say(f"\n{study_markdown(made)}")
     for suffix in ("md", "csv", "html"):
         logs.say(f"{plan.workdir}/study.{suffix}")

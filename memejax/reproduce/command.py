@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from memejax import logs, parallel, train
+from memejax import atomic, logs, parallel, train
 from memejax.report import paper_table
 from memejax.report.paper_table import PaperTable
 from memejax.reproduce import features as stored_features
@@ -201,10 +200,7 @@ def write(plan: Plan) -> PaperTable:
     # overwritten.
     while written != now:
         for suffix, render in FORMATS.items():
-            path = plan.workdir / f"{plan.table}.{suffix}"
             # Other shards write the same file, perhaps on other machines.
-            part = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}")
-            part.write_text(render(now), "utf-8")
-            part.replace(path)
+            atomic.write_text(plan.workdir / f"{plan.table}.{suffix}", render(now))
         written, now = now, collect()
     return now

@@ -26,7 +26,7 @@ def store(run: str | os.PathLike[str], out: str | os.PathLike[str]) -> str:
         ValueError: if there is no finished run, or as in `extract.extract`.
     """
     path = pathlib.Path(run)
-    ran = folder.read_json(path / "config.json")
+    ran = folder.read_config(path)
     if ran is None or not (path / "results.json").exists():
         raise ValueError(f"{path} holds no finished run (config.json, results.json)")
     config = load_config("configs/graph.py:demo").unlock()

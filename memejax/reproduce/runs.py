@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from memejax import folder
-from memejax.config import load_config
+from memejax.config import flatten, load_config
 from memejax.reproduce.rows import Row
 from memejax.stages.parts.choices import RUNTIME
 
@@ -163,34 +163,19 @@ def check_folder(path: pathlib.Path, config: ConfigDict) -> None:
     Raises:
         folder.OtherRunError: with the leaves that differ.
     """
-    old = folder.read_json(path / "config.json")
+    old = folder.read_config(path)
     if old is None:
         return
     # Through JSON, as written in the folder: tuples become lists.
-    before, now = map(_identity, (old, json.loads(json.dumps(config.to_dict()))))
-    different = [
-        f"  {name}: {before.get(name, '(absent)')} there, "
-        f"{now.get(name, '(absent)')} asked for"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
+    new = json.loads(json.dumps(config.to_dict()))
+    different = folder.differences(old, new, free=RUNTIME)
     if different:
-        raise folder.OtherRunError(
-            f"{path} holds a run of another config:\n"
-            + "\n".join(different)
-            + "\nchoose another --workdir, or remove that one"
-        )
-
-
-def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted leaf -> value, of the leaves that determine the results."""
-    parts = {name: part for name, part in config.items() if name not in RUNTIME}
-    return folder.flatten(parts)
+        raise folder.other_run(path, different)
 
 
 def leaves_of(config: ConfigDict) -> set[str]:
     """Dotted names of a config's leaves."""
-    return set(folder.flatten(config.to_dict()))
+    return set(flatten(config.to_dict()))
 
 
 def set_leaf(config: ConfigDict, leaf: str, value: Any) -> None:

@@ -21,13 +21,16 @@ and returns an `Ended` for the next one. A new stage takes one file and one line
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from memejax import parallel
-from memejax.stages import classify, evaluate, finetune, graph, pretrain, probe
+from memejax.errors import UserError
+from memejax.stages import classify, evaluate, finetune, graph, leaves, pretrain, probe
 from memejax.stages.context import Context as Context
 from memejax.stages.context import Ended as Ended
 from memejax.stages.kind import Kind as Kind
@@ -45,7 +48,15 @@ STAGES: dict[str, Kind] = {
         **_STREAMED,
     ),
     "probe": Kind(
-        "Probe", "", probe.run, section="probe", after=("pretrain",), first=False
+        "Probe",
+        "",
+        probe.run,
+        section="probe",
+        after=("pretrain",),
+        first=False,
+        check=probe.check,
+        own=("probe",),
+        folders=("probe-*",),
     ),
     "finetune": Kind(
         "Fine-tuning",
@@ -54,6 +65,9 @@ STAGES: dict[str, Kind] = {
         section="finetune",
         after=("pretrain", "probe"),
         make=finetune.make,
+        check=finetune.check,
+        own=("finetune", "curriculum"),
+        folders=(finetune.NAME, finetune.BASELINE),
         updates=finetune.updates,
         **_STREAMED,
     ),
@@ -65,6 +79,7 @@ STAGES: dict[str, Kind] = {
         load=graph.load,
         devices=graph.devices,
         make=graph.make,
+        check=graph.check,
         updates=graph.updates,
         alone=True,
         about=graph.about,
@@ -80,6 +95,7 @@ STAGES: dict[str, Kind] = {
         load=classify.load,
         devices=classify.devices,
         make=classify.make,
+        check=classify.check,
         updates=classify.updates,
         together=True,
         alone=True,
@@ -88,23 +104,35 @@ STAGES: dict[str, Kind] = {
 }
 
 
-def check(stages: Sequence[str]) -> None:
+def check_config(config: ConfigDict) -> None:
+    """Check the stages of a config, their sections, and the value of every leaf.
+
+    Raises:
+        UserError: naming what is wrong and what is expected.
+        parallel.ProcessError: if a stage needs a single process and there are several.
+    """
+    check_order(config.stages)
+    check_sections(config)
+    leaves.check(config)
+
+
+def check_order(stages: Sequence[str]) -> None:
     """Check that a run can have these stages.
 
     Raises:
-        ValueError: if there are none, one is unknown, or the order is not allowed.
+        UserError: if there are none, one is unknown, or the order is not allowed.
         parallel.ProcessError: if a stage needs a single process and there are several.
     """
     stages = tuple(stages)
     unknown = [name for name in stages if name not in STAGES]
     if unknown or not stages:
-        raise ValueError(f"got stages={stages}, expected some of {tuple(STAGES)}")
+        raise UserError(f"got stages={stages}, expected some of {tuple(STAGES)}")
     for i, name in enumerate(stages):
         kind = STAGES[name]
         if (not kind.first) if i == 0 else (stages[i - 1] not in kind.after):
             places = ["first"] if kind.first else []
             places += [f"after {other}" for other in kind.after]
-            raise ValueError(
+            raise UserError(
                 f"got stages={stages}: {name} may come {' or '.join(places)}"
             )
         if kind.alone and parallel.count() > 1:
@@ -114,7 +142,7 @@ def check(stages: Sequence[str]) -> None:
 
 
 def check_sections(config: ConfigDict) -> None:
-    """Raise ValueError if a config names a stage and lacks its section."""
+    """Raise UserError if a config names a stage and lacks its section."""
     for name in config.stages:
         section = STAGES[name].section
         if section and section not in config:
@@ -122,7 +150,7 @@ def check_sections(config: ConfigDict) -> None:
             if STAGES[name].after:
                 # The option `then` adds the stages that follow pretraining.
                 hint = f": --config=FILE.py:{config.preset},then={name}"
-            raise ValueError(
+            raise UserError(
                 f"the stage {name} needs the section {section}, which this config "
                 f"lacks{hint}"
             )
@@ -134,3 +162,45 @@ def prepare(config: ConfigDict) -> None:
         kind = STAGES.get(name)
         if kind is not None and kind.prepare is not None:
             kind.prepare(config)
+
+
+def check_runs(config: ConfigDict, data: Any, *, mesh: Mesh | None) -> None:
+    """Build every stage on the data and the devices, and trace its first step.
+
+    What a config's leaves only say together, or with the data, is found out here,
+    in seconds and before anything is trained.
+
+    Raises:
+        UserError: naming the stage.
+    """
+    before = None
+    for name in config.stages:
+        kind = STAGES[name]
+        try:
+            if kind.check is not None:
+                before = kind.check(config, data, mesh=mesh, before=before) or before
+            elif kind.make is not None:
+                before = kind.make(config, data, seed=config.seed, mesh=mesh)
+                before.trace()
+        except UserError:
+            raise
+        # What flax, jax and numpy raise for sizes that do not fit.
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            reason = str(error).strip() or type(error).__name__
+            raise UserError(f"the stage {name} cannot run so: {reason}") from error
+
+
+def unread(stages: Sequence[str], path: pathlib.Path) -> set[str]:
+    """Return the sections of a config that no stage begun in a run's folder has read.
+
+    Args:
+        stages: of the run.
+        path: the run's folder.
+    """
+    free: set[str] = set()
+    for name in stages:
+        kind = STAGES[name]
+        folders = kind.folders or (name,)
+        if not any(next(path.glob(f"*/{folder}"), None) for folder in folders):
+            free |= set(kind.own)
+    return free

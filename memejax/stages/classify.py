@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import zipfile
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import curriculum, folder, logs, parallel
+from memejax import atomic, curriculum, folder, logs, parallel
 from memejax.datasets import labelled
 from memejax.datasets.labelled import LabelledData
+from memejax.errors import UserError
 from memejax.stage import Evaluation, Measured, Stage
 from memejax.stages.context import Context, Ended
 from memejax.stages.parts import curricula
@@ -53,6 +55,27 @@ def make(config: ConfigDict, data: LabelledData, *, seed: int, mesh: Mesh) -> St
     uniform = config.copy_and_resolve_references()
     uniform.curriculum.kind = "uniform"
     return make_classifier(uniform, data, seeds=_seeds(config), mesh=mesh).stage
+
+
+def check(
+    config: ConfigDict, data: LabelledData, *, mesh: Mesh, before: Stage | None
+) -> Stage:
+    """Build the stage and trace its first step, before a run's folder is claimed.
+
+    Raises:
+        ValueError: as `run` does, but for a baseline that is still to be trained.
+    """
+    del before
+    baseline = None
+    if curricula.needs_baseline(config.curriculum):
+        baseline = {config.curriculum.score: np.zeros(data.train.shape, np.float32)}
+        if config.baseline is not None:
+            _read_scores(pathlib.Path(config.baseline), data)
+    made = make_classifier(
+        config, data, seeds=_seeds(config), mesh=mesh, baseline=baseline
+    )
+    made.stage.trace()
+    return made.stage
 
 
 def updates(config: ConfigDict, data: LabelledData) -> dict[str, int]:
@@ -100,13 +123,22 @@ def _baseline(context: Context) -> dict[str, np.ndarray]:
         uniform = context.config.copy_and_resolve_references()
         uniform.curriculum.kind = "uniform"
         _train(dataclasses.replace(context, config=uniform, folder=path), None)
+    return _read_scores(path, context.data)
+
+
+def _read_scores(path: pathlib.Path, data: LabelledData) -> dict[str, np.ndarray]:
+    """Return score -> uncertainty [s, m] of the finished uniform run in a folder."""
     file = path / "scores.npz"
     if not file.exists():
-        raise ValueError(f"baseline={path} holds no scores.npz of a finished run")
-    with np.load(file) as saved:
-        scores = dict(saved)
-    if not np.array_equal(scores.pop("rows"), context.data.train):
-        raise ValueError(f"{file} is for other seeds or other training pictures")
+        raise UserError(f"baseline={path} holds no scores.npz of a finished run")
+    try:
+        with np.load(file) as saved:
+            scores = dict(saved)
+        rows = scores.pop("rows")
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file} is damaged ({error})") from error
+    if not np.array_equal(rows, data.train):
+        raise UserError(f"{file} is for other seeds or other training pictures")
     return scores
 
 
@@ -129,7 +161,7 @@ def _train(context: Context, baseline: dict[str, np.ndarray] | None) -> dict[str
         logs.say("scores of every training picture")
         scores = made.uncertainty(state, tuple(curriculum.SCORES))
         columns = {"rows": data.train} | scores
-        with folder.replacing(context.folder / "scores.npz") as file:
+        with atomic.replacing(context.folder / "scores.npz") as file:
             np.savez_compressed(file, allow_pickle=False, **columns)
     result = {
         "steps": outcome["steps"],

@@ -11,14 +11,19 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import datasets, folder, metrics, parallel, scoring, steps
+from memejax import atomic, datasets, metrics, parallel, scoring, steps
 from memejax.data import plans
 from memejax.stage import BEST, Evaluation, Measured, Refresh, Refreshed, Stage
 from memejax.stages.context import Context, Ended, Weights
 from memejax.stages.parts import curricula, training
 from memejax.stages.parts.models import absent_parts, fusion_arms
 from memejax.stages.parts.optimizers import optimizer
-from memejax.stages.parts.variables import load_weights, random_variables, transfer
+from memejax.stages.parts.variables import (
+    check_transfer,
+    load_weights,
+    random_variables,
+    transfer,
+)
 from memejax.stages.parts.views import make_views, random_views
 
 Tree = Any
@@ -112,6 +117,47 @@ def make(
     )
 
 
+def check(
+    config: ConfigDict, data: datasets.Data, *, mesh: Mesh, before: Stage | None
+) -> Stage:
+    """Build the stage and trace its first step, before a run's folder is claimed.
+
+    Raises:
+        ValueError: as `make` does; if the dev split lacks one of the labels, or nothing
+            of the stage before fits.
+    """
+    check_dev(data)
+    section = config.curriculum if "curriculum" in config else None
+    uncertainty = None
+    if section is not None and curricula.needs_baseline(section):
+        uncertainty = np.zeros(len(data.splits["train"].ids), np.float32)
+    stage = make(
+        config,
+        data,
+        seed=config.seed,
+        mesh=mesh,
+        curriculum=section,
+        uncertainty=uncertainty,
+    )
+    if before is not None:
+        check_transfer(before.abstract.weights(), stage.abstract.weights())
+    stage.trace()
+    return stage
+
+
+def check_dev(data: datasets.Data) -> None:
+    """Raise ValueError unless the dev split has both labels to choose by."""
+    dev = data.splits[data.dev]
+    if not dev.labelled:
+        known = int(np.sum(dev.labels >= 0))
+        raise ValueError(
+            f"data.dev={data.dev} chooses the checkpoint and needs memes of both "
+            f"labels: {known} of its {len(dev.ids)} memes are labelled, "
+            f"{int(np.sum(dev.labels == 1))} of them hateful; "
+            "--config.data.dev=validation holds out a part of train"
+        )
+
+
 def updates(config: ConfigDict, data: datasets.Data) -> dict[str, int]:
     """Return the planned updates, of the baseline as well if there is one."""
     total = training.updates_of(config.finetune, data.splits["train"])
@@ -186,7 +232,7 @@ def _curriculum(context: Context, start: Callable[[], Tree] | None) -> dict[str,
     proba = scoring.probabilities(stage.predict, state.weights(), stage.scoring(train))
     uncertainty = curricula.uncertainty(section.score, proba, train.labels)
     if parallel.is_first():
-        with folder.replacing(file) as opened:
+        with atomic.replacing(file) as opened:
             np.save(opened, uncertainty)
     return {"curriculum": section, "uncertainty": uncertainty}
 

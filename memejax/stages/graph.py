@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from memejax import datasets, parallel
 from memejax.stage import Stage
 from memejax.stages.context import Context, Ended
-from memejax.stages.finetune import supervised
+from memejax.stages.finetune import check_dev, supervised
 from memejax.stages.parts.choices import choose
 from memejax.stages.parts.graphs import end_to_end, hetero, stored
 from memejax.stages.parts.graphs.supervised import graph_updates
@@ -81,6 +81,21 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
             training memes lack one of the labels.
     """
     return _kind(config).make(config, data, seed=seed, mesh=mesh)
+
+
+def check(
+    config: ConfigDict, data: datasets.Data, *, mesh: Mesh, before: Stage | None
+) -> Stage:
+    """Build the stage and trace its first step, before a run's folder is claimed.
+
+    Raises:
+        ValueError: as `make` does; if the dev split lacks one of the labels.
+    """
+    del before
+    check_dev(data)
+    stage = make(config, data, seed=config.seed, mesh=mesh)
+    stage.trace()
+    return stage
 
 
 def updates(config: ConfigDict, data: datasets.Data) -> dict[str, int]:

@@ -29,6 +29,11 @@ class Kind:
         load: `(config, run's folder) -> data`, for a first stage.
         devices: config -> mesh, for a first stage.
         make: `(config, data, *, seed, mesh) -> Stage`; None if it trains nothing.
+        check: `(config, data, *, mesh, before) -> Stage | None`, called before a run's
+            folder is claimed, with the stage that it is to follow: builds and traces
+            what `run` will run. None: `make`, traced.
+        own: sections of the config that no other stage reads.
+        folders: patterns of its folders in a seed's; None: its name.
         updates: `(config, data) -> {folder: updates}`, planned for a seed; None if it
             trains nothing.
         together: whether one call of `run` handles all seeds, in the run's folder.
@@ -46,6 +51,9 @@ class Kind:
     load: Callable[[ConfigDict, pathlib.Path], Any] = lambda *_: None
     devices: Callable[[ConfigDict], Mesh | None] = lambda _: None
     make: Callable[..., Stage] | None = None
+    check: Callable[..., Stage | None] | None = None
+    own: tuple[str, ...] = ()
+    folders: tuple[str, ...] | None = None
     updates: Callable[[ConfigDict, Any], dict[str, int]] | None = None
     together: bool = False
     alone: bool = False

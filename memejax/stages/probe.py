@@ -16,7 +16,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from memejax import datasets, folder, logs, losses, metrics, parallel
+from memejax import datasets, logs, losses, metrics, parallel
+from memejax.config import flatten
 from memejax.explain import pictures
 from memejax.metrics import probes
 from memejax.stage import Stage
@@ -60,6 +61,18 @@ def run(context: Context, before: Ended | None) -> Ended:
         )
         context.finish(name, outcome)
     return Ended(before.name, {name: outcome}, before.stage, before.weights)
+
+
+def check(
+    config: ConfigDict, data: datasets.Data, *, mesh: Any, before: Stage | None
+) -> None:
+    """Check the split to classify, before a run's folder is claimed.
+
+    Raises:
+        ValueError: if there is no such split, or no labelled one.
+    """
+    del mesh, before
+    _target(data, config.probe.split)
 
 
 def embed(
@@ -117,9 +130,7 @@ def compare(
         untrained, pixels) and arm the accuracy (and AUROC for two classes) of kNN and
         linear probe; `panel`, the collapse panel of the trained features.
     """
-    target = split or _last_labelled(data)
-    if target not in data.splits:
-        raise ValueError(f"got split {target!r}, expected one of {sorted(data.splits)}")
+    target = _target(data, split)
     splits = {name: data.splits[name] for name in ("train", target)}
     rows = {
         name: np.flatnonzero(one.labels >= 0)[:examples] for name, one in splits.items()
@@ -169,7 +180,7 @@ def compare(
         path.mkdir(parents=True, exist_ok=True)
         for name, png in drawn.items():
             (path / f"{name}.png").write_bytes(png)
-    scalars = folder.flatten({"figures": outcome["figures"], "panel": outcome["panel"]})
+    scalars = flatten({"figures": outcome["figures"], "panel": outcome["panel"]})
     logs.publish(
         path,
         scalars={k.replace(".", "/"): v for k, v in scalars.items()},
@@ -178,9 +189,16 @@ def compare(
     return outcome | {"pictures": sorted(drawn)}
 
 
-def _last_labelled(data: datasets.Data) -> str:
-    """Return the last split with labels, the default to classify."""
-    return [n for n, split in data.splits.items() if split.labelled][-1]
+def _target(data: datasets.Data, split: str | None) -> str:
+    """Return the split to classify, by default the last one with labels."""
+    labelled = [name for name, found in data.splits.items() if found.labelled]
+    if not labelled or not data.splits["train"].labelled:
+        raise ValueError(
+            "a probe needs a training split with labels of several classes"
+        )
+    if split is not None and split not in labelled:
+        raise ValueError(f"got split {split!r}, expected one of {sorted(labelled)}")
+    return split or labelled[-1]
 
 
 def _pixels(splits, rows) -> dict[str, Embeddings]:

@@ -17,20 +17,28 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from memejax.errors import UserError
 from memejax.graphs.features import MemeFeatures
 from memejax.store.shards import Column, check_finite, read_shard
 
 VERSION = 1
 FACTS, MEMES, SHARDS = "store.json", "memes.jsonl", "shards"
 DIGITS = 16
+# In store.json: its own digest, and that of memes.jsonl.
+SEAL, MEMES_DIGEST = "digest", "memes_digest"
 # Columns of MemeFeatures.
 FEATURES = tuple(field.name for field in dataclasses.fields(MemeFeatures))
 RERUN = "run its extraction again, which computes only what is missing"
+
+
+class DamagedStoreError(UserError):
+    """A file of a store that is not as it was written; the message names it."""
 
 
 def store_key(parts: Mapping[str, Any]) -> str:
@@ -143,7 +151,7 @@ class Store:
 
 
 def open_store(folder: str | os.PathLike[str], *, key: str | None = None) -> Store:
-    """Open a complete store, without reading its features yet.
+    """Open a complete store, and verify that nothing in it is damaged.
 
     Args:
         folder: of the store.
@@ -154,7 +162,7 @@ def open_store(folder: str | os.PathLike[str], *, key: str | None = None) -> Sto
 
     Raises:
         ValueError: if there is no store, it has another version or key, or a shard is
-            missing, truncated or from another store; with advice.
+            missing, damaged or from another store; with advice.
     """
     folder = Path(folder)
     facts = read_facts(folder)
@@ -172,12 +180,18 @@ def open_store(folder: str | os.PathLike[str], *, key: str | None = None) -> Sto
             "open the one that was made for these, or extract to another folder"
         )
     memes = _read_memes(folder, facts)
-    shards, broken = [], []
-    for shard in range(count_shards(facts)):
+
+    def read(shard: int) -> dict[str, np.ndarray] | ValueError:
         try:
-            shards.append(read_whole(folder, facts, shard))
+            return read_whole(folder, facts, shard)
         except ValueError as error:
-            broken.append(str(error))
+            return error
+
+    # Digests read every shard; several at once hide the latency of the disk.
+    with futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(read, range(count_shards(facts))))
+    shards = [shard for shard in found if not isinstance(shard, ValueError)]
+    broken = [str(shard) for shard in found if isinstance(shard, ValueError)]
     if broken:
         raise ValueError(
             f"the store in {folder} is not complete, {len(broken)} of "
@@ -211,14 +225,23 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
     try:
         facts = json.loads(path.read_text("utf-8"))
         version = facts["version"]
+        # Absent in a store of an earlier version of memejax.
+        if version == VERSION and facts.get(SEAL) not in (None, seal(facts)):
+            raise ValueError("it does not match its digest")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): {RERUN}") from error
+        raise DamagedStoreError(f"{path} is damaged ({error}): {RERUN}") from error
     if version != VERSION:
         raise ValueError(
             f"{path} has version {version}, expected {VERSION}: extract to another "
             "folder"
         )
     return facts
+
+
+def seal(facts: Mapping[str, Any]) -> str:
+    """Return the digest of store.json's content without the digest itself."""
+    rest = {name: value for name, value in facts.items() if name != SEAL}
+    return hashlib.sha256(_canonical(rest)).hexdigest()
 
 
 def count_shards(facts: Mapping[str, Any]) -> int:
@@ -272,14 +295,22 @@ def _read_memes(folder: Path, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     path = folder / MEMES
     try:
         # Not splitlines: a caption may contain other line separators than \n.
-        lines = path.read_text("utf-8").split("\n")
+        text = path.read_text("utf-8")
+        if facts.get(MEMES_DIGEST) not in (None, digest_of(text)):
+            raise ValueError("it does not match its digest")
+        lines = text.split("\n")
         memes = [json.loads(line) for line in lines if line]
         names = [name for name, n in facts["splits"].items() for _ in range(n)]
         if [meme["split"] for meme in memes] != names:
             raise ValueError(f"{len(memes)} memes are not those of {FACTS}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): {RERUN}") from error
+        raise DamagedStoreError(f"{path} is damaged ({error}): {RERUN}") from error
     return memes
+
+
+def digest_of(text: str) -> str:
+    """Return the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _canonical(value: Any) -> bytes:

@@ -18,20 +18,26 @@ mapped by numpy without a copy, and without a further dependency. Columns are ar
     box_features  float [n, k, d_b]      optional: of the detector
     masks         uint8 [n, k, 28, 28]   optional: over the box, 255 in the entity
 
-"float" is float32 or float16. A shard also holds the key of its store.
+"float" is float32 or float16. A shard also holds the key of its store, and a digest of
+all its arrays, which is verified when it is read.
 """
 
+import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from memejax import atomic
 from memejax.weights.formats import read_safetensors
 
 # Name of the array with the store's key, as bytes of the text.
 KEY = "key"
+# Name of the array with the SHA-256 of the others.
+DIGEST = "digest"
 FLOATS = ("float32", "float16")
 MASK = 28
 # At most this many memes are named in an error.
@@ -137,15 +143,18 @@ def write_shard(
         with np.errstate(over="ignore"):
             stored[name] = np.ascontiguousarray(array, column.dtype)
         check_finite(name, stored[name], ids=ids)
-    part = path.with_name(f"{path.name}.part")
-    save_file(stored, part)
-    part.replace(path)
+    stored[DIGEST] = np.frombuffer(digest_of(stored), np.uint8)
+    with atomic.replacing(path) as file:
+        file.write(save(stored))
 
 
 def read_shard(
     path: Path, *, expected: Mapping[str, Column], memes: int, key: str
 ) -> dict[str, np.ndarray]:
-    """Map a shard without reading its values.
+    """Map a shard after verifying its digest.
+
+    A shard that an earlier version of memejax wrote has none, and is read with a
+    warning.
 
     Args:
         path: the file.
@@ -157,11 +166,16 @@ def read_shard(
         Read-only arrays by name.
 
     Raises:
-        ValueError: if it is missing, truncated, or from another store.
+        ValueError: if it is missing, damaged, or from another store.
     """
     if not path.is_file():
         raise ValueError(f"no shard {path}")
     found = read_safetensors(path)
+    digest = found.pop(DIGEST, None)
+    if digest is None:
+        warnings.warn(f"{path} has no digest, so damage goes unnoticed", stacklevel=2)
+    elif digest.tobytes() != digest_of(found):
+        raise ValueError(f"{path} is damaged: it does not match its digest")
     got = found.pop(KEY, np.zeros(0, np.uint8)).tobytes().decode(errors="replace")
     if got != key:
         raise ValueError(
@@ -181,6 +195,15 @@ def read_shard(
             f"{', '.join(sorted(wrong))}"
         )
     return found
+
+
+def digest_of(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return the digest of a shard's other arrays: names, dtypes, shapes, values."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    return digest.digest()
 
 
 def check_finite(name: str, values: np.ndarray, *, ids: Sequence[str]) -> None:

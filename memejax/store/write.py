@@ -2,23 +2,29 @@
 
 import json
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from memejax import atomic
+from memejax.errors import UserError
 from memejax.store.read import (
     FACTS,
     MEMES,
+    MEMES_DIGEST,
+    SEAL,
     SHARDS,
     VERSION,
+    DamagedStoreError,
     count_shards,
     different_parts,
+    digest_of,
     expected_columns,
     read_facts,
     read_whole,
+    seal,
     shard_path,
     shard_rows,
     store_key,
@@ -26,7 +32,7 @@ from memejax.store.read import (
 from memejax.store.shards import Column, write_shard
 
 
-class OtherStoreError(ValueError):
+class OtherStoreError(UserError):
     """The folder holds a store with another key."""
 
 
@@ -91,12 +97,20 @@ class StoreWriter:
         self.count = count_shards(self.facts)
         self._ids = [str(meme["id"]) for meme in memes]
         (self.folder / SHARDS).mkdir(parents=True, exist_ok=True)
-        existing = read_facts(self.folder)
+        atomic.remove_stale(self.folder)
+        atomic.remove_stale(self.folder / SHARDS)
+        try:
+            existing = read_facts(self.folder)
+        except DamagedStoreError:
+            # Written again; the shards have digests, and the key, of their own.
+            existing = None
         if existing is not None:
             _check_same(self.folder, existing, self.facts)
-        lines = (json.dumps(meme, ensure_ascii=False) + "\n" for meme in memes)
-        _write(self.folder / MEMES, "".join(lines))
-        _write(self.folder / FACTS, json.dumps(self.facts, indent=1) + "\n")
+        lines = "".join(json.dumps(meme, ensure_ascii=False) + "\n" for meme in memes)
+        self.facts[MEMES_DIGEST] = digest_of(lines)
+        self.facts[SEAL] = seal(json.loads(json.dumps(self.facts)))
+        atomic.write_text(self.folder / MEMES, lines)
+        atomic.write_text(self.folder / FACTS, json.dumps(self.facts, indent=1) + "\n")
 
     def rows(self, shard: int) -> range:
         """Return the memes of a shard."""
@@ -168,10 +182,3 @@ def _check_same(
         + "\n".join(lines)
         + "\nchoose another folder, or remove that one"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file atomically, under a unique temporary name until it is complete."""
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    part.write_text(text, "utf-8")
-    part.replace(path)

@@ -10,8 +10,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import folder
-from memejax.config import load_config
+from memejax.config import flatten, load_config
 from memejax.stages import STAGES
 from memejax.stages.parts.choices import RUNTIME
 
@@ -96,7 +95,7 @@ def _is_as_measured(config: ConfigDict) -> bool:
     def work(one: ConfigDict) -> dict[str, Any]:
         return {
             name: value
-            for name, value in folder.flatten(one.to_dict()).items()
+            for name, value in flatten(one.to_dict()).items()
             if name.split(".")[0] not in (*RUNTIME, "seed")
         }
 

@@ -10,9 +10,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from memejax import folder, lock, logs, parallel, profile, report, stages
+from memejax.errors import UserError, user_errors
 from memejax.loop import LoopOptions
 from memejax.signals import Signals
 from memejax.stages import STAGES, Context
@@ -34,28 +36,60 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
         signals.Interrupted: after SIGTERM or SIGINT, when the state is saved.
         parallel.ProcessError: if there are several processes, and the stages are for
             one.
-        ValueError: if the stages are unknown, out of order or do not go together, or
-            one has no section in the config.
+        UserError: if the config, the data, the devices or what they are together cannot
+            run; nothing is left in a new folder.
     """
     began = time.perf_counter()
     # Before the folder is the run's: it could not be that of the corrected config.
-    stages.check(config.stages)
-    stages.check_sections(config)
+    stages.check_config(config)
     logs.say(announcement.experiment(config))
-    config = adopt(config, logs.say)
+    with user_errors():
+        config = adopt(config, logs.say)
     with _locked(workdir):
-        path = folder.claim(workdir, config.to_dict(), RUNTIME)
-        done = parallel.from_first(folder.read_json(path / "results.json"))
-        if done is not None:
-            if parallel.is_first() and not (path / "report.html").exists():
-                # It was killed between the two.
-                report.write(path)
-            logs.say(f"This run is finished; its results, from {path}:")
-            _show(done)
-            return done
+        path = pathlib.Path(workdir).absolute()
+        finished = parallel.from_first((path / "results.json").exists())
+        with folder.claim(
+            workdir,
+            config.to_dict(),
+            runtime=RUNTIME,
+            unread=functools.partial(stages.unread, config.stages),
+        ):
+            inputs = None if finished else _inputs(config, path)
+        if inputs is None:
+            return _again(path)
         parallel.keep_compiled(path / "compiled")
         with Starts(path, began=began) as starts:
-            return _run(config, path, starts)
+            return _run(config, path, starts, *inputs)
+
+
+def _inputs(config: ConfigDict, path: pathlib.Path) -> tuple[Any, Mesh]:
+    """Load the data, choose the devices, and check all stages on them.
+
+    Raises:
+        UserError: if the data cannot be read, or a stage cannot run on them.
+    """
+    first = STAGES[config.stages[0]]
+    with user_errors():
+        mesh = first.devices(config)
+        took = announcement.duration(config)
+        logs.say(announcement.machine(mesh) + (took and f"; {took}"))
+        data = first.load(config, path)
+    logs.say(data.describe())
+    with user_errors():
+        logs.say(announcement.plan(config, data))
+    stages.check_runs(config, data, mesh=mesh)
+    return data, mesh
+
+
+def _again(path: pathlib.Path) -> dict[str, Any]:
+    """Print and return the results of a finished run; write a missing page."""
+    done = parallel.from_first(folder.read_json(path / "results.json"))
+    if parallel.is_first() and not (path / "report.html").exists():
+        # It was killed between the two.
+        report.write(path)
+    logs.say(f"This run is finished; its results, from {path}:")
+    _show(done)
+    return done
 
 
 @contextlib.contextmanager
@@ -65,24 +99,26 @@ def _locked(workdir: str | os.PathLike[str]) -> Iterator[None]:
         problem = None
         if parallel.is_first():
             try:
-                held.enter_context(lock.lock(workdir, warn=logs.say))
-            except lock.LockedError as error:
+                with user_errors():
+                    held.enter_context(lock.lock(workdir, warn=logs.say))
+            except UserError as error:
                 problem = str(error)
         problem = parallel.from_first(problem)
         if problem is not None:
             raise lock.LockedError(problem)
-        yield
+        try:
+            yield
+        except BaseException:
+            if parallel.is_first():
+                lock.remove_unused(workdir)
+            raise
 
 
-def _run(config: ConfigDict, path: pathlib.Path, starts: Starts) -> dict[str, Any]:
+def _run(
+    config: ConfigDict, path: pathlib.Path, starts: Starts, data: Any, mesh: Mesh
+) -> dict[str, Any]:
     """Run the stages of every seed and write the results."""
     first = STAGES[config.stages[0]]
-    mesh = first.devices(config)
-    took = announcement.duration(config)
-    logs.say(announcement.machine(mesh) + (took and f"; {took}"))
-    data = first.load(config, path)
-    logs.say(data.describe())
-    logs.say(announcement.plan(config, data))
     seeds = range(config.seed, config.seed + config.seeds)
     folders = {str(seed): path / str(seed) for seed in seeds}
     if first.together:

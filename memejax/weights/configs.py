@@ -5,11 +5,11 @@ preprocessor_config.json is Hugging Face's for images.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from memejax import strict_json
 from memejax.models.distilbert import DistilBert
 from memejax.models.resnet import ResNet
 from memejax.models.vit import ViT
@@ -88,6 +88,15 @@ SIZES: dict[str, dict[str, tuple[str, Any]]] = {
     "bert": dict(**_BERT, **_TRANSFORMER),
 }
 
+# Lowest and highest value of a key in config.json; others are numbers up to 1,000,000.
+# No memory is reserved for a network beyond these.
+LIMITS: dict[str, tuple[float, float]] = dict(
+    num_hidden_layers=(1, 1000),
+    n_layers=(1, 1000),
+    depths=(1, 1000),
+    layer_norm_eps=(1e-30, 1.0),
+)
+
 # Required values of a config.json, where it has these keys.
 FIXED: dict[str, dict[str, Any]] = {
     "resnet": dict(
@@ -131,6 +140,10 @@ def read_config(config: Config) -> Architecture:
         ours: config[theirs] if theirs in config else default
         for ours, (theirs, default) in SIZES[name].items()
     }
+    for ours, value in sizes.items():
+        theirs = SIZES[name][ours][0]
+        if theirs not in ("image_size", "patch_size", "layer_type"):
+            _check_size(theirs, value)
     if name == "resnet":
         if sizes["bottleneck"] not in ("basic", "bottleneck"):
             raise ValueError(
@@ -144,12 +157,37 @@ def read_config(config: Config) -> Architecture:
         sizes["grid"] = _side(sizes["grid"], "image_size") // _side(
             sizes["patch"], "patch_size"
         )
+    if "heads" in sizes and sizes["hidden"] % sizes["heads"]:
+        raise ValueError(
+            f"got {sizes['heads']} heads for a width of {sizes['hidden']} in "
+            "config.json, expected a divisor of the width"
+        )
     for key, value in fixed.items():
         if key in config and config[key] != value:
             raise ValueError(
                 f"got {key} {config[key]!r} in config.json, expected {value!r}"
             )
     return Architecture(name, sizes)
+
+
+def _check_size(key: str, value: Any) -> None:
+    """Raise ValueError for a value of config.json that no network can have."""
+    low, high = LIMITS.get(key, (1, 1_000_000))
+    kind = type(value)
+    if key == "depths":
+        right = kind in (list, tuple) and 0 < len(value) <= 16
+        right = right and all(type(n) is int and low <= n <= high for n in value)
+    elif key == "layer_norm_eps":
+        right = kind in (int, float) and low <= value <= high
+    elif key == "qkv_bias":
+        right = kind is bool
+    else:
+        right = kind is int and low <= value <= high
+    if not right:
+        raise ValueError(
+            f"got {key} {value!r:.80} in config.json, expected a value in "
+            f"[{low}, {high}]"
+        )
 
 
 def write_config(
@@ -296,7 +334,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: if it is not JSON, or not an object.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = strict_json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
@@ -311,10 +349,11 @@ def _hidden_sizes(sizes: Mapping[str, Any]) -> list[int]:
 
 def _side(value: Any, key: str) -> int:
     """Return the side of a square, which some files repeat."""
-    sides = {value} if isinstance(value, int) else set(value)
-    if len(sides) != 1:
-        raise ValueError(f"got {key} {value}, expected one side of a square")
-    return sides.pop()
+    sides = set(value) if isinstance(value, list | tuple) else {value}
+    side = sides.pop() if len(sides) == 1 else None
+    if type(side) is not int or not 1 <= side <= 8192:
+        raise ValueError(f"got {key} {value!r:.80}, expected one side of a square")
+    return side
 
 
 def _preprocessing(mean: Any, std: Any, size: tuple[int, ...]) -> Preprocessing:

@@ -5,7 +5,6 @@ its tensors by name. Files are mapped where possible: the arrays are read-only, 
 those of a .safetensors cost no memory until their values are read.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from memejax import strict_json
 from memejax.weights import formats, hub, pickles
 
 # At most this many names are listed in an error.
@@ -131,10 +131,14 @@ def _in_folder(folder: Path) -> Source:
 def _shards(index: Path) -> tuple[Path, ...]:
     """Return the files named by an index of shards, all of which must exist."""
     try:
-        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        names = set(strict_json.loads(index.read_text("utf-8"))["weight_map"].values())
         # A path could lead anywhere.
         if not names or any(Path(n).name != n or "\\" in n for n in names):
             raise ValueError(f"got files {sorted(names)}, expected plain names")
+        # model.safetensors.index.json names .safetensors, and nothing else.
+        suffix = Path(index.name.removesuffix(".index.json")).suffix
+        if any(not n.endswith(suffix) for n in names):
+            raise ValueError(f"got files {sorted(names)}, expected *{suffix}")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{index} is not an index of shards ({type(error).__name__}: {error}): "

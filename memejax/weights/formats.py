@@ -10,7 +10,6 @@ References:
     https://github.com/huggingface/safetensors
 """
 
-import json
 import math
 import zipfile
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+
+from memejax import strict_json
 
 DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype(np.bool_),
@@ -95,26 +96,13 @@ def _entries(header: bytes) -> dict[str, Entry]:
     """Parse the tensors of the header, checking their dtypes and numbers of bytes."""
     if not header.startswith(b"{"):
         raise ValueError(f"the header starts with {header[:8]!r}, expected '{{'")
-    try:
-        parsed = json.loads(header.decode("utf-8"), object_pairs_hook=_unique)
-    except RecursionError as error:
-        raise ValueError("the header is nested too deeply") from error
+    parsed = strict_json.loads(header.decode("utf-8"))
     metadata = parsed.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(
         isinstance(value, str) for value in metadata.values()
     ):
         raise ValueError(f"__metadata__ is {metadata!r:.80}, expected texts by name")
     return {name: _entry(name, fields) for name, fields in parsed.items()}
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a JSON object, or raise ValueError for a repeated name."""
-    made: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in made:
-            raise ValueError(f"the header has {name!r} twice")
-        made[name] = value
-    return made
 
 
 def _entry(name: str, fields: Any) -> Entry:

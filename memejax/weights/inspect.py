@@ -13,9 +13,10 @@ import collections
 import json
 import re
 import shlex
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from memejax.errors import printable, reported, user_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -214,12 +215,10 @@ def main(argv: list[str] | None = None) -> None:
         "--json", action="store_true", help="print JSON instead of text"
     )
     options = parser.parse_args(argv)
-    # These errors are for the user, who does not need a traceback.
-    try:
+    with reported(), user_errors():
         description = describe(options.name, tensors=options.tensors)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    print(json.dumps(description, indent=2) if options.json else to_text(description))
+    text = json.dumps(description, indent=2) if options.json else to_text(description)
+    print(printable(text))
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ from memejax.bench.command_line import Parser
 from memejax.bench.train_step import problem
 from memejax.bench.train_step.ours import Trainer
 from memejax.command_line import prepare
+from memejax.errors import command
 from memejax.profile import runner
 
 DEFAULT = ("resnet", "vit", "text", "cass_mm")
@@ -59,6 +60,7 @@ DEFAULT = ("resnet", "vit", "text", "cass_mm")
 DATASHEET = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12}
 
 
+@command
 def main() -> None:
     """Run the benchmark."""
     # Before a backend starts: PyTorch needs memory too.

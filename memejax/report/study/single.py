@@ -24,7 +24,7 @@ def html(path: pathlib.Path) -> str:
     Raises:
         ValueError: if it holds no finished run.
     """
-    saved = folder.read_json(path / "config.json")
+    saved = folder.read_config(path)
     if saved is None:
         raise ValueError(f"{path} holds no finished run: it has no config.json")
     config = ConfigDict(saved)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from memejax import logs, parallel, train
+from memejax import atomic, logs, parallel, train
 from memejax.config import load_config
 from memejax.report import study as pages
 from memejax.reproduce import runs
@@ -131,9 +131,7 @@ def write(plan: Plan, *, page: bool) -> pages.Study:
     if page:
         texts["html"] = pages.study_html(found)
     for suffix, text in texts.items():
-        part = plan.workdir / f"study.{suffix}.part"
-        part.write_text(text, "utf-8")
-        part.replace(plan.workdir / f"study.{suffix}")
+        atomic.write_text(plan.workdir / f"study.{suffix}", text)
     return found
 
 

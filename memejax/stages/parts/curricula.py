@@ -31,7 +31,8 @@ KINDS: dict[str, tuple[str, ...]] = {
         *("min_temperature", "winsorize", "correction"),
     ),
 }
-_ORDERS = {"easy": "easy_first", "hard": "hard_first", "random": "random"}
+# Examples that a curriculum favours -> the order of bac's tasks.
+FAVOURS = {"easy": "easy_first", "hard": "hard_first", "random": "random"}
 # Index of a seed's PRNG key for drawing.
 _DRAWS = 3
 
@@ -98,7 +99,7 @@ def first_plan(
             task = tasks.curriculum_tasks(
                 uncertainty,
                 c.tasks,
-                order=choose(_ORDERS, c.favour, "curriculum.favour"),
+                order=choose(FAVOURS, c.favour, "curriculum.favour"),
                 seed=seed,
                 labels=source.labels if c.balanced else None,
             )

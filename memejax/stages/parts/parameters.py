@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from clu import parameter_overview
 
-from memejax import folder, optim, parallel
+from memejax import atomic, optim, parallel
 from memejax.stage import Stage
 
 Tree = Any
@@ -80,6 +80,6 @@ def write(stage: Stage, path: pathlib.Path) -> str:
         text += f", of {stage.abstract.step.shape[0]} seeds together"
     if parallel.is_first():
         path.mkdir(parents=True, exist_ok=True)
-        with folder.replacing(path / FILE) as file:
-            file.write(f"{parameter_overview.make_table(table)}\n{text}\n".encode())
+        overview = f"{parameter_overview.make_table(table)}\n{text}\n"
+        atomic.write_text(path / FILE, overview)
     return text

@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from memejax.errors import UserError
 from memejax.stages.parts.models import arm_names, image_family
 from memejax.weights import checkpoint as checkpoints
 from memejax.weights.checkpoint import Checkpoint
@@ -18,7 +19,7 @@ KEPT = ("normalization", "dropout", "drop_path")
 TEXT_FAMILIES = ("distilbert", "bert")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A run cannot start from a checkpoint."""
 
 

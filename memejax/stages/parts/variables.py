@@ -116,22 +116,35 @@ def transfer(old: Tree, new: Tree) -> Tree:
     Raises:
         ValueError: if no leaf is copied.
     """
-    known = {
-        optim.path_of(path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(old)
-    }
+    taken = check_transfer(old, new)
     leaves, shape = jax.tree_util.tree_flatten_with_path(new)
     paths = [optim.path_of(path) for path, _ in leaves]
     merged = {path: leaf for path, (_, leaf) in zip(paths, leaves, strict=True)}
+    merged |= parallel.copy_like(taken, {path: merged[path] for path in taken})
+    return jax.tree.unflatten(shape, [merged[path] for path in paths])
+
+
+def check_transfer(old: Tree, new: Tree) -> dict[str, Any]:
+    """Return the leaves of `old` that `transfer` copies, by path; shapes suffice.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    known, wanted = (
+        {
+            optim.path_of(path): leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for tree in (old, new)
+    )
     taken = {
         path: known[path]
-        for path, leaf in merged.items()
+        for path, leaf in wanted.items()
         if path in known and known[path].shape == leaf.shape
     }
     if not taken:
         raise ValueError("nothing of the pretrained state fits the model to fine-tune")
-    merged |= parallel.copy_like(taken, {path: merged[path] for path in taken})
-    return jax.tree.unflatten(shape, [merged[path] for path in paths])
+    return taken
 
 
 def load_classifiers(config: ConfigDict, variables: Tree) -> Tree:

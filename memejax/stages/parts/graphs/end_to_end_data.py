@@ -74,7 +74,7 @@ def load(config: ConfigDict) -> datasets.Data:
     kinds = 4 if any("token" in name for name in config.graph.relations) else 3
     widths = graphs.widths(store.splits["train"].features)[:kinds]
     facts = facts_of(config, store, widths=widths) | {
-        "vocabulary": tokenizer.get_vocab_size(),
+        "vocabulary": text.vocabulary_size(tokenizer),
         "truncated_captions": cut,
         "bad_records": facts["bad_records"],
     }
