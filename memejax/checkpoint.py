@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
 import pathlib
 from concurrent import futures
@@ -21,7 +20,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from memejax import digests
-from memejax.errors import UserError, is_disk_full
+from memejax.errors import UserError
 
 Tree = Any
 _policies = ocp.training.preservation_policies
@@ -30,14 +29,6 @@ _policies = ocp.training.preservation_policies
 _SMALL = 2**20
 # In a checkpoint's JSON: that digests follow when it is committed.
 _SEALED = "sealed"
-
-
-# The logger of orbax.
-_LOG = logging.getLogger("absl")
-
-
-def _is_no_full_disk(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and is_disk_full(record.exc_info[1]))
 
 
 class DamagedCheckpointError(UserError):
@@ -87,8 +78,6 @@ class Checkpoints:
         self._sealer = futures.ThreadPoolExecutor(1, thread_name_prefix="digests")
         self._sealing: futures.Future[None] | None = None
         self.set_aside: dict[int, str] = {}
-        # orbax logs in each of its threads what its caller is told anyway.
-        _LOG.addFilter(_is_no_full_disk)
         self._set_aside_damaged()
         policies = [_policies.LatestN(keep)]
         if best is not None:
@@ -260,11 +249,8 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            try:
-                self._sealer.shutdown()
-                self._checkpointer.close()
-            finally:
-                _LOG.removeFilter(_is_no_full_disk)
+            self._sealer.shutdown()
+            self._checkpointer.close()
 
     def __enter__(self) -> Checkpoints:
         return self

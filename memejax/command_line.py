@@ -11,7 +11,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from memejax.config import load_config, unknown_leaf
-from memejax.errors import STATUS, printable, reported
+from memejax.errors import STATUS, leave_out_full_disks, printable, reported
 
 # In --help the flags belong to the command that defines them.
 flags.disclaim_key_flags()
@@ -60,6 +60,7 @@ def prepare() -> None:
     """
     # jax and orbax are verbose at INFO; messages for the user are printed.
     logging.set_verbosity(logging.WARNING)
+    leave_out_full_disks()
     # grain's worker processes read absl's flags, which argparse does not parse.
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()

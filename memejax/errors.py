@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import logging
 import os
 import sys
+import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,7 +84,9 @@ def user_errors(prefix: str = "") -> Iterator[None]:
     except UserError:
         raise
     except OSError as error:
-        if error.filename is None and not is_disk_full(error):
+        if is_disk_full(error):
+            raise DiskFullError(_make_room(error)) from error
+        if error.filename is None:
             raise
         raise UserError(f"{prefix}{error}") from error
     except ValueError as error:
@@ -110,8 +115,37 @@ def reported() -> Iterator[None]:
         if os.environ.get("MEMEJAX_TRACEBACK"):
             traceback.print_exc()
         sys.stdout.flush()
-        message = str(error)
-        if not isinstance(error, UserError):
-            message = f"no space left ({error}): make room, and give the command again"
+        message = str(error) if isinstance(error, UserError) else _make_room(error)
         print(f"error: {printable(message)}", file=sys.stderr, flush=True)
         raise SystemExit(STATUS) from None
+
+
+def leave_out_full_disks() -> None:
+    """Keep threads and libraries from printing tracebacks of a full disk.
+
+    The command says so in one line. orbax, tensorstore and tensorboardX print some
+    hundred lines more, from threads that notice it by themselves.
+    """
+    show_unraisable, show_in_thread = sys.unraisablehook, threading.excepthook
+
+    def unraisable(raised: Any) -> None:
+        # Of tensorstore's threads, whose writes end after the loop that began them.
+        late = str(raised.exc_value) == "Event loop is closed"
+        if not (late or is_disk_full(raised.exc_value)):
+            show_unraisable(raised)
+
+    def in_thread(raised: Any) -> None:
+        if not is_disk_full(raised.exc_value):
+            show_in_thread(raised)
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and is_disk_full(record.exc_info[1]))
+
+    sys.unraisablehook, threading.excepthook = unraisable, in_thread
+    logging.getLogger("absl").addFilter(is_other)
+    warnings.filterwarnings("ignore", "coroutine 'async_serialize.*never awaited")
+    warnings.filterwarnings("ignore", "Error writing persistent compilation cache")
+
+
+def _make_room(error: Exception) -> str:
+    return f"no space left ({error}): make room, and give the command again"

@@ -1,12 +1,15 @@
 """A small store of features, and configs that train on it."""
 
+import json
 import pathlib
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 from support import ROOT
 
 from memejax.config import load_config
-from memejax.store.shards import columns
+from memejax.store import read
+from memejax.store.shards import columns, digest_of
 from memejax.store.write import StoreWriter
 
 SIZES = {"train": 48, "dev_seen": 16, "test_unseen": 16, "test_seen": 8}
@@ -79,4 +82,19 @@ def write_store(where: pathlib.Path, *, sizes=None, k=3, without=(), root=None):
         writer.write(
             shard, {name: x[rows.start : rows.stop] for name, x in values.items()}
         )
+    return where
+
+
+def reseal(where):
+    """Writes the digests of a store that a test has changed."""
+    for path in sorted((where / "shards").iterdir()):
+        arrays = load_file(path)
+        arrays.pop("digest", None)
+        digest = np.frombuffer(digest_of(arrays), np.uint8)
+        save_file(arrays | {"digest": digest}, path)
+    facts = json.loads((where / "store.json").read_text())
+    memes = (where / "memes.jsonl").read_text("utf-8")
+    facts["memes_digest"] = read.digest_of(memes)
+    facts["digest"] = read.seal(facts)
+    (where / "store.json").write_text(json.dumps(facts))
     return where

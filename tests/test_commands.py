@@ -83,7 +83,7 @@ def test_usage_and_errors_are_those_of_the_command(capsys, monkeypatch):
 
 def test_train_is_main():
     done = start("-m", "memejax", "train", "--confg=x")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Unknown command line flag 'confg'" in done.stderr
 
 

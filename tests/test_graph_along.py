@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from graph_support import reseal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -184,7 +185,7 @@ def store(run, tmp_path_factory):
         for name in ("entities", "boxes", "scores"):
             columns[name][1::2, :3] = 0
         save_file(columns, shard_path(where, shard))
-    return where
+    return reseal(where)
 
 
 @pytest.fixture(scope="module")
@@ -337,6 +338,7 @@ def test_entities_along_masks(run, store, tmp_path):
     facts = json.loads((where / "store.json").read_text())
     facts["parts"]["entities"] = {"by": "detector", "crop": "mask"}
     (where / "store.json").write_text(json.dumps(facts))
+    reseal(where)
     with pytest.raises(ValueError, match="extract.masks=True"):
         end_to_end.load(tiny(run, where))
     facts["columns"]["masks"] = ["uint8", [4, 28, 28]]
@@ -347,6 +349,7 @@ def test_entities_along_masks(run, store, tmp_path):
         n = len(columns["where"])
         columns["masks"] = rng.integers(0, 256, (n, 4, 28, 28)).astype(np.uint8)
         save_file(columns, shard_path(where, shard))
+    reseal(where)
     config = tiny(run, where)
     data = end_to_end.load(config)
     theirs, _ = encoders_config(config, open_store(where))

@@ -6,7 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from graph_support import SIZES, tiny, write_store
+from graph_support import SIZES, reseal, tiny, write_store
 from safetensors.numpy import load_file, save_file
 from support import ROOT
 
@@ -180,13 +180,13 @@ def test_a_meme_without_entities_is_scored(run, store):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"graph.network": "gin"}, "unknown graph.network 'gin'.*deepsets.*gat"),
+        ({"graph.network": "gin"}, "graph.network: got 'gin'.*deepsets, gat"),
         ({"features": None}, "needs features=STORE"),
         ({"features": "nowhere"}, "no feature store in nowhere"),
         ({"data.dev": "dev_unseen"}, r"'test_unseen', 'train'\].*dev_unseen"),
-        ({"graph.relations": ("friends",)}, "got relations"),
+        ({"graph.relations": ("friends",)}, "graph.relations: got .*image_entity"),
         ({"graph.relations": ("text_token",)}, "memes without tokens"),
-        ({"graph.readout": "sum"}, "readout must be one of"),
+        ({"graph.readout": "sum"}, "graph.readout: got 'sum'.*mean, node"),
         ({"stages": ("finetune", "graph")}, "graph may come first"),
         ({"graph.optimizer.groups.head.pattern": "tail/.*"}, "exactly one optimizer"),
     ],
@@ -208,6 +208,7 @@ def test_stores_that_do_not_do(tmp_path):
     columns = load_file(shard_path(spoilt, 0))
     columns["text"][3, 1] = np.nan
     save_file(columns, shard_path(spoilt, 0))
+    reseal(spoilt)
     with pytest.raises(ValueError, match="text of train.*00003"):
         train.run(tiny(spoilt), tmp_path / "c")
 

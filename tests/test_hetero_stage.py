@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 import pytest
-from graph_support import SIZES, tiny, write_store
+from graph_support import SIZES, reseal, tiny, write_store
 from safetensors.numpy import load_file, save_file
 from support import ROOT
 
@@ -73,6 +73,7 @@ def write_shared(where, *, flip=False):
         turned = flip and meme["split"] != "train"
         meme |= {"caption": f"Said {group}", "label": group % 2 ^ turned}
     path.write_text("".join(json.dumps(meme) + "\n" for meme in memes))
+    reseal(where)
     return where
 
 
@@ -394,13 +395,16 @@ def test_controls_read_a_roots_own_nodes_alone(store):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"graph.kind": "whole"}, "unknown graph.kind 'whole'.*hetero.*stored"),
+        ({"graph.kind": "whole"}, "graph.kind: got 'whole'.*hetero, stored"),
         ({"graph.network": "gat"}, "kind='hetero' 'gat': choose.*mlp.*rgcn.*sage"),
-        ({"graph.hetero.fanouts": (4, 0)}, r"fanouts=\(4, 0\), expected a number of"),
-        ({"graph.hetero.fanouts": ()}, r"fanouts=\(\), expected"),
+        ({"graph.hetero.fanouts": (4, 0)}, r"fanouts: got \(4, 0\), expected at least"),
+        ({"graph.hetero.fanouts": ()}, r"fanouts: got \(\), expected"),
         ({"graph.hetero.fanouts": (1, 1, 1, 1)}, "got 4 fan-outs.*at most 3"),
-        ({"graph.hetero.distance": 16}, "got distance 16, expected 1 to 15"),
-        ({"graph.hetero.most": 0}, "got most 0, expected at least 1"),
+        (
+            {"graph.hetero.distance": 16},
+            "distance: got 16, expected .* from 1 to 15",
+        ),
+        ({"graph.hetero.most": 0}, "most: got 0, expected a whole number >= 1"),
         ({"graph.kind": "trained"}, "'trained' is switched on .*demo,kind=trained"),
     ],
 )
@@ -415,6 +419,7 @@ def test_stores_that_do_not_do(tmp_path):
     lines = path.read_text().splitlines()
     memes = [json.loads(line) | {"caption": " "} for line in lines]
     path.write_text("".join(json.dumps(meme) + "\n" for meme in memes))
+    reseal(where)
     with pytest.raises(ValueError, match="silent has no captions"):
         graph_stage.load(over_memes(where), None)
     where = write_shared(tmp_path / "unhashed")
@@ -425,6 +430,7 @@ def test_stores_that_do_not_do(tmp_path):
         save_file(columns, shard_path(where, shard))
     del facts["columns"]["hash"]
     (where / "store.json").write_text(json.dumps(facts))
+    reseal(where)
     with pytest.raises(ValueError, match="unhashed has no column 'hash'"):
         graph_stage.load(over_memes(where), None)
     # One graph a meme needs none.

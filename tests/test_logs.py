@@ -194,24 +194,29 @@ def test_peak_memory_grows_with_what_is_used():
 CONFIG = {"a": {"b": 1, "c": [1, 2]}, "log": {"every": 5}}
 
 
+def claim(path, config):
+    with folder.claim(path, config, runtime=("log",)) as claimed:
+        return claimed
+
+
 def test_claim_writes_config_and_environment(tmp_path):
-    path = folder.claim(tmp_path / "run", CONFIG, ("log",))
+    path = claim(tmp_path / "run", CONFIG)
     assert json.loads((path / "config.json").read_text()) == CONFIG
     environment = json.loads((path / "environment.json").read_text())
     assert environment["devices"] and environment["packages"]["jax"]
 
 
 def test_claim_compares_identities(tmp_path):
-    folder.claim(tmp_path, CONFIG, ("log",))
-    folder.claim(tmp_path, CONFIG | {"log": {"every": 9}}, ("log",))
+    claim(tmp_path, CONFIG)
+    claim(tmp_path, CONFIG | {"log": {"every": 9}})
     # Tuples are lists in JSON: the same.
-    folder.claim(tmp_path, CONFIG | {"a": {"b": 1, "c": (1, 2)}}, ("log",))
+    claim(tmp_path, CONFIG | {"a": {"b": 1, "c": (1, 2)}})
     # From its first checkpoint on a folder is this run's.
     (tmp_path / "0/finetune/checkpoints/4").mkdir(parents=True)
     with pytest.raises(folder.OtherRunError, match=r"a\.b: 1 there, 2 asked for"):
-        folder.claim(tmp_path, CONFIG | {"a": {"b": 2, "c": [1, 2]}}, ("log",))
+        claim(tmp_path, CONFIG | {"a": {"b": 2, "c": [1, 2]}})
     with pytest.raises(folder.OtherRunError, match=r"a\.d: \(absent\) there, 3"):
-        folder.claim(tmp_path, CONFIG | {"a": CONFIG["a"] | {"d": 3}}, ("log",))
+        claim(tmp_path, CONFIG | {"a": CONFIG["a"] | {"d": 3}})
 
 
 def test_json_is_written_whole(tmp_path):

@@ -95,7 +95,7 @@ def test_cosine_by_hand():
 
 
 def test_schedules_check_their_arguments():
-    with pytest.raises(ValueError, match="'linear': choose cosine"):
+    with pytest.raises(ValueError, match="'linear': choose one of cosine"):
         optim.schedule("linear", steps=1, warmup=0)
     with pytest.raises(
         ValueError, match="got warmup 20, expected at most the 10 steps"

@@ -240,7 +240,7 @@ def test_the_command_says_so_in_one_line():
     done = subprocess.run(
         [*command, "--start_timeout=1"], capture_output=True, text=True, cwd=ROOT
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith(f"error: no process 0 answers at {where} after 1 s")
     assert done.stderr.count("\n") == 1
 

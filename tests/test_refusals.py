@@ -148,7 +148,8 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tmp_path):
     config = tiny(stages=("finetune", "evaluate"))
     program = (
         "import resource, sys; sys.path.insert(0, 'tests');"
-        "from support import tiny; from memejax import errors, train;"
+        "from support import tiny; from memejax import command_line, errors, train;"
+        "command_line.prepare();"
         "config = tiny(stages=('finetune', 'evaluate'));"
         "module = sys.modules['memejax.train.run'];"
         "real = module._run;"

@@ -231,7 +231,7 @@ def test_the_command_names_a_folder_without_a_run(tmp_path, make):
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "results.json").write_text('{"errors": {}}')
     done = command(tmp_path / "run")
-    assert done.returncode == 1 and done.stdout == ""
+    assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and "holds no finished run" in line
 

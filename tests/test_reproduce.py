@@ -54,7 +54,8 @@ class Runner:
         self.config = None
 
     def __call__(self, config, workdir):
-        path = folder.claim(workdir, config.to_dict(), RUNTIME)
+        with folder.claim(workdir, config.to_dict(), runtime=RUNTIME) as path:
+            pass
         name = f"{path.parent.name}/{path.name}"
         self.ran.append(name)
         if self.stop_at == len(self.ran):

@@ -51,7 +51,7 @@ def test_a_further_stage_is_one_entry(tmp_path, monkeypatch):
     ],
 )
 def test_orders_that_runs_have(names):
-    stages.check(names)
+    stages.check_order(names)
 
 
 def test_devices_are_prepared_by_the_stages_that_need_it(monkeypatch):

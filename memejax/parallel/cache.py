@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 
 import jax
 
@@ -13,7 +12,5 @@ def keep_compiled(folder: str | os.PathLike[str]) -> None:
 
     A folder set before, by this function or by JAX_COMPILATION_CACHE_DIR, stays.
     """
-    # On a full disk: nothing is lost by it, and the run's own files say so.
-    warnings.filterwarnings("ignore", "Error writing persistent compilation cache")
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))

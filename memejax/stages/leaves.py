@@ -161,7 +161,7 @@ LEAVES: dict[str, Rule] = {
     "graph.trained.longest": whole(1),
     "graph.trained.accumulate": whole(1),
     "graph.hetero.fanouts": _SIZES,
-    "graph.hetero.distance": whole(0, 64),
+    "graph.hetero.distance": whole(1, 15),
     "graph.hetero.most": whole(1),
     "graph.hetero.*": flag(),
     # pretrain, finetune, graph or train.

@@ -41,5 +41,10 @@ class Starts:
     def __enter__(self) -> Starts:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.save()
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        try:
+            self.save()
+        except OSError:
+            # The first error says more, such as what is saved on a full disk.
+            if error is None:
+                raise

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import tempfile
 import time
 
+from memejax import parallel
 from memejax.bench import faults, pairs
 from memejax.bench.command_line import Parser
 from memejax.bench.faults.checkpoints import checkpoints
@@ -44,14 +46,18 @@ def main() -> None:
     options = parser.parse_args()
     prepare()
     found = []
-    for name in options.part:
-        function, default = PARTS[name]
-        count = default if options.cases is None else options.cases
-        began = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder)
-            cases = function(count, seed=options.seed, folder=path).as_json()
-        found.append(cases | {"seconds": round(time.perf_counter() - began, 1)})
+    with tempfile.TemporaryDirectory() as compiled:
+        # One cache for all runs: most cases compile the same programs.
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+        parallel.keep_compiled(compiled)
+        for name in options.part:
+            function, default = PARTS[name]
+            count = default if options.cases is None else options.cases
+            began = time.perf_counter()
+            with tempfile.TemporaryDirectory() as folder:
+                path = pathlib.Path(folder)
+                cases = function(count, seed=options.seed, folder=path).as_json()
+            found.append(cases | {"seconds": round(time.perf_counter() - began, 1)})
     pairs.write("faults", {"seed": options.seed, "parts": found}, options.out)
     print(table(found))
 
