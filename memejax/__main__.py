@@ -24,6 +24,7 @@ COMMANDS = {
     "data.hateful_memes": "check a folder of memes, and list its bad records",
     "data.synthetic_memes": "write the built-in memes to a folder",
     "weights.inspect": "describe a checkpoint: format, architecture, parameters",
+    "bench.checkpoint": "time checkpoints with and without digests",
     "bench.curriculum": "time curricula: seeds together and one by one",
     "bench.detector": "time Mask R-CNN beside torchvision's",
     "bench.faults": "inject faults and see what becomes of them",

@@ -6,24 +6,29 @@ import hashlib
 import json
 import os
 import pathlib
+import zlib
 from concurrent import futures
 
-from memejax import atomic
-
 FILE = "digests.json"
-# Digests read a file as fast as a disk gives it; several at once hide its latency.
-_THREADS = 4
+# Several at once use all cores, and hide the latency of a disk.
+_THREADS = min(8, 2 * (os.cpu_count() or 1))
+# Bytes of a part of a file, and of one read.
+_PART, _BLOCK = 2**25, 2**20
 
 
 def write(folder: str | os.PathLike[str]) -> None:
-    """Write the SHA-256 digest of every file below a folder, durably.
+    """Write a digest of every file below a folder.
 
     Args:
         folder: whole, and not written to any more.
     """
     folder = pathlib.Path(folder)
     digests = _digests(folder, _files(folder))
-    atomic.write_text(folder / FILE, json.dumps(digests, indent=1, sort_keys=True))
+    part = folder / f"{FILE}.part"
+    part.write_text(json.dumps(digests, indent=1, sort_keys=True), "utf-8")
+    # Not synced: that would wait for the arrays too, a fifth of the time of a save. A
+    # loss of power before they are all on the disk is found out as any other damage.
+    part.replace(folder / FILE)
 
 
 def exists(folder: str | os.PathLike[str]) -> bool:
@@ -79,9 +84,35 @@ def _files(folder: pathlib.Path) -> list[str]:
 
 
 def _digests(folder: pathlib.Path, names: list[str]) -> dict[str, str]:
-    def digest(name: str) -> str:
+    """Return the digest of each file: SHA-256, or the CRC-32 of a large one's parts.
+
+    Against damage, not against forgery: a CRC misses one damage in 4 billion, and no
+    single bit. Of a state of the papers' size SHA-256 took a quarter of the time of
+    its save, CRC-32 of parts in parallel a twentieth.
+    """
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    parts = [
+        (name, start)
+        for name, size in sizes.items()
+        for start in range(0, max(1, size), _PART)
+    ]
+
+    def digest(part: tuple[str, int]) -> str:
+        name, start = part
+        if sizes[name] <= _PART:
+            with (folder / name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        found, left = 0, _PART
         with (folder / name).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(start)
+            while left and (block := file.read(min(_BLOCK, left))):
+                found = zlib.crc32(block, found)
+                left -= len(block)
+        return f"{found:08x}"
 
     with futures.ThreadPoolExecutor(_THREADS) as pool:
-        return dict(zip(names, pool.map(digest, names), strict=True))
+        of_parts = list(pool.map(digest, parts))
+    joined: dict[str, list[str]] = {}
+    for (name, _), value in zip(parts, of_parts, strict=True):
+        joined.setdefault(name, []).append(value)
+    return {name: " ".join(values) for name, values in joined.items()}

@@ -88,7 +88,8 @@ class Stage:
 
     Attributes:
         init: makes the initial state on the devices, from pretrained checkpoints if
-            configured. Called only if no checkpoint is restored.
+            configured. Called only if no checkpoint is restored. That of fine-tuning
+            takes a function that returns the previous stage's variables.
         abstract: that state as `jax.ShapeDtypeStruct`s with shardings, the template
             for restoring a checkpoint.
         run_chunk: `(state, chunk) -> (state, metrics)`, compiled; donates the state.
@@ -108,7 +109,7 @@ class Stage:
         is_collapsed: panel of an arm -> whether it shows collapse, and the reason.
     """
 
-    init: Callable[[], steps.State]
+    init: Callable[..., steps.State]
     abstract: steps.State
     run_chunk: Callable[..., Any]
     feeder: feeders.Feeder

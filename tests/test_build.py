@@ -80,7 +80,7 @@ def test_fine_tuning_starts_from_the_pretrained_arms(tmp_path):
     data = datasets.load(config, tmp_path)
     mesh = devices(config)
     pre = pretrain.make(config, data, seed=0, mesh=mesh).init()
-    fine = finetune.make(config, data, seed=0, mesh=mesh, start=pre.weights).init()
+    fine = finetune.make(config, data, seed=0, mesh=mesh).init(pre.weights)
     scratch = finetune.make(config, data, seed=0, mesh=mesh).init()
     for arm in ("arms_cnn", "arms_vit"):
         for part in ("image_encoder", "text_encoder", "fusion_layer", "vision_adder"):

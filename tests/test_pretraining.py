@@ -96,8 +96,9 @@ def test_what_is_fine_tuned_of_dino_is_the_teacher(tmp_path):
     for _, batch in itertools.islice(stage.feeder.chunks(0), 3):
         state, _ = stage.run_chunk(state, batch)
     start = jax.device_get(state.weights())
-    fine = finetune.make(config, data, seed=0, mesh=mesh, start=state.weights)
-    taken = fine.init().params["arms_vit"]["image_encoder"]["patch"]["kernel"]
+    fine = finetune.make(config, data, seed=0, mesh=mesh)
+    begun = fine.init(state.weights).params
+    taken = begun["arms_vit"]["image_encoder"]["patch"]["kernel"]
     teacher = start["params"]["arms_vit"]["image_encoder"]["patch"]["kernel"]
     student = state.params["arms_vit"]["image_encoder"]["patch"]["kernel"]
     np.testing.assert_array_equal(taken, teacher)

@@ -31,6 +31,7 @@ from memejax import (
 )
 from memejax.checkpoint import Checkpoints, DamagedCheckpointError
 from memejax.signals import Interrupted, Signals
+from memejax.stage import Stage
 from memejax.stages import context, finetune, pretrain
 from memejax.stages.parts import curricula, training
 from memejax.stages.parts.training import devices
@@ -309,7 +310,8 @@ def test_a_baseline_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(context, "loop", trained)
     monkeypatch.setattr(scoring, "probabilities", lambda *_: {})
     monkeypatch.setattr(curricula, "uncertainty", lambda *_: np.arange(4.0))
-    made = types.SimpleNamespace(predict=None, scoring=lambda _: None, groups=None)
+    nothing = dict.fromkeys(f.name for f in dataclasses.fields(Stage))
+    made = Stage(**nothing | {"scoring": lambda _: None, "init": dict})
     monkeypatch.setattr(finetune, "make", lambda *_, **more: made)
     section = tiny("curriculum=bac").curriculum
     config = ConfigDict({"stages": ("finetune",), "curriculum": section})

@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 
 from memejax import parallel
 from memejax.errors import UserError
+from memejax.stage import Stage
 from memejax.stages import classify, evaluate, finetune, graph, leaves, pretrain, probe
 from memejax.stages.context import Context as Context
 from memejax.stages.context import Ended as Ended
@@ -164,30 +165,39 @@ def prepare(config: ConfigDict) -> None:
             kind.prepare(config)
 
 
-def check_runs(config: ConfigDict, data: Any, *, mesh: Mesh | None) -> None:
+def check_runs(config: ConfigDict, data: Any, *, mesh: Mesh | None) -> dict[str, Stage]:
     """Build every stage on the data and the devices, and trace its first step.
 
     What a config's leaves only say together, or with the data, is found out here,
     in seconds and before anything is trained.
 
+    Returns:
+        The stages that train, by name, of the config's first seed.
+
     Raises:
         UserError: naming the stage.
     """
+    made: dict[str, Stage] = {}
     before = None
     for name in config.stages:
         kind = STAGES[name]
         try:
             if kind.check is not None:
-                before = kind.check(config, data, mesh=mesh, before=before) or before
+                found = kind.check(config, data, mesh=mesh, before=before)
             elif kind.make is not None:
-                before = kind.make(config, data, seed=config.seed, mesh=mesh)
-                before.trace()
+                found = kind.make(config, data, seed=config.seed, mesh=mesh)
+                found.trace()
+            else:
+                continue
+            if found is not None:
+                made[name] = before = found
         except UserError:
             raise
         # What flax, jax and numpy raise for sizes that do not fit.
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             reason = str(error).strip() or type(error).__name__
             raise UserError(f"the stage {name} cannot run so: {reason}") from error
+    return made
 
 
 def unread(stages: Sequence[str], path: pathlib.Path) -> set[str]:

@@ -32,6 +32,7 @@ class Context:
         folder: the seed's folder, which holds the stage folders.
         signals: for the loop.
         options: for the loop.
+        made: stages of the config's first seed, as `stages.check_runs` built them.
     """
 
     config: ConfigDict
@@ -41,6 +42,15 @@ class Context:
     folder: pathlib.Path
     signals: Signals
     options: LoopOptions
+    made: Mapping[str, Stage] = dataclasses.field(default_factory=dict)
+
+    def checked(self, name: str) -> Stage | None:
+        """Return a stage that was built when the config was checked, None if not.
+
+        Its step is traced, which would take seconds again.
+        """
+        made = self.made.get(name)
+        return made if made is not None and self.seed == self.config.seed else None
 
     def train(
         self, stage: Stage, name: str, evaluation: Evaluation | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -38,19 +39,20 @@ def make(
     *,
     seed: int,
     mesh: Mesh,
-    start: Callable[[], Tree] | None = None,
     curriculum: ConfigDict | None = None,
     uncertainty: np.ndarray | None = None,
 ) -> Stage:
     """Make supervised training of every arm.
+
+    The stage's `init` takes a function that returns the previous stage's variables,
+    which are copied where they fit. Other variables come from the config's checkpoints,
+    or else are random.
 
     Args:
         config: the run's config; uses the section `finetune`.
         data: memes.
         seed: seeds parameters, order and randomness.
         mesh: the devices.
-        start: returns the previous stage's variables, copied where they fit. Other
-            variables come from the config's checkpoints, or else are random.
         curriculum: the section for drawing examples; None: shuffled passes.
         uncertainty: float `[n]` of the training examples, for "bac" to rank by.
 
@@ -85,7 +87,7 @@ def make(
         axis_name=devices["axis_name"],
     )
 
-    def replace(variables: Tree) -> Tree:
+    def replace(variables: Tree, start: Callable[[], Tree] | None = None) -> Tree:
         variables = load_weights(config, variables)
         return variables if start is None else transfer(start(), variables)
 
@@ -129,7 +131,7 @@ def check(
     check_dev(data)
     section = config.curriculum if "curriculum" in config else None
     uncertainty = None
-    if section is not None and curricula.needs_baseline(section):
+    if _is_ranked(config):
         uncertainty = np.zeros(len(data.splits["train"].ids), np.float32)
     stage = make(
         config,
@@ -161,8 +163,12 @@ def check_dev(data: datasets.Data) -> None:
 def updates(config: ConfigDict, data: datasets.Data) -> dict[str, int]:
     """Return the planned updates, of the baseline as well if there is one."""
     total = training.updates_of(config.finetune, data.splits["train"])
-    ranked = "curriculum" in config and curricula.needs_baseline(config.curriculum)
-    return ({BASELINE: total} if ranked else {}) | {NAME: total}
+    return ({BASELINE: total} if _is_ranked(config) else {}) | {NAME: total}
+
+
+def _is_ranked(config: ConfigDict) -> bool:
+    """Whether a curriculum ranks by the scores of a baseline."""
+    return "curriculum" in config and curricula.needs_baseline(config.curriculum)
 
 
 def run(context: Context, before: Ended | None) -> Ended:
@@ -171,14 +177,16 @@ def run(context: Context, before: Ended | None) -> Ended:
 
     @functools.cache
     def stage() -> Stage:
-        return make(
-            context.config,
-            context.data,
-            seed=context.seed,
-            mesh=context.mesh,
-            start=start,
-            **_curriculum(context, start),
-        )
+        made = context.checked(NAME)
+        if made is None or _is_ranked(context.config):
+            made = make(
+                context.config,
+                context.data,
+                seed=context.seed,
+                mesh=context.mesh,
+                **_curriculum(context, start),
+            )
+        return dataclasses.replace(made, init=functools.partial(made.init, start))
 
     return supervised(context, NAME, stage)
 
@@ -225,9 +233,8 @@ def _curriculum(context: Context, start: Callable[[], Tree] | None) -> dict[str,
     file = context.folder / BASELINE / "uncertainty.npy"
     if parallel.from_first(file.exists()):
         return {"curriculum": section, "uncertainty": np.load(file)}
-    stage = make(
-        context.config, context.data, seed=context.seed, mesh=context.mesh, start=start
-    )
+    stage = make(context.config, context.data, seed=context.seed, mesh=context.mesh)
+    stage = dataclasses.replace(stage, init=functools.partial(stage.init, start))
     state, _ = context.train(stage, BASELINE)
     proba = scoring.probabilities(stage.predict, state.weights(), stage.scoring(train))
     uncertainty = curricula.uncertainty(section.score, proba, train.labels)

@@ -109,7 +109,9 @@ def run(context: Context, before: Ended | None) -> Ended:
 
     @functools.cache
     def stage() -> Stage:
-        return make(context.config, context.data, seed=context.seed, mesh=context.mesh)
+        return context.checked(NAME) or make(
+            context.config, context.data, seed=context.seed, mesh=context.mesh
+        )
 
     return supervised(context, NAME, stage)
 

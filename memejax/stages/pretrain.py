@@ -60,7 +60,9 @@ def run(context: Context, before: Ended | None) -> Ended:
 
     @functools.cache
     def stage() -> Stage:
-        return make(context.config, context.data, seed=context.seed, mesh=context.mesh)
+        return context.checked(NAME) or make(
+            context.config, context.data, seed=context.seed, mesh=context.mesh
+        )
 
     outcome, kept = context.outcome(NAME), None
     if outcome is None:

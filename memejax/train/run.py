@@ -17,6 +17,7 @@ from memejax import folder, lock, logs, parallel, profile, report, stages
 from memejax.errors import UserError, user_errors
 from memejax.loop import LoopOptions
 from memejax.signals import Signals
+from memejax.stage import Stage
 from memejax.stages import STAGES, Context
 from memejax.stages.parts.choices import RUNTIME
 from memejax.stages.parts.pretrained import adopt
@@ -62,7 +63,9 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
             return _run(config, path, starts, *inputs)
 
 
-def _inputs(config: ConfigDict, path: pathlib.Path) -> tuple[Any, Mesh]:
+def _inputs(
+    config: ConfigDict, path: pathlib.Path
+) -> tuple[Any, Mesh, dict[str, Stage]]:
     """Load the data, choose the devices, and check all stages on them.
 
     Raises:
@@ -77,8 +80,7 @@ def _inputs(config: ConfigDict, path: pathlib.Path) -> tuple[Any, Mesh]:
     logs.say(data.describe())
     with user_errors():
         logs.say(announcement.plan(config, data))
-    stages.check_runs(config, data, mesh=mesh)
-    return data, mesh
+    return data, mesh, stages.check_runs(config, data, mesh=mesh)
 
 
 def _again(path: pathlib.Path) -> dict[str, Any]:
@@ -115,7 +117,12 @@ def _locked(workdir: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _run(
-    config: ConfigDict, path: pathlib.Path, starts: Starts, data: Any, mesh: Mesh
+    config: ConfigDict,
+    path: pathlib.Path,
+    starts: Starts,
+    data: Any,
+    mesh: Mesh,
+    made: dict[str, Stage],
 ) -> dict[str, Any]:
     """Run the stages of every seed and write the results."""
     first = STAGES[config.stages[0]]
@@ -134,6 +141,7 @@ def _run(
                 folder=own,
                 signals=signals,
                 options=_options(config),
+                made=made,
             )
             by_seed[seed] = run_seed(context)
             starts.save()

@@ -77,8 +77,8 @@ def make_init(
     shapes: Tree,
     mesh: Mesh,
     divided: bool = False,
-    replace: Callable[[Tree], Tree] = lambda variables: variables,
-) -> tuple[Any, Callable[[], Any]]:
+    replace: Callable[..., Tree] = lambda variables: variables,
+) -> tuple[Any, Callable[..., Any]]:
     """Return a stage's abstract initial state, and the function that makes it.
 
     Random variables are created with their shardings, so that a state that only fits
@@ -90,11 +90,12 @@ def make_init(
         shapes: of the variables, `jax.eval_shape(variables)`.
         mesh: the devices.
         divided: whether to divide large arrays over the devices (FSDP).
-        replace: replaces random variables by those of checkpoints or of the previous
-            stage; not traced.
+        replace: `(variables, ...)`, replaces random variables by those of checkpoints
+            or of the previous stage; not traced.
 
     Returns:
-        The state's shapes and shardings, and `() -> state`.
+        The state's shapes and shardings, and `(...) -> state`, which passes its
+        arguments on to `replace`.
     """
 
     def shardings(tree: Tree) -> Tree:
@@ -105,12 +106,12 @@ def make_init(
     abstract = jax.eval_shape(state_of, shapes)
     abstract = parallel.abstract_like(abstract, shardings(abstract))
 
-    def init() -> Any:
+    def init(*start: Any) -> Any:
         # Runs once: optimising it would take longer than it saves.
         once = functools.partial(jax.jit, compiler_options=xla.RUN_ONCE)
         made = once(variables, out_shardings=shardings(shapes))()
         state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
-        return once(state_of, out_shardings=state_shardings)(replace(made))
+        return once(state_of, out_shardings=state_shardings)(replace(made, *start))
 
     return abstract, init
 
