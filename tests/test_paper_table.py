@@ -21,8 +21,8 @@ FULL = Line(
     size="384",
     auroc=Spread(0.612345, 0.0125, 0.59, 0.6351),
     accuracy=Spread(0.55, 0.25, 0.5, 0.6),
-    published_auroc=0.5,
-    published_accuracy=0.625,
+    published_auroc=Spread(0.5, 0.078),
+    published_accuracy=Spread(0.625),
     finished=3,
     seeds=5,
     collapsed=2,
@@ -30,7 +30,7 @@ FULL = Line(
     pages=(("0", "cass_mm-384/seed0/report.html"), ("4", "a b/seed4/report.html")),
 )
 ONE = Line("supervised", auroc=Spread(0.75, None, 0.7, 0.8), accuracy=Spread(0.5))
-NONE = Line("GCN", published_auroc=0.5145, note="Not built yet.")
+NONE = Line("GCN", published_auroc=Spread(0.5145), note="Not built yet.")
 TABLE = PaperTable(
     name="table9",
     title="Table 9",
@@ -86,7 +86,7 @@ def test_markdown():
         "384",
         "0.6123 ± 0.0125 [0.590, 0.635]",
         "0.5500 ± 0.2500 [0.500, 0.600]",
-        "0.500",
+        "0.500 ± 0.078",
         "0.625",
         "3/5",
         "2/3",
@@ -112,6 +112,10 @@ def test_csv_has_whole_numbers():
     assert float(first["accuracy_std"]) == 0.25
     assert (first["seeds_finished"], first["seeds"]) == ("3", "5")
     assert (first["seeds_collapsed"], first["seconds_a_seed"]) == ("2", "3723.4")
+    assert (first["published_auroc_std"], first["published_accuracy_std"]) == (
+        "0.078",
+        "",
+    )
     assert rows[1]["auroc_std"] == rows[1]["seeds"] == rows[1]["published_auroc"] == ""
     assert rows[2]["note"] == "Not built yet." and rows[2]["auroc_mean"] == ""
 

@@ -42,6 +42,7 @@ def fake_config(name):
         config.graph = dict(kind="stored", network="gat", epochs=1.0)
     if config.name != "supervised":
         config.pretrain = dict(steps=1, batch=1)
+        config.pretrain.augment = dict(global_size=48, local_size=32)
     config.log = dict(every=20)
     return config
 
@@ -119,13 +120,13 @@ def expand(table, preset="full", seeds=2):
 @pytest.mark.parametrize(
     ("table", "preset", "lines", "a_seed"),
     [
-        ("table1", "demo", 4, 4),
-        ("table2", "demo", 4, 4),
+        ("table1", "demo", 7, 7),
+        ("table2", "demo", 7, 7),
         ("table3", "demo", 8, 8),
-        ("table8", "demo", 8 + 3, 6),
-        ("table1", "full", 5, 5),
-        ("table2", "paper", 5, 5),
-        ("table8", "full", 10 + 3, 8),
+        ("table8", "demo", 14 + 3, 11),
+        ("table1", "full", 7, 7),
+        ("table2", "paper", 7, 7),
+        ("table8", "full", 14 + 3, 11),
     ],
 )
 def test_counts(table, preset, lines, a_seed):
@@ -146,32 +147,36 @@ def test_tables_share_runs(preset):
     one, two, three, eight = (set(names(expand(t, preset))) for t in tables)
     assert not three & eight
     assert eight == one | two
-    size = "small" if preset == "demo" else "384"
-    assert one & two == {
-        f"{method}-{size}/seed{i}" for method in ("cass", "cass_mm") for i in (0, 1)
-    }
+    small, large = (32, 48) if preset == "demo" else (224, 384)
+    shared = (f"cass-{small}", f"cass-{large}", f"cass_mm-{large}")
+    assert one & two == {f"{run}/seed{i}" for run in shared for i in (0, 1)}
 
 
 def test_rows_of_one_run_have_one_config():
     one, two = rows.rows("table1", preset="demo")[:2]
     clash = [one, rows.Row(**{**two.__dict__, "run": one.run})]
-    with pytest.raises(ValueError, match="share the run supervised-cnn-small"):
+    with pytest.raises(ValueError, match="share the run supervised-cnn-32"):
         runs.expand(clash, "w", seeds=1)
 
 
 def test_published_figures():
     found = {row.name: row for row in rows.rows("table8", preset="full")}
     row = found["cass-cnn-384"]
-    assert (row.published_auroc, row.published_accuracy) == (0.5405, 0.5445)
-    assert found["supervised-vit-224"].published_auroc is None
-    assert found["dino-vit-384"].published_accuracy == 0.624
-    assert (found["gat"].published_auroc, found["gat"].published_accuracy) == (
-        0.564,
-        0.499,
-    )
+    assert row.published_auroc == Spread(0.5405, 0.045)
+    assert row.published_accuracy == Spread(0.5445, 0.015)
+    assert found["supervised-vit-224"].published_auroc == Spread(0.51293, 0.043)
+    assert found["dino-vit-384"].published_accuracy == Spread(0.624, 0.071)
+    assert found["gat"].published_auroc == Spread(0.564)
     assert "0.541" in found["gat"].note
+    # All fourteen rows of the papers' two tables, in every preset.
+    assert len(rows.PUBLISHED) == 14
+    for preset in rows.PRESETS:
+        both = [rows.rows(table, preset=preset) for table in ("table1", "table2")]
+        assert [len(lines) for lines in both] == [7, 7]
+        assert all(row.published_auroc.std for lines in both for row in lines)
     demo = {row.name: row for row in rows.rows("table2", preset="demo")}
-    assert demo["supervised-vit-small"].published_accuracy == 0.545
+    assert demo["supervised-vit-48"].published_accuracy == Spread(0.545, 0.087)
+    assert demo["supervised-vit-32"].size == "32 in place of 224"
 
 
 @pytest.mark.parametrize("n", [1, 3, 8])
@@ -214,8 +219,8 @@ def test_the_demo_gives_every_row_the_same(runner):
     assert {(c.finetune.steps, c.finetune.batch) for c in made} == {(80, 128)}
     pretrained = [c for c in made if "pretrain" in c]
     assert {(c.pretrain.steps, c.pretrain.batch) for c in pretrained} == {(120, 128)}
-    assert len(made) - len(pretrained) == 4
-    assert {c.data.image_size for c in made} == {48}
+    assert len(made) - len(pretrained) == 8
+    assert {c.data.image_size for c in made} == {32, 48}
 
 
 @pytest.mark.parametrize("preset", rows.PRESETS)
@@ -231,34 +236,34 @@ def test_the_real_configs_have_the_leaves(method, preset):
 
 def test_what_is_finished_is_not_run_again(runner, tmp_path):
     command.reproduce("table1", workdir=tmp_path, seeds=2)
-    assert len(runner.ran) == len(set(runner.ran)) == 8
+    assert len(runner.ran) == len(set(runner.ran)) == 14
     command.reproduce("table1", workdir=tmp_path, seeds=2)
-    assert len(runner.ran) == 8
+    assert len(runner.ran) == 14
     # CASS and multimodal CASS are there for table 2, and table 8 is then complete.
     command.reproduce("table2", workdir=tmp_path, seeds=2)
-    assert len(runner.ran) == 12
+    assert len(runner.ran) == 22
     table = command.reproduce("table8", workdir=tmp_path, seeds=2)
-    assert len(runner.ran) == 12
-    assert [line.finished for line in table.lines if line.seeds] == [2] * 8
+    assert len(runner.ran) == 22
+    assert [line.finished for line in table.lines if line.seeds] == [2] * 14
     assert not list(tmp_path.glob("*.csv.*"))
 
 
 def test_shards_together_make_the_table(runner, tmp_path):
     for i in range(3):
         table = command.reproduce("table1", workdir=tmp_path, seeds=2, shard=(i, 3))
-    assert len(set(runner.ran)) == 8
-    assert [line.finished for line in table.lines if line.seeds] == [2] * 4
+    assert len(set(runner.ran)) == 14
+    assert [line.finished for line in table.lines if line.seeds] == [2] * 7
 
 
 def test_an_interrupted_table_goes_on(runner, tmp_path):
     runner.stop_at = 3
     with pytest.raises(Interrupted):
         command.reproduce("table1", workdir=tmp_path, seeds=1)
-    assert "2 of 4 seeds are in." in (tmp_path / "table1.html").read_text()
+    assert "2 of 7 seeds are in." in (tmp_path / "table1.html").read_text()
     stopped = runner.ran[-1]
     table = command.reproduce("table1", workdir=tmp_path, seeds=1)
-    assert runner.ran[3] == stopped and len(runner.ran) == 5
-    assert [line.finished for line in table.lines if line.seeds] == [1] * 4
+    assert runner.ran[3] == stopped and len(runner.ran) == 8
+    assert [line.finished for line in table.lines if line.seeds] == [1] * 7
 
 
 def test_a_failed_run_names_itself(monkeypatch, runner, tmp_path):
@@ -268,7 +273,7 @@ def test_a_failed_run_names_itself(monkeypatch, runner, tmp_path):
     monkeypatch.setattr(train, "run", fail)
     with pytest.raises(FloatingPointError) as caught:
         command.reproduce("table1", workdir=tmp_path, seeds=1)
-    assert "supervised-cnn-small" in caught.value.__notes__[0]
+    assert "supervised-cnn-32" in caught.value.__notes__[0]
     assert "| 0/1 |" in (tmp_path / "table1.md").read_text()
 
 
@@ -278,7 +283,7 @@ def test_another_config_in_the_way(runner, tmp_path):
         command.reproduce(
             "table1", workdir=tmp_path, seeds=2, leaves={"finetune.steps": "9"}
         )
-    assert len(runner.ran) == 4
+    assert len(runner.ran) == 7
     # What does not change a result may differ.
     command.reproduce("table1", workdir=tmp_path, seeds=1, leaves={"log.every": "5"})
 
@@ -286,14 +291,18 @@ def test_another_config_in_the_way(runner, tmp_path):
 def test_figures(runner, tmp_path):
     aurocs, accuracies = (0.5, 0.6, 0.7), (0.5, 0.5, 0.8)
     for i, (auroc, accuracy) in enumerate(zip(aurocs, accuracies, strict=True)):
-        runner.figures[f"cass-small/seed{i}", "cnn"] = {
+        runner.figures[f"cass-48/seed{i}", "cnn"] = {
             "auroc": auroc,
             "accuracy": accuracy,
         }
-        runner.figures[f"cass-small/seed{i}", "vit"] = {"auroc": 0.9, "accuracy": 0.75}
-    runner.dead = {"cass-small/seed1", "cass-small/seed2"}
+        runner.figures[f"cass-48/seed{i}", "vit"] = {"auroc": 0.9, "accuracy": 0.75}
+    runner.dead = {"cass-48/seed1", "cass-48/seed2"}
     table = command.reproduce("table8", workdir=tmp_path, seeds=3)
-    lines = {(line.method, line.architecture): line for line in table.lines}
+    lines = {
+        (line.method, line.architecture): line
+        for line in table.lines
+        if not line.size.startswith("32")
+    }
     line = lines["CASS, image-only", "small ResNet"]
     # t(0.975, 2) = 4.302653; 4.302653 * 0.1 / sqrt(3) = 0.248414.
     np.testing.assert_allclose(
@@ -307,10 +316,10 @@ def test_figures(runner, tmp_path):
         [0.6, 0.173205, 0.169735],
         atol=1e-6,
     )
-    assert (line.published_auroc, line.published_accuracy) == (0.5405, 0.5445)
+    assert line.published_auroc == Spread(0.5405, 0.045)
     assert (line.collapsed, line.finished, line.seeds) == (2, 3, 3)
     assert line.seconds == 95.0
-    assert line.pages[1] == ("1", "cass-small/seed1/report.html")
+    assert line.pages[1] == ("1", "cass-48/seed1/report.html")
     other = lines["CASS, image-only", "small ViT"]
     assert (other.auroc.mean, other.auroc.std) == (pytest.approx(0.9), pytest.approx(0))
     assert other.collapsed == 2 and other.pages == line.pages
@@ -327,13 +336,14 @@ def test_figures(runner, tmp_path):
     assert table.split == "test_unseen of the built-in memes"
     with (tmp_path / "table8.csv").open(newline="") as file:
         written = list(csv.DictReader(file))
-    assert float(written[2]["auroc_low"]) == line.auroc.low
-    assert len(written) == len(table.lines) == 13
+    assert written[4]["pixels"].startswith("48") and written[4]["method"] == line.method
+    assert float(written[4]["auroc_low"]) == line.auroc.low
+    assert len(written) == len(table.lines) == 19
 
 
 def test_one_seed_has_the_bootstrap_interval(runner, tmp_path):
     interval = {"auroc": 0.66, "auroc_low": 0.61, "auroc_high": 0.72, "accuracy": 0.5}
-    runner.figures["supervised-cnn-small/seed0", "cnn"] = interval
+    runner.figures["supervised-cnn-32/seed0", "cnn"] = interval
     line = command.reproduce("table1", workdir=tmp_path, seeds=1).lines[0]
     assert (line.auroc.mean, line.auroc.std) == (0.66, None)
     assert (line.auroc.low, line.auroc.high) == (0.61, 0.72)
@@ -351,9 +361,9 @@ def test_nothing_is_finished_yet(runner, tmp_path):
         "table8", preset="full", workdir=tmp_path, table_only=True
     )
     assert runner.ran == [] and table.split is None
-    assert [line.finished for line in table.lines if line.seeds] == [0] * 10
+    assert [line.finished for line in table.lines if line.seeds] == [0] * 14
     text = (tmp_path / "table8.md").read_text("utf-8")
-    assert text.count("| 0/5 |") == 10
+    assert text.count("| 0/5 |") == 14
     assert "| constant predictor |  |  | 0.5000 |" in text
 
 
@@ -363,7 +373,7 @@ def test_the_real_test_split(runner, tmp_path):
     )
     assert runner.config.data.root == "F" and runner.config.data.image_size == 384
     assert table.split == "test_unseen of F" and table.preset == "full"
-    assert [line.size for line in table.lines] == ["224", *["384"] * 4, ""]
+    assert [line.size for line in table.lines] == [*["224"] * 3, *["384"] * 4, ""]
     assert table.lines[-1].method == "constant predictor"
 
 
@@ -401,7 +411,7 @@ def test_errors_come_before_any_run(runner, tmp_path, table, options, message):
 
 def test_runs_that_do_not_belong_together(runner, tmp_path):
     command.reproduce("table1", workdir=tmp_path, seeds=2)
-    path = tmp_path / "dino-cnn-small/seed1/results.json"
+    path = tmp_path / "dino-cnn-32/seed1/results.json"
     results = json.loads(path.read_text())
     for change, message in (
         ({"preset": "full"}, "preset full, expected demo"),
@@ -412,7 +422,7 @@ def test_runs_that_do_not_belong_together(runner, tmp_path):
             command.reproduce("table1", workdir=tmp_path, seeds=2, table_only=True)
     del results["seeds"]["1"]["evaluate"]["splits"]["test_unseen"]["cnn"]
     path.write_text(json.dumps(results))
-    with pytest.raises(ValueError, match="row dino-cnn-small is of the arm 'cnn'"):
+    with pytest.raises(ValueError, match="row dino-cnn-32 is of the arm 'cnn'"):
         command.reproduce("table1", workdir=tmp_path, seeds=2, table_only=True)
 
 
@@ -432,7 +442,7 @@ def test_a_shard_that_finishes_meanwhile_is_in_the_table(runner, tmp_path, monke
     table = command.write(plan)
     assert [t.lines[0].finished for t in calls] == [0, 1, 1]
     assert table.lines[0].finished == 1
-    assert "1 of 4 seeds are in." in (tmp_path / "table1.html").read_text()
+    assert "1 of 7 seeds are in." in (tmp_path / "table1.html").read_text()
 
 
 def test_command_line(runner, tmp_path, capsys):
@@ -440,8 +450,8 @@ def test_command_line(runner, tmp_path, capsys):
     command_line.main([*arguments, "--set", "config.finetune.steps=7", "log.every=3"])
     assert runner.config.finetune.steps == 7 and runner.config.log.every == 3
     out = capsys.readouterr().out
-    assert "table1, preset demo: 8 runs, 0 finished" in out
-    assert "shard 1 of 2 has 4 of them" in out and "to run here: 4" in out
+    assert "table1, preset demo: 14 runs, 0 finished" in out
+    assert "shard 1 of 2 has 7 of them" in out and "to run here: 7" in out
     assert "| constant predictor |" in out and "table1.html" in out
     command_line.main(["table8", f"--workdir={tmp_path}", "--table-only"])
     assert "GCN, GraphSAGE, GAT: run by table3" in capsys.readouterr().out
@@ -460,7 +470,11 @@ def test_a_real_run(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(runs, "load_config", lambda name: shrunk(load_config(name)))
     named = ("model.image.", "model.text.")
-    sizes = {k: str(v) for k, v in TINY.items() if not k.startswith(named)}
+    sizes = {
+        k: str(v)
+        for k, v in TINY.items()
+        if not k.startswith(named) and k not in runs.RESERVED
+    }
     leaves = sizes | {
         "stages": "('finetune', 'evaluate')",
         "finetune.steps": "2",
@@ -473,7 +487,7 @@ def test_a_real_run(monkeypatch, tmp_path):
     # The same run has the row of the other table.
     monkeypatch.setattr(train, "run", None)
     two = command.reproduce("table2", **options).lines[0]
-    results = json.loads((tmp_path / "cass_mm-small/seed0/results.json").read_text())
+    results = json.loads((tmp_path / "cass_mm-48/seed0/results.json").read_text())
     arms = results["seeds"]["0"]["evaluate"]["splits"]["test_unseen"]
     for line, arm in ((one, arms["cnn"]), (two, arms["vit"])):
         assert line.auroc.mean == arm["auroc"]
@@ -503,14 +517,14 @@ def test_the_graph_networks_of_a_store(tmp_path, monkeypatch):
     line, constant = table.lines
     assert line.method == "GAT" and line.finished == 1 and line.collapsed is None
     assert (line.auroc.mean, line.auroc.low) == (report["auroc"], report["auroc_low"])
-    assert (line.published_auroc, constant.auroc.mean) == (0.541, 0.5)
+    assert (line.published_auroc, constant.auroc.mean) == (Spread(0.541), 0.5)
     assert (tmp_path / line.pages[0][1]).is_file()
     assert table.split == "test_unseen of F"
     assert any("same stored features" in note for note in table.notes)
     eight = command.reproduce("table8", workdir=tmp_path, seeds=1, table_only=True)
     (shown,) = [line for line in eight.lines if line.method == "GAT"]
     assert shown.auroc == line.auroc and shown.seeds == 1
-    assert shown.published_auroc == 0.564
+    assert shown.published_auroc == Spread(0.564)
 
 
 def test_the_demo_stores_features_first(runner, tmp_path, monkeypatch):
@@ -527,10 +541,10 @@ def test_the_demo_stores_features_first(runner, tmp_path, monkeypatch):
     plan = command.prepare("table3", workdir=tmp_path, seeds=2)
     assert "17 runs, 0 finished" in plan.summary
     command.perform(plan)
-    assert runner.ran[0] == "cass_mm-small/seed0" and len(runner.ran) == 17
+    assert runner.ran[0] == "cass_mm-48/seed0" and len(runner.ran) == 17
     assert runner.ran[1:3] == ["graph-gcn/seed0", "graph-sage/seed0"]
     features = str(tmp_path / "features")
-    assert stored == [(tmp_path / "cass_mm-small/seed0", features)]
+    assert stored == [(tmp_path / "cass_mm-48/seed0", features)]
     assert runner.config.features == features
     # Of a run that is there: no encoders to train.
     other = command.prepare("table3", workdir=tmp_path, seeds=1, run="RUN")

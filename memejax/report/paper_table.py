@@ -43,7 +43,7 @@ class Line:
         size: third column, side of a picture in pixels.
         auroc: ours.
         accuracy: ours, at the threshold 0.5.
-        published_auroc: None if none was published.
+        published_auroc: mean and deviation, as far as published.
         published_accuracy: the same.
         finished: seeds that are done.
         seeds: seeds wanted; 0 for a row that is no run.
@@ -58,8 +58,8 @@ class Line:
     size: str = ""
     auroc: Spread = Spread()
     accuracy: Spread = Spread()
-    published_auroc: float | None = None
-    published_accuracy: float | None = None
+    published_auroc: Spread = Spread()
+    published_accuracy: Spread = Spread()
     finished: int = 0
     seeds: int = 0
     collapsed: int | None = None
@@ -128,19 +128,22 @@ def to_csv(table: PaperTable) -> str:
     figures = ("mean", "std", "low", "high")
     head = ["table", "preset", "split", "method", "architecture", "pixels"]
     head += [f"{name}_{f}" for name in ("auroc", "accuracy") for f in figures]
-    head += ["published_auroc", "published_accuracy", "seeds_finished", "seeds"]
+    published = ("published_auroc", "published_accuracy")
+    head += [name + end for name in published for end in ("", "_std")]
+    head += ["seeds_finished", "seeds"]
     head += ["seeds_collapsed", "seconds_a_seed", "note"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(head)
     for line in table.lines:
         spreads = (line.auroc, line.accuracy)
+        theirs = (line.published_auroc, line.published_accuracy)
         writer.writerow(
             [
                 *(table.name, table.preset, table.split),
                 *(line.method, line.architecture, line.size),
                 *(getattr(spread, f) for spread in spreads for f in figures),
-                *(line.published_auroc, line.published_accuracy),
+                *(value for spread in theirs for value in (spread.mean, spread.std)),
                 *((line.finished, line.seeds) if line.seeds else (None, None)),
                 *(line.collapsed, line.seconds, line.note),
             ]
@@ -196,8 +199,8 @@ def _cells(line: Line) -> list[str]:
         line.size,
         _spread(line.auroc),
         _spread(line.accuracy),
-        _figure(line.published_auroc),
-        _figure(line.published_accuracy),
+        _published(line.published_auroc),
+        _published(line.published_accuracy),
         f"{line.finished}/{line.seeds}" if line.seeds else "",
         "" if line.collapsed is None else f"{line.collapsed}/{line.finished}",
         "" if line.seconds is None else logs.clock(line.seconds),
@@ -216,9 +219,12 @@ def _spread(spread: Spread) -> str:
     return text
 
 
-def _figure(value: float | None) -> str:
+def _published(spread: Spread) -> str:
     """A published figure, to three digits or the four that some have."""
-    return "" if value is None else f"{value:.4f}".removesuffix("0")
+    if spread.mean is None:
+        return ""
+    text = f"{spread.mean:.4f}".removesuffix("0")
+    return text if spread.std is None else f"{text} ± {spread.std:.3f}"
 
 
 def _notes(table: PaperTable) -> list[str]:

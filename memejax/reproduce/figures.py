@@ -227,10 +227,10 @@ def _notes(
     """Notes below the table."""
     notes, graphs = [], table == "table3"
     if preset == "demo":
-        sizes = ", and rows that differ only by picture size are merged"
+        sizes = " Pictures of 32 and 48 pixels stand for the papers' 224 and 384."
         notes.append(
             "Preset demo: small models; every row has the same number of updates and "
-            f"the same batch size in each of its stages{'' if graphs else sizes}. Not "
+            f"the same batch size in each of its stages.{'' if graphs else sizes} Not "
             "comparable with the published figures."
         )
         if every and root is None and not graphs:

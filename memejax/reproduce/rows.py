@@ -11,6 +11,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from memejax.report.paper_table import Spread
+
 PRESETS = ("demo", "full", "paper")
 # Table -> the arms of its rows.
 TABLES = {
@@ -59,29 +61,59 @@ class Method:
     sizes: tuple[int, ...] = (384,)
 
 
+BOTH_SIZES = (224, 384)
 METHODS = {
     "supervised": Method(
         "supervised",
         "configs/supervised.py",
         both=False,
         pretrains=False,
-        sizes=(224, 384),
+        sizes=BOTH_SIZES,
     ),
-    "dino": Method("DINO, image-only", "configs/dino.py", both=False, pretrains=True),
-    "cass": Method("CASS, image-only", "configs/cass.py", both=True, pretrains=True),
+    "cass": Method(
+        "CASS, image-only",
+        "configs/cass.py",
+        both=True,
+        pretrains=True,
+        sizes=BOTH_SIZES,
+    ),
+    "dino": Method(
+        "DINO, image-only",
+        "configs/dino.py",
+        both=False,
+        pretrains=True,
+        sizes=BOTH_SIZES,
+    ),
     "cass_mm": Method(
         "multimodal CASS", "configs/cass_mm.py", both=True, pretrains=True
     ),
 }
 
-# (method, arm, size) -> AUROC and accuracy on test_unseen, where known.
-PUBLISHED = {
-    ("cass", "cnn", 384): (0.5405, 0.5445),
-    ("cass_mm", "cnn", 384): (0.501, 0.551),
-    ("supervised", "vit", 384): (0.500, 0.545),
-    ("dino", "vit", 384): (0.5002, 0.624),
-    ("cass", "vit", 384): (0.5339, 0.590),
-    ("cass_mm", "vit", 384): (0.500, 0.625),
+# (method, arm, size) -> AUROC and accuracy on test_unseen, each the mean and the
+# deviation over five seeds.
+Figure = tuple[float, float]
+PUBLISHED: dict[tuple[str, str, int], tuple[Figure, Figure]] = {
+    ("supervised", "cnn", 224): ((0.5157, 0.081), (0.5175, 0.044)),
+    ("cass", "cnn", 224): ((0.5398, 0.091), (0.5455, 0.031)),
+    ("dino", "cnn", 224): ((0.5129, 0.009), (0.5267, 0.055)),
+    ("supervised", "cnn", 384): ((0.5116, 0.076), (0.511, 0.016)),
+    ("cass", "cnn", 384): ((0.5405, 0.045), (0.5445, 0.015)),
+    ("dino", "cnn", 384): ((0.532, 0.033), (0.543, 0.056)),
+    ("cass_mm", "cnn", 384): ((0.501, 0.078), (0.551, 0.023)),
+    ("supervised", "vit", 224): ((0.51293, 0.043), (0.5235, 0.065)),
+    ("cass", "vit", 224): ((0.5196, 0.051), (0.5545, 0.01)),
+    ("dino", "vit", 224): ((0.513, 0.077), (0.5195, 0.014)),
+    ("supervised", "vit", 384): ((0.5, 0.022), (0.545, 0.087)),
+    ("cass", "vit", 384): ((0.53386, 0.009), (0.59, 0.017)),
+    ("dino", "vit", 384): ((0.5002, 0.011), (0.624, 0.071)),
+    ("cass_mm", "vit", 384): ((0.5, 0.078), (0.625, 0.032)),
+}
+# The demo's picture size in place of each of the papers'.
+DEMO_SIZES = {224: 32, 384: 48}
+# Crops that fit into the smaller pictures.
+DEMO_CROPS = {
+    "pretrain.augment.global_size": 32,
+    "pretrain.augment.local_size": 24,
 }
 
 
@@ -94,12 +126,12 @@ class Row:
         run: folder of its runs, the same for rows that share runs.
         method: readable name of the method.
         architecture: readable name of the architecture.
-        size: side of the pictures in pixels, or "small".
+        size: side of the pictures in pixels, in words.
         config: config file, "" if there is none.
         overrides: dotted leaf -> value.
         arm: arm whose score is reported.
-        published_auroc: published AUROC, None if unknown.
-        published_accuracy: published accuracy, None if unknown.
+        published_auroc: published AUROC, as far as known.
+        published_accuracy: published accuracy, as far as known.
         note: note below the table.
         run_by: the table that runs these runs, "" if this one does.
         options: options after the preset in the config's text, as "kind=hetero".
@@ -113,8 +145,8 @@ class Row:
     config: str
     overrides: Mapping[str, Any]
     arm: str
-    published_auroc: float | None = None
-    published_accuracy: float | None = None
+    published_auroc: Spread = Spread()
+    published_accuracy: Spread = Spread()
     note: str = ""
     run_by: str = ""
     options: str = ""
@@ -171,8 +203,8 @@ def _graph(name: str, table: str, preset: str) -> Row:
         config=GRAPH_CONFIG,
         overrides={"graph.network": network, **more},
         arm=network,
-        published_auroc=auroc,
-        published_accuracy=accuracy,
+        published_auroc=Spread(auroc),
+        published_accuracy=Spread(accuracy),
         note=GRAPH_NOTES.get(name, ""),
         run_by="" if table == "table3" else "table3",
         options=OPTIONS.get(name, ""),
@@ -182,7 +214,7 @@ def _graph(name: str, table: str, preset: str) -> Row:
 def rows(table: str, *, preset: str) -> list[Row]:
     """Return the rows of a table.
 
-    In the demo all pictures are small, and rows that differ only by size are merged.
+    In the demo two small picture sizes stand for the papers' two.
 
     Args:
         table: one of `TABLES`.
@@ -195,12 +227,14 @@ def rows(table: str, *, preset: str) -> list[Row]:
         raise ValueError(f"unknown table {table!r}: choose one of {sorted(TABLES)}")
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: choose one of {sorted(PRESETS)}")
+    make = _demo_row if preset == "demo" else _row
     found = [
-        _demo_row(name, arm) if preset == "demo" else _row(name, arm, size)
+        make(name, arm, size)
         for arm in TABLES[table]
+        # In the papers' order: by size, then by method.
+        for size in BOTH_SIZES
         for name, method in METHODS.items()
-        # The paper's own size is the last.
-        for size in (method.sizes[-1:] if preset == "demo" else method.sizes)
+        if size in method.sizes
     ]
     # Controls and unpublished networks are only in table 3.
     graphs = {
@@ -212,42 +246,44 @@ def rows(table: str, *, preset: str) -> list[Row]:
 
 def encoder_row() -> Row:
     """Row of the demo whose encoders give the features of its table 3."""
-    return _demo_row("cass_mm", "cnn")
+    return _demo_row("cass_mm", "cnn", 384)
 
 
 def _row(name: str, arm: str, size: int) -> Row:
     """Row at the papers' scale."""
-    return _make(
-        name, arm, ARCHITECTURES[arm], str(size), size, {"data.image_size": size}
-    )
+    return _make(name, arm, size, size, ARCHITECTURES[arm], {})
 
 
-def _demo_row(name: str, arm: str) -> Row:
+def _demo_row(name: str, arm: str, size: int) -> Row:
     """Row of small models."""
-    budget = DEMO_FINETUNE | (DEMO_PRETRAIN if METHODS[name].pretrains else {})
-    return _make(name, arm, SMALL[arm], "small", METHODS[name].sizes[-1], budget)
+    overrides = DEMO_FINETUNE | (DEMO_PRETRAIN if METHODS[name].pretrains else {})
+    if name == "dino" and DEMO_SIZES[size] < 48:
+        overrides = overrides | DEMO_CROPS
+    return _make(name, arm, size, DEMO_SIZES[size], SMALL[arm], overrides)
 
 
 def _make(
     name: str,
     arm: str,
-    architecture: str,
-    size: str,
     published_size: int,
+    size: int,
+    architecture: str,
     overrides: Mapping[str, Any],
 ) -> Row:
     method = METHODS[name]
-    auroc, accuracy = PUBLISHED.get((name, arm, published_size), (None, None))
+    auroc, accuracy = PUBLISHED[name, arm, published_size]
     alone = {} if method.both else {"arms": (arm,)}
     return Row(
         name=f"{name}-{arm}-{size}",
         run=f"{name}-{size}" if method.both else f"{name}-{arm}-{size}",
         method=method.title,
         architecture=architecture,
-        size=size,
+        size=str(size)
+        if size == published_size
+        else f"{size} in place of {published_size}",
         config=method.config,
-        overrides=dict(overrides) | alone,
+        overrides={"data.image_size": size, **overrides, **alone},
         arm=arm,
-        published_auroc=auroc,
-        published_accuracy=accuracy,
+        published_auroc=Spread(*auroc),
+        published_accuracy=Spread(*accuracy),
     )

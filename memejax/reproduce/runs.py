@@ -19,7 +19,10 @@ from memejax.reproduce.rows import Row
 from memejax.stages.parts.choices import RUNTIME
 
 # Leaves that define a row: set by the table itself.
-RESERVED = ("name", "preset", "seed", "seeds", "arms", "data.root", "features")
+RESERVED = (
+    *("name", "preset", "seed", "seeds", "arms"),
+    *("data.root", "data.image_size", "features"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,11 +126,11 @@ def configs(
             that value.
     """
     leaves = leaves or {}
-    reserved = {*RESERVED} | (set() if preset == "demo" else {"data.image_size"})
-    if reserved & leaves.keys():
+    reserved = sorted({*RESERVED} & leaves.keys())
+    if reserved:
         raise ValueError(
-            f"the table itself sets {sorted(reserved & leaves.keys())}: see --root, "
-            "--features and --seeds, or run memejax.main"
+            f"the table itself sets {reserved}: see --root, --features and --seeds, or "
+            "run memejax.main"
         )
     made, unused = [], dict(leaves)
     for run in runs:
