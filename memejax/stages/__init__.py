@@ -194,7 +194,13 @@ def check_runs(config: ConfigDict, data: Any, *, mesh: Mesh | None) -> dict[str,
         except UserError:
             raise
         # What flax, jax and numpy raise for sizes that do not fit.
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except (
+            ArithmeticError,
+            LookupError,
+            MemoryError,
+            TypeError,
+            ValueError,
+        ) as error:
             reason = str(error).strip() or type(error).__name__
             raise UserError(f"the stage {name} cannot run so: {reason}") from error
     return made

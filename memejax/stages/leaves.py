@@ -40,7 +40,9 @@ from memejax.stages.parts.rules import (
 from memejax.store.shards import FLOATS
 
 _SHARE, _PROBABILITY = positive(below=1), number(0, 1)
-_SIZES = many(whole(1), least=1)
+# Widths and counts: more is a mistake, and would take all memory or days.
+_WIDTH, _COUNT = whole(1, 100_000), whole(1, 10_000_000)
+_SIZES = many(_WIDTH, least=1)
 _RATES = many(rate(), least=1)
 _CROP = interval(Rule(lambda v: number(0, 1).test(v) and v > 0, "in (0, 1]"))
 
@@ -63,7 +65,7 @@ LEAVES: dict[str, Rule] = {
     "data.root": or_none(text()),
     "data.dev": text(),
     # Of memes a share, of small pictures a number.
-    "data.validation": either(_SHARE, whole(1)),
+    "data.validation": either(_SHARE, _COUNT),
     "data.on_bad_record": one_of(("error", "skip")),
     "data.max_pixels": whole(1),
     "data.image_size": whole(0, 8192),
@@ -71,13 +73,13 @@ LEAVES: dict[str, Rule] = {
     "data.text_length": whole(3, 8192),
     "data.tokenizer": or_none(text()),
     "data.vocabulary": whole(6, 1_000_000),
-    "data.synthetic.concepts": whole(2),
+    "data.synthetic.concepts": whole(2, 64),
     "data.synthetic.image_leak": _PROBABILITY,
     "data.synthetic.text_leak": _PROBABILITY,
     "data.synthetic.label_noise": _PROBABILITY,
-    "data.synthetic.*": whole(1),
-    "data.train": or_none(whole(1)),
-    "data.test": or_none(whole(1)),
+    "data.synthetic.*": whole(1, 1_000_000),
+    "data.train": or_none(_COUNT),
+    "data.test": or_none(_COUNT),
     "data.pool": one_of(labelled.POOLS),
     "data.label_noise": rate(),
     # Models.
@@ -90,14 +92,14 @@ LEAVES: dict[str, Rule] = {
     "model.arm.modalities": one_of(fusion.MODALITIES),
     "model.arm.text_pooling": one_of(fusion.POOLINGS),
     "model.arm.fusion": one_of(fusion.FUSIONS),
-    "model.arm.image_width": whole(0),
-    "model.arm.predictor": whole(0),
+    "model.arm.image_width": whole(0, 100_000),
+    "model.arm.predictor": whole(0, 100_000),
     "model.arm.normalize": flag(),
     "model.network": one_of(small_classifier.NETWORKS),
-    "model.perceptron.hidden": many(whole(1)),
+    "model.perceptron.hidden": many(_WIDTH),
     "model.perceptron.activation": one_of(perceptron.ACTIVATIONS),
     "model.convnet.stages": many(_SIZES, least=1),
-    "model.convnet.padding": many(whole(0)),
+    "model.convnet.padding": many(whole(0, 100)),
     "model.convnet.dropout": _RATES,
     # Fields of any encoder or network.
     "model.**.stage_sizes": _SIZES,
@@ -106,7 +108,7 @@ LEAVES: dict[str, Rule] = {
     "model.**.drop_path": rate(),
     "model.**.eps": positive(),
     "model.**.bottleneck": flag(),
-    "model.**": whole(1),
+    "model.**": _WIDTH,
     # Augmentation.
     "augment.crop_scale": _CROP,
     "augment.jitter": many(number(), count=4),
@@ -114,9 +116,9 @@ LEAVES: dict[str, Rule] = {
     "pretrain.augment.crop_scale": _CROP,
     "pretrain.augment.global_scale": _CROP,
     "pretrain.augment.local_scale": _CROP,
-    "pretrain.augment.global_size": whole(1),
-    "pretrain.augment.local_size": whole(1),
-    "pretrain.augment.local_crops": whole(0),
+    "pretrain.augment.global_size": whole(1, 8192),
+    "pretrain.augment.local_size": whole(1, 8192),
+    "pretrain.augment.local_crops": whole(0, 100),
     "pretrain.augment.blur_sigma": interval(positive()),
     "pretrain.augment.solarize": many(_PROBABILITY, count=3),
     # CASS's own augmentation has one strength for all four.
@@ -141,33 +143,33 @@ LEAVES: dict[str, Rule] = {
     "pretrain.teacher.warmup_temperature": positive(),
     "pretrain.teacher.warmup_epochs": whole(0),
     "pretrain.head.batch_norm": flag(),
-    "pretrain.head.predictor": whole(0),
-    "pretrain.head.*": whole(1),
+    "pretrain.head.predictor": whole(0, 100_000),
+    "pretrain.head.*": whole(1, 1_000_000),
     "pretrain.average.kind": one_of(("ema", "swa")),
     "pretrain.average.momentum": _PROBABILITY,
     "pretrain.average.start": whole(0),
     "graph.kind": one_of(graph.GRAPHS),
     "graph.network": one_of(networks.GRAPH_NETWORKS),
-    "graph.width": whole(1),
+    "graph.width": _WIDTH,
     "graph.projection_dropout": rate(),
     "graph.normalize_features": flag(),
-    "graph.epochs": positive(),
+    "graph.epochs": positive(below=1e6),
     "graph.relations": many(one_of(meme_graph.RELATIONS), distinct=True),
     "graph.overlap": _PROBABILITY,
     "graph.similar": whole(1),
     "graph.edge_fields": many(text(), distinct=True),
     "graph.readout": one_of(classifier.READOUTS),
     "graph.trained.encoder_lr": or_none(number()),
-    "graph.trained.longest": whole(1),
+    "graph.trained.longest": whole(1, 8192),
     "graph.trained.accumulate": whole(1),
     "graph.hetero.fanouts": _SIZES,
     "graph.hetero.distance": whole(1, 15),
     "graph.hetero.most": whole(1),
     "graph.hetero.*": flag(),
     # pretrain, finetune, graph or train.
-    "*.steps": or_none(whole(1)),
-    "*.epochs": or_none(positive()),
-    "*.batch": whole(1),
+    "*.steps": or_none(_COUNT),
+    "*.epochs": or_none(positive(below=1e6)),
+    "*.batch": whole(1, 1_000_000),
     "*.accumulate": whole(1),
     "*.balance": flag(),
     "*.eval_every": whole(1),
@@ -193,7 +195,7 @@ LEAVES: dict[str, Rule] = {
     "curriculum.warmup": whole(0),
     "curriculum.refresh": whole(1),
     "curriculum.switch": whole(0),
-    "curriculum.passes": whole(1),
+    "curriculum.passes": whole(1, 10_000),
     "curriculum.tasks": whole(1),
     "curriculum.reading": one_of(tasks.READINGS),
     "curriculum.balanced": flag(),
@@ -215,7 +217,7 @@ LEAVES: dict[str, Rule] = {
         f"extract.{name}": flag()
         for name in ("allow_random", "tokens", "box_features", "masks")
     },
-    "extract.*": whole(1),
+    "extract.*": _WIDTH,
     # Runtime.
     "parallel.devices": or_none(whole(1)),
     "parallel.mode": one_of(choices.STEPS),
