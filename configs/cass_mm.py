@@ -54,7 +54,7 @@ def get_config(text: str = "") -> ConfigDict:
             seeds=1,
             # Image encoders to use; CASS needs two, fine-tuning one or more.
             arms=("cnn", "vit"),
-            weights=common.weights("image_cnn", "image_vit", "text"),
+            weights=common.weights("image_cnn", "image_vit", "text", preset=preset),
             data=common.data(preset, leaks=False),
             model=common.model(
                 preset,

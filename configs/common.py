@@ -153,12 +153,17 @@ def fused_arm(preset: str) -> dict[str, Any]:
     return dict(modalities="both", text_pooling="cls", fused=256, **sizes[preset])
 
 
-def weights(*names: str) -> dict[str, Any]:
+def weights(*names: str, preset: str = "demo") -> dict[str, Any]:
     """Checkpoints to start from: folders, files or names on the hub.
 
-    An encoder gets the sizes of its checkpoint.
+    An encoder gets the sizes of its checkpoint. At the papers' scale one without a
+    checkpoint is an error.
     """
-    return {name: placeholder(str) for name in names}
+    section: dict[str, Any] = {name: placeholder(str) for name in names}
+    if preset != "demo":
+        # Whether an encoder without a checkpoint starts at random.
+        section["allow_random"] = False
+    return section
 
 
 def augmentation(preset: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def get_config(text: str = "") -> ConfigDict:
             seed=0,
             seeds=1,
             arms=("cnn", "vit"),
-            weights=common.weights("image_cnn", "image_vit", "text"),
+            weights=common.weights("image_cnn", "image_vit", "text", preset=preset),
             data=common.data(preset, leaks=False),
             model=common.model(
                 preset,

@@ -29,7 +29,7 @@ def get_config(text: str = "") -> ConfigDict:
             stages=("finetune", "evaluate"),
             # Image encoders to use, of those in `model`.
             arms=("cnn", "vit"),
-            weights=common.weights("image_cnn", "image_vit", "text"),
+            weights=common.weights("image_cnn", "image_vit", "text", preset=preset),
             data=common.data(preset),
             model=common.model(
                 preset,

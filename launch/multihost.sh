@@ -5,6 +5,8 @@
 #   a$ launch/multihost.sh a:9876 2 0 configs/cass_mm.py:full --config.data.root=FOLDER
 #   b$ launch/multihost.sh a:9876 2 1 configs/cass_mm.py:full --config.data.root=FOLDER
 #
+# with --config.weights.image_cnn=, image_vit= and text=, the checkpoints to start from.
+#
 # --workdir has to be a folder that all hosts share. The commands wait a minute for each
 # other (--start_timeout). The same commands resume, with any number of processes;
 # batches have to divide evenly over all devices. Hyperparameters belong in the config.

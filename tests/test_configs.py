@@ -12,7 +12,8 @@ from support import ROOT, shrunk
 from memejax import train
 from memejax.config import find_config, flatten, load_config
 from memejax.configs import common
-from memejax.stages.parts import curricula
+from memejax.stages.parts import curricula, pretrained
+from memejax.stages.parts.pretrained import CheckpointError
 
 CURRICULA = {"curriculum": common.CURRICULA}
 THEN = {"then": common.THEN}
@@ -142,8 +143,31 @@ def test_a_stage_without_its_section_is_told(tmp_path):
 
 
 def test_presets_without_built_in_data_need_a_folder(tmp_path):
+    config = load("supervised", "full")
+    config.weights.allow_random = True
     with pytest.raises(ValueError, match="data.name='memes' needs data.root"):
-        train.run(load("supervised", "full"), tmp_path / "run")
+        train.run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("preset", ["full", "paper"])
+@pytest.mark.parametrize("name", ["cass_mm", "cass", "dino", "supervised"])
+def test_what_would_train_from_nothing_says_so(tmp_path, name, preset):
+    text = "" if preset == "paper" and name != "cass_mm" else ", --config.weights.text"
+    flags = rf"weights.image_cnn, --config.weights.image_vit{text} \(a folder"
+    config = load(name, preset)
+    with pytest.raises(CheckpointError, match=flags):
+        train.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    # What a run does not use needs no checkpoint.
+    config.arms, config.model.arm.modalities = ("vit",), "image"
+    config.weights.image_vit = "FILE"
+    pretrained.check_start(config)
+    config.model.arm.modalities = "both"
+    if text:
+        with pytest.raises(CheckpointError, match="give --config.weights.text \\("):
+            pretrained.check_start(config)
+    config.weights.allow_random = True
+    pretrained.check_start(config)
 
 
 def test_the_template_trains(tmp_path):

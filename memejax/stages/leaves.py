@@ -59,6 +59,7 @@ LEAVES: dict[str, Rule] = {
     "baseline": or_none(text()),
     "weights.heads": flag(),
     "weights.allow_new_head": flag(),
+    "weights.allow_random": flag(),
     "weights.*": or_none(text()),
     # Data.
     "data.name": one_of({**DATASETS, **labelled.LOADERS}),

@@ -20,7 +20,7 @@ from memejax.signals import Signals
 from memejax.stage import Stage
 from memejax.stages import STAGES, Context
 from memejax.stages.parts.choices import RUNTIME
-from memejax.stages.parts.pretrained import adopt
+from memejax.stages.parts.pretrained import adopt, check_start
 from memejax.train import announcement
 from memejax.train.results import gather
 from memejax.train.starts import Starts
@@ -45,6 +45,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     stages.check_config(config)
     logs.say(announcement.experiment(config))
     with user_errors():
+        check_start(config)
         config = adopt(config, logs.say)
     with _locked(workdir):
         path = pathlib.Path(workdir).absolute()

@@ -92,6 +92,33 @@ def adopt(
     return config.lock()
 
 
+def check_start(config: ConfigDict) -> None:
+    """Check that no encoder starts at random unnoticed.
+
+    Raises:
+        CheckpointError: if one without a checkpoint is used by the run's stages, and
+            `weights.allow_random` is there and False; naming the leaves.
+    """
+    if "weights" not in config or "allow_random" not in config.weights:
+        return
+    if config.weights.allow_random:
+        return
+    used = config.model.arm.modalities
+    leaves = [f"image_{arm}" for arm in arm_names(config)] if used != "text" else []
+    captions = "finetune" in config or config.pretrain.method == "multimodal_cass"
+    # Averaged words have no pretrained form.
+    if captions and used != "image" and config.model.text.name != "words":
+        leaves.append("text")
+    missing = [leaf for leaf in leaves if config.weights[leaf] is None]
+    if missing:
+        flags = ", ".join(f"--config.weights.{leaf}" for leaf in missing)
+        raise CheckpointError(
+            f"the preset {config.preset} starts from pretrained encoders: give {flags} "
+            "(a folder, a file or a hub name), or --config.weights.allow_random=True "
+            "to start at random"
+        )
+
+
 def _one_size(pixels: dict[str, int | None]) -> int:
     """Return the picture size that all checkpoints share."""
     sizes = {size for size in pixels.values() if size}
