@@ -284,7 +284,9 @@ def probe() -> dict[str, Any]:
     )
 
 
-def curriculum(*kinds: str, warmup: int, refresh: int, passes: int = 0) -> ConfigDict:
+def curriculum(
+    *kinds: str, warmup: int, refresh: int, passes: int = 0, draws: str = "categorical"
+) -> ConfigDict:
     """Order of the training examples.
 
     Args:
@@ -294,16 +296,19 @@ def curriculum(*kinds: str, warmup: int, refresh: int, passes: int = 0) -> Confi
         warmup: updates before the first draw by score.
         refresh: updates between two draws.
         passes: dropout passes for scores that need several; 0: no such scores.
+        draws: "categorical", `jax.random.categorical` over the softmaxed scores on the
+            device, or "inverse_cdf", the same distribution on the host, for many
+            examples.
     """
     scores = dict(
         score="entropy",
         # easy or hard; bac also random
         favour="easy",
     )
-    draws = dict(warmup=warmup, refresh=refresh)
+    drawn = dict(warmup=warmup, refresh=refresh, draws=draws)
     leaves: dict[str, dict[str, Any]] = {
         "uniform": {},
-        "replacement": draws,
+        "replacement": drawn,
         # Updates on easy pictures.
         "switch": dict(switch=0),
         "bac": scores
@@ -314,7 +319,7 @@ def curriculum(*kinds: str, warmup: int, refresh: int, passes: int = 0) -> Confi
             balanced=False,
         ),
         "dsac": scores
-        | draws
+        | drawn
         | dict(
             # Largest over smallest probability (inf: no limit), and its schedule.
             ratio=10.0,

@@ -74,6 +74,8 @@ def get_config(text: str = "") -> ConfigDict:
                 warmup=refresh,
                 refresh=refresh,
                 passes=20,
+                # Categorical draws of the demo would take longer than its training.
+                draws="categorical" if preset == "paper" else "inverse_cdf",
             ),
             # A run of kind "uniform" with the same seeds, whose scores bac ranks by;
             # None: bac trains one first.

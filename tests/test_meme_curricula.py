@@ -1,11 +1,13 @@
 """Fine-tuning on memes from disk, in the order of a curriculum."""
 
+import jax
 import numpy as np
 import pytest
 from support import tiny
 
 from memejax import datasets, logs, metrics, train
 from memejax.checkpoint import Checkpoints
+from memejax.curriculum import draw
 from memejax.stages import finetune
 from memejax.stages.parts import curricula
 from memejax.stages.parts.training import devices
@@ -81,3 +83,34 @@ def test_uncertainty_of_a_committee_by_hand():
         curricula.uncertainty("bald", {"a": proba["a"]}, labels)
     with pytest.raises(ValueError, match="unknown score 'luck'"):
         curricula.uncertainty("luck", proba, labels)
+
+
+@pytest.mark.parametrize("draws", ["categorical", "inverse_cdf"])
+def test_draws_are_those_of_the_method(draws):
+    """The whole plan: the warm-up, and a segment by scores."""
+    config = tiny("curriculum=dsac", **{"curriculum.draws": draws})
+    c = config.curriculum
+    c.warmup, c.refresh, c.ratio = 2, 3, 8.0
+    source = curricula.Source(np.arange(40), np.tile([0, 1], 20))
+    u = np.linspace(0, 1, 40)
+    plan = curricula.first_plan(c, source, batch=4, steps=5, seed=3)
+    plan, drawn = curricula.redrawn(c, plan, source, uncertainty=u, step=2, seed=3)
+    key = jax.random.fold_in(jax.random.key(3), 3)
+    for segment, (start, stop), probs in (
+        (0, (0, 2), np.full(40, 1 / 40, np.float32)),
+        (1, (2, 5), drawn.probs),
+    ):
+        own = jax.random.fold_in(jax.random.fold_in(key, 1_000_101), segment)
+        expected = draw(own, probs, (stop - start, 4), method=draws)
+        np.testing.assert_array_equal(plan.index[start:stop], expected)
+
+
+def test_categorical_draws_of_too_many_examples():
+    c = tiny("curriculum=replacement").curriculum
+    assert c.draws == "categorical"
+    n = curricula.MOST_CATEGORICAL + 1
+    source = curricula.Source(np.arange(n), np.zeros(n, int))
+    with pytest.raises(ValueError, match="100,001 examples: above 100,000 choose 'inv"):
+        curricula.first_plan(c, source, batch=2, steps=2, seed=0)
+    c.draws = "inverse_cdf"
+    assert curricula.first_plan(c, source, batch=2, steps=2, seed=0).batch == 2

@@ -1,12 +1,14 @@
 """The command of a study: what it runs, skips, refuses and writes."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 from support import refused
 
 from memejax import folder, train
+from memejax.models.convnet import CONVNETS
 from memejax.reproduce import __main__ as program
 from memejax.reproduce.study import arms, command
 
@@ -51,6 +53,47 @@ def test_every_arm_has_a_config_of_the_same_updates(tmp_path, data):
         assert config.seeds == 3 and config.train.batch == 8
         ranked = arm.name.startswith("bac")
         assert (config.baseline == str(tmp_path / "uniform")) == ranked
+
+
+def test_the_paper_only_caps_the_ratio():
+    """The temperature starts at 1 and is only ever raised, in every arm."""
+    for preset, expected in (("demo", 0.0), ("full", 0.0), ("paper", 1.0)):
+        every = arms.arms("mnist", steps=160, preset=preset)
+        dsac = {arm.name: arm for arm in every if arm.group == "dsac"}
+        lowest = {
+            arm.overrides["curriculum.min_temperature"]
+            for arm in dsac.values()
+            if arm.ratio != math.inf
+        }
+        assert lowest == {expected}
+        free = dsac["dsac-entropy-easy-inf"].overrides
+        assert free["curriculum.min_temperature"] == 1.0
+        assert dsac["dsac-aadt-hard-10-winsorized"].overrides[
+            "curriculum.winsorize"
+        ] == pytest.approx(0.05)
+        assert dsac["dsac-aadt_squared-easy-10"].score == "aadt_squared"
+
+
+@pytest.mark.parametrize("preset", ["full", "paper"])
+def test_presets_are_of_their_data_set(tmp_path, preset):
+    made = {
+        data: command.base_config(
+            data,
+            preset=preset,
+            root=str(tmp_path) if arms.SETUPS[data].files else None,
+            leaves={},
+        )
+        for data in arms.SETUPS
+    }
+    assert made["geoshapes"].model.network == "perceptron"
+    assert made["geoshapes"].data.train == 10_000
+    # All pictures but those of validation.
+    assert made["mnist"].data.train is None and made["cifar10"].data.train is None
+    cifar = made["cifar10"]
+    assert cifar.model.network == "convnet" and cifar.train.batch == 64
+    assert cifar.model.convnet.dense == CONVNETS["convnet_cifar10"]["dense"]
+    # 50 epochs of 45,000.
+    assert cifar.train.steps * 64 == pytest.approx(50 * 45_000, rel=1e-3)
 
 
 @pytest.fixture

@@ -148,8 +148,11 @@ def importance_weights(
 
         w_i = (1 / (N p_i))^power
 
-    N is the number of examples with a probability above 0, so that with power 1 a
-    weighted mean over draws is an unbiased estimate of the plain mean over those.
+    N is the number of examples with a probability above 0, so that with power 1 the sum
+    of weighted values over draws, divided by the number of draws, is an unbiased
+    estimate of the plain mean over those. Divided by the sum of the weights, as the
+    training steps do, it is a ratio estimate: consistent, its bias of the order of one
+    over the number of draws, and usually of smaller variance.
 
     Args:
         probs: float `[n]`, at least 0, summing to 1.

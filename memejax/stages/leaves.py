@@ -195,6 +195,7 @@ LEAVES: dict[str, Rule] = {
     "curriculum.favour": one_of(curricula.FAVOURS),
     "curriculum.warmup": whole(0),
     "curriculum.refresh": whole(1),
+    "curriculum.draws": one_of(("categorical", "inverse_cdf")),
     "curriculum.switch": whole(0),
     "curriculum.passes": whole(1, 10_000),
     "curriculum.tasks": whole(1),

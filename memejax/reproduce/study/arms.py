@@ -30,7 +30,8 @@ class Setup:
     Attributes:
         title: readable name.
         overrides: dotted leaf of configs/curriculum.py -> value, for its demo.
-        network: network trained in the demo.
+        full: the same for the presets full and paper.
+        network: network trained.
         band: largest difference in error, as a fraction, that does not matter.
         easy: whether some pictures are known to be easier.
         files: whether the data are read from files.
@@ -39,6 +40,7 @@ class Setup:
     title: str
     overrides: Mapping[str, Any]
     band: float
+    full: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     easy: bool = False
     files: bool = True
     network: str = "perceptron"
@@ -60,6 +62,13 @@ def _training(updates: int, lr: float, **more: Any) -> dict[str, Any]:
     }
 
 
+CIFAR10 = {
+    "train.batch": 64,
+    **{
+        f"model.convnet.{name}": value
+        for name, value in CONVNETS["convnet_cifar10"].items()
+    },
+}
 SETUPS = {
     "geoshapes": Setup(
         "GeoShapes",
@@ -72,21 +81,15 @@ SETUPS = {
         "MNIST",
         _training(4000, 0.01, **{"data.train": 10_000}),
         band=0.001,
+        # All but the validation pictures, 46 epochs.
+        full={"data.train": None, "train.optimizer.groups.all.lr": 0.01},
     ),
     "cifar10": Setup(
         "CIFAR-10",
-        _training(
-            32_000,
-            0.01,
-            **{
-                "train.batch": 64,
-                **{
-                    f"model.convnet.{name}": value
-                    for name, value in CONVNETS["convnet_cifar10"].items()
-                },
-            },
-        ),
+        _training(32_000, 0.01, **CIFAR10),
         band=0.005,
+        # 50 epochs of all but the validation pictures.
+        full=_training(35_152, 0.01, **CIFAR10, **{"data.train": None}),
         network="convnet",
     ),
 }
@@ -117,12 +120,16 @@ class ArmSpec:
     ratio: float | None = None
 
 
-def arms(data: str, *, steps: int, only_primary: bool = False) -> list[ArmSpec]:
+def arms(
+    data: str, *, steps: int, preset: str = "demo", only_primary: bool = False
+) -> list[ArmSpec]:
     """Return the arms of a study, the reference first.
 
     Args:
         data: one of `SETUPS`.
         steps: updates per arm.
+        preset: with "paper" the temperature of DSAC starts at 1 and only ever grows, as
+            in the thesis; otherwise a finite ratio is always met.
         only_primary: whether to return only the primary family and its controls.
 
     Raises:
@@ -132,7 +139,7 @@ def arms(data: str, *, steps: int, only_primary: bool = False) -> list[ArmSpec]:
         raise ValueError(f"unknown data {data!r}: choose one of {sorted(SETUPS)}")
     made = [*_uniform(steps), *_pacing()]
     made += _easy(steps) if SETUPS[data].easy else []
-    made += [*_bac(), *_dsac()]
+    made += [*_bac(), *_dsac(capped=preset == "paper")]
     if not only_primary:
         return made
     controls = (REFERENCE, "replacement", f"random-{PRIMARY_TASKS}")
@@ -213,12 +220,19 @@ def _bac() -> list[ArmSpec]:
     ]
 
 
-def _dsac() -> list[ArmSpec]:
-    return [
-        ArmSpec(
-            f"dsac-{score}-{favour}-{ratio:g}",
-            f"DSAC, {score_title(score)}, {favour} favoured, "
-            + ("not controlled" if math.isinf(ratio) else f"ratio {ratio:g}"),
+# Score -> share of the scores that is cut off at each end, for arms that tell whether a
+# few extreme scores decide: AADT has no upper bound where all classes are alike.
+WINSORIZED = {"aadt": 0.05}
+
+
+def _dsac(*, capped: bool) -> list[ArmSpec]:
+    def arm(score: str, favour: str, ratio: float, winsorize: float = 0.0) -> ArmSpec:
+        end = "not controlled" if math.isinf(ratio) else f"ratio {ratio:g}"
+        if winsorize:
+            end += f", {winsorize:.0%} of the scores cut at each end"
+        return ArmSpec(
+            f"dsac-{score}-{favour}-{ratio:g}" + "-winsorized" * bool(winsorize),
+            f"DSAC, {score_title(score)}, {favour} favoured, {end}",
             "dsac",
             {
                 "curriculum.kind": "dsac",
@@ -226,14 +240,25 @@ def _dsac() -> list[ArmSpec]:
                 "curriculum.favour": favour,
                 "curriculum.ratio": ratio,
                 # Without a ratio, the plain softmax of the scores.
-                "curriculum.min_temperature": 1.0 if math.isinf(ratio) else 0.0,
+                "curriculum.min_temperature": (
+                    1.0 if capped or math.isinf(ratio) else 0.0
+                ),
+                "curriculum.winsorize": winsorize,
             },
-            primary=favour == "easy" and ratio == PRIMARY_RATIO,
+            primary=favour == "easy"
+            and ratio == PRIMARY_RATIO
+            and score in SCORES
+            and not winsorize,
             score=score,
             favour=favour,
             ratio=ratio,
         )
-        for score in SCORES
-        for favour in ("easy", "hard")
-        for ratio in (2.0, 10.0, 100.0, math.inf)
-    ]
+
+    directions = ("easy", "hard")
+    ratios = (2.0, 10.0, 100.0, math.inf)
+    made = [arm(s, f, r) for s in SCORES for f in directions for r in ratios]
+    for favour in directions:
+        for score, share in WINSORIZED.items():
+            made.append(arm(score, favour, PRIMARY_RATIO, share))
+        made.append(arm("aadt_squared", favour, PRIMARY_RATIO))
+    return made

@@ -83,7 +83,7 @@ def prepare(
     """
     base = base_config(data, preset=preset, seeds=seeds, root=root, leaves=leaves or {})
     path = pathlib.Path(workdir or f"runs/curriculum-{data}-{preset}")
-    specs = arms(data, steps=base.train.steps, only_primary=only_primary)
+    specs = arms(data, steps=base.train.steps, preset=preset, only_primary=only_primary)
     made = [(spec, path / spec.name, arm_config(base, spec, path)) for spec in specs]
     for _, arm_path, config in made:
         runs.check_folder(arm_path, config)
@@ -152,18 +152,16 @@ def base_config(
     reserved = set(RESERVED) & leaves.keys()
     if reserved:
         raise ValueError(f"the study itself sets {sorted(reserved)}")
-    leaves = dict(leaves)
-    network = SETUPS[data].network if preset == "demo" else "perceptron"
-    network = leaves.pop("model.network", network)
+    leaves, setup = dict(leaves), SETUPS[data]
+    network = leaves.pop("model.network", setup.network)
     config = load_config(f"{CONFIG}:{preset},network={network}")
-    values = {"data.name": data, "seeds": seeds}
-    if preset == "demo":
-        # Model sizes only apply to the data set's own network.
-        values |= {
-            leaf: value
-            for leaf, value in SETUPS[data].overrides.items()
-            if network == SETUPS[data].network or not leaf.startswith("model.")
-        }
+    # Model sizes only apply to the data set's own network.
+    own = setup.overrides if preset == "demo" else setup.full
+    values = {"data.name": data, "seeds": seeds} | {
+        leaf: value
+        for leaf, value in own.items()
+        if network == setup.network or not leaf.startswith("model.")
+    }
     if root is not None:
         values["data.root"] = root
     for leaf, value in values.items():

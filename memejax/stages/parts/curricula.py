@@ -19,7 +19,9 @@ from memejax.metrics import AVERAGE
 from memejax.stages.parts.choices import choose
 
 _SCORED = ("score", "favour")
-_DRAWN = ("warmup", "refresh")
+_DRAWN = ("warmup", "refresh", "draws")
+# Most examples for draws="categorical": noise for each of them and each draw.
+MOST_CATEGORICAL = 100_000
 # Kind -> leaves of the section that it reads.
 KINDS: dict[str, tuple[str, ...]] = {
     "uniform": (),
@@ -110,13 +112,24 @@ def first_plan(
             return plans.phased(pools, steps=updates, **size)
         # "replacement" and "dsac".
         case _:
+            if c.draws == "categorical" and n > MOST_CATEGORICAL:
+                raise ValueError(
+                    "curriculum.draws='categorical' computes a noise for each draw and "
+                    f"each of {n:,} examples: above {MOST_CATEGORICAL:,} choose "
+                    "'inverse_cdf', which has the same distribution"
+                )
             plan = _undrawn(steps, batch)
             parts = dynamic.segments(steps, warm_up=c.warmup, every=c.refresh)
             if c.kind == "dsac":
                 parts = parts[: 1 if c.warmup else 0]
             for segment, (start, stop) in enumerate(parts):
                 draw = dynamic.uniform_draw(
-                    _key(seed), n, segment=segment, steps=stop - start, batch=batch
+                    _key(seed),
+                    n,
+                    segment=segment,
+                    steps=stop - start,
+                    batch=batch,
+                    method=c.draws,
                 )
                 plan = _spliced(plan, source, draw, start)
             return plan
@@ -180,6 +193,7 @@ def redrawn(
         min_temperature=c.min_temperature,
         winsorize=c.winsorize or None,
         correction=c.correction,
+        method=c.draws,
     )
     return _spliced(plan, source, draw, start), draw
 
