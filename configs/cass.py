@@ -18,12 +18,13 @@ full
             standardised over the batch, independent views, a covariance term.
 
 paper
-  command   as full, with :paper
+  command   as full, with :paper without weights.text, or with :paper,text=distilbert
   hardware  as full
   is        the recipe as published: the raw logits of the same augmented picture,
             no term against a constant output; Adam at 1e-3, the cosine stepped at
-            every batch with a period of 32 of them. Averaged word vectors replace
-            fastText's in fine-tuning: trained with the classifier, not beforehand.
+            every batch with a period of 32 of them. In fine-tuning averaged words stand
+            for the fastText of the paper's code, trained with the classifier and not
+            beforehand; the paper's text says DistilBERT (text=distilbert).
             Not kept: gradients that accumulate over the whole run because nothing
             clears them; weight averaging whose result the original never uses
             (average=swa uses its own); pretraining on the tenth of the pictures that
@@ -32,6 +33,7 @@ paper
 After the colon, behind the preset (`configs/cass.py:full,average=ema`):
   then=finetune|probe     stage after pretraining
   average=none|ema|swa    average of the parameters to fine-tune
+  text=words|distilbert   text encoder of the preset paper
 """
 
 from typing import Any
@@ -43,7 +45,7 @@ from memejax.configs import common
 
 def get_config(text: str = "") -> ConfigDict:
     preset, chosen = common.parse(
-        text, then=common.THEN, average=("none", "ema", "swa")
+        text, then=common.THEN, average=("none", "ema", "swa"), text=common.TEXTS
     )
     config = ConfigDict(
         dict(
@@ -52,24 +54,16 @@ def get_config(text: str = "") -> ConfigDict:
             seed=0,
             seeds=1,
             arms=("cnn", "vit"),
-            weights=common.weights("image_cnn", "image_vit", "text", preset=preset)
-            | dict(
-                # Whether the checkpoints' classifiers become the arms' heads.
-                heads=preset != "demo",
-                # Whether a head with other classes than its checkpoint starts at random
-                # instead.
-                allow_new_head=False,
-            ),
             data=common.data(preset, leaks=False),
-            model=common.model(
-                preset,
-                arm=common.fused_arm(preset),
-                text=dict(name="words", hidden=150) if preset == "paper" else None,
-            ),
+            **common.image_only(preset, chosen["text"]),
             pretrain={"demo": demo, "full": full, "paper": paper}[preset](),
             **common.runtime(preset),
         )
     )
+    # Whether the checkpoints' classifiers become the arms' heads.
+    config.weights.heads = preset != "demo"
+    # Whether a head with other classes than its checkpoint starts at random instead.
+    config.weights.allow_new_head = False
     if chosen["average"] != "none":
         config.pretrain.average = dict(kind=chosen["average"], momentum=0.999, start=0)
     common.add_then(config, chosen["then"])

@@ -16,12 +16,15 @@ PRESETS = ("demo", "full", "paper")
 CURRICULA = ("none", "uniform", "replacement", "bac", "dsac")
 # Stages after pretraining: fine-tuning and its scores, or a probe of the features.
 THEN = ("finetune", "probe")
+# Text encoder of the image-only experiments in the preset paper: averaged words for the
+# fastText vectors of the paper's code, or DistilBERT as in its text.
+TEXTS = ("words", "distilbert")
 # All parameters of an arm except its encoders.
 HEADS = "arms_[^/]*/(?!image_encoder|text_encoder).*"
 
 
 def parse(
-    text: str, presets: Sequence[str] = PRESETS, **options: Sequence[str]
+    text: str, presets: Sequence[str] = PRESETS, /, **options: Sequence[str]
 ) -> tuple[str, dict[str, str]]:
     """Parse the text after the colon into a preset and options.
 
@@ -101,6 +104,26 @@ def data(
         # Size for a tokenizer trained on the captions, if there is no other.
         vocabulary=2000 if preset == "demo" else 8000,
         **(dict(synthetic=synthetic) if preset == "demo" else {}),
+    )
+
+
+def image_only(preset: str, text: str) -> dict[str, Any]:
+    """Models and weights of an experiment that pretrains pictures alone, or nothing.
+
+    Args:
+        preset: one of `PRESETS`.
+        text: one of `TEXTS`, for the preset paper.
+    """
+    words = preset == "paper" and text == "words"
+    # Averaged words have no checkpoint.
+    names = ("image_cnn", "image_vit") + (() if words else ("text",))
+    return dict(
+        weights=weights(*names, preset=preset),
+        model=model(
+            preset,
+            arm=fused_arm(preset),
+            text=dict(name="words", hidden=150) if words else None,
+        ),
     )
 
 

@@ -18,7 +18,7 @@ full
             teacher, a low teacher temperature, bfloat16.
 
 paper
-  command   as full, with :paper
+  command   as full, with :paper without weights.text, or with :paper,text=distilbert
   hardware  as full, several
   is        the published recipe of ViT-B/16 (400 epochs, 65,536 prototypes), at its
             batch of 1024. The ResNet-50 beside it uses that recipe too, instead of its
@@ -26,6 +26,7 @@ paper
 
 After the colon, behind the preset (`configs/dino.py:full,then=probe`):
   then=finetune|probe    stage after pretraining
+  text=words|distilbert  text encoder of the preset paper, as in configs/cass.py
 """
 
 from typing import Any
@@ -36,7 +37,7 @@ from memejax.configs import common
 
 
 def get_config(text: str = "") -> ConfigDict:
-    preset, chosen = common.parse(text, then=common.THEN)
+    preset, chosen = common.parse(text, then=common.THEN, text=common.TEXTS)
     config = ConfigDict(
         dict(
             name="dino",
@@ -44,13 +45,8 @@ def get_config(text: str = "") -> ConfigDict:
             seed=0,
             seeds=1,
             arms=("cnn", "vit"),
-            weights=common.weights("image_cnn", "image_vit", "text", preset=preset),
             data=common.data(preset, leaks=False),
-            model=common.model(
-                preset,
-                arm=common.fused_arm(preset),
-                text=dict(name="words", hidden=150) if preset == "paper" else None,
-            ),
+            **common.image_only(preset, chosen["text"]),
             pretrain={"demo": demo, "full": full, "paper": paper}[preset](),
             **common.runtime(preset),
         )

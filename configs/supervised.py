@@ -7,10 +7,12 @@ command   python -m memejax.main --config=configs/supervised.py[:demo|full|paper
 hardware  demo: 2 CPU cores, 2 minutes; full and paper: one GPU; not run by us yet
 is        configs/cass_mm.py without its first stage. With --config.weights.* the
           encoders start from those checkpoints, like the papers' rows. In `paper`
-          averaged word vectors replace fastText's.
+          averaged word vectors stand for the fastText of the paper's code, and have
+          no checkpoint; the paper's text says DistilBERT (`:paper,text=distilbert`).
 
 After the colon, behind the preset (`configs/supervised.py:demo,curriculum=dsac`):
   curriculum=none|uniform|replacement|bac|dsac    order of the training examples
+  text=words|distilbert                           text encoder of the preset paper
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +21,7 @@ from memejax.configs import common
 
 
 def get_config(text: str = "") -> ConfigDict:
-    preset, chosen = common.parse(text, curriculum=common.CURRICULA)
+    preset, chosen = common.parse(text, curriculum=common.CURRICULA, text=common.TEXTS)
     config = ConfigDict(
         dict(
             name="supervised",
@@ -29,13 +31,8 @@ def get_config(text: str = "") -> ConfigDict:
             stages=("finetune", "evaluate"),
             # Image encoders to use, of those in `model`.
             arms=("cnn", "vit"),
-            weights=common.weights("image_cnn", "image_vit", "text", preset=preset),
             data=common.data(preset),
-            model=common.model(
-                preset,
-                arm=common.fused_arm(preset),
-                text=dict(name="words", hidden=150) if preset == "paper" else None,
-            ),
+            **common.image_only(preset, chosen["text"]),
             augment=common.augmentation(preset),
             finetune=common.finetune(preset),
             **common.runtime(preset),

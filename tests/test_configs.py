@@ -17,12 +17,13 @@ from memejax.stages.parts.pretrained import CheckpointError
 
 CURRICULA = {"curriculum": common.CURRICULA}
 THEN = {"then": common.THEN}
+TEXT = {"text": common.TEXTS}
 # Config -> its presets and options.
 CONFIGS = {
     "cass_mm": (common.PRESETS, THEN | CURRICULA),
-    "cass": (common.PRESETS, THEN | {"average": ("none", "ema", "swa")}),
-    "dino": (common.PRESETS, THEN),
-    "supervised": (common.PRESETS, CURRICULA),
+    "cass": (common.PRESETS, THEN | TEXT | {"average": ("none", "ema", "swa")}),
+    "dino": (common.PRESETS, THEN | TEXT),
+    "supervised": (common.PRESETS, CURRICULA | TEXT),
     "minilm": (("full",), CURRICULA),
     "graph": (common.PRESETS, {"kind": ("stored", "trained", "hetero")}),
     "curriculum": (common.PRESETS, {"network": ("perceptron", "convnet", "resnet")}),
@@ -262,3 +263,12 @@ def test_the_flag_says_in_one_line_what_is_wrong(tmp_path, flag, message):
     done = start(f"--config={flag}", where=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["cass", "dino", "supervised"])
+def test_the_text_encoder_of_the_paper_is_chosen_by_name(name):
+    words = load(name, "paper")
+    assert words.model.text.name == "words" and "text" not in words.weights
+    chosen = load(name, "paper,text=distilbert")
+    assert chosen.model.text.name == "distilbert" and "text" in chosen.weights
+    assert load(name, "full").model.text.name == "distilbert"

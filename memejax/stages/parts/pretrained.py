@@ -68,7 +68,7 @@ def adopt(
     config = copy.deepcopy(config).unlock()
     pixels = {}
     for arm in arm_names(config):
-        name = config.weights[f"image_{arm}"]
+        name = named(config, f"image_{arm}")
         if name is None:
             continue
         family = image_family(config, arm)
@@ -82,7 +82,7 @@ def adopt(
         say(_line(found, f"image_{arm}", name))
     if not config.data.image_size:
         config.data.image_size = _one_size(pixels)
-    name = config.weights.text
+    name = named(config, "text")
     if name is not None:
         found = _opened("weights.text", name, TEXT_FAMILIES)
         config.model.text = _section(config.model.text, "transformer", found)
@@ -90,6 +90,11 @@ def adopt(
             config.data.tokenizer = str(found.tokenizer)
         say(_line(found, "text", name))
     return config.lock()
+
+
+def named(config: ConfigDict, leaf: str) -> str | None:
+    """Return the checkpoint that a leaf of `weights` names, None without one."""
+    return config.weights[leaf] if leaf in config.weights else None
 
 
 def check_start(config: ConfigDict) -> None:
@@ -109,7 +114,7 @@ def check_start(config: ConfigDict) -> None:
     # Averaged words have no pretrained form.
     if captions and used != "image" and config.model.text.name != "words":
         leaves.append("text")
-    missing = [leaf for leaf in leaves if config.weights[leaf] is None]
+    missing = [leaf for leaf in leaves if named(config, leaf) is None]
     if missing:
         flags = ", ".join(f"--config.weights.{leaf}" for leaf in missing)
         raise CheckpointError(

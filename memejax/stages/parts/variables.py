@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from memejax import datasets, optim, parallel
-from memejax.stages.parts.pretrained import prefix_errors
+from memejax.stages.parts.pretrained import named, prefix_errors
 from memejax.weights import checkpoint as checkpoints
 
 Tree = Any
@@ -59,7 +59,7 @@ def load_weights(config: ConfigDict, variables: Tree) -> Tree:
             ("image_encoder", f"image_{arm}"),
             ("text_encoder", "text"),
         ):
-            path = config.weights[leaf]
+            path = named(config, leaf)
             place = variables["params"].get(f"arms_{arm}", {})
             if path is None or part not in place:
                 continue
