@@ -42,6 +42,10 @@ class UserError(ValueError):
     """An error about what the user gave; its message alone says what to change."""
 
 
+class NotFiniteError(UserError, FloatingPointError):
+    """A loss or a score that is NaN or infinite: training has diverged."""
+
+
 class DiskFullError(UserError):
     """A file could not be written because the disk is full."""
 

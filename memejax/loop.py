@@ -25,13 +25,13 @@ import numpy as np
 from memejax import atomic, feeders, logs, parallel
 from memejax.checkpoint import Checkpoints
 from memejax.data import plans
-from memejax.errors import DiskFullError, UserError, is_disk_full
+from memejax.errors import DiskFullError, NotFiniteError, is_disk_full
 from memejax.signals import Interrupted as Interrupted
 from memejax.signals import Signals as Signals
 from memejax.stage import Evaluation, Refresh, Stage
 
 
-class NonFiniteLossError(UserError, FloatingPointError):
+class NonFiniteLossError(NotFiniteError):
     """The loss is not finite; the message names the step."""
 
 
@@ -133,8 +133,8 @@ def loop(
         best = running.finish()
     except Exception as error:
         running.close_bar()
-        # All processes have the same loss, and end alike.
-        if isinstance(error, NonFiniteLossError):
+        # All processes have the same loss and scores, and end alike.
+        if isinstance(error, NotFiniteError):
             raise
         shown = running.disk_full() if is_disk_full(error) else error
         # Of several processes: to close the checkpoints would wait for the others.

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import special
 
 from memejax import feeders, metrics
+from memejax.errors import NotFiniteError
 from memejax.metrics import AVERAGE
 
 Tree = Any
@@ -30,6 +31,9 @@ def probabilities(
 
     Returns:
         Arm -> float64 [n], in the split's order.
+
+    Raises:
+        NotFiniteError: if a score is NaN.
     """
     arms: list[str] = []
 
@@ -39,6 +43,13 @@ def probabilities(
         return jnp.stack(list(outputs.values()), axis=-1)
 
     columns = score_dataset(logits, variables, feeder).T.astype(np.float64)
+    lost = np.isnan(columns.sum(axis=0))
+    if lost.any():
+        raise NotFiniteError(
+            f"the network gives {int(lost.sum())} of {len(lost)} memes a score that is "
+            "not a number: its parameters have diverged. A lower learning rate, a "
+            "longer warm-up or clipping (optimizer.groups.*.clip) are what helps most"
+        )
     proba = {
         arm: special.expit(column) for arm, column in zip(arms, columns, strict=True)
     }

@@ -9,8 +9,10 @@ from memejax.bench.command_line import Parser
 
 # Benchmark -> options that are for processes that it starts, and not for people.
 BENCHMARKS = {
+    "checkpoint": [],
     "curriculum": ["--part"],
     "detector": [],
+    "faults": [],
     "graphs": [],
     "input_pipeline": [],
     "input_study": ["--part"],
@@ -21,6 +23,8 @@ BENCHMARKS = {
     "train_step": [],
     "weights": ["--side", "--folder"],
 }
+
+PACKAGES = ("faults", "train_step")
 
 
 def shown(capsys, call):
@@ -39,7 +43,7 @@ def listed(text):
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_help_of_benchmarks(name, capsys, monkeypatch):
     """The docstring as it stands, and a help text for every option but hidden ones."""
-    path = f"memejax.bench.{name}" + (".__main__" if name == "train_step" else "")
+    path = f"memejax.bench.{name}" + (".__main__" if name in PACKAGES else "")
     module = importlib.import_module(path)
     monkeypatch.setattr("sys.argv", [name, "--help"])
     monkeypatch.setenv("COLUMNS", "200")

@@ -18,6 +18,7 @@ from support import tiny
 
 from memejax import (
     datasets,
+    errors,
     evaluate,
     folder,
     lock,
@@ -140,6 +141,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         state = saves.restore(stage.abstract, step=latest).state
     assert int(state.step) == latest >= 1
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+
+
+def test_scores_that_are_not_finite_stop_the_run(tmp_path):
+    """The loss of the update that diverged was still finite."""
+    config = tiny(
+        **{
+            "stages": ("finetune", "evaluate"),
+            "finetune.optimizer.groups.cnn.lr": 1e30,
+            "finetune.optimizer.warmup": 0,
+            "finetune.steps": 1,
+            "finetune.eval_every": 1,
+        }
+    )
+    with pytest.raises(errors.NotFiniteError, match="16 of 16 memes a score that is"):
+        train.run(config, tmp_path)
 
 
 def test_early_stop_and_best_checkpoint(tmp_path):

@@ -1,4 +1,20 @@
-"""The command line of `python -m memejax.bench.faults`."""
+"""Faults injected on purpose, and what memejax makes of them.
+
+    python -m memejax.bench.faults
+
+kills         SIGKILL at random times until the run is finished; its results equal those
+              of an undisturbed one, bit for bit
+checkpoints   the last checkpoint damaged: noticed, resumed from the one before, to the
+              same results; the best one damaged: refused
+values        wrong values of a config's leaves: one line that names the leaf, no folder
+              claimed; allowed ones train
+inputs        damaged memes, pictures, weights, tokenizers and stores: named or read
+starts        two starts on one folder, one store, one output
+disk          a disk that fills up: one line, and the same command finishes later
+
+Everything is drawn from --seed. A case that ends in a traceback, takes over a minute
+where it should be refused, or gives other results is listed with what to repeat.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +24,7 @@ import tempfile
 import time
 
 from memejax import parallel
-from memejax.bench import faults, pairs
+from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.bench.faults.checkpoints import checkpoints
 from memejax.bench.faults.inputs import inputs
@@ -33,7 +49,7 @@ PARTS = {
 @command
 def main() -> None:
     """Run the parts that the command line names."""
-    parser = Parser("faults", faults.__doc__)
+    parser = Parser("faults", __doc__)
     parser.names("--part", PARTS, default=list(PARTS), text="parts to run")
     parser.number(
         "--cases",

@@ -16,7 +16,7 @@ from memejax import train
 from memejax.bench.faults import runs
 from memejax.bench.faults.report import Cases
 from memejax.config import flatten
-from memejax.errors import UserError
+from memejax.errors import NotFiniteError, UserError
 
 CONFIGS = ("cass_mm", "dino", "supervised", "curriculum")
 NUMBERS = (0, -1, 1, 2, 3, 7, 10**9, -(10**12))
@@ -53,11 +53,14 @@ def _run(cases: Cases, config: ConfigDict, workdir: pathlib.Path, what, leaf) ->
         with contextlib.redirect_stdout(io.StringIO()):
             train.run(config, workdir)
     except UserError as error:
-        if workdir.exists() and "loss is" not in str(error):
+        if isinstance(error, NotFiniteError):
+            # Found out by training alone.
+            cases.add("allowed, diverged, said so")
+        elif workdir.exists():
             there = sorted(path.name for path in workdir.iterdir())
             cases.add("wrong", wrong=f"{what}: refused, and left {there}: {error}")
-        elif leaf.split(".")[-1] not in str(error) and "loss is" not in str(error):
-            cases.add("refused, the leaf not named", wrong=None)
+        elif leaf.split(".")[-1] not in str(error):
+            cases.add("refused, the leaf not named")
         else:
             cases.add("refused, the leaf named")
     except Exception as error:
