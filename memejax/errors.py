@@ -139,7 +139,9 @@ def leave_out_full_disks() -> None:
             show_unraisable(raised)
 
     def in_thread(raised: Any) -> None:
-        if not is_disk_full(raised.exc_value):
+        # tensorboardX's thread goes on until its queue is gone.
+        late = str(raised.exc_value) == "handle is closed"
+        if not (late or is_disk_full(raised.exc_value)):
             show_in_thread(raised)
 
     def is_other(record: logging.LogRecord) -> bool:

@@ -60,6 +60,7 @@ def _run(cases: Cases, config: ConfigDict, workdir: pathlib.Path, what, leaf) ->
             there = sorted(path.name for path in workdir.iterdir())
             cases.add("wrong", wrong=f"{what}: refused, and left {there}: {error}")
         elif leaf.split(".")[-1] not in str(error):
+            print(f"values: not named: {what}: {error}", flush=True)
             cases.add("refused, the leaf not named")
         else:
             cases.add("refused, the leaf named")
