@@ -22,6 +22,9 @@ MINUTES = {
     ("curriculum", "demo"): 1,
 }
 
+# At most so many changed leaves are listed beside an error.
+_FEW = 12
+
 
 def experiment(config: ConfigDict) -> str:
     """Name the experiment, and the way to run the real one."""
@@ -78,6 +81,24 @@ def plan(config: ConfigDict, data: Any) -> str:
     if STAGES[config.stages[0]].together:
         return f"plan: {text}, of {config.seeds} seeds at once"
     return f"plan for each of {config.seeds} seeds: {text}"
+
+
+def changes(config: ConfigDict) -> str:
+    """List the leaves that differ from the config's preset; "" if that tells little."""
+    try:
+        original = load_config(f"configs/{config.name}.py:{config.preset}")
+    except ValueError:
+        return ""
+    before, now = flatten(original.to_dict()), flatten(config.to_dict())
+    changed = [
+        f"{name}={value!r:.80}"
+        for name, value in now.items()
+        if name in before and before[name] != value
+    ]
+    # Of more, as after a switch behind the colon, none stands out.
+    if not 0 < len(changed) <= _FEW:
+        return ""
+    return f"\nchanged from the preset {config.preset}: {', '.join(changed)}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -72,6 +72,19 @@ def _inputs(
     Raises:
         UserError: if the data cannot be read, or a stage cannot run on them.
     """
+    try:
+        return _checked_inputs(config, path)
+    except UserError as error:
+        changes = announcement.changes(config)
+        # A kind of error that says all by itself, or one of the config.
+        if not changes or type(error) is not UserError:
+            raise
+        raise UserError(f"{error}{changes}") from error
+
+
+def _checked_inputs(
+    config: ConfigDict, path: pathlib.Path
+) -> tuple[Any, Mesh, dict[str, Stage]]:
     first = STAGES[config.stages[0]]
     with user_errors():
         mesh = first.devices(config)
