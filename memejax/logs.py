@@ -30,6 +30,9 @@ from memejax.console import terminal as terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
+# "split" of a line about a plan drawn from the current model.
+DRAWN = "curriculum"
+
 
 class Averages:
     """Means of the metrics since the last line; NaN values count as absent."""
@@ -210,14 +213,19 @@ def peak_memory() -> float:
 
 
 def _keep_lines(path: pathlib.Path, last: int) -> None:
-    """Drop the lines past step `last`, and a line that a kill cut off."""
+    """Drop the lines past step `last`, and a line that a kill cut off.
+
+    The plan that is drawn before the next update is drawn, and logged, again.
+    """
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if not line.endswith("\n"):
             break
-        if json.loads(line)["step"] > last:
+        found = json.loads(line)
+        if found["step"] > last:
             break
-        kept.append(line)
+        if (found["step"], found["split"]) != (last, DRAWN):
+            kept.append(line)
     atomic.write_text(path, "".join(kept))

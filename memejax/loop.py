@@ -368,7 +368,7 @@ class PlanRunner:
     def _draw(self, refresh: Refresh, state: Any, step: int) -> None:
         new = refresh.draw(state, self.feeder.plan, step)
         self.feeder = self.feeder.with_plan(new.plan)
-        self._logger.metrics(step, "curriculum", new.values)
+        self._logger.metrics(step, logs.DRAWN, new.values)
         if new.arrays and parallel.is_first():
             drawn = self._path / "refreshes"
             drawn.mkdir(exist_ok=True)

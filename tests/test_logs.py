@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import re
@@ -226,3 +227,18 @@ def test_json_is_written_whole(tmp_path):
     with pytest.raises(TypeError):
         folder.write_json(tmp_path / "x.json", {"a": object()})
     assert folder.read_json(tmp_path / "x.json") == {"a": 1}
+
+
+def test_a_plan_that_is_drawn_again_has_one_line(tmp_path):
+    """It is drawn after the checkpoint of its step, so that resuming draws it again."""
+    for _ in range(3):
+        with contextlib.closing(
+            logs.Logger(tmp_path, title="train", total=8, start=4)
+        ) as logger:
+            logger.metrics(4, logs.DRAWN, {"ess_share": 0.5})
+    lines = logs.read_metrics(tmp_path / "metrics.jsonl")
+    assert [(line["step"], line["split"]) for line in lines] == [(4, "curriculum")]
+    with contextlib.closing(logs.Logger(tmp_path, title="train", total=8, start=6)):
+        pass
+    # Once past it, it stays.
+    assert len(logs.read_metrics(tmp_path / "metrics.jsonl")) == 1
