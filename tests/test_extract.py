@@ -457,7 +457,8 @@ def test_goes_on_with_what_is_missing(made, tmp_path, monkeypatch, capsys):
     )
     after = load_file(shard_path(where, 1))
     assert after.keys() == before.keys()
-    for name in before:
+    # The digest is of the last bits too, in which two runs may differ.
+    for name in before.keys() - {"digest"}:
         np.testing.assert_allclose(after[name], before[name], rtol=1e-5, atol=1e-5)
     # Finished: nothing is computed.
     asked.clear()
