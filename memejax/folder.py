@@ -132,7 +132,8 @@ def claim(
             folder.mkdir(parents=True, exist_ok=True)
             atomic.remove_stale(folder)
             new = _enter(folder, leaves, {*runtime, *unread(folder)})
-        except OtherRunError as error:
+        # A damaged file too: the other processes wait for the answer.
+        except UserError as error:
             problem = str(error)
     problem = parallel.from_first(problem)
     if problem is not None:

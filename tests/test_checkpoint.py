@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 import time
@@ -221,3 +222,22 @@ def test_a_save_without_digests_is_unfinished_unless_it_is_an_old_one(three):
     old.write_text(json.dumps(written), "utf-8")
     with Checkpoints(three, keep=3) as saves:
         assert saves.restore_latest(state_at(0)).step == 2
+
+
+def test_large_files_are_verified_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(digests, "_PART", 1000)
+    data = bytearray(range(256)) * 10
+    (tmp_path / "arrays").write_bytes(data)
+    digests.write(tmp_path)
+    assert digests.problem(tmp_path) is None
+    for place in (0, 999, 1000, len(data) - 1):
+        damaged = bytearray(data)
+        damaged[place] ^= 1
+        (tmp_path / "arrays").write_bytes(damaged)
+        assert "arrays is damaged" in digests.problem(tmp_path)
+    # Of an earlier memejax: one SHA-256.
+    earlier = {"arrays": hashlib.sha256(data).hexdigest()}
+    (tmp_path / digests.FILE).write_text(json.dumps(earlier))
+    assert "arrays is damaged" in digests.problem(tmp_path)
+    (tmp_path / "arrays").write_bytes(data)
+    assert digests.problem(tmp_path) is None

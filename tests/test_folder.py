@@ -103,3 +103,10 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "outcome.json").write_text('{"steps": 1')
     with pytest.raises(errors.UserError, match="outcome.json is damaged"):
         folder.read_json(tmp_path / "outcome.json")
+
+
+def test_a_damaged_config_refuses_the_folder(tmp_path):
+    claim(tmp_path, {"seed": 0})
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(errors.UserError, match="config.json is damaged"):
+        claim(tmp_path, {"seed": 0})

@@ -14,12 +14,7 @@ from memejax.bench.faults.report import Cases
 def starts(count: int, *, seed: int, folder: pathlib.Path) -> Cases:
     """Start two commands that write to one place, a random time apart."""
     cases, rng = Cases("starts"), np.random.default_rng(seed)
-    config = runs.small("supervised", arms=("cnn",))
-    file = runs.write_config(config, folder / "supervised.py")
-    whole = folder / "whole"
-    status, output = runs.finish(runs.train(file, whole))
-    if status:
-        raise RuntimeError(f"the run fails alone:\n{output}")
+    file, whole = _alone(folder)
     expected = runs.fingerprint(whole)
     graph = runs.write_config(runs.small("graph"), folder / "graph.py")
     for number in range(count):
@@ -56,6 +51,16 @@ def starts(count: int, *, seed: int, folder: pathlib.Path) -> Cases:
     return cases
 
 
+def _alone(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """Run a small experiment undisturbed; return its config file and its folder."""
+    config = runs.small("supervised", arms=("cnn",))
+    file, whole = runs.write_config(config, folder / "small.py"), folder / "whole"
+    status, output = runs.finish(runs.train(file, whole))
+    if status:
+        raise RuntimeError(f"the run fails undisturbed:\n{output}")
+    return file, whole
+
+
 def _both(arguments: list[str], apart: float) -> list[tuple[int, str]]:
     """Run a command twice at once; return both status and output."""
     first = runs.start(arguments)
@@ -75,12 +80,7 @@ def disk(count: int, *, seed: int, folder: pathlib.Path) -> Cases:
     Needs the right to mount a file system in memory; elsewhere there are no cases.
     """
     cases, rng = Cases("disk"), np.random.default_rng(seed)
-    config = runs.small("supervised", arms=("cnn",))
-    file = runs.write_config(config, folder / "disk.py")
-    whole = folder / "disk-whole"
-    status, output = runs.finish(runs.train(file, whole))
-    if status:
-        raise RuntimeError(f"the run fails on a large disk:\n{output}")
+    file, whole = _alone(folder)
     expected = runs.fingerprint(whole)
     needed = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file())
     for number in range(count):
