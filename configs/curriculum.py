@@ -64,6 +64,9 @@ def get_config(text: str = "") -> ConfigDict:
                 steps=3000 if small else 80_000,
                 batch=32,
                 eval_every=every,
+                # Random shift in pixels, and the probability of mirroring; CIFAR-10's
+                # standard is 4 and 0.5.
+                augment=dict(shift=0, flip=0.0),
                 optimizer=common.optimizer(
                     dict(all=dict(pattern=".*", lr=0.012)),
                     rule="sgd",

@@ -146,6 +146,26 @@ def test_flips():
     np.testing.assert_array_equal(always, IMAGES[:, :, ::-1])
 
 
+def test_shifts():
+    images = repeat(IMAGES[0], 2000)
+    got = np.asarray(jitted("random_shift", pixels=2)(make_keys(2000), images))
+    padded = np.pad(IMAGES[0], ((2, 2), (2, 2), (0, 0)))
+    h, w, _ = IMAGES[0].shape
+    shares = [
+        (got == padded[y : y + h, x : x + w]).all((1, 2, 3)).mean()
+        for y in range(5)
+        for x in range(5)
+    ]
+    assert sum(shares) == pytest.approx(1)
+    np.testing.assert_allclose(shares, 1 / 25, atol=0.018)
+    grey = jitted("random_view", shift=1, flip=0.5)(make_keys(6), IMAGES[..., :1])
+    assert grey.shape == (*IMAGES.shape[:3], 1)
+    with pytest.raises(ValueError, match="pixels 8 for images"):
+        augment.random_shift(make_keys(6), IMAGES, pixels=8)
+    with pytest.raises(ValueError, match=r"expected \[b\] keys and float images"):
+        augment.random_view(make_keys(6), IMAGES[..., :1], grayscale=0.5)
+
+
 def factors(name, strength, function):
     """The factor each of 500 equal images got, and what `function` makes of it."""
     images = repeat(IMAGES[0] * 0.4 + 0.3, 500)

@@ -5,14 +5,17 @@ import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from support import ROOT, shrunk
 
-from memejax import curriculum, folder, logs, report, train
+from memejax import augment, curriculum, folder, logs, report, steps, train
 from memejax.checkpoint import Checkpoints
 from memejax.config import load_config
 from memejax.datasets import labelled
+from memejax.reproduce.study.command import base_config
 from memejax.stages import classify
 from memejax.stages.parts.small_classifier import make_classifier
 
@@ -348,3 +351,49 @@ def test_other_networks(tmp_path, network):
 
 def test_loaders_are_named_in_the_config():
     assert set(labelled.LOADERS) == {"geoshapes", "mnist", "cifar10"}
+
+
+def test_augmentation_is_an_examples_own():
+    """The loss is that of the augmented pictures, whatever the order of the batch."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 6, 6, 1), np.uint8)
+    view = functools.partial(augment.random_view, shift=2, flip=0.5)
+
+    def apply_fn(variables, x, *, train, rngs, mutable):
+        return x.reshape(len(x), -1) @ variables["params"], {}
+
+    def loss_of(images, order, view):
+        tx = optax.sgd(0.1)
+        step = steps.make_classify_step(
+            apply_fn, tx, inputs=lambda x: x, augmentation=view
+        )
+        state = steps.init_state({"params": weights}, tx, key=jax.random.key(7))
+        batch = {
+            "image": images[order],
+            "label": np.array([0, 1, 2, 1])[order],
+            "index": np.array([5, 9, 2, 7])[order],
+            "draw": np.array([0, 1, 0, 3])[order],
+            "weight": np.ones(4, np.float32),
+        }
+        return float(jax.jit(step)(state, batch)[1]["loss"])
+
+    weights = jnp.asarray(rng.normal(size=(36, 3)), jnp.float32)
+    plain = np.arange(4)
+    augmented = loss_of(images, plain, view)
+    assert augmented == pytest.approx(loss_of(images, np.array([2, 0, 3, 1]), view))
+    assert abs(augmented - loss_of(images, plain, None)) > 1e-3
+    # The views by hand: the streams of a step are folded into the state's key.
+    keys = augment.example_keys(
+        jax.random.fold_in(jax.random.key(7), 0), [5, 9, 2, 7], [0, 1, 0, 3], 0
+    )
+    views = np.asarray(view(keys, augment.to_float(images)))
+    by_hand = np.round(views * 255).astype(np.uint8)
+    assert augmented == pytest.approx(loss_of(by_hand, plain, None), rel=1e-6)
+
+
+def test_cifar10_arms_train_on_shifted_and_mirrored_pictures():
+    config = base_config("cifar10", root="x", leaves={})
+    assert config.train.augment.to_dict() == {"shift": 4, "flip": 0.5}
+    full = base_config("cifar10", preset="full", root="x", leaves={})
+    assert full.train.augment.to_dict() == {"shift": 4, "flip": 0.5}
+    assert base_config("geoshapes", leaves={}).train.augment.shift == 0

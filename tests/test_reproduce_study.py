@@ -72,6 +72,15 @@ def test_the_paper_only_caps_the_ratio():
             "curriculum.winsorize"
         ] == pytest.approx(0.05)
         assert dsac["dsac-aadt_squared-easy-10"].score == "aadt_squared"
+        # In the other presets draws by the other sampler stand beside the default.
+        other = dsac.get("dsac-entropy-easy-10-categorical")
+        assert (other is None) == (preset == "paper")
+        if other is not None:
+            assert other.overrides["curriculum.draws"] == "categorical"
+            assert other.variant == "categorical" and not other.primary
+        # Variants would stand in for plain arms in the chart over ratios.
+        plain = [(a.score, a.favour, a.ratio) for a in dsac.values() if not a.variant]
+        assert len(plain) == len(set(plain))
 
 
 @pytest.mark.parametrize("preset", ["full", "paper"])

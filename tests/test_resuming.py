@@ -95,7 +95,7 @@ def test_killed_three_times_and_resumed_is_the_run_never_killed(finished, tmp_pa
     process = start(where)
     output = process.communicate(timeout=900)[0]
     assert process.returncode == 0, output
-    # The last kill may have come between the first checkpoint of a stage and its digests.
+    # The last kill may have come between a stage's first checkpoint and its digests.
     assert "resumes after step" in output or "was not finished" in output
     for stage in ("pretrain", "finetune"):
         name = f"0/{stage}/metrics.jsonl"

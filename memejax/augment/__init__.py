@@ -8,7 +8,8 @@ Axes: b examples, h rows, w columns, c channels; y rows and x columns of a crop 
 warp; v the crops of an example.
 
     keys.py      per-example keys and random numbers
-    geometry.py  crop, flip, perspective, affine; warp.py: the sampling behind them
+    geometry.py  crop, shift, flip, perspective, affine
+    warp.py      the sampling behind the last two
     color.py     jitter, grayscale, noise, blur, solarize; conversion, normalisation
     tokens.py    token dropout for captions
     view.py      a complete view of an image
@@ -27,6 +28,7 @@ from memejax.augment.geometry import random_affine as random_affine
 from memejax.augment.geometry import random_flip as random_flip
 from memejax.augment.geometry import random_perspective as random_perspective
 from memejax.augment.geometry import random_resized_crop as random_resized_crop
+from memejax.augment.geometry import random_shift as random_shift
 from memejax.augment.keys import example_keys as example_keys
 from memejax.augment.tokens import token_dropout as token_dropout
 from memejax.augment.view import cass_view as cass_view

@@ -6,12 +6,19 @@ import jax.numpy as jnp
 Range = tuple[float, float]
 
 
-def check(keys: jax.Array, images: jax.Array, **probabilities: float) -> None:
+def check(
+    keys: jax.Array,
+    images: jax.Array,
+    *,
+    any_channels: bool = False,
+    **probabilities: float,
+) -> None:
     """Raise ValueError unless keys, images and probabilities are valid.
 
     Args:
         keys: typed PRNG keys `[b]`.
         images: float `[b, h, w, 3]`.
+        any_channels: whether another number of channels is allowed.
         **probabilities: in [0, 1].
     """
     check_probabilities(**probabilities)
@@ -21,13 +28,13 @@ def check(keys: jax.Array, images: jax.Array, **probabilities: float) -> None:
         )
     if (
         images.ndim != 4
-        or images.shape[-1] != 3
+        or not (any_channels or images.shape[-1] == 3)
         or keys.shape != images.shape[:1]
         or not jnp.issubdtype(images.dtype, jnp.floating)
     ):
         raise ValueError(
             f"got {keys.shape} keys and {images.dtype} images {images.shape}, expected "
-            "[b] keys and float images [b, h, w, 3]"
+            f"[b] keys and float images [b, h, w, {'c' if any_channels else 3}]"
         )
 
 

@@ -1,4 +1,4 @@
-"""Random geometric transformations: crop, flip, perspective, affine."""
+"""Random geometric transformations: crop, shift, flip, perspective, affine."""
 
 import math
 
@@ -29,19 +29,19 @@ def random_resized_crop(
 
     Args:
         keys: `[b]`.
-        images: `[b, h, w, 3]`.
+        images: `[b, h, w, c]`, of any number of channels.
         scale: lowest and highest share of the area, in (0, 1].
         ratio: lowest and highest width over height, above 0.
         size: height and width of the result; the input's if None.
         antialias: whether to widen the kernel when a box is downsampled.
 
     Returns:
-        `[b, *size, 3]`.
+        `[b, *size, c]`.
 
     Raises:
         ValueError: if keys and images do not match or a range is invalid.
     """
-    check(keys, images)
+    check(keys, images, any_channels=True)
     check_range("scale", scale, high=1.0)
     check_range("ratio", ratio, high=math.inf)
     _, height, width, _ = images.shape
@@ -63,6 +63,47 @@ def random_resized_crop(
     return jnp.clip(crops_byxc, 0.0, 1.0)
 
 
+def random_shift(keys: jax.Array, images: jax.Array, *, pixels: int) -> jax.Array:
+    """Shift each image by whole pixels, as padding and random cropping do.
+
+    Both shifts are uniform in `-pixels, ..., pixels`, and the uncovered area is zero:
+    a random crop of the original size from an image padded by `pixels` zeros, the
+    standard augmentation for CIFAR-10 with 4 pixels.
+
+    Args:
+        keys: `[b]`.
+        images: `[b, h, w, c]`, of any number of channels.
+        pixels: at least 0 and below h and w.
+
+    Returns:
+        `[b, h, w, c]`.
+
+    Raises:
+        ValueError: if keys and images do not match or `pixels` is out of range.
+
+    References:
+        He et al., Deep residual learning for image recognition, 1512.03385, 4.2.
+    """
+    check(keys, images, any_channels=True)
+    if not 0 <= pixels < min(images.shape[1:3]):
+        raise ValueError(
+            f"got pixels {pixels} for images {images.shape}, expected 0 to "
+            f"{min(images.shape[1:3]) - 1}"
+        )
+    if not pixels:
+        return images
+    padding = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
+    padded = jnp.pad(images, padding)
+    starts = jax.vmap(
+        lambda key: jax.random.randint(key, (2,), 0, 2 * pixels + 1, jnp.int32)
+    )(keys)
+
+    def crop(image_hwc: jax.Array, start: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image_hwc, (*start, 0), images.shape[1:])
+
+    return jax.vmap(crop)(padded, starts)
+
+
 def random_flip(
     keys: jax.Array,
     images: jax.Array,
@@ -70,8 +111,11 @@ def random_flip(
     horizontal: float = 0.5,
     vertical: float = 0.0,
 ) -> jax.Array:
-    """Mirror images left to right and upside down, with the given probabilities."""
-    check(keys, images, horizontal=horizontal, vertical=vertical)
+    """Mirror images left to right and upside down, with the given probabilities.
+
+    Images may have any number of channels.
+    """
+    check(keys, images, any_channels=True, horizontal=horizontal, vertical=vertical)
     draws = uniform(keys, 2)
     if horizontal:
         images = select(draws[:, 0] < horizontal, pix.flip_left_right(images), images)

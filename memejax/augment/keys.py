@@ -12,6 +12,7 @@ CROP, FLIP, JITTER, GRAYSCALE, NOISE, TOKENS = range(1_000_003, 1_000_009)
 PERSPECTIVE, AFFINE, BLUR, SOLARIZE = range(1_000_009, 1_000_013)
 # For whole recipes: the crops of `multi_crop`, the two rounds of `cass_view`.
 CROPS, ROUNDS = range(1_000_013, 1_000_015)
+SHIFT = 1_000_015
 
 
 def example_keys(

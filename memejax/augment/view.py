@@ -19,11 +19,13 @@ from memejax.augment.geometry import (
     random_flip,
     random_perspective,
     random_resized_crop,
+    random_shift,
 )
 
 # The number folded into an operation's keys, and the operation.
 _Operation = tuple[int, Callable[..., jax.Array]]
 _CROP: _Operation = (numbers.CROP, random_resized_crop)
+_SHIFT: _Operation = (numbers.SHIFT, random_shift)
 _PERSPECTIVE: _Operation = (numbers.PERSPECTIVE, random_perspective)
 _ROTATION: _Operation = (numbers.AFFINE, random_affine)
 _FLIP: _Operation = (numbers.FLIP, random_flip)
@@ -40,6 +42,7 @@ def random_view(
     *,
     crop_scale: Range = (1.0, 1.0),
     crop_ratio: Range = (3 / 4, 4 / 3),
+    shift: int = 0,
     perspective: float = 0.0,
     perspective_probability: float = 1.0,
     rotation: float = 0.0,
@@ -59,15 +62,17 @@ def random_view(
 ) -> jax.Array:
     """Make a random view of each image.
 
-    In this order: crop, perspective, rotation, flips, colour jitter, grayscale,
+    In this order: crop, shift, perspective, rotation, flips, colour jitter, grayscale,
     blur, solarize, noise. Disabled operations cost nothing, and each operation's random
     numbers do not depend on which others are enabled; the defaults return the images
     unchanged.
 
     Args:
-        keys, images: `[b]` and `[b, h, w, 3]`.
+        keys, images: `[b]` and `[b, h, w, 3]`; shift, flip, vertical_flip and the crop
+            take any number of channels.
         crop_scale, crop_ratio: of `random_resized_crop`; scale (1, 1) disables it,
             whatever the ratio.
+        shift: pixels of `random_shift`.
         perspective, perspective_probability: distortion and probability of
             `random_perspective`.
         rotation, rotation_probability: degrees and probability of `random_affine`.
@@ -79,7 +84,7 @@ def random_view(
         noise: sigma of `gaussian_noise`.
 
     Returns:
-        `[b, h, w, 3]`.
+        Of the images' shape.
 
     Raises:
         ValueError: if keys and images do not match or a number is out of range.
@@ -90,6 +95,7 @@ def random_view(
         keys,
         images,
         (crop, _CROP, dict(scale=crop_scale, ratio=crop_ratio)),
+        (shift, _SHIFT, dict(pixels=shift)),
         (
             perspective and perspective_probability,
             _PERSPECTIVE,
@@ -179,7 +185,7 @@ def _run(
     keys: jax.Array, images: jax.Array, *steps: tuple[Any, _Operation, dict[str, Any]]
 ) -> jax.Array:
     """Apply the enabled operations in order, each with its own keys."""
-    check(keys, images)
+    check(keys, images, any_channels=True)
     for enabled, (number, operation), arguments in steps:
         if enabled:
             images = operation(numbers.fold(keys, number), images, **arguments)

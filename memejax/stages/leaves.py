@@ -172,6 +172,8 @@ LEAVES: dict[str, Rule] = {
     "*.epochs": or_none(positive(below=1e6)),
     "*.batch": whole(1, 1_000_000),
     "*.accumulate": whole(1),
+    "train.augment.shift": whole(0, 8192),
+    "train.augment.flip": _PROBABILITY,
     "*.balance": flag(),
     "*.eval_every": whole(1),
     "*.patience": whole(0),

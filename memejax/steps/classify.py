@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import optax
 
-from memejax import losses
+from memejax import augment, losses
 from memejax.steps.objective import LossAux, Metrics, StepObjective
 from memejax.steps.update import Step, make_step
 
@@ -19,6 +19,7 @@ def make_classify_step(
     tx: optax.GradientTransformationExtraArgs,
     *,
     inputs: Callable[[jax.Array], jax.Array],
+    augmentation: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     learning_rates: Callable[..., Metrics] | None = None,
 ) -> Step:
     """Make a training step on the weighted mean of the cross-entropy.
@@ -27,15 +28,19 @@ def make_classify_step(
         apply_fn: `(variables, images, train=, rngs=, mutable=) -> (logits [b, k], new
             variables)`.
         tx: the optimizer; its update receives `value=loss`.
-        inputs: maps a batch's pictures to the network's inputs.
+        inputs: maps pictures, float32 `[b, h, w, c]` in [0, 1], to the network's
+            inputs.
+        augmentation: `(keys [b], images) -> images` before that; an example's key
+            derives from its index and draw. None disables it.
         learning_rates: `(opt_state, step) -> {group: rate}`, logged as `lr/<group>`.
 
     Returns:
-        `step(state, batch) -> (state, metrics)`; a batch holds `image`, `label` and
-        `weight`.
+        `step(state, batch) -> (state, metrics)`; a batch holds `image` uint8, `label`
+        and `weight`, and with augmentation `index` and `draw`.
     """
 
-    return make_step(_Classify(apply_fn, inputs), tx, learning_rates=learning_rates)
+    objective = _Classify(apply_fn, inputs, augmentation)
+    return make_step(objective, tx, learning_rates=learning_rates)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +49,18 @@ class _Classify(StepObjective):
 
     apply_fn: Callable[..., Any]
     inputs: Callable[[jax.Array], jax.Array]
+    augmentation: Callable[[jax.Array, jax.Array], jax.Array] | None
 
     def loss(self, params, state, *, stats, batch, keys):
         """Compute the weighted mean of the cross-entropy."""
         del state
+        images = augment.to_float(batch["image"])
+        if self.augmentation is not None:
+            own = augment.example_keys(keys["views"], batch["index"], batch["draw"], 0)
+            images = self.augmentation(own, images)
         logits, new = self.apply_fn(
             {"params": params, "batch_stats": stats},
-            self.inputs(batch["image"]),
+            self.inputs(images),
             train=True,
             rngs={"dropout": keys["dropout"]},
             mutable=["batch_stats"],

@@ -64,6 +64,9 @@ def _training(updates: int, lr: float, **more: Any) -> dict[str, Any]:
 
 CIFAR10 = {
     "train.batch": 64,
+    # The standard augmentation.
+    "train.augment.shift": 4,
+    "train.augment.flip": 0.5,
     **{
         f"model.convnet.{name}": value
         for name, value in CONVNETS["convnet_cifar10"].items()
@@ -108,6 +111,7 @@ class ArmSpec:
         score: score that orders or weights the examples, None if unused.
         favour: "easy", "hard" or None.
         ratio: the maximum ratio, inf if not controlled, None if unused.
+        variant: what else sets it apart from arms of the same score, favour and ratio.
     """
 
     name: str
@@ -118,6 +122,7 @@ class ArmSpec:
     score: str | None = None
     favour: str | None = None
     ratio: float | None = None
+    variant: str = ""
 
 
 def arms(
@@ -226,12 +231,22 @@ WINSORIZED = {"aadt": 0.05}
 
 
 def _dsac(*, capped: bool) -> list[ArmSpec]:
-    def arm(score: str, favour: str, ratio: float, winsorize: float = 0.0) -> ArmSpec:
+    def arm(
+        score: str,
+        favour: str,
+        ratio: float,
+        *,
+        winsorize: float = 0.0,
+        draws: str | None = None,
+    ) -> ArmSpec:
         end = "not controlled" if math.isinf(ratio) else f"ratio {ratio:g}"
         if winsorize:
             end += f", {winsorize:.0%} of the scores cut at each end"
+        if draws is not None:
+            end += ", drawn by jax.random.categorical"
+        variant = draws or "winsorized" * bool(winsorize)
         return ArmSpec(
-            f"dsac-{score}-{favour}-{ratio:g}" + "-winsorized" * bool(winsorize),
+            "-".join(filter(None, ("dsac", score, favour, f"{ratio:g}", variant))),
             f"DSAC, {score_title(score)}, {favour} favoured, {end}",
             "dsac",
             {
@@ -244,14 +259,16 @@ def _dsac(*, capped: bool) -> list[ArmSpec]:
                     1.0 if capped or math.isinf(ratio) else 0.0
                 ),
                 "curriculum.winsorize": winsorize,
+                **({} if draws is None else {"curriculum.draws": draws}),
             },
             primary=favour == "easy"
             and ratio == PRIMARY_RATIO
             and score in SCORES
-            and not winsorize,
+            and not variant,
             score=score,
             favour=favour,
             ratio=ratio,
+            variant=variant,
         )
 
     directions = ("easy", "hard")
@@ -259,6 +276,9 @@ def _dsac(*, capped: bool) -> list[ArmSpec]:
     made = [arm(s, f, r) for s in SCORES for f in directions for r in ratios]
     for favour in directions:
         for score, share in WINSORIZED.items():
-            made.append(arm(score, favour, PRIMARY_RATIO, share))
+            made += [arm(score, favour, r, winsorize=share) for r in ratios[:-1]]
         made.append(arm("aadt_squared", favour, PRIMARY_RATIO))
+    # The same distribution by the other sampler: it must make no difference.
+    if not capped:
+        made.append(arm("entropy", "easy", PRIMARY_RATIO, draws="categorical"))
     return made

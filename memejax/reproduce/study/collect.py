@@ -68,7 +68,7 @@ def collect(
         preset=c.preset,
         size=(
             f"{c.seeds} seeds, {c.train.steps:,} updates of {c.train.batch} examples, "
-            f"{facts['train']:,} training pictures"
+            f"{facts['train']:,} training pictures{_rate(c)}"
         ),
         data=facts,
         arms=found,
@@ -90,6 +90,7 @@ def _arm(
         score=spec.score,
         favour=spec.favour,
         ratio=spec.ratio,
+        variant=spec.variant,
     )
     drawn = pictures and spec.group == "dsac"
     found = pages.read_arm(path, probabilities=drawn, **about)
@@ -149,6 +150,12 @@ def _network(config: ConfigDict) -> str:
     noise = config.data.label_noise
     wrong = f", {noise:.0%} of the labels wrong" if noise else ""
     return f"{name}{wrong}"
+
+
+def _rate(config: ConfigDict) -> str:
+    """The schedule of the learning rate, unless it is the studies' cosine."""
+    schedule = config.train.optimizer.schedule
+    return "" if schedule == "cosine" else f", {schedule} learning rate"
 
 
 def _notes(workdir: pathlib.Path, data: LabelledData) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import curriculum, feeders, parallel, steps
+from memejax import augment, curriculum, feeders, parallel, steps
 from memejax.data import plans
 from memejax.datasets.labelled import LabelledData
 from memejax.models import convnet, perceptron, resnet
@@ -209,16 +209,23 @@ def _module(config: ConfigDict, classes: int) -> Any:
 
 
 def _inputs(images: np.ndarray) -> Callable[[jax.Array], jax.Array]:
-    """Make the function that standardises pixels by these pictures' statistics."""
+    """Make the function that standardises by these pictures' statistics."""
     # Of the first pictures: the statistics need not be exact, only the same for all.
     pixels = images[:5000].astype(np.float64) / 255
     mean, std = float(pixels.mean()), float(pixels.std())
-    return lambda x: (x.astype(jnp.float32) / 255 - mean) / std
+    return lambda x: (x - mean) / std
+
+
+def _augmentation(c: ConfigDict) -> Callable[..., jax.Array] | None:
+    """Make the random view of the section `train.augment`; None without one."""
+    if not any(c.values()):
+        return None
+    return functools.partial(augment.random_view, **c)
 
 
 def _learner(config, module, inputs, images, seeds, mesh):
     """Return all seeds' abstract initial state, `init`, one seed's step, groups."""
-    one = inputs(jnp.asarray(images[:2]))
+    one = inputs(augment.to_float(images[:2]))
 
     def start(seed: jax.Array) -> Tree:
         key = jax.random.fold_in(jax.random.key(seed), 1)
@@ -229,7 +236,12 @@ def _learner(config, module, inputs, images, seeds, mesh):
     tx, _, groups = optimizer(
         config.train.optimizer, params=shapes["params"], total=config.train.steps
     )
-    step = steps.make_classify_step(module.apply, tx, inputs=inputs)
+    step = steps.make_classify_step(
+        module.apply,
+        tx,
+        inputs=inputs,
+        augmentation=_augmentation(config.train.augment),
+    )
 
     def begin(seed: jax.Array) -> Any:
         key = jax.random.fold_in(jax.random.key(seed), 2)
@@ -311,7 +323,7 @@ class _Scorer:
                 outputs = Outputs(
                     self._module,
                     variables,
-                    self._inputs(columns["image"][rows]),
+                    self._inputs(augment.to_float(columns["image"][rows])),
                     columns["label"][rows],
                     (key, self._passes),
                 )
