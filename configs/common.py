@@ -318,7 +318,8 @@ def curriculum(
             "dsac".
         warmup: updates before the first draw by score.
         refresh: updates between two draws.
-        passes: dropout passes for scores that need several; 0: no such scores.
+        passes: dropout passes, for scores of disagreement such as BALD; 0, of memes
+            only, compares the arms.
         draws: "categorical", `jax.random.categorical` over the softmaxed scores on the
             device, or "inverse_cdf", the same distribution on the host, for many
             examples.
@@ -327,6 +328,9 @@ def curriculum(
         score="entropy",
         # easy or hard; bac also random
         favour="easy",
+        # Passes with dropout whose disagreement a score such as BALD measures; 0 (memes
+        # only): that of the arms.
+        passes=passes,
     )
     drawn = dict(warmup=warmup, refresh=refresh, draws=draws)
     leaves: dict[str, dict[str, Any]] = {
@@ -344,9 +348,9 @@ def curriculum(
         "dsac": scores
         | drawn
         | dict(
-            # Largest over smallest probability (inf: no limit), and its schedule.
+            # Largest over smallest probability (inf: no limit); "constant", or falling
+            # to 1, which is uniform, at the last update ("linear", "geometric").
             ratio=10.0,
-            ratio_end=placeholder(float),
             ratio_schedule="constant",
             # 1: the ratio is only ever reduced, as in the thesis; 0: always met.
             min_temperature=0.0,
@@ -355,7 +359,7 @@ def curriculum(
             correction=0.0,
         ),
     }
-    section = dict(kind=kinds[0], **(dict(passes=passes) if passes else {}))
+    section = dict(kind=kinds[0])
     for kind in kinds:
         section |= leaves[kind]
     return ConfigDict(section)

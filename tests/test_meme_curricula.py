@@ -1,15 +1,18 @@
 """Fine-tuning on memes from disk, in the order of a curriculum."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import tiny
 
-from memejax import datasets, logs, metrics, train
+from memejax import curriculum, datasets, logs, train
 from memejax.checkpoint import Checkpoints
 from memejax.curriculum import draw
 from memejax.stages import finetune
 from memejax.stages.parts import curricula
+from memejax.stages.parts.meme_uncertainty import make_uncertainty
+from memejax.stages.parts.models import fusion_arms
 from memejax.stages.parts.training import devices
 
 SHORT = {
@@ -68,21 +71,86 @@ def test_bac_ranks_memes_by_a_baseline_of_its_own(tmp_path):
 
 
 def test_uncertainty_of_a_committee_by_hand():
-    proba = {"a": np.array([0.5, 1.0, 0.9]), "b": np.array([0.5, 0.0, 0.9])}
-    proba[metrics.AVERAGE] = np.mean(list(proba.values()), axis=0)
+    members = [np.array([0.5, 1.0, 0.9]), np.array([0.5, 0.0, 0.9])]
     labels = np.array([1, 1, 0])
-    entropy = curricula.uncertainty("entropy", proba, labels)
+    entropy = curriculum.committee_uncertainty("entropy", members, labels)
     h = -(0.9 * np.log(0.9) + 0.1 * np.log(0.1))
     np.testing.assert_allclose(entropy, [np.log(2), np.log(2), h], rtol=1e-4)
     # Both are undecided about the first; about the second they disagree.
-    bald = curricula.uncertainty("bald", proba, labels)
+    bald = curriculum.committee_uncertainty("bald", members, labels)
     np.testing.assert_allclose(bald, [0, np.log(2), 0], atol=1e-4)
-    loss = curricula.uncertainty("loss", proba, labels)
+    loss = curriculum.committee_uncertainty("loss", members, labels)
     np.testing.assert_allclose(loss, -np.log([0.5, 0.5, 0.1]), rtol=1e-4)
     with pytest.raises(ValueError, match="it needs two of them"):
-        curricula.uncertainty("bald", {"a": proba["a"]}, labels)
+        curriculum.committee_uncertainty("bald", members[:1], labels)
     with pytest.raises(ValueError, match="unknown score 'luck'"):
-        curricula.uncertainty("luck", proba, labels)
+        curriculum.committee_uncertainty("luck", members, labels)
+
+
+def bald_by_hand(proba):
+    """Entropy of the mean minus mean entropy, of P(1) [members, n], in float64."""
+
+    def entropy(p):
+        p = np.clip(np.asarray(p, np.float64), 1e-12, 1 - 1e-12)
+        return -(p * np.log(p) + (1 - p) * np.log(1 - p))
+
+    return entropy(proba.mean(0)) - entropy(proba).mean(0)
+
+
+@pytest.mark.parametrize("names", [("cnn", "vit"), ("vit",)])
+def test_bald_of_dropout_passes(tmp_path, names):
+    """Each pass drops features of the classifier, the same of every meme."""
+    chosen = {
+        "arms": names,
+        "curriculum.score": "bald",
+        "curriculum.passes": 3,
+    }
+    config = tiny("curriculum=dsac", **SHORT | chosen)
+    data, mesh = datasets.load(config, tmp_path), devices(config)
+    stage = finetune.make(config, data, seed=0, mesh=mesh)
+    variables = stage.init().weights()
+    score = make_uncertainty(config, data, seed=0, mesh=mesh)
+    got = score(variables, 5)
+    # The features of each arm, and its classifier applied by hand.
+    train, members = data.splits["train"], []
+    features = {name: [] for name in names}
+    for _, batch in stage.scoring(train).chunks(0):
+        for name, values in stage.embed(variables, batch).items():
+            features[name].append(np.asarray(values, np.float64))
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 9), 5)
+    arms = fusion_arms(config, data.vocabulary)
+    heads = {n: variables["params"][f"arms_{n}"]["classifier"]["logit"] for n in names}
+    weight = {n: np.asarray(leaf["kernel"])[:, 0] for n, leaf in heads.items()}
+    # Multiples of unit vectors, whose logits are the mask and the bias.
+    units = {n: jnp.diag(1 / w) for n, w in weight.items()}
+    for m in range(3):
+        logits = arms.apply(
+            variables,
+            units,
+            rngs={"dropout": jax.random.fold_in(key, m)},
+            method="mc_logits",
+        )
+        for name in names:
+            mask = np.asarray(logits[name] - heads[name]["bias"])
+            kept = np.isclose(mask, 1 / 0.9, rtol=1e-4)
+            assert (kept | np.isclose(mask, 0, atol=1e-4)).all() and 0 < kept.mean() < 1
+            f = np.concatenate(features[name])[: len(train.ids)]
+            logit = f @ (kept / 0.9 * weight[name]) + float(heads[name]["bias"][0])
+            members.append(1 / (1 + np.exp(-logit)))
+    np.testing.assert_allclose(got, bald_by_hand(np.stack(members)), atol=1e-6)
+    assert got.std() > 0 and not np.allclose(got, score(variables, 6))
+
+
+def test_a_run_draws_one_arms_memes_by_dropout_passes(tmp_path):
+    """One arm has nobody to disagree with but its own passes."""
+    one = {"arms": ("vit",), "curriculum.score": "bald", "curriculum.warmup": 2}
+    config = tiny("curriculum=dsac", **SHORT | one | {"curriculum.refresh": 2})
+    with pytest.raises(ValueError, match="curriculum.passes compares"):
+        train.run(config, tmp_path / "arms")
+    config.curriculum.passes = 4
+    train.run(config, tmp_path / "passes")
+    with np.load(tmp_path / "passes/0/finetune/refreshes/4.npz") as saved:
+        assert saved["uncertainty"].std() > 0
 
 
 @pytest.mark.parametrize("draws", ["categorical", "inverse_cdf"])

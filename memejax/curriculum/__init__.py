@@ -20,6 +20,7 @@ References:
 from memejax.curriculum.bald import bald as bald
 from memejax.curriculum.bald import predictive_variance as predictive_variance
 from memejax.curriculum.bald import vote_entropy as vote_entropy
+from memejax.curriculum.by_name import DISAGREEMENT as DISAGREEMENT
 from memejax.curriculum.by_name import SCORES as SCORES
 from memejax.curriculum.by_name import Committee as Committee
 from memejax.curriculum.by_name import (

@@ -98,7 +98,7 @@ class Committee:
 
 
 def committee_uncertainty(
-    score: str, positive: Sequence[np.ndarray], labels: np.ndarray
+    score: str, positive: Sequence[np.ndarray] | np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
     """Uncertainty of a committee of binary classifiers, per example.
 
@@ -118,10 +118,11 @@ def committee_uncertainty(
         raise ValueError(f"unknown score {score!r}: choose one of {sorted(SCORES)}")
     if len(positive) < 2 and score in DISAGREEMENT:
         raise ValueError(
-            f"{score} measures whether arms disagree: it needs two of them, got one"
+            f"{score} measures whether arms disagree: it needs two of them, got one; "
+            "curriculum.passes compares dropout passes of one"
         )
     # Kept away from 0 and 1, whose logarithms no sampler can use.
-    clipped = np.clip(np.stack(positive), 1e-7, 1 - 1e-7)
+    clipped = np.clip(np.asarray(positive), 1e-7, 1 - 1e-7)
     passes = np.log(np.stack([1 - clipped, clipped], -1))
     committee = Committee(jnp.asarray(passes, jnp.float32), jnp.asarray(labels))
     return np.asarray(SCORES[score](committee))

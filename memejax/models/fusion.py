@@ -198,3 +198,10 @@ class Arms(nn.Module):
     ) -> dict[str, jax.Array]:
         """Map one view per arm to fused features `[b, fused]` per arm."""
         return {k: arm.features(views[k], train=train) for k, arm in self.arms.items()}
+
+    def mc_logits(self, features: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """Map fused features to logits `[b]` per arm under one dropout mask."""
+        return {
+            k: arm.classifier(features[k], train=True, shared_mask=True)
+            for k, arm in self.arms.items()
+        }

@@ -35,9 +35,18 @@ class Classifier(nn.Module):
     dropout: float = 0.1
 
     @nn.compact
-    def __call__(self, features: jax.Array, *, train: bool) -> jax.Array:
-        """Map `[b, d]` to `[b]`."""
-        features = nn.Dropout(self.dropout)(features, deterministic=not train)
+    def __call__(
+        self, features: jax.Array, *, train: bool, shared_mask: bool = False
+    ) -> jax.Array:
+        """Map `[b, d]` to `[b]`.
+
+        Args:
+            features: `[b, d]`.
+            train: whether dropout is on.
+            shared_mask: whether all examples share one mask.
+        """
+        dropout = nn.Dropout(self.dropout, broadcast_dims=(0,) if shared_mask else ())
+        features = dropout(features, deterministic=not train)
         return nn.Dense(1, name="logit")(features)[:, 0]
 
 

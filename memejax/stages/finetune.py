@@ -17,6 +17,7 @@ from memejax.data import plans
 from memejax.stage import BEST, Evaluation, Measured, Refresh, Refreshed, Stage
 from memejax.stages.context import Context, Ended, Weights
 from memejax.stages.parts import curricula, training
+from memejax.stages.parts.meme_uncertainty import make_uncertainty
 from memejax.stages.parts.models import absent_parts, fusion_arms
 from memejax.stages.parts.optimizers import optimizer
 from memejax.stages.parts.variables import (
@@ -115,7 +116,9 @@ def make(
         eval_every=c.eval_every,
         patience=c.patience,
         groups=groups,
-        refresh=_refresh(curriculum, train, len(plan), predict, seed, one_pass),
+        refresh=None
+        if curriculum is None
+        else _refresh(config, data, len(plan), seed=seed, mesh=mesh),
     )
 
 
@@ -229,15 +232,15 @@ def _curriculum(context: Context, start: Callable[[], Tree] | None) -> dict[str,
     section = context.config.curriculum
     if not curricula.needs_baseline(section):
         return {"curriculum": section}
-    train = context.data.splits["train"]
     file = context.folder / BASELINE / "uncertainty.npy"
     if parallel.from_first(file.exists()):
         return {"curriculum": section, "uncertainty": np.load(file)}
     stage = make(context.config, context.data, seed=context.seed, mesh=context.mesh)
     stage = dataclasses.replace(stage, init=functools.partial(stage.init, start))
-    state, _ = context.train(stage, BASELINE)
-    proba = scoring.probabilities(stage.predict, state.weights(), stage.scoring(train))
-    uncertainty = curricula.uncertainty(section.score, proba, train.labels)
+    state, outcome = context.train(stage, BASELINE)
+    uncertainty = make_uncertainty(
+        context.config, context.data, seed=context.seed, mesh=context.mesh
+    )(state.weights(), outcome["steps"])
     if parallel.is_first():
         with atomic.replacing(file) as opened:
             np.save(opened, uncertainty)
@@ -274,22 +277,20 @@ def _plan(config, train, seed, curriculum, uncertainty) -> plans.Plan:
     )
 
 
-def _refresh(curriculum, train, updates, predict, seed, one_pass) -> Refresh | None:
-    """Return the schedule of redraws by current scores; None without a curriculum."""
-    if curriculum is None:
-        return None
-    feeder, source = one_pass(train), _source(train)
+def _refresh(config, data, updates, *, seed, mesh) -> Refresh:
+    """Return the schedule of redraws by current scores."""
+    c, source = config.curriculum, _source(data.splits["train"])
+    uncertainty = make_uncertainty(config, data, seed=seed, mesh=mesh)
 
     def draw(state: Any, plan: plans.Plan, step: int) -> Refreshed:
-        proba = scoring.probabilities(predict, state.weights(), feeder)
-        u = curricula.uncertainty(curriculum.score, proba, train.labels)
+        u = uncertainty(state.weights(), step)
         new, drawn = curricula.redrawn(
-            curriculum, plan, source, uncertainty=u, step=step, seed=seed
+            c, plan, source, uncertainty=u, step=step, seed=seed
         )
         return Refreshed(
             new,
-            curricula.shares(drawn, train.labels),
+            curricula.shares(drawn, source.labels),
             {"uncertainty": u, "probs": drawn.probs, "rows": source.rows},
         )
 
-    return Refresh(curricula.refresh_steps(curriculum, steps=updates), draw)
+    return Refresh(curricula.refresh_steps(c, steps=updates), draw)

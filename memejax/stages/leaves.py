@@ -199,12 +199,11 @@ LEAVES: dict[str, Rule] = {
     "curriculum.refresh": whole(1),
     "curriculum.draws": one_of(("categorical", "inverse_cdf")),
     "curriculum.switch": whole(0),
-    "curriculum.passes": whole(1, 10_000),
+    "curriculum.passes": whole(0, 10_000),
     "curriculum.tasks": whole(1),
     "curriculum.reading": one_of(tasks.READINGS),
     "curriculum.balanced": flag(),
     "curriculum.ratio": number(1, infinite=True),
-    "curriculum.ratio_end": or_none(number(1, infinite=True)),
     "curriculum.ratio_schedule": one_of(curriculum.RATIO_SCHEDULES),
     "curriculum.min_temperature": number(),
     "curriculum.winsorize": Rule(

@@ -13,12 +13,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from memejax.curriculum import committee_uncertainty, dynamic, tasks
+from memejax.curriculum import dynamic, tasks
 from memejax.data import plans
-from memejax.metrics import AVERAGE
 from memejax.stages.parts.choices import choose
 
-_SCORED = ("score", "favour")
+_SCORED = ("score", "favour", "passes")
 _DRAWN = ("warmup", "refresh", "draws")
 # Most examples for draws="categorical": noise for each of them and each draw.
 MOST_CATEGORICAL = 100_000
@@ -29,7 +28,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "switch": ("switch",),
     "bac": (*_SCORED, "tasks", "reading", "balanced"),
     "dsac": (
-        *(*_SCORED, *_DRAWN, "ratio", "ratio_end", "ratio_schedule"),
+        *(*_SCORED, *_DRAWN, "ratio", "ratio_schedule"),
         *("min_temperature", "winsorize", "correction"),
     ),
 }
@@ -198,26 +197,6 @@ def redrawn(
     return _spliced(plan, source, draw, start), draw
 
 
-def uncertainty(
-    score: str, proba: Mapping[str, np.ndarray], labels: np.ndarray
-) -> np.ndarray:
-    """Uncertainty of a committee of arms about each example.
-
-    Args:
-        score: one of `curriculum.SCORES`.
-        proba: arm -> P(hateful) [n]; the average is ignored.
-        labels: int [n], 0 or 1.
-
-    Returns:
-        float32 [n], large for hard examples.
-
-    Raises:
-        ValueError: see `curriculum.committee_uncertainty`.
-    """
-    arms = [values for arm, values in proba.items() if arm != AVERAGE]
-    return committee_uncertainty(score, arms, labels)
-
-
 def shares(draw: dynamic.Draw, labels: np.ndarray) -> dict[str, float]:
     """Return a draw's figures for the log: diagnostics, and each class's share of p."""
     by_class = np.bincount(labels, weights=draw.probs)
@@ -234,7 +213,7 @@ def mean_figures(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _ratio(c: ConfigDict, steps: int):
-    end = c.ratio if c.ratio_end is None else c.ratio_end
+    end = c.ratio if c.ratio_schedule == "constant" else 1.0
     return dynamic.ratio_schedule(c.ratio_schedule, start=c.ratio, end=end, steps=steps)
 
 
