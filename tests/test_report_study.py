@@ -108,7 +108,10 @@ def full():
     return small(
         labels=np.arange(60) % 3,
         class_names=("rectangle", "ellipse", "triangle"),
-        pictures={("lower", 50): (images[0], images[1]), ("lower", 400): images[::-1]},
+        pictures={
+            ("lower", "ellipse", 50): (images[0], images[1]),
+            ("lower", "ellipse", 400): images[::-1],
+        },
         correlations=Correlations(
             ["entropy", "BALD", "loss"],
             [[1, 0.25, -0.7], [0.25, 1, np.nan], [-0.7, np.nan, 1]],
@@ -383,7 +386,7 @@ def test_everything_is_escaped():
         reference="u",
         labels=np.arange(6) % 2,
         class_names=[EVIL, EVIL],
-        pictures={(EVIL, 0): (image, image)},
+        pictures={(EVIL, EVIL, 0): (image, image)},
         correlations=Correlations([EVIL], [[1.0]]),
         toy=Toy([0.0, 1.0], {EVIL: [0.0, 1.0]}, EVIL),
         notes=[EVIL],
@@ -465,7 +468,7 @@ def test_study_errors():
     with pytest.raises(ValueError, match="band of 0"):
         small(band=0)
     with pytest.raises(ValueError, match="pictures of arms \\['x'\\]"):
-        small(pictures={("x", 0): ((), ())})
+        small(pictures={("x", "y", 0): ((), ())})
     with pytest.raises(ValueError, match=r"got correlations \(1, 2\)"):
         Correlations(["a"], [[1.0, 0.0]])
     with pytest.raises(ValueError, match="toy curve 'a'"):

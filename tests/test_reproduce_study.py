@@ -5,9 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from support import refused
 
 from memejax import folder, train
+from memejax.datasets import labelled
 from memejax.models.convnet import CONVNETS
 from memejax.reproduce import __main__ as program
 from memejax.reproduce.study import arms, command
@@ -117,6 +119,27 @@ def few(monkeypatch):
     monkeypatch.setattr(command, "arms", chosen)
 
 
+def check_pictures(made, where):
+    """Of each class those with the lowest and the highest scores, first to last."""
+    config = ConfigDict(folder.read_config(where))
+    data = labelled.load(config, range(2))
+    steps = sorted(int(f.stem) for f in (where / "train/refreshes").glob("*.npz"))
+    middle = steps[len(steps) // 2]
+    assert set(made.pictures) == {
+        (where.name, label, step)
+        for label in data.classes
+        for step in (steps[0], middle, steps[-1])
+    }
+    for (_, label, step), (low, high) in made.pictures.items():
+        with np.load(where / f"train/refreshes/{step}.npz") as saved:
+            rows, u = saved["rows"], saved["uncertainty"]
+        own = data.labels[rows] == data.classes.index(label)
+        ordered = rows[own][np.argsort(u[own], kind="stable")]
+        count = min(8, own.sum())
+        np.testing.assert_array_equal(low, data.images[ordered[:count]])
+        assert len(high) == count and (high[0] == data.images[ordered[-1]]).all()
+
+
 def test_a_study_runs_what_is_missing_and_writes_its_files(tmp_path, few, monkeypatch):
     options = dict(seeds=2, workdir=tmp_path, leaves=TINY)
     with pytest.raises(ValueError, match="the arm uniform is not finished"):
@@ -131,6 +154,7 @@ def test_a_study_runs_what_is_missing_and_writes_its_files(tmp_path, few, monkey
     assert "DSAC, entropy, easy favoured, ratio 10" in page and "data:image" in page
     assert (tmp_path / "study.csv").exists()
     assert "BAC, entropy" in (tmp_path / "study.md").read_text()
+    check_pictures(made, tmp_path / "dsac-entropy-easy-10")
 
     def run(*_):
         raise AssertionError("a finished arm was run again")

@@ -212,8 +212,8 @@ class Study:
         labels: ints `[n]` of the training examples, -1 unknown; None to leave shares
             of classes out.
         class_names: in the order of the labels; () to use the labels.
-        pictures: (arm's name, update) -> (pictures with the lowest scores, with the
-            highest), uint8 `[k, h, w, 1 or 3]` each.
+        pictures: (arm's name, class, update) -> (pictures of the class with the lowest
+            scores, with the highest), uint8 `[k, h, w, 1 or 3]` each.
         correlations: of scores with each other; None without them.
         toy: scores along a line; None without them.
         notes: sentences for the head of the page.
@@ -228,8 +228,8 @@ class Study:
     band: float
     labels: ArrayLike | None = None
     class_names: Sequence[str] = ()
-    pictures: Mapping[tuple[str, int], tuple[ArrayLike, ArrayLike]] = dataclasses.field(
-        default_factory=dict
+    pictures: Mapping[tuple[str, str, int], tuple[ArrayLike, ArrayLike]] = (
+        dataclasses.field(default_factory=dict)
     )
     correlations: Correlations | None = None
     toy: Toy | None = None
@@ -249,7 +249,7 @@ class Study:
             )
         if not 0 < self.band < math.inf:
             raise ValueError(f"got a band of {self.band}, expected a positive fraction")
-        unknown = sorted({name for name, _ in self.pictures} - set(names))
+        unknown = sorted({name for name, _, _ in self.pictures} - set(names))
         if unknown:
             raise ValueError(f"got pictures of arms {unknown}, expected of {names}")
 

@@ -1,4 +1,4 @@
-"""Examples with the lowest and the highest scores, one row per update."""
+"""Examples with the lowest and the highest scores, in named rows."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import ArrayLike
 from memejax.report.plots import INK
 from memejax.report.study import canvas
 
-Pictures = Mapping[int, tuple[ArrayLike, ArrayLike]]
+Pictures = Mapping[str, tuple[ArrayLike, ArrayLike]]
 # Inches: side of a picture, room for names of rows, for heads, between the blocks.
-_CELL, _SIDE, _HEAD, _GAP = 0.5, 0.95, 0.3, 0.2
+_CELL, _SIDE, _HEAD, _GAP = 0.5, 1.3, 0.3, 0.2
 
 
 def extremes(pictures: Pictures) -> str:
     """Draw two blocks of pictures side by side: lowest scores, highest scores.
 
     Args:
-        pictures: update -> (lowest, highest), uint8 `[k, h, w, 1 or 3]` each; at least
-            one update.
+        pictures: name of a row -> (lowest, highest), uint8 `[k, h, w, 1 or 3]` each, in
+            order; at least one row.
 
     Returns:
         A PNG in a data URI.
@@ -30,17 +30,17 @@ def extremes(pictures: Pictures) -> str:
     """
     from matplotlib.figure import Figure
 
-    steps = sorted(pictures)
-    most = [max(len(np.asarray(pictures[s][side])) for s in steps) for side in (0, 1)]
+    rows = list(pictures)
+    most = [max(len(np.asarray(pictures[r][side])) for r in rows) for side in (0, 1)]
     width = _SIDE + _CELL * sum(most) + _GAP
-    height = _HEAD + _CELL * len(steps)
+    height = _HEAD + _CELL * len(rows)
     figure = Figure(figsize=(width, height), facecolor="white")
     left = _SIDE
     for side, head in enumerate(("lowest scores", "highest scores")):
-        for i, step in enumerate(steps):
-            line = canvas.row(pictures[step][side])
-            wide = _CELL * len(np.asarray(pictures[step][side])) - 0.04
-            bottom = _CELL * (len(steps) - 1 - i) + 0.02
+        for i, name in enumerate(rows):
+            line = canvas.row(pictures[name][side])
+            wide = _CELL * len(np.asarray(pictures[name][side])) - 0.04
+            bottom = _CELL * (len(rows) - 1 - i) + 0.02
             # Cells are placed by hand: a layout engine takes a second per grid.
             axes = figure.add_axes(
                 (left / width, bottom / height, wide / width, (_CELL - 0.04) / height)
@@ -52,12 +52,12 @@ def extremes(pictures: Pictures) -> str:
             left / width, 1 - 0.08 / height, head, fontsize=9, color=INK, va="top"
         )
         left += _CELL * most[side] + _GAP
-    for i, step in enumerate(steps):
-        middle = _CELL * (len(steps) - 0.5 - i)
+    for i, name in enumerate(rows):
+        middle = _CELL * (len(rows) - 0.5 - i)
         figure.text(
             (_SIDE - 0.08) / width,
             middle / height,
-            f"{step:,}",
+            name,
             fontsize=8,
             color=INK,
             ha="right",

@@ -266,15 +266,16 @@ def _fits(arm: Arm, labels: ArrayLike) -> bool:
 
 def _pictures(study: Study) -> Section | None:
     """Examples with the lowest and the highest scores through training."""
-    of: dict[str, dict[int, tuple[ArrayLike, ArrayLike]]] = {}
-    for (name, step), pair in study.pictures.items():
-        of.setdefault(name, {})[step] = pair
+    of: dict[str, dict[str, tuple[ArrayLike, ArrayLike]]] = {}
+    for (name, label, step), pair in study.pictures.items():
+        of.setdefault(name, {})[f"{label}, {step:,}"] = pair
     figures = [
         Figure(
             grids.extremes(of[arm.name]),
             arm.title,
-            "Examples with the lowest and the highest "
-            f"{score_title(arm.score or 'score')}, one row per update (first seed).",
+            "Examples of each class with the lowest and the highest "
+            f"{score_title(arm.score or 'score')}, one row per class and update (first "
+            "seed).",
             whole=True,
         )
         for arm in study.arms

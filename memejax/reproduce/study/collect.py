@@ -28,8 +28,8 @@ COMPARED = (
     "gradient_length",
     "loss",
 )
-# Arms whose easiest and hardest pictures are shown, and the number of each.
-SHOWN, PICTURES = ("dsac-aadt-easy-10", "dsac-entropy-easy-10", "dsac-bald-easy-10"), 12
+# Arms whose easiest and hardest pictures are shown, and the number of each per class.
+SHOWN, PICTURES = ("dsac-aadt-easy-10", "dsac-entropy-easy-10", "dsac-bald-easy-10"), 8
 
 
 def collect(
@@ -109,18 +109,23 @@ def _arm(
 
 
 def _pictures(workdir: pathlib.Path, data: LabelledData):
-    """(arm, update) -> pictures with the lowest and with the highest scores."""
+    """(arm, class, update) -> pictures with the lowest and with the highest scores."""
     found = {}
     for arm in SHOWN:
         drawn = pages.read_draws(workdir / arm)
         # The first, the middle and the last draw.
-        for step, saved in (drawn[:1] + drawn[len(drawn) // 2 :][:1] + drawn[-1:])[:3]:
-            # Stable, so that ties always show the same pictures.
-            rows = saved["rows"][np.argsort(saved["uncertainty"], kind="stable")]
-            found[arm, step] = (
-                data.images[rows[:PICTURES]],
-                data.images[rows[::-1][:PICTURES]],
-            )
+        shown = {step: saved for step, saved in drawn[:1] + drawn[-1:]}
+        shown |= dict(drawn[len(drawn) // 2 :][:1])
+        for label, name in enumerate(data.classes):
+            for step, saved in sorted(shown.items()):
+                # Stable, so that ties always show the same pictures.
+                rows = saved["rows"][np.argsort(saved["uncertainty"], kind="stable")]
+                rows = rows[data.labels[rows] == label]
+                if len(rows):
+                    found[arm, name, step] = (
+                        data.images[rows[:PICTURES]],
+                        data.images[rows[::-1][:PICTURES]],
+                    )
     return found
 
 
