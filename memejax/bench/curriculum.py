@@ -11,8 +11,9 @@ first array is made:
     dsac   ten seeds whose plan is redrawn by entropy every epoch, against the same
            seeds drawing with replacement
     draws  a plan of 1e6 indices out of 1e6, against numpy's Generator.choice(p=) and
-           torch.multinomial; and out of 2e7, a check that examples of probability
-           zero are never drawn
+           torch.multinomial; a refresh of 1e4 out of 1e4 by jax.random.categorical,
+           against the same by inverse CDF; and out of 2e7, a check that examples of
+           probability zero are never drawn
 
 Both sides train a perceptron 1024-200-200-200-3 on 10,000 GeoShapes; both gather a
 batch from memory. Without torch only the parts that do not need it run.
@@ -41,6 +42,7 @@ from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
 from memejax.config import load_config
+from memejax.curriculum.draws import Method
 from memejax.datasets import labelled
 from memejax.errors import command
 from memejax.loop import LoopOptions, loop
@@ -226,12 +228,9 @@ def _dsac(count: int, steps: int) -> dict[str, Any]:
 
 
 def _draws(count: int) -> dict[str, Any]:
-    """Time plans of 1e6 out of 1e6, and check zero probabilities at 2e7."""
+    """Time draws of both samplers, and check zero probabilities at 2e7."""
     n = 1_000_000
-    u = np.random.default_rng(0).gamma(2.0, size=n).astype(np.float32)
-    probs = curriculum.sampling_probs(
-        u, favour="hard", max_ratio=100.0, min_temperature=0.0
-    )
+    probs = _probs(n)
     wide = np.asarray(probs, np.float64)
     wide /= wide.sum()
     keys = iter(range(10**6))
@@ -263,8 +262,37 @@ def _draws(count: int) -> dict[str, Any]:
     figures: dict[str, Any] = {
         name: pairs.in_turn(ours, peer, pairs=count) for name, peer in peers.items()
     }
+    figures["categorical, n = 1e4"] = _samplers(count, n=10_000)
     checked = _zero_probability_check(20_000_000)
     return {"unit": "draws/s", "n": n, **figures, "n = 2e7": checked}
+
+
+def _probs(n: int) -> np.ndarray:
+    """Probabilities of n random scores at a ratio of 100."""
+    u = np.random.default_rng(0).gamma(2.0, size=n).astype(np.float32)
+    return curriculum.sampling_probs(
+        u, favour="hard", max_ratio=100.0, min_temperature=0.0
+    )
+
+
+def _samplers(count: int, *, n: int) -> dict[str, Any]:
+    """Time jax.random.categorical on the device against the inverse CDF on the host."""
+    probs, keys = _probs(n), iter(range(10**6))
+
+    def sampler(method: Method) -> Callable[[], float]:
+        def run() -> float:
+            key = jax.random.key(next(keys))
+            began = time.perf_counter()
+            curriculum.draw_plan(key, probs, steps=n // 50, batch=50, method=method)
+            return n / (time.perf_counter() - began)
+
+        return run
+
+    return {
+        "ours is": "jax.random.categorical",
+        "peer is": "inverse CDF",
+        **pairs.in_turn(sampler("categorical"), sampler("inverse_cdf"), pairs=count),
+    }
 
 
 def _zero_probability_check(n: int) -> dict[str, Any]:

@@ -218,23 +218,29 @@ def decode(
         except _EXIF_ERRORS:
             # A damaged EXIF block leaves the pixels usable.
             pass
-        rgb = _to_rgb(image)
-        width, height = _target(*rgb.size, size=size, resize=resize)
-        if resize == "shorter":
-            # Cropped in the picture's own coordinates: the same pixels as resizing
-            # first, but a 1 x 1,000,000 strip does not grow by `size`.
-            left = round((width - size) / 2) * rgb.width / width
-            top = round((height - size) / 2) * rgb.height / height
-            right = left + size * rgb.width / width
-            bottom = top + size * rgb.height / height
-            # Rounding may exceed the edge by 1e-13, which Pillow refuses.
-            box = (left, top, min(right, rgb.width), min(bottom, rgb.height))
-            width = height = size
-        else:
-            box = (0, 0, rgb.width, rgb.height)
-        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR, box=box)
-        image_hwc = np.zeros((size, size, 3), np.uint8)
-        image_hwc[:height, :width] = np.asarray(rgb)
+        return fit(_to_rgb(image), size=size, resize=resize)
+
+
+def fit(
+    rgb: Image.Image, *, size: int, resize: str = "square"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resize a picture in RGB to size x size; arguments and result as in `decode`."""
+    width, height = _target(*rgb.size, size=size, resize=resize)
+    if resize == "shorter":
+        # Cropped in the picture's own coordinates: the same pixels as resizing first,
+        # but a 1 x 1,000,000 strip does not grow by `size`.
+        left = round((width - size) / 2) * rgb.width / width
+        top = round((height - size) / 2) * rgb.height / height
+        right = left + size * rgb.width / width
+        bottom = top + size * rgb.height / height
+        # Rounding may exceed the edge by 1e-13, which Pillow refuses.
+        box = (left, top, min(right, rgb.width), min(bottom, rgb.height))
+        width = height = size
+    else:
+        box = (0, 0, rgb.width, rgb.height)
+    rgb = rgb.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    image_hwc = np.zeros((size, size, 3), np.uint8)
+    image_hwc[:height, :width] = np.asarray(rgb)
     return image_hwc, np.array([height, width], np.int32)
 
 

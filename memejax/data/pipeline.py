@@ -13,6 +13,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Protocol
 
 import grain
@@ -187,6 +188,13 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+def loaded(column: Column, *, threads: int) -> np.ndarray:
+    """Read a whole column into memory, by several threads."""
+    parts = np.array_split(np.arange(len(column)), max(1, len(column) // 64))
+    with futures.ThreadPoolExecutor(threads) as pool:
+        return np.concatenate(list(pool.map(column.__getitem__, parts)))
 
 
 def _decode_into(pixels, paths, size, resize, max_pixels, threads) -> None:

@@ -55,12 +55,13 @@ class LabelledData:
 
 
 def load(config: ConfigDict, seeds: range) -> LabelledData:
-    """Load the data set `data.name`, one of LOADERS, for some seeds.
+    """Load the data set `data.name`, one of LOADERS or "tfds:NAME", for some seeds.
 
     - "geoshapes": built in; `data.train` training pictures of each kind, of which
       `data.pool` selects those to train on. The pictures are the same for every seed.
     - "mnist", "cifar10": read from the folder `data.root`, original files or those
-      prepared by TFDS. Every seed holds out its own `data.validation` pictures, and
+      prepared by TFDS, as "tfds:NAME" is, any data set of labelled pictures of one
+      size. Every seed holds out its own `data.validation` pictures, and
       trains on `data.train` of the rest (all of them if None).
 
     A share `data.label_noise` of the pictures is trained on with another label, drawn
@@ -72,11 +73,16 @@ def load(config: ConfigDict, seeds: range) -> LabelledData:
             pictures than exist, or a share of noise outside [0, 1).
     """
     c = config.data
-    if c.name not in LOADERS:
-        raise ValueError(f"data.name={c.name!r}: expected one of {', '.join(LOADERS)}")
+    load_it = LOADERS.get(c.name)
+    if c.name.startswith(prepared.PREFIX):
+        load_it = _files(c.name)
+    if load_it is None:
+        raise ValueError(
+            f"data.name={c.name!r}: expected one of {', '.join(LOADERS)}, tfds:NAME"
+        )
     if not 0 <= c.label_noise < 1:
         raise ValueError(f"data.label_noise must be in [0, 1), got {c.label_noise}")
-    return _with_noise(LOADERS[c.name](c, seeds), c.label_noise, config.seed)
+    return _with_noise(load_it(c, seeds), c.label_noise, config.seed)
 
 
 def _geoshapes(c: ConfigDict, seeds: range) -> LabelledData:
@@ -123,9 +129,15 @@ def _files(name: str) -> Callable[[ConfigDict, range], LabelledData]:
     """Make the loader of a data set with a training and a test part."""
 
     def load(c: ConfigDict, seeds: range) -> LabelledData:
-        if c.root is None:
+        classes = tuple(map(str, range(10)))
+        if c.name.startswith(prepared.PREFIX):
+            own = c.name.removeprefix(prepared.PREFIX)
+            opened = prepared.open_pictures(own, c.root or prepared.default_folder())
+            parts, classes = prepared.in_memory(opened), opened.classes
+        elif c.root is None:
             raise ValueError(f"{name} needs data.root, the folder of its files")
-        parts = prepared.read(c.name, c.root)
+        else:
+            parts = prepared.read(c.name, c.root)
         n, tested = len(parts["train"]), len(parts["test"])
         m = n - c.validation if c.train is None else c.train
         t = c.test or tested
@@ -140,7 +152,7 @@ def _files(name: str) -> Callable[[ConfigDict, range], LabelledData]:
             images=np.concatenate([parts["train"].images, parts["test"].images]),
             labels=labels,
             truth=labels,
-            classes=tuple(map(str, range(10))),
+            classes=classes,
             train=np.stack(
                 [np.sort(o[c.validation : c.validation + m]) for o in orders]
             ).astype(np.int32),

@@ -1,15 +1,16 @@
-"""Labelled pictures without captions as columns: built-in ones, MNIST, CIFAR-10."""
+"""Labelled pictures as columns: built-in ones, MNIST, CIFAR-10, and those of TFDS."""
 
 from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from memejax.data import arrays, prepared
+from memejax.data import arrays, pipeline, prepared
 from memejax.data.pictures import pictures
 from memejax.datasets.data import Data, Split, built_in
 
@@ -42,6 +43,22 @@ def load_cifar10(config: ConfigDict, workdir: pathlib.Path) -> Data:
     return _labelled(prepared.read("cifar10", _root(config)), config, classes=10)
 
 
+def load_tfds(config: ConfigDict, workdir: pathlib.Path) -> Data:
+    """Open pictures that TFDS prepared; see `datasets.load`."""
+    c, name = config.data, config.data.name.removeprefix(prepared.PREFIX)
+    opened = prepared.open_pictures(name, c.root or prepared.default_folder())
+    splits = {}
+    for part, (split, rows) in prepared.train_and_test(opened).items():
+        labels = opened.labels(split)[rows]
+        column = opened.column(split, size=c.image_size, resize=c.resize)
+        images = pipeline.Rows(column, rows)
+        if config.pipeline.cache == "memory":
+            images = pipeline.loaded(images, threads=config.pipeline.threads)
+        source = {"image": images, "label": labels}
+        splits[part] = Split(part, source, [str(row) for row in rows], labels)
+    return Data(splits, "test", 0, _facts(config, splits), len(opened.classes))
+
+
 def _root(config: ConfigDict) -> str:
     c = config.data
     if c.root is None:
@@ -65,15 +82,18 @@ def _labelled(
         }
         ids = [str(i) for i in range(len(split))]
         splits[name] = Split(name, source, ids, split.labels)
-    facts = {
+    return Data(splits, "test", 0, _facts(config, splits), classes)
+
+
+def _facts(config: ConfigDict, splits: Mapping[str, Split]) -> dict[str, Any]:
+    return {
         "name": config.data.name,
         "root": config.data.root,
-        "sizes": {name: len(split) for name, split in read.items()},
+        "sizes": {name: len(split.ids) for name, split in splits.items()},
         "bad_records": 0,
         "truncated_captions": 0,
         "vocabulary": 0,
     }
-    return Data(splits, "test", 0, facts, classes)
 
 
 def _resized(images_nhwc: np.ndarray, size: int) -> np.ndarray:

@@ -62,7 +62,15 @@ LEAVES: dict[str, Rule] = {
     "weights.allow_random": flag(),
     "weights.*": or_none(text()),
     # Data.
-    "data.name": one_of({**DATASETS, **labelled.LOADERS}),
+    "data.name": either(
+        one_of({**DATASETS, **labelled.LOADERS}),
+        Rule(
+            lambda v: (
+                isinstance(v, str) and re.fullmatch(r"tfds:[\w/.-]+", v) is not None
+            ),
+            "tfds:NAME, pictures that TFDS prepared",
+        ),
+    ),
     "data.root": or_none(text()),
     "data.dev": text(),
     # Of memes a share, of small pictures a number.
