@@ -22,6 +22,7 @@ from memejax.extract import cutting, extract
 from memejax.models import crops
 from memejax.models.gnn.end_to_end import node_features
 from memejax.models.maskrcnn import rescale_boxes
+from memejax.stages import graph as graph_stage
 from memejax.stages.parts.encoders import encoders_config, start_encoders
 from memejax.stages.parts.graphs import end_to_end, stored
 from memejax.store.read import open_store, shard_path
@@ -309,6 +310,42 @@ def test_gradients_reach_encoders_and_graph_network(made):
     # BatchNorms keep the statistics that they came with.
     assert jax.tree.leaves(begin.batch_stats)
     jax.tree.map(np.testing.assert_array_equal, begin.batch_stats, state.batch_stats)
+
+
+def test_all_devices_compute_what_one_does(made, run, store):
+    config, data, one = made
+    mesh = graph_stage.devices(config)
+    assert mesh.size == jax.device_count() == 4
+    assert graph_stage.devices(tiny(run, store, **{"parallel.devices": 2})).size == 2
+    stage = end_to_end.make(config, data, seed=0, mesh=mesh)
+    states, losses = [], []
+    for made_on in (one, stage):
+        state, values = made_on.init(), []
+        for _, chunk in made_on.feeder.chunks(0, 3):
+            state, metrics = made_on.run_chunk(state, chunk)
+            values.append(float(metrics["loss"]))
+        states.append(state)
+        losses.append(values)
+    for leaf in jax.tree.leaves(chunk):
+        assert len(leaf.sharding.device_set) == 4
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+    for a, b in zip(*(jax.tree.leaves(s.params) for s in states), strict=True):
+        # Adam turns rounding of small gradients into a part of an update.
+        np.testing.assert_allclose(a, b, atol=2e-3, rtol=1e-3)
+    probas = [
+        scoring.probabilities(
+            made_on.predict,
+            state.weights(),
+            made_on.scoring(data.splits["dev_seen"]),
+        )["gcn"]
+        for made_on, state in zip((one, stage), states, strict=True)
+    ]
+    np.testing.assert_allclose(*probas, atol=1e-2)
+
+
+def test_networks_on_stored_features_take_one_device(run, store):
+    config = load_config(str(ROOT / "configs/graph.py"))
+    assert graph_stage.devices(config).size == 1
 
 
 def test_groups_of_the_optimizer(made, run, store):

@@ -14,11 +14,17 @@ from memejax import datasets, parallel
 from memejax.stage import Stage
 from memejax.stages.context import Context, Ended
 from memejax.stages.finetune import check_dev, supervised
+from memejax.stages.parts import training
 from memejax.stages.parts.choices import choose
 from memejax.stages.parts.graphs import end_to_end, hetero, stored
 from memejax.stages.parts.graphs.supervised import graph_updates
 
 NAME = "graph"
+
+
+def _one_device(_: ConfigDict) -> Mesh:
+    """Networks on stored features are too small to benefit from a second device."""
+    return parallel.mesh(1)
 
 
 class GraphKind(NamedTuple):
@@ -28,11 +34,13 @@ class GraphKind(NamedTuple):
         load: config -> splits whose source has the column `graph`.
         make: `(config, data, *, seed, mesh)` -> the stage.
         leaves: of the section `graph`, needed by this kind but not by all others.
+        devices: config -> the mesh that a batch is split over.
     """
 
     load: Callable[[ConfigDict], datasets.Data]
     make: Callable[..., Stage]
     leaves: frozenset[str]
+    devices: Callable[[ConfigDict], Mesh] = _one_device
 
 
 GRAPHS = {
@@ -41,6 +49,8 @@ GRAPHS = {
         end_to_end.load,
         end_to_end.make,
         frozenset({"relations", "readout", "trained"}),
+        # Encoders are not.
+        devices=training.devices,
     ),
     "hetero": GraphKind(hetero.load, hetero.make, frozenset({"hetero"})),
 }
@@ -62,9 +72,8 @@ def about(config: ConfigDict) -> str:
 
 
 def devices(config: ConfigDict) -> Mesh:
-    """Return one device: the networks are too small to benefit from a second."""
-    del config
-    return parallel.mesh(1)
+    """Return the devices of the kind of graph."""
+    return _kind(config).devices(config)
 
 
 def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> Stage:
@@ -74,7 +83,7 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         config: the run's config; uses the section `graph`.
         data: from `load`.
         seed: seeds parameters, order, dropout and sampling.
-        mesh: of one device.
+        mesh: from `devices`.
 
     Raises:
         ValueError: for an unknown kind of graph, or from that kind's `make`; if the
