@@ -26,11 +26,13 @@ paper
             falls by a fifth whenever the loss of a batch has not improved for two
             batches, and so reaches its floor of 4.4e-8 within about 200; both arms see
             the same picture without augmentation, and no term prevents a constant
-            output. Not kept: offsets of 1e-5 that the original adds to the outputs;
-            its choice of the best epoch by training loss; its split of the training
-            memes by random id, which leaks captions (here by caption). Fine-tuning of
-            the multimodal arms was not published: the values are those of the paper's
-            image-only rows, with class weights in place of undersampling.
+            output; a random fifth of the training memes, which shares captions with
+            the rest, chooses the checkpoint (data.dev=validation holds out by caption,
+            data.dev=dev_seen takes the challenge's own). Not kept: offsets of 1e-5 that
+            the original adds to the outputs; its choice of the best epoch by training
+            loss. Fine-tuning of the multimodal arms was not published: the values are
+            those of the paper's image-only rows, with class weights in place of
+            undersampling.
 
 After the colon, behind the preset (`configs/cass_mm.py:full,then=probe`):
   then=finetune|probe    stage after pretraining

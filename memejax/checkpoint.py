@@ -2,15 +2,18 @@
 
 In a stage's folder, `checkpoints/<step>/` holds the arrays of the state and the plan
 and, as JSON, the position: the place in the plan and the loop's own variables. The
-last `keep` checkpoints are kept, and the best one by a metric.
+last `keep` checkpoints are kept, and the best one by each of some metrics.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import math
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -58,21 +61,21 @@ class Checkpoints:
     """The checkpoints of one stage."""
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, keep: int, best: str | None = None
+        self, folder: str | os.PathLike[str], *, keep: int, best: Sequence[str] = ()
     ):
         """Open or create a folder of checkpoints.
 
         Args:
             folder: the folder.
             keep: number of latest checkpoints to keep, at least 1.
-            best: a metric; the checkpoint with its largest value is kept as well.
+            best: metrics; the checkpoint with each one's largest value is kept too.
 
         Raises:
             ValueError: if `keep` is not positive.
         """
         if keep < 1:
             raise ValueError(f"keep at least one checkpoint, got keep={keep}")
-        self._best, self._folder = best, pathlib.Path(folder).absolute()
+        self._folder = pathlib.Path(folder).absolute()
         # Writes a save's digests as soon as it is committed, not at the next save: a
         # kill between the two would otherwise cost a whole checkpoint.
         self._sealer = futures.ThreadPoolExecutor(1, thread_name_prefix="digests")
@@ -80,15 +83,15 @@ class Checkpoints:
         self.set_aside: dict[int, str] = {}
         self._set_aside_damaged()
         policies = [_policies.LatestN(keep)]
-        if best is not None:
-            policies.append(
-                _policies.BestN(
-                    # Ties go to the first, which trained the least.
-                    get_metric_fn=lambda m: (m[best], -m["step"]),
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                )
+        policies += [
+            _policies.BestN(
+                # Ties go to the first, which trained the least.
+                get_metric_fn=functools.partial(_rank, name),
+                n=1,
+                keep_checkpoints_without_metrics=False,
             )
+            for name in best
+        ]
         self._policy = _policies.AnyPreservationPolicy(policies)
         self._checkpointer = self._open()
 
@@ -146,13 +149,12 @@ class Checkpoints:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
-    @property
-    def best(self) -> int | None:
-        """The first step with the largest metric, None if there is none."""
+    def best(self, name: str) -> int | None:
+        """Return the first step with a metric's largest value; None without any."""
         rated = [
-            (entry.metrics[self._best], -entry.step)
+            (entry.metrics[name], -entry.step)
             for entry in self._checkpointer.checkpoints
-            if self._best is not None and entry.metrics
+            if name in (entry.metrics or {})
         ]
         return -max(rated)[1] if rated else None
 
@@ -257,6 +259,11 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _rank(name: str, metrics: Mapping[str, float]) -> tuple[float, float]:
+    # Checkpoints of an earlier memejax lack the metrics of single arms.
+    return metrics.get(name, -math.inf), -metrics["step"]
 
 
 def problem(

@@ -5,7 +5,6 @@ are written once, here, for every objective and every feeder.
 
     loop             a stage from its first update or last checkpoint to its end
     LoopOptions      how often it logs and saves, and which window it profiles
-    PlanRunner       chunks of a plan, which a stage may draw again on the way
     MetricsTracker   metrics of finished updates -> averages, lines, warnings
 """
 
@@ -16,19 +15,20 @@ import math
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol
 
 import jax
 import numpy as np
 
-from memejax import atomic, feeders, logs, parallel
+from memejax import logs, parallel
 from memejax.checkpoint import Checkpoints
 from memejax.data import plans
 from memejax.errors import DiskFullError, NotFiniteError, is_disk_full
+from memejax.plan_runner import PlanRunner
 from memejax.signals import Interrupted as Interrupted
 from memejax.signals import Signals as Signals
-from memejax.stage import Evaluation, Refresh, Stage
+from memejax.stage import Evaluation, Stage
 
 
 class NonFiniteLossError(NotFiniteError):
@@ -130,7 +130,7 @@ def loop(
                 running.interrupt(asked)
             if running.ends_early():
                 break
-        best = running.finish()
+        bests = running.finish()
     except Exception as error:
         running.close_bar()
         # All processes have the same loss and scores, and end alike.
@@ -146,7 +146,7 @@ def loop(
         if recorder is not None:
             recorder.close()
         running.close()
-    return running.state, running.outcome(best)
+    return running.state, running.outcome(bests)
 
 
 class _Running:
@@ -163,7 +163,7 @@ class _Running:
         self._checkpoints = Checkpoints(
             path / "checkpoints",
             keep=options.keep,
-            best=evaluation.rating if evaluation else None,
+            best=self._ratings(evaluation),
         )
         feeder, self._memory = stage.feeder, Memory()
         saved = self._checkpoints.restore_latest(stage.abstract)
@@ -258,7 +258,14 @@ class _Running:
         printed = tuple(found.values) if found.printed is None else found.printed
         shown = "  ".join(f"{name} {found.values[name]:.4f}" for name in printed)
         logs.say(f"  {evaluation.split} at step {self.step}: {shown}")
-        return {evaluation.rating: found.rating}
+        return {evaluation.rating: found.rating} | {
+            name: found.values[name] for name in evaluation.bests
+        }
+
+    @staticmethod
+    def _ratings(evaluation: Evaluation | None) -> tuple[str, ...]:
+        """Names of the values that have a best checkpoint, the stage's own first."""
+        return (evaluation.rating, *evaluation.bests) if evaluation else ()
 
     def interrupt(self, number: int) -> NoReturn:
         """End the run for a signal, once the checkpoint is on disk."""
@@ -279,16 +286,19 @@ class _Running:
         )
         return True
 
-    def finish(self) -> int | None:
-        """Return the step of the best checkpoint, once all are on disk."""
+    def finish(self) -> dict[str, int | None]:
+        """Return rating -> step of its best checkpoint, once all are on disk."""
         self._checkpoints.wait()
-        return self._checkpoints.best
+        names = self._ratings(self._evaluation)
+        return {name: self._checkpoints.best(name) for name in names}
 
-    def outcome(self, best: int | None) -> dict[str, Any]:
+    def outcome(self, bests: Mapping[str, int | None]) -> dict[str, Any]:
         """Return the stage's outcome, as JSON."""
+        steps = list(bests.values())
         return {
             "steps": self.step,
-            "best_step": best,
+            "best_step": steps[0] if steps else None,
+            **({"best_steps": dict(bests)} if len(steps) > 1 else {}),
             "best": self._memory.best,
             "seconds": round(self._memory.seconds, 2),
             **self._tracker.verdict(),
@@ -321,60 +331,6 @@ class _Running:
             # Said already, if it is why the loop ends.
             if not (self._is_full and is_disk_full(error)):
                 raise
-
-
-class PlanRunner:
-    """The plan of a stage, drawn again before the updates of its `Refresh`.
-
-    Attributes:
-        feeder: of the current plan.
-    """
-
-    def __init__(
-        self,
-        feeder: feeders.Feeder,
-        refresh: Refresh | None,
-        *,
-        logger: logs.Logger,
-        path: pathlib.Path,
-    ):
-        """Start with the plan of a feeder.
-
-        Args:
-            feeder: of the first plan.
-            refresh: its draws; None if it is never drawn again.
-            logger: gets the figures of each draw.
-            path: the stage's folder, for the arrays of each draw.
-        """
-        self.feeder = feeder
-        self._refresh, self._logger, self._path = refresh, logger, path
-
-    def chunks(self, start: int, state: Callable[[], Any]) -> Iterator[tuple[int, Any]]:
-        """Yield the chunks from a step on; nothing is read ahead past a new plan.
-
-        Args:
-            start: the first step.
-            state: gives the state after the chunks before.
-        """
-        refresh, total = self._refresh, len(self.feeder.plan)
-        again = refresh.steps if refresh else ()
-        while start < total:
-            if refresh and start in again:
-                self._draw(refresh, state(), start)
-            stop = min((step for step in again if step > start), default=total)
-            yield from self.feeder.chunks(start, stop)
-            start = stop
-
-    def _draw(self, refresh: Refresh, state: Any, step: int) -> None:
-        new = refresh.draw(state, self.feeder.plan, step)
-        self.feeder = self.feeder.with_plan(new.plan)
-        self._logger.metrics(step, logs.DRAWN, new.values)
-        if new.arrays and parallel.is_first():
-            drawn = self._path / "refreshes"
-            drawn.mkdir(exist_ok=True)
-            arrays: dict[str, Any] = dict(new.arrays)
-            with atomic.replacing(drawn / f"{step}.npz") as file:
-                np.savez_compressed(file, **arrays)
 
 
 class MetricsTracker:

@@ -18,6 +18,7 @@ from memejax import digests, folder
 from memejax.checkpoint import verify
 from memejax.console import say
 from memejax.data import text
+from memejax.metrics import AVERAGE
 from memejax.outcomes import evaluated
 
 Tree = Any
@@ -57,8 +58,12 @@ class Restored:
         return next((float(rows[arm]["threshold"]) for rows in reports.values()), None)
 
 
-def restore(workdir: str | os.PathLike[str], *, seed: int = 0) -> Restored:
+def restore(
+    workdir: str | os.PathLike[str], *, seed: int = 0, arm: str = AVERAGE
+) -> Restored:
     """Restore the fine-tuned variables behind a run's test scores.
+
+    Each of several arms has its own best checkpoint, and so has their average.
 
     No data set, accelerator or optimizer is needed: only the part of the checkpoint
     that predictions use is read.
@@ -66,6 +71,7 @@ def restore(workdir: str | os.PathLike[str], *, seed: int = 0) -> Restored:
     Args:
         workdir: the run's folder.
         seed: one of its seeds.
+        arm: whose checkpoint to read; an unknown one has the average's.
 
     Raises:
         ValueError: if the folder holds no finished run that was fine-tuned and
@@ -85,7 +91,8 @@ def restore(workdir: str | os.PathLike[str], *, seed: int = 0) -> Restored:
             f"the run in {path} ran the stages {', '.join(outcomes)}: expected one "
             "with finetune and evaluate in its stages"
         )
-    step = found["checkpoint"]
+    # An earlier memejax had one checkpoint for all.
+    step = found.get("checkpoints", {}).get(arm, found["checkpoint"])
     saved = path / str(seed) / found["stage"] / "checkpoints" / str(step)
     if not saved.is_dir():
         aside = saved.with_name(f"{saved.name}.damaged")

@@ -71,11 +71,13 @@ class Evaluation:
         measure: state -> Measured.
         split: name of the evaluated split.
         rating: name of the rating.
+        bests: names of values that also have a best checkpoint of their own each.
     """
 
     measure: Callable[[Any], Measured]
     split: str
     rating: str = BEST
+    bests: tuple[str, ...] = ()
 
 
 def _no_classifier(*_: Any) -> Any:

@@ -59,7 +59,7 @@ def test_round_trip_is_bitwise(tmp_path):
 
 
 def test_last_n_and_best_stay(tmp_path):
-    with Checkpoints(tmp_path, keep=2, best="auroc") as saves:
+    with Checkpoints(tmp_path, keep=2, best=["auroc"]) as saves:
         for step, rating in [
             (1, 0.6),
             (2, 0.9),
@@ -70,8 +70,8 @@ def test_last_n_and_best_stay(tmp_path):
         ]:
             save(saves, step, metrics=None if rating is None else {"auroc": rating})
         saves.wait()
-        assert saves.best == 2
-        best = saves.best
+        assert saves.best("auroc") == 2
+        best = saves.best("auroc")
         left = {int(p.name) for p in tmp_path.iterdir()}
         assert left == {best, 5, 6}
         assert saves.latest == 6
@@ -146,7 +146,7 @@ def files_of(checkpoint):
 @pytest.fixture
 def three(tmp_path):
     """Checkpoints of the steps 1 to 3, of which 2 is the best."""
-    with Checkpoints(tmp_path, keep=3, best="auroc") as saves:
+    with Checkpoints(tmp_path, keep=3, best=["auroc"]) as saves:
         for step, rating in ((1, 0.6), (2, 0.9), (3, 0.7)):
             save(saves, step, metrics={"auroc": rating})
     return tmp_path
@@ -177,7 +177,7 @@ def test_every_file_of_a_checkpoint_is_verified(three, tmp_path_factory):
             copy = tmp_path_factory.mktemp("damaged") / f"{i}-{what}"
             shutil.copytree(three, copy)
             damage(copy / "3" / name)
-            with Checkpoints(copy, keep=3, best="auroc") as saves:
+            with Checkpoints(copy, keep=3, best=["auroc"]) as saves:
                 saved = saves.restore_latest(state_at(0))
                 assert saved is not None and saved.step == 2, (name, what)
                 np.testing.assert_array_equal(
@@ -195,7 +195,7 @@ def test_a_damaged_best_checkpoint_is_an_error(three):
     arrays = [p for p in files_of(three / "2/state") if p.parent.name == "d"]
     flip(max(arrays, key=lambda path: path.stat().st_size), 1)
     with (
-        Checkpoints(three, keep=3, best="auroc") as saves,
+        Checkpoints(three, keep=3, best=["auroc"]) as saves,
         pytest.raises(DamagedCheckpointError, match=r"step 2: .* is damaged$"),
     ):
         saves.restore(state_at(0), step=2)

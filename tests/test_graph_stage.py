@@ -65,8 +65,8 @@ def test_predictions_are_those_of_the_network_on_the_packed_graph(run, store):
     where, config, results = run
     data = graph_stage.load(config, None)
     stage = graph_stage.make(config, data, seed=0, mesh=parallel.mesh(1))
-    with Checkpoints(where / "0/graph/checkpoints", keep=2, best="auroc") as saves:
-        params = saves.restore(stage.abstract, step=saves.best).state.params
+    with Checkpoints(where / "0/graph/checkpoints", keep=2, best=["auroc"]) as saves:
+        params = saves.restore(stage.abstract, step=saves.best("auroc")).state.params
     split = open_store(store).splits["test_unseen"]
     graph = graphs.batch(
         split.features, np.arange(16), relations=tuple(config.graph.relations)

@@ -105,8 +105,8 @@ def made(store):
 @pytest.fixture(scope="module")
 def weights(run, made):
     """Of the run's best checkpoint."""
-    with Checkpoints(run[0] / "0/graph/checkpoints", keep=2, best="auroc") as saves:
-        return saves.restore(made[1].abstract, step=saves.best).state.weights()
+    with Checkpoints(run[0] / "0/graph/checkpoints", keep=2, best=["auroc"]) as saves:
+        return saves.restore(made[1].abstract, step=saves.best("auroc")).state.weights()
 
 
 def test_it_learns_from_those_who_say_the_same(run):

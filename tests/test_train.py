@@ -27,14 +27,14 @@ from memejax import (
     metrics,
     parallel,
     restored,
-    scoring,
     train,
 )
 from memejax.checkpoint import Checkpoints, DamagedCheckpointError
+from memejax.predict.predictor import load_predictor
 from memejax.signals import Interrupted, Signals
 from memejax.stage import Stage
 from memejax.stages import context, finetune, pretrain
-from memejax.stages.parts import curricula, training
+from memejax.stages.parts import training
 from memejax.stages.parts.training import devices
 from memejax.train import results as of_run
 from memejax.train.run import run_seed
@@ -59,13 +59,41 @@ def test_results_and_files(finished):
         metrics.auroc(proba, [labels[i] for i in ids]),
         scored["test_unseen"]["average"]["auroc"],
     )
-    arms = [
-        metrics.read_predictions(
-            path / f"0/evaluate/predictions/test_unseen.{arm}.csv"
-        )[1]
-        for arm in ("cnn", "vit")
+
+
+def test_each_arm_is_scored_by_its_own_best_checkpoint(finished):
+    path, results = finished
+    outcome = results["seeds"]["0"]["evaluate"]
+    lines = [
+        line
+        for line in logs.read_metrics(path / "0/finetune/metrics.jsonl")
+        if line["split"] == "dev_seen"
     ]
-    np.testing.assert_allclose(proba, np.mean(arms, axis=0))
+    assert len(lines) == 3
+    for arm in ("cnn", "vit", "average"):
+        scores = {line["step"]: line[f"auroc/{arm}"] for line in lines}
+        # Ties go to the first.
+        best = max(scores, key=lambda step: (scores[step], -step))
+        assert outcome["checkpoints"][arm] == best
+        dev = outcome["splits"]["dev_seen"][arm]["auroc"]
+        assert dev == pytest.approx(scores[best])
+        # As one arm is read again.
+        predictor = load_predictor(path, arm=arm)
+        ids, proba, _ = metrics.read_predictions(
+            path / "0/evaluate/predictions/test_unseen"
+            f"{'' if arm == 'average' else '.' + arm}.csv"
+        )
+        rows = map(
+            json.loads, (path / "memes/test_unseen.jsonl").read_text().splitlines()
+        )
+        of_id = {str(row["id"]): row for row in rows}
+        pictures = [str(path / "memes" / of_id[i]["img"]) for i in ids]
+        decoded, errors = predictor.read(pictures)
+        assert not errors
+        again = predictor.predict(decoded, [of_id[i]["text"] for i in ids])
+        np.testing.assert_allclose(again, proba, atol=1e-5)
+    assert outcome["checkpoint"] == outcome["checkpoints"]["average"]
+    assert len(set(outcome["checkpoints"].values())) > 1
     assert results["peak_memory_gb"] > 0.1 and results["preset"] == "demo"
     for name in ("config.json", "environment.json", "report.html", "tokenizer"):
         assert (path / name).exists(), name
@@ -321,11 +349,11 @@ def test_a_baseline_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     def trained(stage, options, path, *rest):
         path.mkdir(parents=True, exist_ok=True)
-        return types.SimpleNamespace(weights=dict), {}
+        return types.SimpleNamespace(weights=dict), {"steps": 4}
 
     monkeypatch.setattr(context, "loop", trained)
-    monkeypatch.setattr(scoring, "probabilities", lambda *_: {})
-    monkeypatch.setattr(curricula, "uncertainty", lambda *_: np.arange(4.0))
+    scores = lambda *_: np.arange(4.0)  # noqa: E731
+    monkeypatch.setattr(finetune, "make_uncertainty", lambda *_, **__: scores)
     nothing = dict.fromkeys(f.name for f in dataclasses.fields(Stage))
     made = Stage(**nothing | {"scoring": lambda _: None, "init": dict})
     monkeypatch.setattr(finetune, "make", lambda *_, **more: made)

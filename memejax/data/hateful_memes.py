@@ -306,6 +306,44 @@ def split_by_caption(
     )
 
 
+def split_randomly(
+    memes: Sequence[Meme], *, fraction: float = 0.2, seed: int
+) -> tuple[list[Meme], list[Meme]]:
+    """Split memes at random, row by row, as is often published.
+
+    The same caption may be on both sides: see `split_by_caption`.
+
+    Args:
+        memes: rows.
+        fraction: of rows for validation, in (0, 1).
+        seed: determines the choice, independent of the order of the rows.
+
+    Returns:
+        (train, validation), each in the order of `memes`.
+
+    Raises:
+        ValueError: if `fraction` is out of range, or one side would be empty.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction is {fraction}, expected more than 0, less than 1")
+
+    def order(row: int) -> bytes:
+        name = json.dumps([int(seed), id_key(memes[row].id)]).encode()
+        return hashlib.sha256(name).digest()
+
+    taken = round(fraction * len(memes))
+    if not 0 < taken < len(memes):
+        raise ValueError(
+            f"{len(memes)} memes cannot be split with {fraction} for validation: one "
+            "side would be empty"
+        )
+    chosen = set(sorted(range(len(memes)), key=order)[:taken])
+    return (
+        [meme for row, meme in enumerate(memes) if row not in chosen],
+        [meme for row, meme in enumerate(memes) if row in chosen],
+    )
+
+
 if __name__ == "__main__":
     from memejax.data import meme_check
 

@@ -16,6 +16,12 @@ from memejax.console import say, say_if_slow
 from memejax.data import hateful_memes, pipeline, synthetic_memes, text
 from memejax.datasets.data import Data, Split, built_in
 
+# Value of `data.dev` that holds a part of train out -> how it is chosen.
+HELD_OUT = {
+    "validation": hateful_memes.split_by_caption,
+    "random_validation": hateful_memes.split_randomly,
+}
+
 
 def load_memes(config: ConfigDict, workdir: pathlib.Path) -> Data:
     """Load memes on disk as columns; see `datasets.load`."""
@@ -69,7 +75,7 @@ def read_memes(
         folder: for the built-in memes, and for a list of bad records.
 
     Returns:
-        The folder of the memes; the splits, "validation" held out of "train" if it is
+        The folder of the memes; the splits, one of HELD_OUT out of "train" if it is
         `data.dev`; and facts for results.json.
 
     Raises:
@@ -99,13 +105,13 @@ def read_memes(
         path = os.fspath(folder / "bad_records.jsonl")
         hateful_memes.write_bad_records(path, memes.bad)
     splits = dict(memes.splits)
-    if c.dev == "validation":
+    if c.dev in HELD_OUT:
         if "train" not in splits:
             raise ValueError(
-                f"{root} has the splits {sorted(splits)}: data.dev='validation' holds "
+                f"{root} has the splits {sorted(splits)}: data.dev={c.dev!r} holds "
                 "out data.validation of train"
             )
-        splits["train"], splits["validation"] = hateful_memes.split_by_caption(
+        splits["train"], splits[c.dev] = HELD_OUT[c.dev](
             splits["train"], fraction=c.validation, seed=config.seed
         )
     facts["sizes"] = {name: len(memes) for name, memes in splits.items()}

@@ -68,7 +68,7 @@ def find_source(
 def _of_run(config: ConfigDict) -> Source:
     """Load the encoders of a finished run."""
     run, arm = config.extract.run, config.extract.arm
-    restored = restore(run)
+    restored = restore(run, arm=arm)
     arm_config = arm_of_run(config, restored.config)
     found = encoders_of(restored, arm)
     names = {part: f"{part}, {arm}, of the run {run}" for part in found}

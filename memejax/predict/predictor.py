@@ -115,7 +115,7 @@ def load_predictor(
     Raises:
         ValueError: if the folder holds no finished run with that seed and arm.
     """
-    return make_predictor(restore(workdir, seed=seed), arm=arm)
+    return make_predictor(restore(workdir, seed=seed, arm=arm), arm=arm)
 
 
 def make_predictor(restored: Restored, *, arm: str = AVERAGE) -> Predictor:

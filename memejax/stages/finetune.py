@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -199,14 +199,22 @@ def supervised(context: Context, name: str, stage: Callable[[], Stage]) -> Ended
     outcome = context.outcome(name)
     if outcome is None:
         # Drop the last state, which would stay in memory beside the best one.
-        _, outcome = context.train(stage(), name, on_dev(context.data, stage()))
+        arms = context.config.arms if "arms" in context.config else ()
+        evaluation = on_dev(context.data, stage(), arms=arms)
+        _, outcome = context.train(stage(), name, evaluation)
         context.finish(name, outcome)
     weights = Weights(lambda: context.last_weights(name, stage()))
     return Ended(name, {name: outcome}, stage, weights)
 
 
-def on_dev(data: datasets.Data, stage: Stage) -> Evaluation:
-    """Evaluate the AUROC of the arms and their average on the dev split."""
+def on_dev(
+    data: datasets.Data, stage: Stage, *, arms: Sequence[str] = ()
+) -> Evaluation:
+    """Evaluate the AUROC of the arms and their average on the dev split.
+
+    The average chooses the best checkpoint; if there are several arms, each has a best
+    checkpoint of its own as well.
+    """
     dev = data.splits[data.dev]
     feeder = stage.scoring(dev)
 
@@ -222,7 +230,8 @@ def on_dev(data: datasets.Data, stage: Stage) -> Evaluation:
             printed=tuple(f"{BEST}/{arm}" for arm in metrics.shown_arms(proba)),
         )
 
-    return Evaluation(measure, dev.name)
+    bests = tuple(f"{BEST}/{arm}" for arm in arms) if len(arms) > 1 else ()
+    return Evaluation(measure, dev.name, bests=bests)
 
 
 def _curriculum(context: Context, start: Callable[[], Tree] | None) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def start_encoders(
         named_checkpoints(config)
         return load_encoders(encoder_config, variables)
     (arm,) = encoder_config.arms
-    return _replaced(variables, encoders_of(restore(run), arm), run)
+    return _replaced(variables, encoders_of(restore(run, arm=arm), arm), run)
 
 
 def _replaced(variables: Tree, found: Mapping[str, Tree], run: str) -> Tree:

@@ -58,6 +58,9 @@ def absent_parts(config: ConfigDict) -> tuple[str, ...]:
     whole = [
         f"arms_{a}/{p}/_" for a in config.model.image if a not in here for p in parts
     ]
+    if config.model.share_text:
+        # The first arm has it.
+        whole += [f"arms_{arm}/text_encoder/_" for arm in here[1:]]
     left_out = ONE_MODALITY.get(config.model.arm.modalities, ())
     return (*whole, *(f"arms_{arm}/{part}/_" for arm in here for part in left_out))
 
