@@ -24,6 +24,7 @@ from memejax.data.hateful_memes import (
     normalise_caption,
     read,
     split_by_caption,
+    split_randomly,
     write_bad_records,
 )
 from memejax.data.meme_check import check, main
@@ -544,3 +545,21 @@ def test_command_line_as_a_module(tmp_path):
     )
     assert done.returncode == 1 and done.stderr == ""
     assert "train.jsonl:2: is not JSON" in done.stdout
+
+
+def test_a_random_split_is_of_rows():
+    memes = [meme(k, f"c{k % 3}", k % 2) for k in range(50)]
+    train, validation = split_randomly(memes, fraction=0.2, seed=0)
+    assert len(validation) == 10 and [*train, *validation] != memes
+    assert sorted([*train, *validation], key=memes.index) == memes
+    # Both in the order of the rows, chosen by id, whatever their order.
+    assert validation == sorted(validation, key=memes.index)
+    _, again = split_randomly(memes[::-1], fraction=0.2, seed=0)
+    assert {m.id for m in again} == {m.id for m in validation}
+    _, other = split_randomly(memes, fraction=0.2, seed=1)
+    assert {m.id for m in other} != {m.id for m in validation}
+    # Captions leak, which is what `split_by_caption` is for.
+    assert {m.text for m in train} & {m.text for m in validation}
+    for wrong, fraction in ((memes, 1.0), (memes[:2], 0.1)):
+        with pytest.raises(ValueError, match="fraction is|one side would be empty"):
+            split_randomly(wrong, fraction=fraction, seed=0)

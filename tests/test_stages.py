@@ -6,9 +6,11 @@ import types
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from support import tiny
 
 from memejax import datasets, parallel, stages, train
+from memejax.configs import common
 from memejax.stages import STAGES, Ended, Kind, finetune, pretrain
 from memejax.stages.parts.training import devices
 
@@ -94,3 +96,26 @@ def test_a_divided_state_begins_as_a_whole_one(tmp_path, monkeypatch, make):
         )
         np.testing.assert_array_equal(one, other)
     assert divided > 20
+
+
+@pytest.mark.parametrize("preset", ["full", "paper"])
+def test_an_arm_alone_learns_as_it_does_beside_another(tmp_path, preset):
+    """The groups of the presets, on tiny models, with a clip that always applies."""
+    found = {}
+    for arms in (("cnn",), ("cnn", "vit")):
+        config = tiny(**{"arms": arms, "finetune.steps": 3})
+        groups = common.finetune(preset)["optimizer"]["groups"]
+        with config.unlocked():
+            config.finetune.optimizer.groups = ConfigDict(groups)
+            config.finetune.optimizer.clip = 1e-3
+        for group in config.finetune.optimizer.groups.values():
+            group.lr = 1e-2
+        data = datasets.load(config, tmp_path)
+        stage = finetune.make(config, data, seed=0, mesh=devices(config))
+        state = stage.init()
+        for _, chunk in stage.feeder.chunks(0, 3):
+            state, values = stage.run_chunk(state, chunk)
+        found[arms] = jax.device_get(state.params["arms_cnn"])
+        assert float(values["grad_norm"]) > 1e-3
+    for alone, beside in zip(*map(jax.tree.leaves, found.values()), strict=True):
+        np.testing.assert_allclose(alone, beside, atol=1e-5)
