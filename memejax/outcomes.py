@@ -14,8 +14,9 @@ Outcomes = Mapping[str, Mapping[str, Any]]
 def evaluated(outcomes: Outcomes) -> Mapping[str, Any] | None:
     """Return the outcome with figures for every labelled split, None without one.
 
-    Its keys: `stage`, the folder of the evaluated checkpoint; `checkpoint`, its step;
-    `splits`, name -> arm -> report.
+    Its keys: `stage`, the folder of the evaluated checkpoints; `checkpoint`, the step
+    of the average's; `checkpoints`, that of each arm's; `splits`, name -> arm ->
+    report.
     """
     return next((o for o in outcomes.values() if "splits" in o), None)
 

@@ -1,6 +1,6 @@
 """Benchmarks of the start, the input and the detector: their parts, in seconds."""
 
-import argparse
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -49,8 +49,8 @@ def test_a_line_of_proc():
 
 
 def test_cards_are_read():
-    found = usage.read_gpus("75, 1024\n0, 3\n")
-    assert found == [(0.75, 2.0**30), (0.0, 3 * 2.0**20)]
+    found = usage.read_gpus("75, 1024, 2048\n0, 3, 2048\n")
+    assert found == [(0.75, 2.0**30, 2.0**31), (0.0, 3 * 2.0**20, 2.0**31)]
     assert usage.read_gpus("") == []
 
 
@@ -65,14 +65,17 @@ def test_a_child_is_watched():
     # It waited, and the child worked: that counts only if the child's time does.
     assert found["cores"] * found["seconds"] > 0.05
     assert found["core utilisation"] == found["cores"] / (os.cpu_count() or 1)
+    share = found["resident bytes"] / found["memory utilisation"]
+    assert share == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_cell_of_the_study(monkeypatch):
     stage = counting_stage(monkeypatch)
-    options = argparse.Namespace(
-        size="tiny", memes=20, root=None, epochs=2, threads=1, devices=None
-    )
-    found = input_study.cell(8, 0, options)
+    case = input_study.Case("tiny", 8, memes=20, epochs=2, threads=1)
+    found = input_study.cell(case)
+    assert (found["devices"], found["platform"], found["mode"]) == (4, "cpu", "jit")
+    # A CPU has no allocator of its own.
+    assert found["device bytes"] == [None] * 4
     assert (found["batch"], found["workers"], found["steps"]) == (8, 0, 2)
     assert len(found["epoch seconds"]) == 2
     assert 0 < sum(found["epoch seconds"]) <= found["seconds"]
@@ -81,7 +84,7 @@ def test_a_cell_of_the_study(monkeypatch):
     assert [len(rows) for rows in stage.batches] == [8] * 6
     assert len(set(sum(stage.batches[:2], []))) == 16
     with pytest.raises(ValueError, match="4 memes in batches of 8"):
-        input_study.cell(8, 0, argparse.Namespace(**vars(options) | {"memes": 4}))
+        input_study.cell(dataclasses.replace(case, memes=4))
 
 
 def test_the_studys_rows_by_hand():
@@ -93,9 +96,12 @@ def test_the_studys_rows_by_hand():
         "core utilisation": 0.5,
         "resident bytes": 3e9,
         "gpus": [],
+        "device bytes": [None, None],
     }
-    cards = [{"utilisation": 0.2, "bytes": 1e9}, {"utilisation": 0.4, "bytes": 2e9}]
-    rows = input_study.rows([one, one | {"gpus": cards}])
+    # What nvidia-smi sees in use is what JAX reserved.
+    cards = [{"utilisation": 0.2, "bytes": 8e9}, {"utilisation": 0.4, "bytes": 9e9}]
+    held = {"device bytes": [1e9, 2e9]}
+    rows = input_study.rows([one, one | {"gpus": cards} | held])
     assert rows[0] == {
         "batch": 4,
         "workers": 2,

@@ -34,6 +34,7 @@ def fake_config(name):
     config.name, config.preset = pathlib.Path(file).stem, preset
     config.seed, config.seeds = 7, 3
     config.data = dict(root=placeholder(str), image_size=48, tokenizer=placeholder(str))
+    config.data.update(dev="dev_seen", validation=0.1)
     config.data.synthetic = dict(concepts=4, train=8, dev=8)
     config.finetune = dict(steps=1, batch=1, eval_every=1)
     config.arms = ("cnn", "vit")
@@ -73,11 +74,12 @@ class Runner:
                 for arm in ("cnn", "vit", "average")
             }
             | {"constant": metrics.constant_report(LABELS)}
-            for split in ("dev_seen", "test_unseen")
+            for split in (config.data.dev, "test_unseen")
         }
+        steps = {"cnn": 1, "vit": 2, "average": 2}
         stages = {
             "finetune": {"steps": 2, "seconds": 30.0, "best": 0.7, "best_step": 2},
-            "evaluate": {"checkpoint": 2, "splits": splits},
+            "evaluate": {"checkpoint": 2, "checkpoints": steps, "splits": splits},
         }
         if config.name != "supervised":
             stages["pretrain"] = {
@@ -92,8 +94,12 @@ class Runner:
         return {
             "config": config.name,
             "preset": config.preset,
-            "data": {"root": config.data.root, "bayes": bayes},
-            "dev": "dev_seen",
+            "data": {
+                "root": config.data.root,
+                "bayes": bayes,
+                "sizes": {"train": 80, config.data.dev: 20},
+            },
+            "dev": config.data.dev,
             "seeds": by_seed,
             "summary": summary(by_seed),
             "seconds": 5 + sum(s.get("seconds", 0) for s in stages.values()),
@@ -357,14 +363,17 @@ def test_figures_that_are_nan_are_left_out():
 
 
 def test_nothing_is_finished_yet(runner, tmp_path):
-    table = command.reproduce(
-        "table8", preset="full", workdir=tmp_path, table_only=True
-    )
+    with pytest.raises(ValueError, match="no run of table8 is finished in .*--workdir"):
+        command.reproduce("table8", preset="full", workdir=tmp_path, table_only=True)
+    # As the table is before its first run.
+    plan = command.prepare("table8", preset="full", workdir=tmp_path, root="F")
+    table = command.write(plan)
     assert runner.ran == [] and table.split is None
     assert [line.finished for line in table.lines if line.seeds] == [0] * 14
     text = (tmp_path / "table8.md").read_text("utf-8")
     assert text.count("| 0/5 |") == 14
     assert "| constant predictor |  |  | 0.5000 |" in text
+    assert text.startswith("## Table 8, all methods: preset full, no run finished yet")
 
 
 def test_the_real_test_split(runner, tmp_path):
@@ -380,7 +389,7 @@ def test_the_real_test_split(runner, tmp_path):
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
-        ("table4", {}, r"unknown table 'table4': choose one of \['table1', 'table2'"),
+        ("table9", {}, r"unknown table 'table9': choose one of \['table1', 'table2'"),
         ("table3", {"preset": "full"}, "table3 needs --features=STORE"),
         ("table3", {"shard": (0, 2)}, "shards of table3 share stored features"),
         ("table3", {"leaves": {"features": "F"}}, r"itself sets \['features'\]"),
@@ -413,9 +422,23 @@ def test_runs_that_do_not_belong_together(runner, tmp_path):
     command.reproduce("table1", workdir=tmp_path, seeds=2)
     path = tmp_path / "dino-cnn-32/seed1/results.json"
     results = json.loads(path.read_text())
+    dev = results["dev"]
+    assert dev == "random_validation"
+    sized = results["data"] | {"sizes": {"train": 100, "dev_seen": 5}}
+    earlier = json.loads(path.read_text())["seeds"]["1"]
+    del earlier["evaluate"]["checkpoints"]
     for change, message in (
         ({"preset": "full"}, "preset full, expected demo"),
-        ({"data": {"root": "elsewhere"}}, "different data"),
+        (
+            {"data": results["data"] | {"root": "elsewhere"}},
+            "cannot be compared: folder None and elsewhere; use a separate",
+        ),
+        (
+            {"data": results["data"] | {"sizes": {"train": 70, dev: 30}}},
+            "protocol .* a random 20% of train and .* a random 30% of train",
+        ),
+        ({"dev": "dev_seen", "data": sized}, "protocol .* 20% of train and .*dev_seen"),
+        ({"seeds": {"1": earlier}}, "one checkpoint for all of its arms"),
     ):
         path.write_text(json.dumps(results | change))
         with pytest.raises(ValueError, match=message):
@@ -453,7 +476,9 @@ def test_command_line(runner, tmp_path, capsys):
     assert "table1, preset demo: 14 runs, 0 finished" in out
     assert "shard 1 of 2 has 7 of them" in out and "to run here: 7" in out
     assert "| constant predictor |" in out and "table1.html" in out
-    command_line.main(["table8", f"--workdir={tmp_path}", "--table-only"])
+    # Several tables in one call.
+    command_line.main(["table2", "table8", f"--workdir={tmp_path}", "--table-only"])
+    assert (tmp_path / "table2.html").is_file() and (tmp_path / "table8.md").is_file()
     assert "GCN, GraphSAGE, GAT: run by table3" in capsys.readouterr().out
     with refused(capsys, "error: the preset full needs --root"):
         command_line.main(["table1", "--preset=full"])
@@ -500,7 +525,8 @@ def test_a_real_run(monkeypatch, tmp_path):
 def test_the_graph_networks_of_a_store(tmp_path, monkeypatch):
     """Table 3 of a store that is there, and what table 8 then shows of it."""
     monkeypatch.chdir(ROOT)
-    store = write_store(tmp_path / "store", root="F")
+    sizes = {"train": 96, "random_validation": 24, "test_unseen": 40}
+    store = write_store(tmp_path / "store", root="F", sizes=sizes)
     leaves = {
         leaf: str(value) for leaf, value in GRAPH_TINY.items() if "network" not in leaf
     }
@@ -520,6 +546,9 @@ def test_the_graph_networks_of_a_store(tmp_path, monkeypatch):
     assert (line.published_auroc, constant.auroc.mean) == (Spread(0.541), 0.5)
     assert (tmp_path / line.pages[0][1]).is_file()
     assert table.split == "test_unseen of F"
+    assert (
+        table.protocol == "checkpoint of each row's arm chosen on a random 20% of train"
+    )
     assert any("same stored features" in note for note in table.notes)
     eight = command.reproduce("table8", workdir=tmp_path, seeds=1, table_only=True)
     (shown,) = [line for line in eight.lines if line.method == "GAT"]

@@ -9,13 +9,16 @@ elsewhere. `--batches` are global.
 
 Each pair runs in its own process: an epoch to warm up, compilation included, and then
 `--epochs`, whose median time is printed. The use of cores is the average over these
-epochs, memory the peak of the process and its workers together; that of GPUs comes
-from nvidia-smi, if there are any. Linux only.
+epochs, memory the peak of the process and its workers together. Of GPUs, if there are
+any, the utilisation comes from nvidia-smi and the memory from JAX's allocator: it
+reserves three quarters of a GPU at its start, so that nvidia-smi's figure says nothing.
+On a CPU `--devices` are fake ones that share its cores. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -39,16 +42,26 @@ def main() -> None:
     """Run the benchmark."""
     options = _options()
     if options.part:
-        (batch,), (workers,) = options.batches, options.workers
-        print(json.dumps(cell(batch, workers, options)))
+        print(json.dumps(cell(Case(**json.loads(options.part)))))
         return
+    cases = [
+        Case(
+            size=options.size,
+            batch=batch,
+            workers=workers,
+            memes=options.memes,
+            root=options.root,
+            epochs=options.epochs,
+            threads=options.threads,
+            devices=options.devices,
+            mode=options.mode,
+        )
+        for batch in options.batches
+        for workers in options.workers
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        cells = [
-            _in_subprocess(batch, workers, options, folder)
-            for batch in options.batches
-            for workers in options.workers
-        ]
-    shown = ("size", "root", "threads", "devices")
+        cells = [in_subprocess(case, compiled=folder) for case in cases]
+    shown = ("size", "root", "threads", "devices", "mode")
     pairs.write(
         "input study",
         {**{name: getattr(options, name) for name in shown}, "cells": cells},
@@ -84,38 +97,75 @@ def _options() -> argparse.Namespace:
     parser.number("--epochs", 1, text="timed epochs of each pair, after one to warm up")
     parser.number("--threads", cores, text="reader threads if there are no processes")
     parser.number("--devices", None, text="devices that share a batch (default: all)")
-    # Option of the subprocess that measures one pair.
-    parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--mode",
+        choices=("jit", "pmap"),
+        default="jit",
+        help="how a step is compiled for several devices (default: %(default)s)",
+    )
+    # Option of the subprocess that measures one case.
+    parser.add_argument("--part", metavar="JSON", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _in_subprocess(
-    batch: int, workers: int, options: argparse.Namespace, folder: str
-) -> dict[str, Any]:
-    command = [sys.executable, "-m", "memejax.bench.input_study", "--part"]
-    command += [f"--batches={batch}", f"--workers={workers}"]
-    for name in ("size", "memes", "root", "epochs", "threads", "devices"):
-        value = getattr(options, name)
-        command += [] if value is None else [f"--{name}={value}"]
-    # The step does not depend on the workers: it is compiled once per batch size.
-    environment = {"JAX_COMPILATION_CACHE_DIR": folder} | os.environ
-    done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, env=environment
-    )
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One pair of batch and workers, and all that it is measured with.
+
+    Attributes:
+        size: of models and pictures, one of `pretraining.SIZES`.
+        batch: global batch size.
+        workers: number of reader processes.
+        memes: number of built-in memes, without a root.
+        root: folder of memes.
+        epochs: timed ones, after one to warm up.
+        threads: reader threads, without workers.
+        devices: that share a batch; None: all.
+        mode: "jit" or "pmap".
+        dtype: of products; None: that of the size.
+    """
+
+    size: str
+    batch: int
+    workers: int = 0
+    memes: int = 512
+    root: str | None = None
+    epochs: int = 1
+    threads: int = 2
+    devices: int | None = None
+    mode: str = "jit"
+    dtype: str | None = None
+
+
+def in_subprocess(case: Case, *, compiled: str) -> dict[str, Any]:
+    """Measure a case in a process of its own; see `cell`.
+
+    Args:
+        case: what to measure.
+        compiled: folder of compiled programs: a step does not depend on the workers.
+
+    Raises:
+        ValueError: if the process fails; its errors are on the console.
+    """
+    text = json.dumps(dataclasses.asdict(case))
+    command = [sys.executable, "-m", "memejax.bench.input_study", f"--part={text}"]
+    environment = {"JAX_COMPILATION_CACHE_DIR": compiled} | os.environ
+    if case.devices is not None:
+        # Without an accelerator they are fake ones; with one this has no effect.
+        environment["JAX_NUM_CPU_DEVICES"] = str(case.devices)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+    if done.returncode:
+        raise ValueError(f"{case} could not be measured: see the error above")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def cell(batch: int, workers: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure one pair's epochs in this process.
-
-    Args:
-        batch: global batch size.
-        workers: number of reader processes.
-        options: options size, memes, root, epochs, threads and devices.
+def cell(case: Case) -> dict[str, Any]:
+    """Measure a case's epochs in this process.
 
     Returns:
-        batch, workers, steps per epoch, `epoch seconds` of each epoch, and the figures
-        of `usage.Watch` over all of them.
+        batch, workers, mode, steps per epoch, `epoch seconds` of each epoch, the
+        `device` and number of `devices`, `device bytes` of each (its allocator's peak,
+        None on a CPU), and the figures of `usage.Watch` over all epochs.
 
     Raises:
         ValueError: if the memes do not fill a batch, or the devices cannot share it.
@@ -126,26 +176,29 @@ def cell(batch: int, workers: int, options: argparse.Namespace) -> dict[str, Any
     from memejax import datasets, parallel
     from memejax.stages import pretrain
 
-    mesh = parallel.mesh(options.devices)
-    parallel.check_batch(mesh, batch)
+    mesh = parallel.mesh(case.devices)
+    parallel.check_batch(mesh, case.batch)
     with tempfile.TemporaryDirectory() as folder:
         config = pretraining.cass(
-            options.size,
-            batch=batch,
+            case.size,
+            batch=case.batch,
             steps=1,
-            memes=options.memes,
-            threads=options.threads,
-            workers=workers,
-            root=options.root,
+            memes=case.memes,
+            threads=case.threads,
+            workers=case.workers,
+            root=case.root,
         )
+        config.parallel.mode = case.mode
+        if case.dtype is not None:
+            config.model.dtype = case.dtype
         data = datasets.load(config, pathlib.Path(folder))
-        steps = len(data.splits["train"].ids) // batch
-        if not steps or options.epochs < 1:
+        steps = len(data.splits["train"].ids) // case.batch
+        if not steps or case.epochs < 1:
             raise ValueError(
-                f"got {len(data.splits['train'].ids)} memes in batches of {batch} for "
-                f"{options.epochs} epochs, expected at least one of each"
+                f"got {len(data.splits['train'].ids)} memes in batches of {case.batch} "
+                f"for {case.epochs} epochs, expected at least one of each"
             )
-        config.pretrain.steps = (1 + options.epochs) * steps
+        config.pretrain.steps = (1 + case.epochs) * steps
         stage = pretrain.make(config, data, seed=0, mesh=mesh)
         # One stream, as in a run: workers start once, and read on between epochs.
         chunks, state = stage.feeder.chunks(0), stage.init()
@@ -160,10 +213,20 @@ def cell(batch: int, workers: int, options: argparse.Namespace) -> dict[str, Any
 
         epoch()
         with usage.Watch() as watch:
-            seconds = [epoch() for _ in range(options.epochs)]
+            seconds = [epoch() for _ in range(case.epochs)]
         # Past its end, so that the workers shut down properly.
         next(chunks, None)
-    about = {"batch": batch, "workers": workers, "steps": steps}
+        devices = list(mesh.devices.flat)
+    about = {
+        "batch": case.batch,
+        "workers": case.workers,
+        "mode": case.mode,
+        "steps": steps,
+        "device": devices[0].device_kind,
+        "platform": devices[0].platform,
+        "devices": len(devices),
+        "device bytes": usage.device_bytes(devices),
+    }
     return {**about, "epoch seconds": seconds, **watch.figures}
 
 
@@ -175,12 +238,12 @@ def rows(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
         Rows: batch, workers, s/epoch, memes/s, cores, memory, the mean utilisation of
-        all GPUs and the largest memory of one.
+        all GPUs and the largest memory of one, by JAX's allocator.
     """
     found = []
     for one in cells:
         seconds = float(np.median(one["epoch seconds"]))
-        cards = one["gpus"]
+        cards, held = one["gpus"], [b for b in one["device bytes"] if b is not None]
         found.append(
             {
                 "batch": one["batch"],
@@ -194,9 +257,7 @@ def rows(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                     if cards
                     else None
                 ),
-                "GPU GB": (
-                    max(card["bytes"] for card in cards) / 1e9 if cards else None
-                ),
+                "GPU GB": max(held) / 1e9 if held else None,
             }
         )
     return found

@@ -48,7 +48,7 @@ def main() -> None:
     if options.part is not None:
         print(json.dumps(measured(options.part, options)))
         return
-    platform, available = _devices()
+    platform, available = devices()
     counts = options.devices or [n for n in (1, 2, 4, 8, 16) if n <= available]
     fake = platform == "cpu"
     if fake:
@@ -111,7 +111,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _devices() -> tuple[str, int]:
+def devices() -> tuple[str, int]:
     """Platform and number of devices, from a subprocess so that none is taken here."""
     done = subprocess.run(
         [sys.executable, "-c", _QUERY], check=True, capture_output=True, text=True

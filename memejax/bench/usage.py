@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 _PROC = pathlib.Path("/proc")
 _NVIDIA_SMI = (
     "nvidia-smi",
-    "--query-gpu=utilization.gpu,memory.used",
+    "--query-gpu=utilization.gpu,memory.used,memory.total",
     "--format=csv,noheader,nounits",
 )
 
@@ -73,13 +74,37 @@ def core_seconds(processes: dict[int, Process]) -> float:
     return sum(p.seconds + p.ended_seconds for p in processes.values())
 
 
-def read_gpus(text: str) -> list[tuple[float, float]]:
-    """Utilisation in [0, 1] and bytes in use of each GPU, from nvidia-smi's output."""
+class Gpu(NamedTuple):
+    """Figures of a GPU from nvidia-smi.
+
+    Attributes:
+        utilisation: share of the time in which a kernel ran, in [0, 1].
+        bytes: in use. JAX reserves three quarters of a GPU when it starts, whatever it
+            needs: `device_bytes` has what arrays took.
+        total: bytes of the GPU.
+    """
+
+    utilisation: float
+    bytes: float
+    total: float
+
+
+def read_gpus(text: str) -> list[Gpu]:
+    """Figures of each GPU, from nvidia-smi's output."""
     rows = [line.split(",") for line in text.splitlines() if line.strip()]
-    return [(float(used) / 100, float(mib) * 2**20) for used, mib in rows]
+    return [
+        Gpu(float(used) / 100, float(mib) * 2**20, float(all_mib) * 2**20)
+        for used, mib, all_mib in rows
+    ]
 
 
-def gpus() -> list[tuple[float, float]]:
+def device_bytes(devices: Sequence[Any]) -> list[int | None]:
+    """Return each device's peak of bytes in use, by its allocator; None on a CPU."""
+    stats = [device.memory_stats() for device in devices]
+    return [None if s is None else s.get("peak_bytes_in_use") for s in stats]
+
+
+def gpus() -> list[Gpu]:
     """Return the same for this machine's GPUs; [] without nvidia-smi or its driver."""
     try:
         done = subprocess.run(_NVIDIA_SMI, capture_output=True, text=True, check=True)
@@ -98,7 +123,9 @@ class Watch:
     - "core utilisation": that number as a share of the machine's cores,
     - "resident bytes": peak of all processes together, shared pages counted once for
       each process,
-    - "gpus": for each GPU, the mean "utilisation" and the peak "bytes".
+    - "memory utilisation": that peak as a share of the machine's memory,
+    - "gpus": for each GPU, the mean "utilisation", the peak "bytes" by nvidia-smi, and
+      the "total" bytes.
 
     A child that ended counts only if it was waited for. Linux only.
     """
@@ -107,7 +134,7 @@ class Watch:
         """Sample memory and GPUs every `every` seconds."""
         self._every, self._ended = every, threading.Event()
         self._resident: list[int] = []
-        self._gpus: list[list[tuple[float, float]]] = []
+        self._gpus: list[list[Gpu]] = []
         self.figures: dict[str, Any] = {}
 
     def __enter__(self) -> Watch:
@@ -128,10 +155,12 @@ class Watch:
             "cores": used / seconds,
             "core utilisation": used / seconds / (os.cpu_count() or 1),
             "resident bytes": max(self._resident),
+            "memory utilisation": max(self._resident) / _machine_bytes(),
             "gpus": [
                 {
-                    "utilisation": float(np.mean([used for used, _ in card])),
-                    "bytes": max(held for _, held in card),
+                    "utilisation": float(np.mean([now.utilisation for now in card])),
+                    "bytes": max(now.bytes for now in card),
+                    "total": card[0].total,
                 }
                 for card in zip(*filter(None, self._gpus), strict=True)
             ],
@@ -144,3 +173,7 @@ class Watch:
     def _sample(self) -> None:
         self._resident.append(sum(p.resident for p in tree(os.getpid()).values()))
         self._gpus.append(gpus())
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

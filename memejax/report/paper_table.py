@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import html
 import io
 from collections.abc import Sequence
 from urllib.parse import quote
 
 from memejax import logs
-from memejax.report import render, tables
+from memejax.report import markdown, render, tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +78,7 @@ class PaperTable:
         split: that the figures are of, and its data; None before a run is finished.
         lines: the rows, in order; those that are no run last.
         notes: sentences under the table.
+        protocol: how checkpoints were chosen; "" before a run is finished.
     """
 
     name: str
@@ -87,12 +87,14 @@ class PaperTable:
     split: str | None
     lines: Sequence[Line]
     notes: Sequence[str] = ()
+    protocol: str = ""
 
     @property
     def caption(self) -> str:
-        """Title, preset and split."""
+        """Title, preset, protocol and split."""
         split = "no run finished yet" if self.split is None else f"split {self.split}"
-        return f"{self.title}: preset {self.preset}, {split}"
+        parts = (f"preset {self.preset}", self.protocol, split)
+        return f"{self.title}: {', '.join(part for part in parts if part)}"
 
 
 HEAD = (
@@ -113,14 +115,9 @@ _LEFT = 3
 
 def to_markdown(table: PaperTable) -> str:
     """Return the table as GitHub shows it, and its notes."""
-    sides = [":--" if i < _LEFT else "--:" for i in range(len(HEAD))]
-    lines = [_cells(line) for line in table.lines]
-    rows = [
-        "| " + " | ".join(cells) + " |"
-        for cells in (HEAD, sides, *([_escaped(c) for c in line] for line in lines))
-    ]
-    notes = [f"- {_escaped(note)}" for note in _notes(table)]
-    return "\n".join([f"## {_escaped(table.caption)}", "", *rows, "", *notes]) + "\n"
+    rows = [_cells(line) for line in table.lines]
+    made = tables.Table(table.caption, HEAD, rows, notes=_notes(table), left=_LEFT)
+    return markdown.table(made, level=2)
 
 
 def to_csv(table: PaperTable) -> str:
@@ -235,9 +232,3 @@ def _notes(table: PaperTable) -> list[str]:
         if line.note
     }
     return [*table.notes, *rows]
-
-
-def _escaped(text: str) -> str:
-    """Text for a cell of Markdown, in which HTML and bars have a meaning."""
-    escaped = html.escape(text, quote=False).replace("|", "\\|")
-    return " ".join(escaped.split())

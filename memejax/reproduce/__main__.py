@@ -1,24 +1,36 @@
 """The command line: `python -m memejax.reproduce table1`.
 
-    python -m memejax.reproduce table1|table2|table3|table8 [--preset=demo|full|paper]
-      [--workdir=runs/tables-demo] [--seeds=5] [--shard=i/n] [--root=FOLDER]
-      [--set=LEAF=VALUE ...] [--table-only]
+    python -m memejax.reproduce table1|table2|table3|table8 ...
+      [--preset=demo|full|paper] [--workdir=runs/tables-demo] [--seeds=5]
+      [--shard=i/n] [--root=FOLDER] [--set=LEAF=VALUE ...] [--table-only]
       table3 also: [--features=STORE] [--run=RUN]
+    python -m memejax.reproduce table4|table5|table6|table7|figure4 ...
+      [--preset=demo|full|paper] [--workdir=runs/tables-demo] [--root=FOLDER]
+      table4, table5: [--devices=4]; table6: [--with=OTHER.json];
+      table7: [--set weights.detector=MASKRCNN]
     python -m memejax.reproduce curriculum --data=geoshapes|mnist|cifar10
       [--only-primary] [--seeds=10] [...]
 
-Each row and seed is a run in its own folder, `<workdir>/<row>/seed<i>`. Finished runs
+Several tables in one call are made one after another.
+
+Tables of scores: each row and seed is a run in `<workdir>/<row>/seed<i>`. Finished runs
 are skipped, interrupted ones resume, and `<workdir>/<table>.md`, `.csv` and `.html` are
-updated after every run. Tables in one workdir share their runs, so do not run two
-tables there at the same time; table8 has the rows of all other tables, and runs those
-of tables 1 and 2. table3 trains on stored features; its demo makes them. For curricula,
-each arm is one run of all seeds, and the files are study.md, .csv and .html.
+updated after every run. Tables in one workdir share their runs, so do
+not run two calls there at the same time; table8 has the rows of all other tables, and
+runs those of tables 1 and 2. table3 trains on stored features; its demo makes them.
+
+Tables of performance are measured on the devices that there are, on a CPU on fake ones,
+and again by every call; `<table>.json` has what is behind the text.
+
+For curricula, each arm is one run of all seeds, and the files are study.md, .csv and
+.html.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
 from memejax.errors import UserError, reported, user_errors
 
@@ -31,39 +43,111 @@ def main(argv: list[str] | None = None) -> None:
 
     command_line.prepare()
     with reported():
-        if options.table == "curriculum":
-            _study(options)
+        if "curriculum" not in options.table:
+            _tables(options)
+        elif len(options.table) > 1:
+            raise UserError("curriculum is made alone, not with tables")
         else:
-            _table(options)
+            _study(options)
 
 
-def _table(options: argparse.Namespace) -> None:
-    """Reproduce a table."""
-    from memejax import logs
+def _tables(options: argparse.Namespace) -> None:
+    """Check all tables, then make one after another."""
+    from memejax.reproduce.performance import TABLES
+
+    with user_errors():
+        plans = [
+            (_plan_performance if name in TABLES else _plan_scores)(options, name)
+            for name in dict.fromkeys(options.table)
+        ]
+    for plan in plans:
+        plan()
+
+
+def _plan_scores(options: argparse.Namespace, name: str) -> Callable[[], None]:
+    """Plan a table of scores; the result makes it."""
     from memejax.report import paper_table
     from memejax.reproduce import command
 
-    with user_errors():
-        plan = command.prepare(
-            options.table,
-            preset=options.preset,
-            workdir=options.workdir,
-            seeds=5 if options.seeds is None else options.seeds,
-            shard=options.shard,
-            root=options.root,
-            features=options.features,
-            run=options.run,
-            leaves=dict(options.leaves),
-            table_only=options.table_only,
-        )
-    table = command.perform(plan)
-    text = paper_table.to_markdown(table)
+    _refuse(options, name, "devices", "other")
+    arguments = dict(
+        preset=options.preset,
+        workdir=options.workdir,
+        seeds=5 if options.seeds is None else options.seeds,
+        shard=options.shard,
+        root=options.root,
+        features=options.features if name == "table3" else None,
+        run=options.run if name == "table3" else None,
+        leaves=dict(options.leaves),
+        table_only=options.table_only,
+    )
+    command.prepare(name, **arguments)
+
+    def make() -> None:
+        with user_errors():
+            # Again: a table before may have run some of its runs.
+            plan = command.prepare(name, **arguments)
+        made = command.perform(plan)
+        files = [f"{plan.workdir / name}.{suffix}" for suffix in command.FORMATS]
+        _show(paper_table.to_markdown(made), files)
+
+    return make
+
+
+def _plan_performance(options: argparse.Namespace, name: str) -> Callable[[], None]:
+    """Plan a table of performance; the result measures it."""
+    from memejax.reproduce.performance import command, parts
+
+    _refuse(options, name, "seeds", "features", "run", "table_only")
+    leaves = dict(options.leaves)
+    detector = leaves.pop("weights.detector", None) if name == "table7" else None
+    if leaves or options.shard != (0, 1):
+        given = sorted(leaves) or ["--shard"]
+        raise UserError(f"{name} measures fixed settings, and does not take {given}")
+    plan = command.prepare(
+        name,
+        preset=options.preset,
+        workdir=options.workdir,
+        root=options.root,
+        devices=options.devices,
+        detector=detector,
+        other=options.other if name == "table6" else None,
+    )
+    if options.other is not None and "table6" not in options.table:
+        raise UserError("--with is for table6, which compares machines")
+
+    def make() -> None:
+        with user_errors():
+            made = command.perform(plan)
+        suffixes = (*command.FORMATS, "json")
+        files = [f"{plan.workdir / name}.{suffix}" for suffix in suffixes]
+        _show(parts.to_markdown(made), files)
+
+    return make
+
+
+def _refuse(options: argparse.Namespace, name: str, *unused: str) -> None:
+    """Raise UserError for options that no table of this call takes."""
+    from memejax.reproduce.performance import TABLES
+
+    mixed = len({table in TABLES for table in options.table}) > 1
+    given = [option for option in unused if getattr(options, option)]
+    if given and not mixed:
+        flags = {"other": "with", "table_only": "table-only"}
+        shown = [f"--{flags.get(option, option)}" for option in given]
+        raise UserError(f"{name} does not take {', '.join(shown)}")
+
+
+def _show(text: str, files: list[str]) -> None:
+    """Print a table in Markdown, and the names of its files."""
+    from memejax import logs
+
     encoding = sys.stdout.encoding or "ascii"
     if not encoding.lower().startswith("utf"):
         text = text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
     logs.say(f"\n{text}")
-    for suffix in command.FORMATS:
-        logs.say(f"{plan.workdir / plan.table}.{suffix}")
+    for file in files:
+        logs.say(file)
 
 
 def _study(options: argparse.Namespace) -> None:
@@ -96,10 +180,15 @@ def _parser() -> argparse.ArgumentParser:
     # Names of tables and presets are checked where they are defined.
     parser = argparse.ArgumentParser(
         prog="python -m memejax.reproduce",
-        description="Runs the missing runs of a paper's table, and writes the table. "
-        "Interrupted runs resume; finished ones are skipped.",
+        description="Makes the tables and figures of the papers. Of tables of scores, "
+        "finished runs are skipped and interrupted ones resume.",
     )
-    parser.add_argument("table", help="table1, table2, table3, table8 or curriculum")
+    parser.add_argument(
+        "table",
+        nargs="+",
+        help="table1, table2, table3, table8 (scores), table4, table5, table6, table7, "
+        "figure4 (performance), or curriculum",
+    )
     parser.add_argument(
         "--data",
         default="geoshapes",
@@ -144,6 +233,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--run", help="for table3's demo: a finished run whose encoders give features"
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="for table4 and table5: number of the several devices (default: 4, or all "
+        "if there are fewer); on a CPU they are fake ones",
+    )
+    parser.add_argument(
+        "--with",
+        dest="other",
+        metavar="OTHER.json",
+        help="for table6: table6.json of another machine",
     )
     parser.add_argument(
         "--set",

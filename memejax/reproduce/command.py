@@ -107,6 +107,16 @@ def prepare(
         encoders = pathlib.Path(run or runs.run_folder(path, encoder_row(), 0))
         if run is None:
             every = [Run(encoder_row(), 0, encoders), *every]
+    shown = [
+        Run(row, seed, runs.run_folder(path, row, seed))
+        for row in wanted
+        for seed in range(seeds)
+    ]
+    if table_only and not any(run.finished for run in shown):
+        raise ValueError(
+            f"no run of {table} is finished in {path}: run it without --table-only "
+            "first, or name the folder of its runs with --workdir"
+        )
     own = runs.shard(every, shard[0], of=shard[1])
     jobs = []
     if not table_only:

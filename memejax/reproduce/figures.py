@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from memejax import folder, metrics
-from memejax.outcomes import evaluated_seeds, watched
+from memejax.outcomes import evaluated, evaluated_seeds, watched
 from memejax.report import tables
 from memejax.report.paper_table import Line, PaperTable, Spread
 from memejax.reproduce.rows import TITLES, Row, rows
@@ -60,20 +60,21 @@ def collect(
         seeds: number of seeds, from 0.
 
     Raises:
-        ValueError: if the table is unknown, or the runs have another preset or
-            different data.
+        ValueError: if the table is unknown, or the runs have another preset, different
+            data or another protocol.
     """
     wanted = rows(table, preset=preset)
     found = {row.name: _finished(row, workdir, seeds) for row in wanted}
     # Runs shared by several rows count once.
     every = {run: results for runs in found.values() for run, results in runs.items()}
-    root, split = _same_data(every, preset)
+    root, split, protocol = _same_data(every, preset)
     lines = [_line(row, found[row.name], split, workdir, seeds) for row in wanted]
     return PaperTable(
         name=table,
         title=TITLES[table],
         preset=preset,
         split=_describe(split, root),
+        protocol=protocol,
         lines=[*lines, *_references(list(every.values()), split)],
         notes=_notes(table, preset, list(every.values()), split, root),
     )
@@ -90,11 +91,11 @@ def _finished(
 
 def _same_data(
     every: Mapping[pathlib.Path, Results], preset: str
-) -> tuple[str | None, str | None]:
-    """Return the folder of the memes and the split that all runs have in common.
+) -> tuple[str | None, str | None, str]:
+    """Return what all runs have in common: folder of memes, split, protocol.
 
     Raises:
-        ValueError: if runs differ in preset or data.
+        ValueError: if runs differ in preset, data or protocol.
     """
     first: tuple[pathlib.Path, Any] | None = None
     for path, results in every.items():
@@ -102,14 +103,42 @@ def _same_data(
             raise ValueError(
                 f"{path} is a run of the preset {results['preset']}, expected {preset}"
             )
-        data = (results["data"].get("root"), _split(results))
+        data = (results["data"].get("root"), _split(results), _protocol(path, results))
         first = first or (path, data)
         if data != first[1]:
-            raise ValueError(
-                f"got runs of different data (folder, test split): {first[0]} of "
-                f"{first[1]}, {path} of {data}; use a separate --workdir"
+            names = ("folder", "test split", "protocol")
+            different = "; ".join(
+                f"{name} {one} and {other}"
+                for name, one, other in zip(names, first[1], data, strict=True)
+                if one != other
             )
-    return first[1] if first else (None, None)
+            raise ValueError(
+                f"{first[0]} and {path} cannot be compared: {different}; use a "
+                "separate --workdir"
+            )
+    return first[1] if first else (None, None, "")
+
+
+def _protocol(path: pathlib.Path, results: Results) -> str:
+    """How a run's checkpoints were chosen, in words.
+
+    Raises:
+        ValueError: for a run of an earlier memejax, which had one checkpoint for all
+            arms.
+    """
+    dev, sizes = results["dev"], results["data"]["sizes"]
+    found = [evaluated(outcomes) for outcomes in results["seeds"].values()]
+    if not all("checkpoints" in outcome for outcome in found if outcome is not None):
+        raise ValueError(
+            f"{path} was scored by one checkpoint for all of its arms, as an earlier "
+            "memejax did: run it again in a separate --workdir"
+        )
+    share = sizes[dev] / (sizes[dev] + sizes["train"])
+    held_out = {
+        "random_validation": f"a random {share:.0%} of train",
+        "validation": f"{share:.0%} of train held out by caption",
+    }
+    return f"checkpoint of each row's arm chosen on {held_out.get(dev, dev)}"
 
 
 def _split(results: Results) -> str | None:

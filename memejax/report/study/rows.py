@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from memejax import logs
+from memejax.report import markdown
 from memejax.report.cells import Table, count
 from memejax.report.study.arms import Arm, Study
 from memejax.report.study.outcomes import Outcome, budget, least_adjusted, outcomes
@@ -154,8 +154,10 @@ def study_markdown(study: Study) -> str:
     """Return the tables of the primary family and of all arms as Markdown."""
     found = outcomes(study)
     tables = [primary(study, found), everything(study, found)]
-    head = f"## {_escaped(study.title)} (preset {_escaped(study.preset)})\n"
-    return "\n".join([head, *(_markdown(table) for table in tables if table)])
+    escaped = markdown.escaped
+    head = f"## {escaped(study.title)} (preset {escaped(study.preset)})\n"
+    shown = [markdown.table(table, level=3) for table in tables if table]
+    return "\n".join([head, *shown])
 
 
 def study_csv(study: Study) -> str:
@@ -253,18 +255,3 @@ def _overall(arm: Arm, name: str, over: object) -> str:
         return _NONE
     values = np.asarray(arm.diagnostics[name][1], float)
     return f"{over(values):.3g}" if len(values) and callable(over) else _NONE
-
-
-def _markdown(table: Table) -> str:
-    """Format a table and its notes as Markdown."""
-    sides = [":--" if i < table.left else "--:" for i in range(len(table.columns))]
-    cells = ([_escaped(cell) for cell in row] for row in (table.columns, *table.rows))
-    head, *rows = ("| " + " | ".join(row) + " |" for row in cells)
-    lines = [f"### {_escaped(table.title)}", "", head]
-    lines += ["| " + " | ".join(sides) + " |", *rows, ""]
-    return "\n".join(lines + [f"- {_escaped(note)}" for note in table.notes]) + "\n"
-
-
-def _escaped(text: str) -> str:
-    """Escape HTML, bars and line breaks for a cell of Markdown."""
-    return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
