@@ -42,6 +42,16 @@ def test_arms_are_distinct_and_the_family_is_the_declared_one(data):
     assert family == expected | ({"switch-2"} if data == "geoshapes" else set())
     few = {arm.name for arm in arms.arms(data, steps=160, only_primary=True)}
     assert few == family | {"uniform", "replacement", "random-2"}
+    # Patterns: alone, and beside the family.
+    hard = {"dsac-aadt-hard-10", "dsac-aadt-hard-10-winsorized"}
+    named = [a.name for a in arms.arms(data, steps=160, names=["*aadt-hard-10*"])]
+    assert set(named) == {"uniform", "dsac-aadt-hard-100"} | hard | {
+        "dsac-aadt-hard-100-winsorized"
+    }
+    both = arms.arms(data, steps=160, names=sorted(hard), only_primary=True)
+    assert {a.name for a in both} == few | hard
+    with pytest.raises(ValueError, match="no arm 'dsac-aadt-easy': did you mean dsac"):
+        arms.arms(data, steps=160, names=["dsac-aadt-easy"])
 
 
 @pytest.mark.parametrize("data", sorted(arms.SETUPS))

@@ -9,7 +9,7 @@
       table4, table5: [--devices=4]; table6: [--with=OTHER.json];
       table7: [--set weights.detector=MASKRCNN]
     python -m memejax.reproduce curriculum --data=geoshapes|mnist|cifar10
-      [--only-primary] [--seeds=10] [...]
+      [--only-primary] [--arms NAME ...] [--seeds=10] [...]
 
 Several tables in one call are made one after another.
 
@@ -167,6 +167,7 @@ def _study(options: argparse.Namespace) -> None:
             seeds=10 if options.seeds is None else options.seeds,
             root=options.root,
             only_primary=options.only_primary,
+            names=options.arms,
             leaves=dict(options.leaves),
             table_only=options.table_only,
         )
@@ -199,6 +200,14 @@ def _parser() -> argparse.ArgumentParser:
         "--only-primary",
         action="store_true",
         help="for curriculum: only the primary family of arms and its controls",
+    )
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="for curriculum: these arms, or in addition to the primary family; * "
+        "stands for any part of a name",
     )
     parser.add_argument(
         "--preset",

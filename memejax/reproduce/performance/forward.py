@@ -120,7 +120,7 @@ def tabulate(figures: Mapping[str, Any]) -> Measured:
         return [
             name,
             f"{one['calls']:.0f}",
-            f"{one['flops'] / 1e9:.3f}",
+            f"{one['flops'] / 1e9:.4g}",
             share(one["flops"] / flops),
             *(share(one.get(n, 0.0) / busy[n]) for n in ("cold", "warm")),
             share(published.CONVOLUTION_FLOPS) if is_theirs else "-",
@@ -130,7 +130,7 @@ def tabulate(figures: Mapping[str, Any]) -> Measured:
     total = [
         "all",
         "",
-        f"{flops / 1e9:.3f}",
+        f"{flops / 1e9:.4g}",
         *(share(1.0),) * 3,
         *("-",) * 2,
     ]

@@ -188,6 +188,7 @@ def _network_seconds(
     repeats = 8
     config.graph.epochs = float(repeats * steps * config.graph.batch / n)
     config.graph.eval_every = config.checkpoint.every = config.log.every = steps
+    config.graph.optimizer.warmup = 0
     stage = graph.make(config, data, seed=0, mesh=mesh)
     state, chunks = stage.init(), stage.feeder.chunks(0)
     state, metrics = stage.run_chunk(state, next(chunks)[1])

@@ -8,8 +8,10 @@ All arms of a study have the same updates, batch, learning rate and seeds, excep
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memejax.models.convnet import CONVNETS
@@ -126,7 +128,12 @@ class ArmSpec:
 
 
 def arms(
-    data: str, *, steps: int, preset: str = "demo", only_primary: bool = False
+    data: str,
+    *,
+    steps: int,
+    preset: str = "demo",
+    only_primary: bool = False,
+    names: Sequence[str] = (),
 ) -> list[ArmSpec]:
     """Return the arms of a study, the reference first.
 
@@ -136,19 +143,29 @@ def arms(
         preset: with "paper" the temperature of DSAC starts at 1 and only ever grows, as
             in the thesis; otherwise a finite ratio is always met.
         only_primary: whether to return only the primary family and its controls.
+        names: patterns as in file names, "dsac-aadt*": only these arms and the
+            reference, or in addition to the primary family.
 
     Raises:
-        ValueError: if there is no such data set.
+        ValueError: if there is no such data set, or a pattern is of no arm.
     """
     if data not in SETUPS:
         raise ValueError(f"unknown data {data!r}: choose one of {sorted(SETUPS)}")
     made = [*_uniform(steps), *_pacing()]
     made += _easy(steps) if SETUPS[data].easy else []
     made += [*_bac(), *_dsac(capped=preset == "paper")]
-    if not only_primary:
+    every = [arm.name for arm in made]
+    for name in names:
+        if not fnmatch.filter(every, name):
+            near = difflib.get_close_matches(name, every) or every
+            raise ValueError(f"no arm {name!r}: did you mean {' or '.join(near)}?")
+    if not only_primary and not names:
         return made
-    controls = (REFERENCE, "replacement", f"random-{PRIMARY_TASKS}")
-    return [arm for arm in made if arm.primary or arm.name in controls]
+    chosen = {REFERENCE, *(n for name in names for n in fnmatch.filter(every, name))}
+    if only_primary:
+        chosen |= {arm.name for arm in made if arm.primary}
+        chosen |= {"replacement", f"random-{PRIMARY_TASKS}"}
+    return [arm for arm in made if arm.name in chosen]
 
 
 def _uniform(steps: int) -> list[ArmSpec]:

@@ -61,6 +61,7 @@ def prepare(
     seeds: int = 10,
     root: str | None = None,
     only_primary: bool = False,
+    names: Sequence[str] = (),
     leaves: Mapping[str, str] | None = None,
     table_only: bool = False,
 ) -> Plan:
@@ -73,6 +74,7 @@ def prepare(
         seeds: number of seeds per arm, from 0.
         root: folder of the data's files, if it has any.
         only_primary: whether to run only the primary family and its controls.
+        names: patterns of arms' names; see `arms.arms`.
         leaves: dotted leaf -> value as written on a command line, for every arm.
         table_only: whether to run nothing.
 
@@ -83,7 +85,13 @@ def prepare(
     """
     base = base_config(data, preset=preset, seeds=seeds, root=root, leaves=leaves or {})
     path = pathlib.Path(workdir or f"runs/curriculum-{data}-{preset}")
-    specs = arms(data, steps=base.train.steps, preset=preset, only_primary=only_primary)
+    specs = arms(
+        data,
+        steps=base.train.steps,
+        preset=preset,
+        only_primary=only_primary,
+        names=names,
+    )
     made = [(spec, path / spec.name, arm_config(base, spec, path)) for spec in specs]
     for _, arm_path, config in made:
         runs.check_folder(arm_path, config)
