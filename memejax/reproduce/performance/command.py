@@ -77,6 +77,8 @@ def prepare(
     settings = epochs.Settings(
         preset, root=root, devices=devices, threads=os.cpu_count() or 1
     )
+    if devices is not None and table in ("table4", "table5"):
+        epochs.cases(table, settings, several=devices)
     return Plan(
         table,
         settings,

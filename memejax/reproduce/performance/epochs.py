@@ -73,8 +73,16 @@ def cases(table: str, settings: Settings, *, several: int) -> list[Case]:
         table: "table4", "table5" or "table6".
         settings: of the measurement.
         several: number of the several devices.
+
+    Raises:
+        ValueError: if they cannot share a batch.
     """
     batch, is_weak = _BATCHES[table]
+    if table != "table6" and not is_weak and batch % several:
+        raise ValueError(
+            f"{table} shares a batch of {batch}, and {several} devices cannot: choose "
+            "--devices=2 or 4"
+        )
     # The demo's cores are too few for 14 processes.
     workers = 0 if settings.preset == "demo" else _WORKERS[table]
     counts = [1] if table == "table6" else sorted({1, several})
