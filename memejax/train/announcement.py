@@ -33,13 +33,16 @@ def experiment(config: ConfigDict) -> str:
         return f"{config.name}, preset {config.preset}: {own(config)}"
     if config.preset != "demo":
         return f"{config.name}, preset {config.preset}"
-    data, root = f"built-in {config.data.name}", "FOLDER"
+    data, root = f"built-in {config.data.name}", " --config.data.root=FOLDER"
     if config.data.root is not None:
-        root = config.data.root
-        data = f"the {config.data.name} of {root}"
+        data = f"the {config.data.name} of {config.data.root}"
+        root = f" --config.data.root={config.data.root}"
+    elif config.data.name == "geoshapes":
+        # Built in at every scale.
+        root = ""
     return (
         f"{config.name}, preset demo: small models on {data}; the full recipe is\n"
-        f"  --config=configs/{config.name}.py:full --config.data.root={root}"
+        f"  --config=configs/{config.name}.py:full{root}"
     )
 
 
