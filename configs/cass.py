@@ -24,7 +24,8 @@ paper
             no term against a constant output; Adam at 1e-3, the cosine stepped at
             every batch with a period of 32 of them. In fine-tuning averaged words stand
             for the fastText of the paper's code, trained with the classifier and not
-            beforehand; the paper's text says DistilBERT (text=distilbert).
+            beforehand; the paper's text says DistilBERT (text=distilbert). A random
+            fifth of the training memes chooses the checkpoint, as published.
             Not kept: gradients that accumulate over the whole run because nothing
             clears them; weight averaging whose result the original never uses
             (average=swa uses its own); pretraining on the tenth of the pictures that

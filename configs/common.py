@@ -369,7 +369,8 @@ def curriculum(
             # to 1, which is uniform, at the last update ("linear", "geometric").
             ratio=10.0,
             ratio_schedule="constant",
-            # 1: the ratio is only ever reduced, as in the thesis; 0: always met.
+            # 1: the temperature starts there and is raised by 0.01 until the ratio is
+            # met, as in the thesis; 0: the ratio is always met, exactly.
             min_temperature=0.0,
             winsorize=0.0,
             # Exponent of the importance weights.

@@ -20,8 +20,10 @@ full
 paper
   command   as full, with :paper
   is        full with the thesis's version where it differs: the temperature starts at
-            1 and only grows (its cap on the ratio), easier examples are favoured, as in
-            its text. The thesis states no size, rate or ratio; those are ours.
+            1 and is only raised, step by step (its cap on the ratio); easier examples
+            are favoured, as in its text. The thesis states no size, rate or ratio, no
+            step of the temperature (here 0.01: its pseudocode is blank) and no number
+            of dropout passes (here 20); those are ours.
 
 After the colon, behind the preset (`configs/curriculum.py:full,network=resnet`):
   network=perceptron|convnet|resnet    network to train

@@ -22,7 +22,8 @@ paper
   hardware  as full, several
   is        the published recipe of ViT-B/16 (400 epochs, 65,536 prototypes), at its
             batch of 1024. The ResNet-50 beside it uses that recipe too, instead of its
-            own with SGD; --config.arms="('vit',)" leaves it out.
+            own with SGD; --config.arms="('vit',)" leaves it out. Fine-tuning is that of
+            configs/cass.py:paper.
 
 After the colon, behind the preset (`configs/dino.py:full,then=probe`):
   then=finetune|probe    stage after pretraining

@@ -39,7 +39,8 @@ paper
             meme at a time), here their features are stored; there the detector sees
             pictures shrunk to 224 pixels, here the originals; there a dropout before
             the logit is on at test time too; Adam's decay of 5e-4 in the gradient; the
-            last epoch is tested, here the best on the dev split.
+            last epoch is tested, here the best on a random fifth of train
+            (data.dev=random_validation, for the extraction too).
 
 After the colon, behind the preset (`configs/graph.py:full,kind=trained`):
   kind=stored|trained|hetero    one graph per meme on stored features, the same trained
@@ -77,7 +78,8 @@ def get_config(text: str = "") -> ConfigDict:
             ),
             extract=extract(**EXTRACT[preset]),
             graph=section,
-            # For the extraction; networks on graphs run on one device.
+            # For the extraction, and for kind=trained; networks on stored features
+            # run on one device.
             parallel=dict(devices=placeholder(int)),
             pipeline=common.pipeline(preset),
             # Evaluate, save and log at the same updates: the plan's stretch between two

@@ -8,7 +8,8 @@ hardware  demo: 2 CPU cores, 2 minutes; full and paper: one GPU; not run by us y
 is        configs/cass_mm.py without its first stage. With --config.weights.* the
           encoders start from those checkpoints, like the papers' rows. In `paper`
           averaged word vectors stand for the fastText of the paper's code, and have
-          no checkpoint; the paper's text says DistilBERT (`:paper,text=distilbert`).
+          no checkpoint; the paper's text says DistilBERT (`:paper,text=distilbert`);
+          a random fifth of the training memes chooses the checkpoint, as published.
 
 After the colon, behind the preset (`configs/supervised.py:demo,curriculum=dsac`):
   curriculum=none|uniform|replacement|bac|dsac    order of the training examples

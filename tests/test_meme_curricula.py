@@ -173,6 +173,21 @@ def test_draws_are_those_of_the_method(draws):
         np.testing.assert_array_equal(plan.index[start:stop], expected)
 
 
+def test_a_temperature_that_starts_at_1_is_raised_step_by_step():
+    """As the thesis finds it; from 0 the ratio is met exactly."""
+    c = tiny("curriculum=dsac").curriculum
+    c.warmup, c.refresh, c.ratio = 0, 5, 2.0
+    source = curricula.Source(np.arange(40), np.tile([0, 1], 20))
+    u = np.linspace(0, 3.0, 40)
+    plan = curricula.first_plan(c, source, batch=4, steps=5, seed=3)
+    for lowest, tau in ((0.0, 3 / np.log(2)), (1.0, 4.33)):
+        # 3 / ln 2 = 4.3281.
+        c.min_temperature = lowest
+        _, drawn = curricula.redrawn(c, plan, source, uncertainty=u, step=0, seed=3)
+        p = np.exp(-u / tau)
+        np.testing.assert_allclose(drawn.probs, p / p.sum(), rtol=1e-5)
+
+
 def test_categorical_draws_of_too_many_examples():
     c = tiny("curriculum=replacement").curriculum
     assert c.draws == "categorical"

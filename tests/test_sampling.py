@@ -281,6 +281,47 @@ def test_search_agrees_with_the_closed_form_to_an_increment(spread, ratio, start
     assert np.exp(np.ptp(u) / found) <= ratio * (1 + 1e-12)
 
 
+@prop
+@given(
+    st.integers(0, 2**31),
+    st.floats(0.1, 60),
+    ratios.filter(lambda r: r > 1.01),
+    st.floats(0.1, 3),
+    st.sampled_from(["easy", "hard"]),
+)
+def test_increments_are_those_of_the_search(seed, spread, ratio, start, favour):
+    """Probabilities are a softmax at the temperature that the search finds."""
+    u = np.random.default_rng(seed).uniform(0, spread, 7)
+    tau = temperature_search(u, max_ratio=ratio, start=start, increment=0.01)
+    got = np.asarray(
+        sampling_probs(
+            u, favour=favour, max_ratio=ratio, min_temperature=start, increment=0.01
+        ),
+        np.float64,
+    )
+    candidates = []
+    # Rounding to float32 may miss or add one increment.
+    for step in (-1, 0, 1):
+        s = (u if favour == "hard" else -u) / (tau + 0.01 * step)
+        p = np.exp(s - s.max())
+        candidates.append(p / p.sum())
+    near = min(np.abs(got - p).max() for p in candidates)
+    assert near < 2e-6
+    assert got.max() / got.min() <= ratio * (1 + 1e-4)
+
+
+def test_a_ratio_of_one_by_increments_is_uniform():
+    options = dict(favour="easy", min_temperature=1.0, increment=0.01)
+    got = sampling_probs(np.array([0.0, 5.0, 2.0]), max_ratio=1.0, **options)
+    np.testing.assert_allclose(got, 1 / 3, rtol=1e-6)
+    free = sampling_probs(np.array([0.0, 1.0]), max_ratio=np.inf, **options)
+    np.testing.assert_allclose(free, np.exp([0, -1]) / (1 + np.exp(-1)), rtol=1e-6)
+    with pytest.raises(ValueError, match="got increment -1"):
+        sampling_probs(
+            np.ones(2), favour="easy", max_ratio=2, min_temperature=1, increment=-1
+        )
+
+
 def test_search_by_hand_and_far():
     # 4 / ln 10 = 1.7372.
     np.testing.assert_allclose(temperature_search([0.0, 4.0], max_ratio=10), 1.74)

@@ -169,6 +169,7 @@ def redraw(
     max_ratio: float,
     min_temperature: float,
     winsorize: float | None = None,
+    increment: float = 0.0,
     correction: float = 0.0,
     method: Method = "inverse_cdf",
 ) -> Draw:
@@ -188,6 +189,7 @@ def redraw(
             `sampling_probs`.
         min_temperature: as in `sampling_probs`; 1 only caps the ratio, 0 reaches it.
         winsorize: as in `sampling_probs`.
+        increment: as in `sampling_probs`.
         correction: k of the importance weights `(1 / (n p))^k`; 0 leaves all at 1.
         method: how to draw, as in `draw_plan`; "gumbel_top_k" draws without
             replacement.
@@ -216,6 +218,7 @@ def redraw(
         max_ratio=max_ratio,
         min_temperature=min_temperature,
         winsorize=winsorize,
+        increment=increment,
     )
     index = _draw_index(key, probs, segment, steps=steps, batch=batch, method=method)
     weight = importance_weights(probs, index, power=correction)

@@ -1,5 +1,6 @@
 """Sampling probabilities with a bounded ratio, from uncertainties."""
 
+import math
 from typing import Literal
 
 import jax
@@ -17,6 +18,7 @@ def sampling_probs(
     max_ratio: ArrayLike,
     min_temperature: ArrayLike,
     winsorize: float | None = None,
+    increment: float = 0.0,
     where: ArrayLike | None = None,
 ) -> jax.Array:
     """Sampling probabilities from uncertainties, with a bounded max / min ratio.
@@ -55,6 +57,9 @@ def sampling_probs(
         min_temperature: a scalar >= 0, in the units of u; > 0 if max_ratio is inf.
         winsorize: q in [0, 0.5): u is first clipped to its q and 1 - q quantiles
             (linearly interpolated), so that no outlier flattens the others.
+        increment: a number >= 0, in the units of u: the temperature is raised from
+            min_temperature in such steps until the ratio is at most R, as the thesis
+            finds it (`temperature_search`); 0 meets R exactly.
         where: bool `[n]`, True for examples that count. The others have probability 0,
             and their u, which may be NaN, has no effect.
 
@@ -78,6 +83,8 @@ def sampling_probs(
         raise ValueError(f"got favour {favour!r}, expected 'easy' or 'hard'")
     if winsorize is not None and not 0 <= winsorize < 0.5:
         raise ValueError(f"got winsorize {winsorize}, expected a share in [0, 0.5)")
+    if not 0 <= increment < math.inf:
+        raise ValueError(f"got increment {increment}, expected a number >= 0")
     values, counted = checked_uncertainties(u, where)
     ratio, floor = checked_ratio(max_ratio, min_temperature)
     if winsorize is not None:
@@ -92,7 +99,12 @@ def sampling_probs(
     # because rounding ln R in exp(-ln R part) would change the ratio by 1e-6; so would
     # gap / spread, as XLA multiplies by the reciprocal, which may miss 1 by 6e-8.
     part = jnp.where(gap == spread, 1.0, gap / jnp.where(meets, spread, 1.0))
-    met = jnp.power(jnp.where(meets, ratio, 1.0), -part)
+    if increment:
+        steps = jnp.ceil((spread / jnp.log(ratio) - floor) / increment)
+        raised = floor + increment * jnp.where(meets, steps, 1.0)
+        met = jnp.exp(-gap / raised)
+    else:
+        met = jnp.power(jnp.where(meets, ratio, 1.0), -part)
     floored = jnp.exp(-gap / jnp.where(floor > 0, floor, 1.0))
     legal = ~jnp.isnan(ratio) & jnp.isfinite(spread)
     weights = jnp.where(legal, jnp.where(meets, met, floored), jnp.nan)

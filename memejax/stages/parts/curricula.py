@@ -19,6 +19,8 @@ from memejax.stages.parts.choices import choose
 
 _SCORED = ("score", "favour", "passes")
 _DRAWN = ("warmup", "refresh", "draws")
+# Step of a temperature that is raised from `min_temperature`.
+INCREMENT = 0.01
 # Most examples for draws="categorical": noise for each of them and each draw.
 MOST_CATEGORICAL = 100_000
 # Kind -> leaves of the section that it reads.
@@ -191,6 +193,8 @@ def redrawn(
         max_ratio=_ratio(c, steps)(step),
         min_temperature=c.min_temperature,
         winsorize=c.winsorize or None,
+        # The thesis raises the temperature in steps, whose size it does not print.
+        increment=INCREMENT if c.min_temperature else 0.0,
         correction=c.correction,
         method=c.draws,
     )
