@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from memejax.models import fusion
+from memejax.models.encoders import TextEncoder, pool_tokens
 
 
 class ImageMatrix(nn.Module):
@@ -16,7 +17,7 @@ class ImageMatrix(nn.Module):
         return nn.Dense(5, use_bias=False)(flat)
 
 
-class TextTable(nn.Module):
+class TextTable(TextEncoder):
     @nn.compact
     def __call__(self, input_ids, attention_mask, *, train):
         return nn.Embed(11, 4)(input_ids) * attention_mask[..., None]
@@ -72,7 +73,7 @@ def test_parameters_are_those_of_the_paper():
         "fc": (256 + 1) * 1000,
     }
 
-    class Wide(nn.Module):
+    class Wide(TextEncoder):
         width: int
 
         def __call__(self, x, *more, train):
@@ -176,16 +177,14 @@ def test_mean_pooling_leaves_padding_out():
     tokens = RNG.normal(size=(3, 4, 5)).astype(np.float32)
     mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
     padded = np.where(mask[:, :, None] == 1, tokens, np.nan)
-    pooled = jax.jit(lambda x, m: fusion.pool_tokens(x, m, pooling="mean"))(
-        padded, mask
-    )
+    pooled = jax.jit(lambda x, m: pool_tokens(x, m, pooling="mean"))(padded, mask)
     expected = [tokens[0, :3].astype(np.float64).mean(0), tokens[1, 0], np.zeros(5)]
     np.testing.assert_allclose(pooled, expected, rtol=1e-6, atol=1e-6)
-    first = fusion.pool_tokens(tokens, mask, pooling="cls")
+    first = pool_tokens(tokens, mask, pooling="cls")
     np.testing.assert_array_equal(first, tokens[:, 0])
 
     def loss(x):
-        return fusion.pool_tokens(x, mask, pooling="mean").sum()
+        return pool_tokens(x, mask, pooling="mean").sum()
 
     gradient = jax.grad(loss)(jnp.asarray(padded))
     np.testing.assert_allclose(gradient[0, :, 0], [1 / 3, 1 / 3, 1 / 3, 0], rtol=1e-6)
@@ -195,6 +194,6 @@ def test_mean_pooling_leaves_padding_out():
 def test_pooling_errors():
     one = jnp.ones((2, 1, 5))
     with pytest.raises(ValueError, match="needs an encoder"):
-        fusion.pool_tokens(one, jnp.ones((2, 4)), pooling="mean")
+        pool_tokens(one, jnp.ones((2, 4)), pooling="mean")
     with pytest.raises(ValueError, match="text_pooling must be one of"):
-        fusion.pool_tokens(one, jnp.ones((2, 1)), pooling="max")
+        pool_tokens(one, jnp.ones((2, 1)), pooling="max")

@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 from memejax import augment, optim, parallel
 from memejax.data import text
 from memejax.extract.sources import Source, Variables
-from memejax.models.fusion import pool_tokens
 from memejax.stages.parts.encoders import described
 from memejax.stages.parts.models import arm_names, fusion_arms, normalization
 
@@ -84,7 +83,7 @@ def make_encoders(source: Source, *, mesh: Mesh, batch: int) -> Encoders:
     def text_fn(variables: Variables, inputs: Mapping[str, jax.Array]):
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         tokens = arm.text_encoder.apply(variables, ids, mask, train=False)
-        return pool_tokens(tokens, mask, pooling=pooling), tokens
+        return arm.text_encoder.pool(tokens, mask, pooling=pooling), tokens
 
     of_images = _in_batches(image_fn, source.image, mesh=mesh, batch=batch)
     of_captions = _in_batches(text_fn, source.text, mesh=mesh, batch=batch)

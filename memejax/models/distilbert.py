@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memejax.models.encoders import Encoder
+from memejax.models.encoders import TextEncoder
 from memejax.models.layers import Attention, Dropout, Dtype, LayerNorm, Mlp, apply_block
 
 BERTS: dict[str, dict[str, Any]] = {
@@ -43,7 +43,7 @@ class Block(nn.Module):
         return LayerNorm(self.eps, name="norm2")(x + y)
 
 
-class DistilBert(Encoder):
+class DistilBert(TextEncoder):
     """DistilBERT without a head; BERT without a pooler.
 
     Parameters, beside their names in Hugging Face's `DistilBertModel` and
@@ -105,12 +105,6 @@ class DistilBert(Encoder):
         """Return the encoder with at most `at_most` layers."""
         return self.clone(layers=min(self.layers, at_most))
 
-    @nn.nowrap
-    def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Return the shapes of one caption of one token: ids and attention mask."""
-        token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-        return token, token
-
     @nn.compact
     def __call__(
         self, input_ids_bt: jax.Array, attention_mask_bt: jax.Array, *, train: bool
@@ -130,15 +124,7 @@ class DistilBert(Encoder):
             ValueError: if ids and mask differ in shape or are not `[b, t]`, or t is
                 longer than the position table.
         """
-        if input_ids_bt.ndim != 2 or input_ids_bt.shape != attention_mask_bt.shape:
-            raise ValueError(
-                f"got input_ids {list(input_ids_bt.shape)} and attention_mask "
-                f"{list(attention_mask_bt.shape)}, expected the same [b, t] for both"
-            )
-        t = input_ids_bt.shape[1]
-        if t > self.max_length:
-            raise ValueError(f"got {t} tokens, expected at most {self.max_length}")
-
+        t = self.check_tokens(input_ids_bt, attention_mask_bt, longest=self.max_length)
         init = nn.initializers.normal(0.02)
         shape = (self.vocab_size, self.hidden)
         words = self.param("words", init, shape, jnp.float32)

@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
 class Encoder(nn.Module):
@@ -73,3 +74,89 @@ class ImageEncoder(Encoder):
     def without_dropout(self) -> Self:
         """Return the encoder without dropout, for a teacher."""
         return self
+
+
+class TextEncoder(Encoder):
+    """The base class of text encoders: `(ids_bt, mask_bt, train=) -> tokens_btd`."""
+
+    @nn.nowrap
+    def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Return the shapes of one caption of one token: ids and attention mask."""
+        token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+        return token, token
+
+    @nn.nowrap
+    def pool(
+        self, tokens_btd: jax.Array, attention_mask_bt: jax.Array, *, pooling: str
+    ) -> jax.Array:
+        """Pool a caption's outputs to one vector, `[b, d]`; see `pool_tokens`.
+
+        An encoder that was trained with a pooling of its own ignores `pooling`.
+        """
+        return pool_tokens(tokens_btd, attention_mask_bt, pooling=pooling)
+
+    @nn.nowrap
+    def check_tokens(
+        self, input_ids_bt: jax.Array, attention_mask_bt: jax.Array, *, longest: int
+    ) -> int:
+        """Return the number of tokens of well-formed captions.
+
+        Raises:
+            ValueError: if ids and mask differ in shape or are not `[b, t]`, or t is
+                larger than `longest`.
+        """
+        if input_ids_bt.ndim != 2 or input_ids_bt.shape != attention_mask_bt.shape:
+            raise ValueError(
+                f"got input_ids {list(input_ids_bt.shape)} and attention_mask "
+                f"{list(attention_mask_bt.shape)}, expected the same [b, t] for both"
+            )
+        t = input_ids_bt.shape[1]
+        if t > longest:
+            raise ValueError(f"got {t} tokens, expected at most {longest}")
+        return t
+
+
+POOLINGS = ("cls", "mean")
+
+
+def pool_tokens(
+    tokens_btd: jax.Array, attention_mask_bt: jax.Array, *, pooling: str
+) -> jax.Array:
+    """Pool captions to one vector each: the first token, or the mean over tokens.
+
+    Args:
+        tokens_btd: `[b, t, d]`, a text encoder's outputs.
+        attention_mask_bt: `[b, t]`, 1 for a token and 0 for padding; used by "mean".
+        pooling: "cls" or "mean".
+
+    Returns:
+        `[b, d]`; zeros for "mean" over no token.
+
+    Raises:
+        ValueError: for another pooling, or for "mean" if the encoder does not return
+            one vector per token.
+
+    References:
+        Reimers and Gurevych 2019, arXiv:1908.10084, section 3 (mean over tokens).
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"text_pooling must be one of {POOLINGS}, got {pooling!r}")
+    if pooling == "cls":
+        return tokens_btd[:, 0]
+    if tokens_btd.shape[:2] != attention_mask_bt.shape:
+        raise ValueError(
+            f"got outputs {list(tokens_btd.shape)} for tokens "
+            f"{list(attention_mask_bt.shape)}: text_pooling='mean' needs an encoder "
+            "with one output per token, choose 'cls'"
+        )
+    where = (attention_mask_bt != 0)[:, :, None]
+    total = jnp.where(where, tokens_btd, 0).sum(axis=1)
+    return total / jnp.maximum(where.sum(axis=1), 1)
+
+
+def last_visible(tokens_btd: jax.Array, attention_mask_bt: jax.Array) -> jax.Array:
+    """Return the last token that is no padding, `[b, d]`; padding is on the right."""
+    last = (attention_mask_bt != 0).sum(axis=1) - 1
+    return jnp.take_along_axis(tokens_btd, jnp.maximum(last, 0)[:, None, None], axis=1)[
+        :, 0
+    ]

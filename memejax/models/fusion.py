@@ -25,45 +25,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from memejax.models import heads
+from memejax.models.encoders import POOLINGS as POOLINGS
+from memejax.models.encoders import TextEncoder
 
 FUSIONS = ("concat", "sum", "product")
 MODALITIES = ("both", "image", "text")
-POOLINGS = ("cls", "mean")
-
-
-def pool_tokens(
-    tokens_btd: jax.Array, attention_mask_bt: jax.Array, *, pooling: str
-) -> jax.Array:
-    """Pool captions to one vector each: the first token, or the mean over tokens.
-
-    Args:
-        tokens_btd: `[b, t, d]`, a text encoder's outputs.
-        attention_mask_bt: `[b, t]`, 1 for a token and 0 for padding; used by "mean".
-        pooling: "cls" or "mean".
-
-    Returns:
-        `[b, d]`; zeros for "mean" over no token.
-
-    Raises:
-        ValueError: for another pooling, or for "mean" if the encoder does not return
-            one vector per token.
-
-    References:
-        Reimers and Gurevych 2019, arXiv:1908.10084, section 3 (mean over tokens).
-    """
-    if pooling not in POOLINGS:
-        raise ValueError(f"text_pooling must be one of {POOLINGS}, got {pooling!r}")
-    if pooling == "cls":
-        return tokens_btd[:, 0]
-    if tokens_btd.shape[:2] != attention_mask_bt.shape:
-        raise ValueError(
-            f"got outputs {list(tokens_btd.shape)} for tokens "
-            f"{list(attention_mask_bt.shape)}: text_pooling='mean' needs an encoder "
-            "with one output per token, choose 'cls'"
-        )
-    where = (attention_mask_bt != 0)[:, :, None]
-    total = jnp.where(where, tokens_btd, 0).sum(axis=1)
-    return total / jnp.maximum(where.sum(axis=1), 1)
 
 
 class Arm(nn.Module):
@@ -73,7 +39,8 @@ class Arm(nn.Module):
         image_encoder: `(images_bhwc, train=) -> [b, d]`.
         text_encoder: `(input_ids, attention_mask, train=) -> tokens_btd`.
         modalities: "both", or the single one that an ablation keeps, "image" or "text".
-        text_pooling: "cls" or "mean", of the text encoder's outputs.
+        text_pooling: "cls" or "mean", of the text encoder's outputs; CLIP's has its
+            own.
         fusion: "concat", "sum" or "product" of the two embeddings.
         image_width: width of the layer between the image encoder and its adder; 0
             omits it.
@@ -90,7 +57,7 @@ class Arm(nn.Module):
     """
 
     image_encoder: nn.Module
-    text_encoder: nn.Module
+    text_encoder: TextEncoder
     modalities: str = "both"
     text_pooling: str = "cls"
     fusion: str = "concat"
@@ -136,7 +103,9 @@ class Arm(nn.Module):
     ) -> jax.Array:
         """Map tokens to u, `[b, embed]`."""
         tokens_btd = self.text_encoder(input_ids, attention_mask, train=train)
-        caption = pool_tokens(tokens_btd, attention_mask, pooling=self.text_pooling)
+        caption = self.text_encoder.pool(
+            tokens_btd, attention_mask, pooling=self.text_pooling
+        )
         embedding = self.language_adder(caption)
         return self.language_norm(embedding) if self.normalize else embedding
 

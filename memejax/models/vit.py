@@ -107,12 +107,13 @@ def interpolate_positions(
 class Patches(nn.Module):
     """Affine map of every patch, with float32 outputs.
 
-    Parameters: `kernel` `[patch, patch, c, d]`, `bias` `[d]`.
+    Parameters: `kernel` `[patch, patch, c, d]`, `bias` `[d]` unless `use_bias` is off.
     """
 
     hidden: int
     patch: int
     dtype: Dtype
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, images_bhwc: jax.Array) -> jax.Array:
@@ -120,10 +121,13 @@ class Patches(nn.Module):
         init = nn.initializers.lecun_normal()
         shape = (self.patch, self.patch, images_bhwc.shape[-1], self.hidden)
         kernel = self.param("kernel", init, shape, jnp.float32).reshape(-1, self.hidden)
-        bias = self.param("bias", nn.initializers.zeros, (self.hidden,), jnp.float32)
         patches = extract_patches(images_bhwc, self.patch)
         out = contract("bhwi,io->bhwo", patches, b=kernel, dtype=self.dtype)
-        return out + add_leading_axes(bias, 4)
+        if self.use_bias:
+            zeros = nn.initializers.zeros
+            bias = self.param("bias", zeros, (self.hidden,), jnp.float32)
+            out = out + add_leading_axes(bias, 4)
+        return out
 
 
 class Block(nn.Module):
@@ -136,10 +140,14 @@ class Block(nn.Module):
     eps: float
     qkv_bias: bool
     dtype: Dtype
+    activation: str = "gelu"
+    causal: bool = False
 
     @nn.compact
-    def __call__(self, x_btd: jax.Array, *, train: bool) -> jax.Array:
-        """Map `[b, t, d]` to `[b, t, d]` float32."""
+    def __call__(
+        self, x_btd: jax.Array, *, where: jax.Array | None = None, train: bool
+    ) -> jax.Array:
+        """Map `[b, t, d]` to `[b, t, d]` float32; `where` `[b, t]` masks padding."""
         drop = functools.partial(Dropout(self.dropout), deterministic=not train)
         # One draw per example: the whole branch is dropped.
         drop_path = nn.Dropout(
@@ -147,11 +155,15 @@ class Block(nn.Module):
         )
         y = LayerNorm(self.eps, name="norm1")(x_btd)
         y = Attention(
-            self.heads, qkv_bias=self.qkv_bias, dtype=self.dtype, name="attention"
-        )(y, train=train)
+            self.heads,
+            qkv_bias=self.qkv_bias,
+            causal=self.causal,
+            dtype=self.dtype,
+            name="attention",
+        )(y, where=where, train=train)
         x = x_btd + drop_path(drop(y))
         y = LayerNorm(self.eps, name="norm2")(x)
-        y = Mlp(self.mlp, dtype=self.dtype, name="mlp")(y)
+        y = Mlp(self.mlp, dtype=self.dtype, activation=self.activation, name="mlp")(y)
         return x + drop_path(drop(y))
 
 

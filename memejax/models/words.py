@@ -9,11 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memejax.models.encoders import Encoder
+from memejax.models.encoders import TextEncoder
 from memejax.models.layers import Dtype
 
 
-class AveragedWords(Encoder):
+class AveragedWords(TextEncoder):
     """The mean of a caption's word vectors.
 
     `u = sum_t m_t E[x_t] / max(1, sum_t m_t)`
@@ -46,12 +46,6 @@ class AveragedWords(Encoder):
     remat: bool = False
 
     family: ClassVar[str] = "words"
-
-    @nn.nowrap
-    def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Return the shapes of one caption of one token: ids and attention mask."""
-        token = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-        return token, token
 
     @nn.compact
     def __call__(

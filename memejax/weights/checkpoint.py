@@ -23,6 +23,7 @@ from memejax.weights import files
 from memejax.weights.configs import (
     Architecture,
     Preprocessing,
+    TwoTowersError,
     read_json,
     read_preprocessing,
     write_config,
@@ -81,47 +82,68 @@ class Loaded(NamedTuple):
     tokenizer: Path | None
 
 
-def open_checkpoint(name: str | os.PathLike[str]) -> Checkpoint:
+def open_checkpoint(
+    name: str | os.PathLike[str], *, tower: str | None = None
+) -> Checkpoint:
     """Find and recognise a checkpoint without reading its values.
 
     Args:
         name: a file, a folder, or a name on the hub.
+        tower: "image" or "text", of a checkpoint that has both.
 
     Returns:
         The checkpoint.
 
     Raises:
-        ValueError: if there are no usable files, or its architecture is not one of
-            ours.
+        ValueError: if there are no usable files, its architecture is not one of ours,
+            it has two towers and none is chosen (`configs.TwoTowersError`), or a CLIP
+            lacks the file with its pictures' preprocessing or its tokenizer.
     """
     source = files.find(name)
     tensors = files.read(source)
     config = read_json(source.config) if source.config is not None else None
     with _name_file_in_errors(source):
         shapes = {key: tensor.shape for key, tensor in tensors.items()}
-        form, architecture = recognise(shapes, config)
+        form, architecture = recognise(shapes, config, tower=tower)
         classes = classes_of(shapes, form=form)
         preprocessing = default_preprocessing(
             form, architecture, file=source.weights[0].name
         )
-        if preprocessing is not None and source.folder is not None:
+        is_clip = architecture.name == "clip_vision"
+        if source.folder is not None and (preprocessing is not None or is_clip):
             preprocessing = read_preprocessing(source.folder) or preprocessing
-    folder = source.folder
-    tokens = ("tokenizer.json", "vocab.txt")
-    if folder is not None and not any((folder / f).is_file() for f in tokens):
-        folder = None
+        folder = source.folder
+        tokens = ("tokenizer.json", "vocab.txt")
+        if folder is not None and not any((folder / f).is_file() for f in tokens):
+            folder = None
+        # Its relatives differ in both, and a wrong guess would go unnoticed.
+        if is_clip and preprocessing is None:
+            raise ValueError(
+                "a CLIP without preprocessor_config.json, which has the mean and "
+                "deviation of its pictures: put it beside the file"
+            )
+        if architecture.name == "clip_text" and folder is None:
+            raise ValueError(
+                "a CLIP without its tokenizer.json: put it beside the file"
+            )
     return Checkpoint(
         source, form, architecture, tensors, classes, preprocessing, folder
     )
 
 
-def load(name: str | os.PathLike[str], *, grid: int | None = None) -> Loaded:
+def load(
+    name: str | os.PathLike[str],
+    *,
+    grid: int | None = None,
+    tower: str | None = None,
+) -> Loaded:
     """Load a checkpoint: its encoder and, if there is one, its classifier.
 
     Args:
         name: a file, a folder, or a name on the hub.
         grid: side in patches to which a ViT's position embeddings are resized, for
             pictures of another size; that of the checkpoint if None.
+        tower: see `open_checkpoint`.
 
     Returns:
         Variables of our module with classifier and preprocessing; the leaves are views
@@ -132,11 +154,11 @@ def load(name: str | os.PathLike[str], *, grid: int | None = None) -> Loaded:
             tensor is missing, unexpected, misshapen or not finite, or a grid is given
             for another architecture than a ViT.
     """
-    checkpoint = open_checkpoint(name)
+    checkpoint = open_checkpoint(name, tower=tower)
     form, architecture = checkpoint.form, checkpoint.architecture
     preprocessing = checkpoint.preprocessing
     with _name_file_in_errors(checkpoint.source):
-        if grid is not None and architecture.name != "vit":
+        if grid is not None and "grid" not in architecture.sizes:
             raise ValueError(
                 f"got a grid for a {architecture.name!r}, expected it for a 'vit'"
             )
@@ -149,7 +171,7 @@ def load(name: str | os.PathLike[str], *, grid: int | None = None) -> Loaded:
             table = interpolate_positions(params["positions"], grid=grid)
             params["positions"] = np.asarray(table)
             sizes = {**architecture.sizes, "grid": grid}
-            architecture = Architecture("vit", sizes)
+            architecture = Architecture(architecture.name, sizes)
             if preprocessing is not None:
                 preprocessing = preprocessing._replace(size=grid * sizes["patch"])
     return Loaded(
@@ -224,5 +246,7 @@ def _name_file_in_errors(source: files.Source) -> Iterator[None]:
     """Prefix each ValueError with the path of the weights."""
     try:
         yield
+    except TwoTowersError as error:
+        raise TwoTowersError(f"{source.weights[0]}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{source.weights[0]}: {error}") from error

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memejax import strict_json
+from memejax.models.clip import ClipText, ClipVision
 from memejax.models.distilbert import DistilBert
+from memejax.models.layers import ACTIVATIONS
 from memejax.models.resnet import ResNet
 from memejax.models.vit import ViT
 
@@ -18,14 +20,18 @@ Config = Mapping[str, Any]
 
 
 class Architecture(NamedTuple):
-    """Architecture of a checkpoint: `name`, a model_type, and our module's attributes.
+    """Architecture of a checkpoint: `name` and our module's attributes.
 
-    The module is ResNet for "resnet", ViT for "vit" and DistilBert for "distilbert"
-    and "bert".
+    The module is ResNet for "resnet", ViT for "vit", DistilBert for "distilbert" and
+    "bert", ClipVision for "clip_vision" and ClipText for "clip_text".
     """
 
     name: str
     sizes: dict[str, Any]
+
+
+class TwoTowersError(ValueError):
+    """A checkpoint of pictures and captions, and neither was asked for."""
 
 
 class Preprocessing(NamedTuple):
@@ -51,7 +57,14 @@ MODULES: dict[str, Any] = {
     "vit": ViT,
     "distilbert": DistilBert,
     "bert": DistilBert,
+    "clip_vision": ClipVision,
+    "clip_text": ClipText,
 }
+# Our name of an architecture, where it is not Hugging Face's model_type -> theirs.
+MODEL_TYPES = {"clip_vision": "clip_vision_model", "clip_text": "clip_text_model"}
+# What a checkpoint of two towers may be opened as -> our name, and the prefix of its
+# section in config.json.
+TOWERS = {"image": ("clip_vision", "vision"), "text": ("clip_text", "text")}
 
 _BERT: dict[str, tuple[str, Any]] = dict(
     vocab_size=("vocab_size", 30522),
@@ -63,6 +76,13 @@ _TRANSFORMER: dict[str, tuple[str, Any]] = dict(
     heads=("num_attention_heads", 12),
     mlp=("intermediate_size", 3072),
     eps=("layer_norm_eps", 1e-12),
+)
+
+_CLIP: dict[str, tuple[str, Any]] = dict(
+    layers=("num_hidden_layers", 12),
+    eps=("layer_norm_eps", 1e-5),
+    activation=("hidden_act", "quick_gelu"),
+    projection=("projection_dim", 512),
 )
 
 # Our attribute: their key in config.json, and its default.
@@ -86,6 +106,22 @@ SIZES: dict[str, dict[str, tuple[str, Any]]] = {
         mlp=("hidden_dim", 3072),
     ),
     "bert": dict(**_BERT, **_TRANSFORMER),
+    "clip_vision": dict(
+        **_CLIP,
+        hidden=("hidden_size", 768),
+        heads=("num_attention_heads", 12),
+        mlp=("intermediate_size", 3072),
+        patch=("patch_size", 32),
+        grid=("image_size", 224),
+    ),
+    "clip_text": dict(
+        **_CLIP,
+        hidden=("hidden_size", 512),
+        heads=("num_attention_heads", 8),
+        mlp=("intermediate_size", 2048),
+        vocab_size=("vocab_size", 49408),
+        max_length=("max_position_embeddings", 77),
+    ),
 }
 
 # Lowest and highest value of a key in config.json; others are numbers up to 1,000,000.
@@ -110,31 +146,43 @@ FIXED: dict[str, dict[str, Any]] = {
     "bert": dict(
         hidden_act="gelu", position_embedding_type="absolute", is_decoder=False
     ),
+    "clip_vision": dict(num_channels=3),
+    "clip_text": {},
 }
-# Hugging Face's classes, without and with a linear classifier.
+# Hugging Face's classes, without and with a linear classifier, or a CLIP's projection.
 CLASSES: dict[str, tuple[str, ...]] = {
     "resnet": ("ResNetModel", "ResNetForImageClassification"),
     "vit": ("ViTModel", "ViTForImageClassification"),
     "distilbert": ("DistilBertModel",),
     "bert": ("BertModel",),
+    "clip_vision": ("CLIPVisionModel", "CLIPVisionModelWithProjection"),
+    "clip_text": ("CLIPTextModel", "CLIPTextModelWithProjection"),
 }
 
 
-def read_config(config: Config) -> Architecture:
+def read_config(config: Config, *, tower: str | None = None) -> Architecture:
     """Read architecture and sizes from the content of a config.json.
 
     Args:
         config: that content.
+        tower: of a CLIP of pictures and captions, one of TOWERS.
 
     Returns:
         The architecture, with the attributes of our module.
 
     Raises:
+        TwoTowersError: for a CLIP of both without a tower.
         ValueError: for an unknown model_type, or a variant that our modules lack.
     """
-    name = config["model_type"] if "model_type" in config else None
-    if name not in SIZES:
-        raise ValueError(f"got model_type {name!r}, expected one of {list(SIZES)}")
+    given = config["model_type"] if "model_type" in config else None
+    if given == "clip":
+        config = _tower(config, tower)
+        given = config["model_type"]
+    ours_of = {theirs: ours for ours, theirs in MODEL_TYPES.items()}
+    name = ours_of.get(str(given), given)
+    if name not in SIZES or given in MODEL_TYPES:
+        known = sorted({"clip", *(MODEL_TYPES.get(n, n) for n in SIZES)})
+        raise ValueError(f"got model_type {given!r}, expected one of {known}")
     fixed = dict(FIXED[name])
     sizes = {
         ours: config[theirs] if theirs in config else default
@@ -153,7 +201,7 @@ def read_config(config: Config) -> Architecture:
         sizes["bottleneck"] = sizes["bottleneck"] == "bottleneck"
         sizes["stage_sizes"] = tuple(sizes["stage_sizes"])
         fixed["hidden_sizes"] = _hidden_sizes(sizes)
-    if name == "vit":
+    if "grid" in sizes:
         sizes["grid"] = _side(sizes["grid"], "image_size") // _side(
             sizes["patch"], "patch_size"
         )
@@ -170,8 +218,35 @@ def read_config(config: Config) -> Architecture:
     return Architecture(name, sizes)
 
 
+def _tower(config: Config, tower: str | None) -> dict[str, Any]:
+    """Return the config of one tower of a CLIP, as if it were a file of its own."""
+    if tower not in TOWERS:
+        raise TwoTowersError(
+            "it is a CLIP of pictures and captions: open it for one of them, "
+            f"{' or '.join(map(repr, TOWERS))}"
+        )
+    ours, prefix = TOWERS[tower]
+    # Where both stand there, transformers lets the older name win.
+    sections = (f"{prefix}_config", f"{prefix}_config_dict")
+    found: dict[str, Any] = {}
+    for name in sections:
+        found |= dict(config[name] or {}) if name in config else {}
+    # In a CLIP the whole config's own value holds, for both towers.
+    found["projection_dim"] = (
+        config["projection_dim"] if "projection_dim" in config else 512
+    )
+    return {**found, "model_type": MODEL_TYPES[ours]}
+
+
 def _check_size(key: str, value: Any) -> None:
     """Raise ValueError for a value of config.json that no network can have."""
+    if key == "hidden_act":
+        if value not in ACTIVATIONS:
+            raise ValueError(
+                f"got hidden_act {value!r:.80} in config.json, expected one of "
+                f"{list(ACTIVATIONS)}"
+            )
+        return
     low, high = LIMITS.get(key, (1, 1_000_000))
     kind = type(value)
     if key == "depths":
@@ -213,7 +288,8 @@ def write_config(
     name = architecture.name
     if name not in SIZES:
         raise ValueError(f"got architecture {name!r}, expected one of {list(SIZES)}")
-    if classes is not None and len(CLASSES[name]) == 1:
+    is_clip = name in MODEL_TYPES
+    if classes is not None and (is_clip or len(CLASSES[name]) == 1):
         raise ValueError(f"got {classes} classes, but a {name!r} has no classifier")
     fields: dict[str, Any] = {
         f.name: f.default for f in dataclasses.fields(MODULES[name])
@@ -233,8 +309,13 @@ def write_config(
         written["depths"] = list(sizes["stage_sizes"])
         written["layer_type"] = "bottleneck" if sizes["bottleneck"] else "basic"
         written["hidden_sizes"] = _hidden_sizes(sizes)
-    if name == "vit":
+    if "grid" in sizes:
         written["image_size"] = sizes["grid"] * sizes["patch"]
+    if name == "clip_text":
+        # As in CLIP's vocabulary: the last word ends a text, and pads it.
+        last = sizes["vocab_size"] - 1
+        written |= dict(bos_token_id=last - 1, eos_token_id=last, pad_token_id=last)
+    second = bool(sizes["projection"]) if is_clip else classes is not None
     if name == "bert":
         written["type_vocab_size"] = 2
     labels = [f"LABEL_{i}" for i in range(classes or 0)]
@@ -243,8 +324,8 @@ def write_config(
         label2id={label: i for i, label in enumerate(labels)},
     )
     return {
-        "model_type": name,
-        "architectures": [CLASSES[name][classes is not None]],
+        "model_type": MODEL_TYPES.get(name, name),
+        "architectures": [CLASSES[name][second]],
         "dtype": "float32",
         **written,
         **FIXED[name],

@@ -20,8 +20,8 @@ Config = Mapping[str, Any]
 
 SUPPORTED = (
     "a ResNet (v1.5) of Hugging Face, torchvision, timm or DINO; a plain ViT with a "
-    "CLS token of Hugging Face, timm, DINO or the original .npz; a DistilBERT or BERT "
-    "of Hugging Face"
+    "CLS token of Hugging Face, timm, DINO or the original .npz; a DistilBERT, BERT or "
+    "CLIP of Hugging Face"
 )
 
 # Pattern of a tensor name, and the architecture that has it. The first match wins.
@@ -33,7 +33,7 @@ LOOKALIKES: tuple[tuple[str, str], ...] = (
     (r"\.(ls\d\.gamma|gamma_\d|lambda1)$", "a ViT with LayerScale"),
     (r"^(transformer\.)?h\.\d+\.attn\.c_attn\.", "a GPT-2"),
     (r"^roberta\.", "a RoBERTa"),
-    (r"^(visual|vision_model|text_model)\.|^norm_pre\.", "a CLIP"),
+    (r"^visual\.|^norm_pre\.", "a CLIP of OpenAI, OpenCLIP or timm"),
     (r"^attn_pool\.", "a ViT whose features are pooled by attention"),
     (r"^fc_norm\.", "a ViT whose features are the mean of the patches"),
     (r"^patch_embed\.backbone\.|^conv_root/", "a hybrid of ResNet and ViT"),
@@ -53,7 +53,13 @@ HUGGINGFACE: tuple[tuple[str, str], ...] = (
     (r"embeddings\.patch_embeddings\.projection\.", "ViT"),
     (r"transformer\.layer\.0\.attention\.q_lin\.", "DistilBERT"),
     (r"encoder\.layer\.0\.attention\.self\.query\.", "BERT"),
+    (r"^(vision|text)_model\.encoder\.layers\.0\.", "CLIP or SigLIP"),
 )
+# Tensor of a CLIP's projection, which a tower may lack.
+PROJECTIONS = {
+    "clip_vision": "visual_projection.weight",
+    "clip_text": "text_projection.weight",
+}
 # Heads of the published widths whose heads are not 64 wide.
 HEADS = {1280: 16, 1408: 16, 1664: 16}
 
@@ -66,7 +72,9 @@ class Recogniser(NamedTuple):
     read: Callable[[Shapes, Config], Architecture]
 
 
-def recognise(shapes: Shapes, config: Config | None) -> tuple[str, Architecture]:
+def recognise(
+    shapes: Shapes, config: Config | None, *, tower: str | None = None
+) -> tuple[str, Architecture]:
     """Recognise the form and architecture of a checkpoint.
 
     Hugging Face's config.json takes precedence. Otherwise the names determine the form
@@ -77,17 +85,23 @@ def recognise(shapes: Shapes, config: Config | None) -> tuple[str, Architecture]
     Args:
         shapes: of all tensors, by name.
         config: content of config.json, or None.
+        tower: of a CLIP of pictures and captions, one of `configs.TOWERS`.
 
     Returns:
         A key of FORMS, and the architecture.
 
     Raises:
+        TwoTowersError: for a CLIP of both without a tower.
         ValueError: for another architecture or a variant that our modules lack, naming
             its likely architecture and the supported ones.
     """
     config = config or {}
     if "model_type" in config:
-        architecture = read_config(config)
+        architecture = read_config(config, tower=tower)
+        projection = PROJECTIONS.get(architecture.name)
+        if projection is not None and projection not in shapes:
+            # Its width is in every config.json.
+            architecture.sizes["projection"] = 0
         return f"huggingface {architecture.name}", architecture
     looks = _first_match(LOOKALIKES, shapes)
     if looks is None and "architecture" in config:
@@ -101,7 +115,7 @@ def recognise(shapes: Shapes, config: Config | None) -> tuple[str, Architecture]
     if looks is not None:
         raise ValueError(
             f"looks like a {looks} of Hugging Face without its config.json, which has "
-            "its number of heads: put it beside the file"
+            "its number of heads and its activation: put it beside the file"
         )
     some = ", ".join(f"{n} {list(s)}" for n, s in list(shapes.items())[:5])
     raise ValueError(
@@ -125,7 +139,8 @@ def default_preprocessing(
         file: name of the file of weights.
 
     Returns:
-        Mean, standard deviation and size; None for an encoder of captions.
+        Mean, standard deviation and size; None for an encoder of captions, and for a
+        CLIP, whose relatives differ.
     """
     if architecture.name == "resnet":
         return Preprocessing(IMAGENET_MEAN, IMAGENET_STD, 224)

@@ -18,7 +18,7 @@ class Form(NamedTuple):
     """Format of an architecture in a library.
 
     Attributes:
-        architecture: "resnet", "vit", "distilbert" or "bert".
+        architecture: a key of `configs.MODULES`.
         rules: our path to their name.
         extras: ignored tensors, as a pattern of the start of their name.
         prefix: optional prefix of all their names.
@@ -203,11 +203,56 @@ VIT_NPZ = Form(
     flax=True,
 )
 
+_CLIP_BLOCKS: Rules = (
+    (r"\.norm([12])\.", r".layer_norm\1."),
+    (r"\.attention\.(q|k|v)\w*\.", r".self_attn.\1_proj."),
+    (r"\.attention\.out\.", ".self_attn.out_proj."),
+    (r"\.mlp\.up\.", ".mlp.fc1."),
+    (r"\.mlp\.down\.", ".mlp.fc2."),
+    *_TORCH_LEAVES,
+)
+# In memory, transformers 5 leaves the first part of a single tower's names out.
+HUGGINGFACE_CLIP_VISION = Form(
+    architecture="clip_vision",
+    rules=(
+        (r"^cls$", "vision_model.embeddings.class_embedding"),
+        (r"^positions$", "vision_model.embeddings.position_embedding.weight"),
+        (r"^patches\.", "vision_model.embeddings.patch_embedding."),
+        (r"^pre_norm\.", "vision_model.pre_layrnorm."),
+        (r"^norm\.", "vision_model.post_layernorm."),
+        (r"^projector\.", "visual_projection."),
+        (r"^block(\d+)\.", r"vision_model.encoder.layers.\1."),
+        *_CLIP_BLOCKS,
+    ),
+    # The other tower, and a buffer of older files.
+    extras=r"text_model\.|text_projection\.|logit_scale$"
+    r"|vision_model\.embeddings\.position_ids$",
+    spellings=(
+        (r"^(embeddings|encoder|pre_layrnorm|post_layernorm)\.", r"vision_model.\1."),
+    ),
+)
+HUGGINGFACE_CLIP_TEXT = Form(
+    architecture="clip_text",
+    rules=(
+        (r"^words$", "text_model.embeddings.token_embedding.weight"),
+        (r"^positions$", "text_model.embeddings.position_embedding.weight"),
+        (r"^norm\.", "text_model.final_layer_norm."),
+        (r"^projector\.", "text_projection."),
+        (r"^block(\d+)\.", r"text_model.encoder.layers.\1."),
+        *_CLIP_BLOCKS,
+    ),
+    extras=r"vision_model\.|visual_projection\.|logit_scale$"
+    r"|text_model\.embeddings\.position_ids$",
+    spellings=((r"^(embeddings|encoder|final_layer_norm)\.", r"text_model.\1."),),
+)
+
 FORMS: dict[str, Form] = {
     "huggingface resnet": HUGGINGFACE_RESNET,
     "huggingface vit": HUGGINGFACE_VIT,
     "huggingface distilbert": HUGGINGFACE_DISTILBERT,
     "huggingface bert": HUGGINGFACE_BERT,
+    "huggingface clip_vision": HUGGINGFACE_CLIP_VISION,
+    "huggingface clip_text": HUGGINGFACE_CLIP_TEXT,
     "torch resnet": TORCH_RESNET,
     "torch vit": TORCH_VIT,
     "vit npz": VIT_NPZ,

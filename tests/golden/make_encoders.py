@@ -161,6 +161,91 @@ def text_case(model, sizes):
     )
 
 
+CLIP_VISION = dict(
+    hidden=24, layers=2, heads=3, mlp=40, patch=4, grid=3, projection=10, eps=1e-5
+)
+CLIP_TEXT = dict(
+    hidden=16,
+    layers=2,
+    heads=2,
+    mlp=28,
+    projection=10,
+    eps=1e-5,
+    vocab_size=50,
+    max_length=12,
+)
+
+
+def clip_config(activation="quick_gelu"):
+    """Config of a CLIP of two blocks per tower."""
+    block = dict(num_hidden_layers=2, hidden_act=activation)
+    return hf.CLIPConfig(
+        vision_config=dict(
+            **block,
+            hidden_size=24,
+            num_attention_heads=3,
+            intermediate_size=40,
+            patch_size=4,
+            image_size=12,
+            projection_dim=10,
+        ),
+        text_config=dict(
+            **block,
+            hidden_size=16,
+            num_attention_heads=2,
+            intermediate_size=28,
+            vocab_size=50,
+            max_position_embeddings=12,
+            bos_token_id=48,
+            eos_token_id=49,
+            pad_token_id=49,
+            projection_dim=10,
+        ),
+        projection_dim=10,
+    )
+
+
+def clip_captions():
+    """Two captions between CLIP's first and last word; the second is padded with it."""
+    ids = np.random.default_rng(2).integers(1, 48, size=(2, 9))
+    ids[:, 0], ids[0, 8], ids[1, 5:] = 48, 49, 49
+    mask = np.ones((2, 9), int)
+    mask[1, 6:] = 0
+    return ids, mask
+
+
+def clip_case(activation):
+    """Tokens, pooled and projected features of both towers."""
+    model = randomise(hf.CLIPModel(clip_config(activation)), 5)
+    ids, mask = clip_captions()
+    case = {f"tensor/{k}": v for k, v in tensors(model).items()}
+    rng = np.random.default_rng(1)
+    for name, side in dict(same=(12, 12), larger=(20, 24)).items():
+        images = rng.normal(size=(2, *side, 3)).astype("float32")
+        with torch.no_grad():
+            out = model.vision_model(
+                channels_first(images), interpolate_pos_encoding=True
+            )
+            projected = model.visual_projection(out.pooler_output)
+        case[f"images/{name}"] = images
+        case[f"tokens/{name}"] = out.last_hidden_state.numpy()
+        case[f"pooled/{name}"] = out.pooler_output.numpy()
+        case[f"projected/{name}"] = projected.numpy()
+    with torch.no_grad():
+        inputs = torch.from_numpy(ids), torch.from_numpy(mask)
+        out = model.text_model(input_ids=inputs[0], attention_mask=inputs[1])
+        projected = model.text_projection(out.pooler_output)
+    return case | dict(
+        sizes=json.dumps({"image": CLIP_VISION, "text": CLIP_TEXT}),
+        activation=activation,
+        ids=ids,
+        mask=mask,
+        tokens=out.last_hidden_state.numpy(),
+        pooled=out.pooler_output.numpy(),
+        projected=projected.numpy(),
+    )
+
+
 def main():
     """Write all files beside this one."""
     cases: dict[str, dict[str, Any]] = dict(
@@ -169,6 +254,11 @@ def main():
         vit=vit_case(),
         distilbert=text_case(*distilbert_model()),
         bert=text_case(*bert_model()),
+        clip=clip_case("quick_gelu"),
+        # Of the same weights, which are not repeated.
+        clip_gelu={
+            k: v for k, v in clip_case("gelu").items() if not k.startswith("tensor/")
+        },
     )
     for name, case in cases.items():
         np.savez_compressed(HERE / f"{name}.npz", **case)

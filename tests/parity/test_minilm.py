@@ -18,7 +18,7 @@ with warnings.catch_warnings():
 from memejax import weights  # noqa: E402
 from memejax.data import text  # noqa: E402
 from memejax.models.distilbert import DistilBert  # noqa: E402
-from memejax.models.fusion import pool_tokens  # noqa: E402
+from memejax.models.encoders import pool_tokens  # noqa: E402
 
 SENTENCES = [
     "when you see it",

@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memejax.models.fusion import pool_tokens
+from memejax.models.encoders import TextEncoder
 
 
 class EncodedMemeNet(nn.Module):
@@ -43,7 +43,7 @@ class EncodedMemeNet(nn.Module):
     """
 
     image_encoder: nn.Module
-    text_encoder: nn.Module
+    text_encoder: TextEncoder
     encoder: nn.Module
     head: nn.Module
     text_pooling: str = "cls"
@@ -91,9 +91,9 @@ class EncodedMemeNet(nn.Module):
         tokens = self.text_encoder(inputs["input_ids"], mask, train=train)
         return {
             "image": encoded[:, 0],
-            "text": pool_tokens(tokens, mask, pooling=self.text_pooling).astype(
-                jnp.float32
-            ),
+            "text": self.text_encoder.pool(
+                tokens, mask, pooling=self.text_pooling
+            ).astype(jnp.float32),
             "entities": jnp.where(where[..., None], encoded[:, 1:], 0),
             "tokens": tokens.astype(jnp.float32),
         }

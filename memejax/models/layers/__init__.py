@@ -23,6 +23,7 @@ from memejax.models.layers.convolution import FEW_POSITIONS as FEW_POSITIONS
 from memejax.models.layers.convolution import Conv as Conv
 from memejax.models.layers.convolution import convolve as convolve
 from memejax.models.layers.convolution import convolve_by_product as convolve_by_product
+from memejax.models.layers.dense import ACTIVATIONS as ACTIVATIONS
 from memejax.models.layers.dense import Dense as Dense
 from memejax.models.layers.dense import Mlp as Mlp
 from memejax.models.layers.dense import gelu as gelu

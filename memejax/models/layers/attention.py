@@ -21,6 +21,8 @@ MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 class Attention(nn.Module):
     """Multi-head self-attention: softmax(Q K^T / sqrt(e)) V, then one affine map.
 
+    With `causal` a token attends to itself and the tokens before it only.
+
     Parameters: `query`, `key`, `value`, `out`, each a `Dense`. Collection
     "intermediates", if mutable: `attention`, a tuple of one array per call, the
     weights before dropout, float32 `[b, heads, t, t]`.
@@ -32,6 +34,7 @@ class Attention(nn.Module):
     heads: int
     dropout: float = 0.0
     qkv_bias: bool = True
+    causal: bool = False
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -70,6 +73,9 @@ class Attention(nn.Module):
         logits = contract("bnqe,bnke->bnqk", query, b=key, dtype=self.dtype)
         if where is not None:
             logits = jnp.where(where[:, None, None, :] != 0, logits, MASKED)
+        if self.causal:
+            before = jnp.arange(t)[:, None] >= jnp.arange(t)[None, :]
+            logits = jnp.where(before[None, None], logits, MASKED)
         weights = nn.softmax(logits, axis=-1)
         # Kept only if the caller makes "intermediates" mutable; `init` does not.
         self.sow("intermediates", "attention", weights)

@@ -1,9 +1,11 @@
-"""Affine maps of the last axis, and the MLP of two with a gelu between them.
+"""Affine maps of the last axis, and the MLP of two with an activation between them.
 
 Shape suffixes: `b` batch, `t` tokens, `d` features.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -42,18 +44,25 @@ class Dense(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two affine maps with an exact gelu between them.
+    """Two affine maps with an activation between them.
 
     Parameters: `up` `[d, width]`, `down` `[width, d]`, each a `Dense`.
+
+    Attributes:
+        width: features between the maps.
+        dtype: dtype of products.
+        activation: one of ACTIVATIONS.
     """
 
     width: int
     dtype: Dtype = jnp.float32
+    activation: str = "gelu"
 
     @nn.compact
     def __call__(self, x_btd: jax.Array) -> jax.Array:
         """Map `[b, t, d]` to `[b, t, d]` float32."""
-        hidden = gelu(Dense(self.width, dtype=self.dtype, name="up")(x_btd))
+        hidden = Dense(self.width, dtype=self.dtype, name="up")(x_btd)
+        hidden = ACTIVATIONS[self.activation](hidden)
         return Dense(x_btd.shape[-1], dtype=self.dtype, name="down")(hidden)
 
 
@@ -63,3 +72,16 @@ def gelu(x: jax.Array) -> jax.Array:
     On a CPU the erf takes a third of the time of the erfc in `jax.nn.gelu`.
     """
     return 0.5 * x * (1.0 + lax.erf(x * math.sqrt(0.5)))
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """Compute OpenAI's approximation of the gelu: x sigmoid(1.702 x)."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+# By their names in Hugging Face's `hidden_act`.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": gelu,
+    "quick_gelu": quick_gelu,
+    "gelu_pytorch_tanh": functools.partial(nn.gelu, approximate=True),
+}

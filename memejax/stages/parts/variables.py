@@ -66,8 +66,9 @@ def load_weights(config: ConfigDict, variables: Tree) -> Tree:
             table = place[part].get("positions") if part == "image_encoder" else None
             # A ViT's checkpoint may be for another picture size.
             grid = None if table is None else math.isqrt(len(table) - 1)
+            tower = part.removesuffix("_encoder")
             with prefix_errors(f"weights.{leaf}", path):
-                loaded = checkpoints.load(path, grid=grid)
+                loaded = checkpoints.load(path, grid=grid, tower=tower)
             what = f"{path}, a {loaded.architecture.name},"
             _replace(variables, loaded.variables, (f"arms_{arm}", part), what)
     return variables
