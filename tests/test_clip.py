@@ -7,11 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 from safetensors.numpy import load_file, save_file
+from support import tiny
+from tokenizers import Tokenizer
 from weights_support import GOLDEN, assert_trees_equal, relative
 
+from memejax import export, predict, train
+from memejax.data import text
 from memejax.models.clip import CLIPS, ClipText, ClipVision
-from memejax.weights import checkpoint
+from memejax.stages.parts.pretrained import CheckpointError, adopt
+from memejax.weights import checkpoint, inspect
 from memejax.weights.configs import (
     Architecture,
     Preprocessing,
@@ -153,15 +159,34 @@ def test_published_sizes(name):
     assert total == expected[name]
 
 
-def write(folder, *, config=CONFIG, tokenizer=True, preprocessing=True, drop=()):
+def tokenizer():
+    """CLIP's kind of tokenizer with as many words as the golden word table."""
+    letters = [*"abcdefghijklmnopqrstuvwxyz"]
+    words = [*letters, *(f"{letter}</w>" for letter in letters[:22])]
+    vocab = {word: i for i, word in enumerate(words)}
+    vocab |= {"<|startoftext|>": 48, "<|endoftext|>": 49}
+    made = Tokenizer(
+        tokenizers.models.BPE(
+            vocab, [], end_of_word_suffix="</w>", unk_token="<|endoftext|>"
+        )
+    )
+    made.normalizer = tokenizers.normalizers.Lowercase()
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = tokenizers.processors.RobertaProcessing(
+        ("<|endoftext|>", 49), ("<|startoftext|>", 48), add_prefix_space=False
+    )
+    return made
+
+
+def write(folder, *, config=CONFIG, words=True, preprocessing=True, drop=()):
     """A folder as `CLIPModel.save_pretrained` and its processor write it."""
     folder.mkdir(parents=True)
     _, tensors, _ = golden()
     kept = {k: v for k, v in tensors.items() if k not in drop}
     save_file(kept, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
-    if tokenizer:
-        (folder / "tokenizer.json").write_text("{}")
+    if words:
+        tokenizer().save(str(folder / "tokenizer.json"))
     if preprocessing:
         content = {
             "image_mean": MEAN,
@@ -196,10 +221,10 @@ def test_a_folder_of_both_towers(tmp_path):
 
 
 def test_what_a_clip_cannot_do_without(tmp_path):
-    bare = write(tmp_path / "bare", tokenizer=False, preprocessing=False)
+    bare = write(tmp_path / "bare", words=False, preprocessing=False)
     with pytest.raises(ValueError, match="a CLIP without preprocessor_config.json"):
         checkpoint.open_checkpoint(bare, tower="image")
-    with pytest.raises(ValueError, match="a CLIP without its tokenizer.json"):
+    with pytest.raises(ValueError, match="a CLIP without its tokenizer"):
         checkpoint.open_checkpoint(bare, tower="text")
     (bare / "config.json").unlink()
     with pytest.raises(ValueError, match="CLIP or SigLIP of Hugging Face without"):
@@ -331,3 +356,86 @@ def test_to_tensors_writes_the_file_again():
         again = to_tensors(variables, form=f"huggingface {form}", sizes=sizes[tower])
         for name, value in again.items():
             np.testing.assert_array_equal(value, tensors[name])
+
+
+def test_a_run_from_a_clip(tmp_path):
+    """Both towers from one folder; captions are cut at their longest, and counted."""
+    folder = write(tmp_path / "clip")
+    config = tiny(
+        **{
+            "arms": ("vit",),
+            "stages": ("finetune", "evaluate"),
+            "weights.image_vit": str(folder),
+            "weights.text": str(folder),
+            # Another size than the position table's.
+            "data.image_size": 16,
+            "data.text_length": 40,
+            "finetune.steps": 2,
+            "finetune.eval_every": 2,
+            "finetune.optimizer.warmup": 1,
+        }
+    )
+    results = train.run(config, tmp_path / "run")
+    assert results["data"]["truncated_captions"] > 0
+    saved = json.loads((tmp_path / "run/config.json").read_text())
+    assert saved["model"]["image"]["vit"]["name"] == "clip_vision"
+    assert saved["model"]["text"]["name"] == "clip_text"
+    assert saved["data"]["text_length"] == 12
+    normalization = saved["model"]["image"]["vit"]["normalization"]
+    assert normalization == {"mean": list(MEAN), "std": list(STD)}
+    predictor = predict.load_predictor(tmp_path / "run")
+    pictures = np.zeros((2, 16, 16, 3), np.uint8)
+    proba = predictor.predict(pictures, ["a cab", ""])
+    assert np.isfinite(proba).all() and proba[0] != proba[1]
+    export.export(tmp_path / "run", tmp_path / "out")
+    for part, name in (("image_encoder", "clip_vision"), ("text_encoder", "clip_text")):
+        exported = json.loads((tmp_path / f"out/vit/{part}/config.json").read_text())
+        assert exported["model_type"] == f"{name}_model"
+
+
+def test_another_kind_of_checkpoint_is_still_refused(tmp_path):
+    folder = write(tmp_path / "clip")
+    config = tiny(**{"weights.text": str(folder), "data.text_length": 200})
+    assert adopt(config).data.text_length == 12
+    checkpoint.save(
+        tmp_path / "tower",
+        Architecture("clip_text", golden()[2]["text"]),
+        to_variables(
+            golden()[1], form="huggingface clip_text", sizes=golden()[2]["text"]
+        )[0],
+    )
+    tokenizer().save(str(tmp_path / "tower/tokenizer.json"))
+    config = tiny(**{"weights.image_vit": str(tmp_path / "tower")})
+    with pytest.raises(CheckpointError, match="it is a clip_text .*expected vit"):
+        adopt(config)
+
+
+def test_older_tokenizers_of_two_files(tmp_path):
+    """vocab.json and merges.txt, as transformers reads them."""
+    alphabet = [*"abcdefghijklmnopqrstuvwxyz!"]
+    words = [*alphabet, *(f"{a}</w>" for a in alphabet), "ca", "cat</w>"]
+    vocab = {word: i for i, word in enumerate(words)}
+    vocab |= {"<|startoftext|>": len(vocab), "<|endoftext|>": len(vocab) + 1}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nc a\nca t</w>\n")
+    read = text.load_tokenizer(str(tmp_path))
+    tokens = text.encode(read, ["A  Cat!", "cat " * 9], length=6)
+    start, end = vocab["<|startoftext|>"], vocab["<|endoftext|>"]
+    assert tokens.input_ids[0].tolist() == [
+        *(start, vocab["a</w>"], vocab["cat</w>"], vocab["!</w>"], end, end)
+    ]
+    assert tokens.attention_mask[0].tolist() == [1, 1, 1, 1, 1, 0]
+    # Cut, and ended all the same.
+    assert tokens.input_ids[1].tolist() == [start, *[vocab["cat</w>"]] * 4, end]
+    assert tokens.truncated == 1
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nq\n")
+    with pytest.raises(ValueError, match="are not CLIP's vocabulary and merges"):
+        text.load_tokenizer(str(tmp_path))
+
+
+def test_inspect_names_both_flags(tmp_path):
+    found = inspect.describe(str(write(tmp_path / "clip")))
+    assert found["architecture"] == "clip_vision" and found["model"] is None
+    flags = [flag.split("=")[0] for flag in found["flags"]]
+    assert flags == ["--config.weights.image_vit", "--config.weights.text"]
+    assert "huggingface clip_vision" in inspect.to_text(found)

@@ -14,7 +14,10 @@ VIT = models.ViT(hidden=8, layers=3, heads=2, mlp=8, patch=4, dropout=0.1)
 RESNET = models.ResNet(stage_sizes=(3, 2), bottleneck=False, width=4)
 BERT = models.DistilBert(vocab_size=9, hidden=8, layers=3, heads=2, mlp=8)
 WORDS = models.AveragedWords(vocab_size=9, hidden=4)
-ENCODERS = [VIT, RESNET, BERT, WORDS]
+CLIP = dict(hidden=8, layers=3, heads=2, mlp=8, projection=6)
+CLIP_VISION = models.ClipVision(patch=4, **CLIP)
+CLIP_TEXT = models.ClipText(vocab_size=9, **CLIP)
+ENCODERS = [VIT, RESNET, BERT, WORDS, CLIP_VISION, CLIP_TEXT]
 
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: e.family)

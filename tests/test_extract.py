@@ -617,7 +617,7 @@ def test_of_a_run(finished, tmp_path):
     key = extract(config, tmp_path)
     split = open_store(tmp_path, key=key).splits["dev_seen"]
     assert split.features.entities.shape[:2] == (16, 0)
-    arm = predict.restore(run).variables["params"]["arms_vit"]
+    arm = predict.restore(run, arm="vit").variables["params"]["arms_vit"]
     assert "classifier" in arm and "image_head" not in arm
 
     def dense(x, layer):

@@ -162,7 +162,7 @@ def test_what_was_looked_for_is_said(tmp_path):
         str(tmp_path / "no"): "no such folder or file.*tokenizer.json or vocab.txt",
         "./no": "no such folder or file",
         "a/b/c": "no such folder or file",
-        str(tmp_path / "empty"): "looked for tokenizer.json and vocab.txt",
+        str(tmp_path / "empty"): "looked for tokenizer.json, vocab.txt, and vocab.json",
         str(tmp_path / "tokenizer.json"): "is not a tokenizer.json",
     }
     for name, message in cases.items():

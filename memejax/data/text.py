@@ -33,6 +33,11 @@ LONGEST_CAPTION = 10_000
 LONGEST_WORD = 100
 
 
+# CLIP's files in older folders, and the token that ends a text and pads it.
+CLIP_FILES = ("vocab.json", "merges.txt")
+CLIP_END = "<|endoftext|>"
+
+
 class Tokens(NamedTuple):
     """Token ids of n captions at one length t.
 
@@ -104,6 +109,27 @@ def _from_vocab_txt(path: str) -> Tokenizer:
         strip_accents=settings.get("strip_accents"),
         special_tokens=names,
     )
+
+
+def _from_merges(vocab: str, merges: str) -> Tokenizer:
+    """Read CLIP's byte-pair encoding from its two files."""
+    # Imported here: it takes seconds, and newer folders have a tokenizer.json.
+    from transformers import CLIPTokenizerFast
+
+    try:
+        with open(vocab, encoding="utf-8") as file:
+            entries = json.load(file)
+        with open(merges, encoding="utf-8") as file:
+            # The first line names the format.
+            lines = [line.split() for line in file.read().split("\n")[1:] if line]
+        pairs = [(first, second) for first, second in lines]
+        tokenizer = CLIPTokenizerFast(vocab=entries, merges=pairs).backend_tokenizer
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ValueError(
+            f"{vocab} and {merges}: are not CLIP's vocabulary and merges: {error}"
+        ) from error
+    vocabulary_size(tokenizer)
+    return tokenizer
 
 
 def _from_tokenizer_json(path: str) -> Tokenizer:
@@ -193,8 +219,8 @@ def load_tokenizer(name_or_folder: str) -> Tokenizer:
     Order of the search: a file `*.json` (tokenizers' format) or `*.txt` (a BERT
     vocabulary); a folder with `tokenizer.json`; a folder with `vocab.txt`, which splits
     text as BERT does with `do_lower_case`, `tokenize_chinese_chars` and
-    `strip_accents` of its `tokenizer_config.json`; the name of a model on the hub (or
-    in its local cache).
+    `strip_accents` of its `tokenizer_config.json`; a folder with CLIP's `vocab.json`
+    and `merges.txt`; the name of a model on the hub (or in its local cache).
 
     Args:
         name_or_folder: a path, or a hub name such as "distilbert-base-uncased".
@@ -217,9 +243,12 @@ def load_tokenizer(name_or_folder: str) -> Tokenizer:
             return _from_tokenizer_json(json_path)
         if os.path.isfile(vocab_path):
             return _from_vocab_txt(vocab_path)
+        pair = [os.path.join(path, name) for name in CLIP_FILES]
+        if all(map(os.path.isfile, pair)):
+            return _from_merges(*pair)
         raise ValueError(
-            f"no tokenizer in the folder {path}: looked for tokenizer.json "
-            "and vocab.txt"
+            f"no tokenizer in the folder {path}: looked for tokenizer.json, vocab.txt, "
+            f"and {' with '.join(CLIP_FILES)}"
         )
     # A hub name is "name" or "owner/name" and starts with neither of these.
     if path.startswith(("/", ".", "~")) or path.count("/") > 1 or "\\" in path:
@@ -327,7 +356,8 @@ def pad_id(tokenizer: Tokenizer) -> int:
     """Return the id of the padding token.
 
     Args:
-        tokenizer: any tokenizer with padding set, or with a [PAD] or <pad> token.
+        tokenizer: any tokenizer with padding set, or with a [PAD] or <pad> token, or
+            CLIP's, which pads with the token that ends a text.
 
     Returns:
         The id.
@@ -337,7 +367,7 @@ def pad_id(tokenizer: Tokenizer) -> int:
     """
     if tokenizer.padding is not None:
         return tokenizer.padding["pad_id"]
-    for token in ("[PAD]", "<pad>"):
+    for token in ("[PAD]", "<pad>", CLIP_END):
         found = tokenizer.token_to_id(token)
         if found is not None:
             return found

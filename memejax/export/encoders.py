@@ -26,6 +26,7 @@ from memejax.weights.configs import (
 
 Tree = Any
 IMAGE, TEXT = PARTS = ("image_encoder", "text_encoder")
+_CLIP = ("hidden", "layers", "heads", "mlp", "projection", "activation", "eps")
 # Architecture -> attributes that give a module's sizes.
 _SIZES = {
     "resnet": ("stage_sizes", "bottleneck", "width"),
@@ -40,6 +41,8 @@ _SIZES = {
         "qkv_bias",
     ),
     "distilbert": ("vocab_size", "hidden", "layers", "heads", "mlp", "max_length"),
+    "clip_vision": (*_CLIP, "patch", "grid"),
+    "clip_text": (*_CLIP, "vocab_size", "max_length"),
 }
 # Architecture -> whether transformers has an equivalent of the module.
 _FITS: dict[str, Callable[[Any], bool]] = {
@@ -47,6 +50,8 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "vit": lambda module: True,
     # transformers' DistilBERT has this fixed eps.
     "distilbert": lambda module: module.eps == 1e-12,
+    "clip_vision": lambda module: True,
+    "clip_text": lambda module: True,
 }
 
 

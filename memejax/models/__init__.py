@@ -1,10 +1,11 @@
 """Encoders, arms, heads and graph layers: Linen modules, pure in `init` and `apply`.
 
 All modules are exported here (`memejax.models.ViT`), with their published sizes
-(`VITS`, `RESNETS`, `BERTS`, `GNNS`). Mask R-CNN is `memejax.models.maskrcnn`.
+(`VITS`, `RESNETS`, `BERTS`, `CLIPS`, `GNNS`). Mask R-CNN is `memejax.models.maskrcnn`.
 
     encoders.py                           base classes of the encoders
     vit.py resnet.py distilbert.py        encoders of images and of text
+    clip.py                               both towers of a CLIP
     convnet.py perceptron.py words.py     small networks and encoders
     image.py fusion.py heads.py           arms of an image encoder, alone or with text
     gnn/ maskrcnn/                        graph networks, the detector
@@ -14,11 +15,15 @@ All modules are exported here (`memejax.models.ViT`), with their published sizes
 from memejax.models import gnn as gnn
 from memejax.models import layers as layers
 from memejax.models import maskrcnn as maskrcnn
+from memejax.models.clip import CLIPS as CLIPS
+from memejax.models.clip import ClipText as ClipText
+from memejax.models.clip import ClipVision as ClipVision
 from memejax.models.convnet import ConvNet as ConvNet
 from memejax.models.distilbert import BERTS as BERTS
 from memejax.models.distilbert import DistilBert as DistilBert
 from memejax.models.encoders import Encoder as Encoder
 from memejax.models.encoders import ImageEncoder as ImageEncoder
+from memejax.models.encoders import TextEncoder as TextEncoder
 from memejax.models.fusion import Arm as Arm
 from memejax.models.fusion import Arms as Arms
 from memejax.models.gnn import GAT as GAT

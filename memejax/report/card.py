@@ -190,6 +190,12 @@ def _results(results: Mapping[str, Any], seed: str) -> Iterator[str]:
         f"that {results['dev']} chose. The row constant is a predictor that knows only "
         "the share of hateful memes."
     )
+    steps = _evaluated(results, seed).get("checkpoints", {})
+    if len(set(steps.values())) > 1:
+        yield (
+            "The row of a single arm is of its own best checkpoint; the weights here "
+            "are those of the average's."
+        )
     for split in sorted(reports, key=lambda name: (name == results["dev"], name)):
         rows = []
         for arm in tables.shown_arms(reports[split]):

@@ -8,7 +8,7 @@ from typing import Any
 
 from memejax import metrics
 from memejax.metrics import AVERAGE
-from memejax.outcomes import evaluated_seeds
+from memejax.outcomes import evaluated, evaluated_seeds
 from memejax.report import probed
 from memejax.report.cells import Table as Table
 from memejax.report.cells import count
@@ -139,6 +139,12 @@ def shown_arms(rows: Mapping[str, Any]) -> list[str]:
     return [name for name in arms(rows) if name in own or name == CONSTANT]
 
 
+def _own_checkpoints(results: Mapping[str, Any]) -> bool:
+    """Whether rows of some seed are of different checkpoints."""
+    found = [evaluated(outcomes) for outcomes in results["seeds"].values()]
+    return any(len(set((o or {}).get("checkpoints", {}).values())) > 1 for o in found)
+
+
 def _split(results: Mapping[str, Any], split: str) -> Table:
     """The table of one split."""
     summary, dev = results["summary"][split], results["dev"]
@@ -156,6 +162,8 @@ def _split(results: Mapping[str, Any], split: str) -> Table:
         notes.append(f"± is the standard deviation over {many} seeds.")
     elif any("[" in row[1] for row in rows):
         notes.append("In brackets: 95 % interval over resampled memes.")
+    if _own_checkpoints(results):
+        notes.append("Each arm and the average have their own best checkpoint.")
     bayes = results["data"].get("bayes")
     if bayes:
         both = bayes["both"]

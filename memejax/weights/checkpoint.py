@@ -113,7 +113,8 @@ def open_checkpoint(
         if source.folder is not None and (preprocessing is not None or is_clip):
             preprocessing = read_preprocessing(source.folder) or preprocessing
         folder = source.folder
-        tokens = ("tokenizer.json", "vocab.txt")
+        # Of CLIP's older folders vocab.json, beside merges.txt.
+        tokens = ("tokenizer.json", "vocab.txt", "vocab.json")
         if folder is not None and not any((folder / f).is_file() for f in tokens):
             folder = None
         # Its relatives differ in both, and a wrong guess would go unnoticed.
@@ -124,7 +125,8 @@ def open_checkpoint(
             )
         if architecture.name == "clip_text" and folder is None:
             raise ValueError(
-                "a CLIP without its tokenizer.json: put it beside the file"
+                "a CLIP without its tokenizer.json, or vocab.json and merges.txt: put "
+                "them beside the file"
             )
     return Checkpoint(
         source, form, architecture, tensors, classes, preprocessing, folder

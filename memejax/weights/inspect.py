@@ -32,6 +32,8 @@ LEAVES = {
     "vit": "image_vit",
     "distilbert": "text",
     "bert": "text",
+    "clip_vision": "image_vit",
+    "clip_text": "text",
     "maskrcnn": "detector",
 }
 
@@ -57,11 +59,15 @@ def describe(name: str, *, tensors: bool = False) -> dict[str, Any]:
     Raises:
         ValueError: if it is not found or cannot be read.
     """
-    from memejax.weights import checkpoint, files, maskrcnn
+    from memejax.weights import checkpoint, configs, files, maskrcnn
 
     source = files.find(name)
     try:
-        opened = checkpoint.open_checkpoint(name)
+        try:
+            opened, both = checkpoint.open_checkpoint(name), False
+        except configs.TwoTowersError:
+            # Described by its pictures; both flags take it.
+            opened, both = checkpoint.open_checkpoint(name, tower="image"), True
     except ValueError as error:
         arrays = files.read(source)
         if maskrcnn.is_maskrcnn(arrays):
@@ -71,6 +77,8 @@ def describe(name: str, *, tensors: bool = False) -> dict[str, Any]:
     else:
         arrays = opened.tensors
         known = _known(opened, name)
+        if both:
+            known["flags"] += _flags("clip_text", name)
     description = {
         "files": [str(path) for path in source.weights],
         "format": source.weights[0].suffix.removeprefix("."),
@@ -131,11 +139,14 @@ def _known(opened: "Checkpoint", name: str) -> dict[str, Any]:
 
 def _model(architecture: str, sizes: Mapping[str, Any]) -> str | None:
     """Return our name for an encoder of these sizes."""
+    from memejax.models.clip import CLIPS
     from memejax.models.distilbert import BERTS
     from memejax.models.resnet import RESNETS
     from memejax.models.vit import VITS
 
     table = {"resnet": RESNETS, "vit": VITS, "distilbert": BERTS, "bert": BERTS}
+    table["clip_vision"] = {model: image for model, (image, _) in CLIPS.items()}
+    table["clip_text"] = {model: text for model, (_, text) in CLIPS.items()}
     for model, named in table[architecture].items():
         if named.items() <= sizes.items():
             return model

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from memejax.models import distilbert, fusion, heads, image, resnet, vit, words
+from memejax.models import clip, distilbert, fusion, heads, image, resnet, vit, words
 from memejax.stages.parts.choices import DTYPES, NORMALIZATIONS, choose
 
 IMAGE_ENCODERS: dict[str, Callable[..., Any]] = {
@@ -19,6 +19,11 @@ IMAGE_ENCODERS: dict[str, Callable[..., Any]] = {
         for n, size in resnet.RESNETS.items()
     },
     **{n: functools.partial(vit.ViT, **size) for n, size in vit.VITS.items()},
+    "clip_vision": clip.ClipVision,
+    **{
+        n: functools.partial(clip.ClipVision, **size)
+        for n, (size, _) in clip.CLIPS.items()
+    },
 }
 TEXT_ENCODERS: dict[str, Callable[..., Any]] = {
     "transformer": distilbert.DistilBert,
@@ -26,6 +31,11 @@ TEXT_ENCODERS: dict[str, Callable[..., Any]] = {
     **{
         n: functools.partial(distilbert.DistilBert, **size)
         for n, size in distilbert.BERTS.items()
+    },
+    "clip_text": clip.ClipText,
+    **{
+        n: functools.partial(clip.ClipText, **size)
+        for n, (_, size) in clip.CLIPS.items()
     },
 }
 

@@ -16,7 +16,14 @@ from memejax.weights.checkpoint import Checkpoint
 
 # Leaves of an encoder's section that do not describe its parameters.
 KEPT = ("normalization", "dropout", "drop_path")
-TEXT_FAMILIES = ("distilbert", "bert")
+# Architectures of checkpoints of captions -> their name in `model.text`.
+TEXT_FAMILIES = {
+    "distilbert": "transformer",
+    "bert": "transformer",
+    "clip_text": "clip_text",
+}
+# Architectures that any arm's pictures may be encoded by, whatever its own.
+ANY_ARM = ("clip_vision",)
 
 
 class CheckpointError(UserError):
@@ -38,10 +45,11 @@ def adopt(
     """Fill in a config with the settings of the checkpoints in `weights`.
 
     An encoder that starts from a checkpoint gets the checkpoint's sizes, whatever its
-    section sets. If its `normalization` is "checkpoint", it gets the checkpoint's mean
-    and standard deviation. If `data.image_size` is 0, pictures get the checkpoints'
-    size. Captions are tokenized by the text checkpoint's tokenizer unless
-    `data.tokenizer` is set. Only the files' headers are read.
+    section sets, and any arm may start from a CLIP. If its `normalization` is
+    "checkpoint", it gets the checkpoint's mean and standard deviation. If
+    `data.image_size` is 0, pictures get the checkpoints' size. Captions are tokenized
+    by the text checkpoint's tokenizer unless `data.tokenizer` is set, and cut to the
+    checkpoint's longest. Only the files' headers are read.
 
     Args:
         config: the run's config.
@@ -72,8 +80,8 @@ def adopt(
         if name is None:
             continue
         family = image_family(config, arm)
-        found = _opened(f"weights.image_{arm}", name, (family,))
-        section = _section(config.model.image[arm], family, found)
+        found = _opened(f"weights.image_{arm}", name, (family, *ANY_ARM), tower="image")
+        section = _section(config.model.image[arm], found.architecture.name, found)
         if section["normalization"] == "checkpoint" and found.preprocessing is not None:
             mean, std, _ = found.preprocessing
             section["normalization"] = dict(mean=mean, std=std)
@@ -84,8 +92,11 @@ def adopt(
         config.data.image_size = _one_size(pixels)
     name = named(config, "text")
     if name is not None:
-        found = _opened("weights.text", name, TEXT_FAMILIES)
-        config.model.text = _section(config.model.text, "transformer", found)
+        found = _opened("weights.text", name, tuple(TEXT_FAMILIES), tower="text")
+        kind = TEXT_FAMILIES[found.architecture.name]
+        config.model.text = _section(config.model.text, kind, found)
+        longest = found.architecture.sizes["max_length"]
+        config.data.text_length = min(config.data.text_length, longest)
         if config.data.tokenizer is None and found.tokenizer is not None:
             config.data.tokenizer = str(found.tokenizer)
         say(_line(found, "text", name))
@@ -157,10 +168,12 @@ def _section(section: ConfigDict, name: str, found: Checkpoint) -> dict[str, Any
     return {"name": name, **kept, **found.architecture.sizes}
 
 
-def _opened(leaf: str, name: str, families: tuple[str, ...]) -> Checkpoint:
-    """Open a checkpoint of one of these architectures."""
+def _opened(
+    leaf: str, name: str, families: tuple[str, ...], *, tower: str
+) -> Checkpoint:
+    """Open a checkpoint of one of these architectures, or its tower."""
     with prefix_errors(leaf, name):
-        found = checkpoints.open_checkpoint(name)
+        found = checkpoints.open_checkpoint(name, tower=tower)
         if found.architecture.name not in families:
             raise ValueError(
                 f"it is a {found.architecture.name} ({found.form}), expected "
