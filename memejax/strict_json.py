@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 from typing import Any
 
 
@@ -26,3 +27,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"it has {name!r:.80} twice")
         made[name] = value
     return made
+
+
+def read_object(path: pathlib.Path) -> dict[str, Any]:
+    """Read the object in a JSON file.
+
+    Raises:
+        ValueError: if it is not JSON, or not an object.
+    """
+    try:
+        content = loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected an object")
+    return content

@@ -20,14 +20,17 @@ from memejax.stages.parts.pretrained import CheckpointError, adopt
 from memejax.weights import checkpoint, inspect
 from memejax.weights.configs import (
     Architecture,
-    Preprocessing,
     TwoTowersError,
     read_config,
     write_config,
-    write_preprocessing,
 )
 from memejax.weights.convert import to_tensors, to_variables
 from memejax.weights.forms import recognise
+from memejax.weights.preprocessing import (
+    Preprocessing,
+    read_preprocessing,
+    write_preprocessing,
+)
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 VISION = {
@@ -320,7 +323,7 @@ def test_preprocessing_of_older_files():
         "do_center_crop": True,
         "resample": 3,
     }
-    assert checkpoint.read_preprocessing(old) == (MEAN, STD, 224)
+    assert read_preprocessing(old) == (MEAN, STD, 224)
     assert write_preprocessing(Preprocessing(MEAN, STD, 224))["image_mean"] == list(
         MEAN
     )

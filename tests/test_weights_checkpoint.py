@@ -19,8 +19,9 @@ from weights_support import (
 
 from memejax.models.vit import interpolate_positions
 from memejax.weights import checkpoint
-from memejax.weights.configs import Architecture, Preprocessing
+from memejax.weights.configs import Architecture
 from memejax.weights.convert import to_variables
+from memejax.weights.preprocessing import Preprocessing
 
 HUGGINGFACE = ("resnet", "vit", "distilbert", "bert")
 HALF = (0.5, 0.5, 0.5)

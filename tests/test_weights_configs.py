@@ -3,16 +3,14 @@ import json
 import pytest
 from weights_support import CONFIGS
 
+from memejax import strict_json
 from memejax.models.distilbert import BERTS, DistilBert
 from memejax.models.resnet import RESNETS, ResNet
 from memejax.models.vit import VITS, ViT
-from memejax.weights.configs import (
-    Architecture,
+from memejax.weights.configs import Architecture, read_config, write_config
+from memejax.weights.preprocessing import (
     Preprocessing,
-    read_config,
-    read_json,
     read_preprocessing,
-    write_config,
     write_preprocessing,
 )
 
@@ -206,7 +204,7 @@ def test_json_that_is_none(tmp_path):
     path = tmp_path / "config.json"
     path.write_text("{")
     with pytest.raises(ValueError, match="config.json is not JSON"):
-        read_json(path)
+        strict_json.read_object(path)
     path.write_text("[]")
     with pytest.raises(ValueError, match="config.json holds a list, expected an obj"):
-        read_json(path)
+        strict_json.read_object(path)

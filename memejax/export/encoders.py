@@ -18,11 +18,8 @@ from memejax import folder, models
 from memejax.report.loading import Part
 from memejax.stages.parts.models import fusion_arms, normalization
 from memejax.weights import checkpoint
-from memejax.weights.configs import (
-    Architecture,
-    Preprocessing,
-    write_preprocessing,
-)
+from memejax.weights.configs import Architecture
+from memejax.weights.preprocessing import Preprocessing, write_preprocessing
 
 Tree = Any
 IMAGE, TEXT = PARTS = ("image_encoder", "text_encoder")

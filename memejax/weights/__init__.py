@@ -20,4 +20,4 @@ from memejax.weights.checkpoint import load as load
 from memejax.weights.checkpoint import open_checkpoint as open_checkpoint
 from memejax.weights.checkpoint import save as save
 from memejax.weights.configs import Architecture as Architecture
-from memejax.weights.configs import Preprocessing as Preprocessing
+from memejax.weights.preprocessing import Preprocessing as Preprocessing

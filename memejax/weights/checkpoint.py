@@ -18,17 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors.numpy import save_file
 
+from memejax import strict_json
 from memejax.models.vit import interpolate_positions
 from memejax.weights import files
-from memejax.weights.configs import (
-    Architecture,
-    Preprocessing,
-    TwoTowersError,
-    read_json,
-    read_preprocessing,
-    write_config,
-    write_preprocessing,
-)
+from memejax.weights.configs import Architecture, TwoTowersError, write_config
 from memejax.weights.convert import (
     Classifier,
     Tensors,
@@ -38,6 +31,11 @@ from memejax.weights.convert import (
     to_variables,
 )
 from memejax.weights.forms import default_preprocessing, recognise
+from memejax.weights.preprocessing import (
+    Preprocessing,
+    read_preprocessing,
+    write_preprocessing,
+)
 
 
 class Checkpoint(NamedTuple):
@@ -101,7 +99,9 @@ def open_checkpoint(
     """
     source = files.find(name)
     tensors = files.read(source)
-    config = read_json(source.config) if source.config is not None else None
+    config = (
+        strict_json.read_object(source.config) if source.config is not None else None
+    )
     with _name_file_in_errors(source):
         shapes = {key: tensor.shape for key, tensor in tensors.items()}
         form, architecture = recognise(shapes, config, tower=tower)

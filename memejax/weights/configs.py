@@ -1,15 +1,9 @@
-"""JSON files beside a checkpoint's tensors: architecture and image preprocessing.
-
-config.json is Hugging Face's, also with timm's image preprocessing, and
-preprocessor_config.json is Hugging Face's for images.
-"""
+"""Architecture and sizes of a checkpoint, from Hugging Face's config.json and to it."""
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from memejax import strict_json
 from memejax.models.clip import ClipText, ClipVision
 from memejax.models.distilbert import DistilBert
 from memejax.models.layers import ACTIVATIONS
@@ -33,24 +27,6 @@ class Architecture(NamedTuple):
 class TwoTowersError(ValueError):
     """A checkpoint of pictures and captions, and neither was asked for."""
 
-
-class Preprocessing(NamedTuple):
-    """Preprocessing of images: (pixel / 255 - mean) / std.
-
-    Attributes:
-        mean: of the red, green and blue channel, in [0, 1].
-        std: of the same, above 0.
-        size: side in pixels of the square input picture.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: int
-
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-HALF = (0.5, 0.5, 0.5)
 
 MODULES: dict[str, Any] = {
     "resnet": ResNet,
@@ -333,96 +309,6 @@ def write_config(
     }
 
 
-def read_preprocessing(source: str | Path | Config) -> Preprocessing | None:
-    """Read the preprocessing of a checkpoint's images from its files.
-
-    Args:
-        source: a folder that may hold preprocessor_config.json and config.json; or the
-            content of either: Hugging Face's keys (`image_mean`, `size`, ...) or
-            timm's `pretrained_cfg`.
-
-    Returns:
-        Mean, standard deviation and size; None if the files do not contain them.
-
-    Raises:
-        ValueError: for pictures that are not square with three channels, or a scale
-            of pixels other than 1 / 255.
-    """
-    if isinstance(source, str | Path):
-        for name in ("preprocessor_config.json", "config.json"):
-            path = Path(source) / name
-            found = read_preprocessing(read_json(path)) if path.is_file() else None
-            if found is not None:
-                return found
-        return None
-    if "pretrained_cfg" in source:
-        timm = source["pretrained_cfg"]
-        channels, height, width = timm["input_size"]
-        return _preprocessing(timm["mean"], timm["std"], (channels, height, width))
-    if "image_mean" not in source:
-        return None
-    scale = source["rescale_factor"] if "rescale_factor" in source else 1 / 255
-    if abs(scale * 255 - 1) > 1e-3 or not source.get("do_rescale", True):
-        raise ValueError(f"got rescale_factor {scale}, expected pixels times 1 / 255")
-    mean, std = source["image_mean"], source["image_std"]
-    if not source.get("do_normalize", True):
-        mean, std = (0.0,) * len(mean), (1.0,) * len(std)
-    crop = "crop_size" in source and source.get("do_center_crop", False)
-    key = "crop_size" if crop else "size"
-    # 224 is the default of both of Hugging Face's processors.
-    size = source[key] if key in source else 224
-    if isinstance(size, Mapping):
-        edges = [size[e] for e in ("height", "width", "shortest_edge") if e in size]
-        if not edges:
-            raise ValueError(f"got {key} {dict(size)}, expected height and width")
-        return _preprocessing(mean, std, (3, edges[0], edges[-1]))
-    return _preprocessing(mean, std, (3, size, size))
-
-
-def write_preprocessing(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Make the content of a preprocessor_config.json for Hugging Face's processors.
-
-    Args:
-        preprocessing: mean, standard deviation and size.
-
-    Returns:
-        The content, ready for JSON: a bilinear resize to the square, and the
-        normalisation.
-    """
-    return {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "size": {"height": preprocessing.size, "width": preprocessing.size},
-        "resample": 2,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(preprocessing.mean),
-        "image_std": list(preprocessing.std),
-    }
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read the object in a JSON file.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        Its content.
-
-    Raises:
-        ValueError: if it is not JSON, or not an object.
-    """
-    try:
-        content = strict_json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected an object")
-    return content
-
-
 def _hidden_sizes(sizes: Mapping[str, Any]) -> list[int]:
     first = sizes["width"] * (4 if sizes["bottleneck"] else 1)
     return [first * 2**i for i in range(len(sizes["stage_sizes"]))]
@@ -435,12 +321,3 @@ def _side(value: Any, key: str) -> int:
     if type(side) is not int or not 1 <= side <= 8192:
         raise ValueError(f"got {key} {value!r:.80}, expected one side of a square")
     return side
-
-
-def _preprocessing(mean: Any, std: Any, size: tuple[int, ...]) -> Preprocessing:
-    if len(mean) != 3 or len(std) != 3 or size[0] != 3 or size[1] != size[2]:
-        raise ValueError(
-            f"got pictures of channels, height and width {list(size)}, mean {mean} and "
-            f"standard deviation {std}, expected squares of three channels"
-        )
-    return Preprocessing(tuple(mean), tuple(std), size[1])

@@ -5,13 +5,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from memejax.weights.configs import (
+from memejax.weights.configs import Architecture, read_config
+from memejax.weights.preprocessing import (
     HALF,
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Architecture,
     Preprocessing,
-    read_config,
 )
 
 Shape = tuple[int, ...]

@@ -25,8 +25,9 @@ from memejax.models.distilbert import DistilBert  # noqa: E402
 from memejax.models.resnet import ResNet  # noqa: E402
 from memejax.models.vit import ViT  # noqa: E402
 from memejax.weights import checkpoint  # noqa: E402
-from memejax.weights.configs import Architecture, Preprocessing  # noqa: E402
+from memejax.weights.configs import Architecture  # noqa: E402
 from memejax.weights.convert import to_variables  # noqa: E402
+from memejax.weights.preprocessing import Preprocessing  # noqa: E402
 
 RNG = np.random.default_rng(11)
 IMAGES = RNG.normal(size=(3, 29, 26, 3)).astype(np.float32)
