@@ -9,7 +9,7 @@ files.py       files of a checkpoint by name, and their tensors; formats.py: saf
 forms.py       form and sizes of a checkpoint, from its config or tensor names
 names.py       tables: our names beside theirs
 convert.py     tensors to variables and back
-configs.py     config.json and preprocessor_config.json
+configs.py     config.json; preprocessing.py: preprocessor_config.json
 maskrcnn.py    torchvision's Mask R-CNN
 inspect.py     python -m memejax.weights.inspect PATH
 """
