@@ -4,14 +4,18 @@ Shape suffixes: `b` batch, `h`, `w` height and width, `c` channels, `t` tokens, 
 features, `e` features after the projection.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memejax.models.encoders import ImageEncoder, TextEncoder, last_visible
+from memejax.models.encoders import (
+    Layered,
+    PatchEncoder,
+    TextEncoder,
+    last_visible,
+)
 from memejax.models.layers import (
     Dense,
     Dropout,
@@ -43,7 +47,22 @@ CLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-class ClipVision(ImageEncoder):
+def _block(tower: Any, *, drop_path: float = 0.0, causal: bool = False) -> Block:
+    """Make a block of a tower."""
+    return Block(
+        heads=tower.heads,
+        mlp=tower.mlp,
+        dropout=tower.dropout,
+        drop_path=drop_path,
+        eps=tower.eps,
+        qkv_bias=True,
+        activation=tower.activation,
+        causal=causal,
+        dtype=tower.dtype,
+    )
+
+
+class ClipVision(PatchEncoder):
     """CLIP's image tower: a ViT with a norm before its blocks, one after on CLS alone.
 
     Parameters, beside their names in the files of Hugging Face's
@@ -99,7 +118,6 @@ class ClipVision(ImageEncoder):
     axis_name: str | None = None
 
     family: ClassVar[str] = "clip_vision"
-    explained_by: ClassVar[str] = "attention"
 
     def setup(self) -> None:
         """Create the layers, which `tokens` and `project` share."""
@@ -113,56 +131,12 @@ class ClipVision(ImageEncoder):
         )
         self.pre_norm = LayerNorm(self.eps)
         for i in range(self.layers):
-            block = Block(
-                heads=self.heads,
-                mlp=self.mlp,
-                dropout=self.dropout,
-                drop_path=self.drop_path * i / max(self.layers - 1, 1),
-                eps=self.eps,
-                qkv_bias=True,
-                activation=self.activation,
-                dtype=self.dtype,
-            )
-            setattr(self, f"block{i}", block)
+            rate = self.drop_path * i / max(self.layers - 1, 1)
+            setattr(self, f"block{i}", _block(self, drop_path=rate))
         self.norm = LayerNorm(self.eps)
         self.embeddings_dropout = Dropout(self.dropout)
         if self.projection:
             self.projector = Dense(self.projection, use_bias=False, dtype=self.dtype)
-
-    @nn.nowrap
-    def for_images(self, size: int) -> Self:
-        """Return the encoder with a position table for images of `size` x `size`."""
-        if size % self.patch:
-            raise ValueError(
-                f"images of {size} pixels do not divide into patches of {self.patch}"
-            )
-        return self.clone(grid=size // self.patch)
-
-    @nn.nowrap
-    def with_drop_path(self, rate: float) -> Self:
-        """Return the encoder with another `drop_path`."""
-        return self.clone(drop_path=rate)
-
-    @nn.nowrap
-    def without_dropout(self) -> Self:
-        """Return the encoder with neither dropout nor drop path."""
-        return self.clone(dropout=0.0, drop_path=0.0)
-
-    @nn.nowrap
-    def block_counts(self) -> Mapping[str, int]:
-        """Return the number of transformer blocks, as one stage."""
-        return {"block": self.layers}
-
-    @nn.nowrap
-    def with_blocks(self, at_most: int) -> Self:
-        """Return the encoder with at most `at_most` layers."""
-        return self.clone(layers=min(self.layers, at_most))
-
-    @nn.nowrap
-    def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Return the shape of one image of one patch."""
-        shape = (1, self.patch, self.patch, 3)
-        return (jax.ShapeDtypeStruct(shape, jnp.float32),)
 
     def __call__(self, images_bhwc: jax.Array, *, train: bool) -> jax.Array:
         """Encode images as the CLS token after the last normalisation, unprojected.
@@ -213,7 +187,7 @@ class ClipVision(ImageEncoder):
         return self.projector(pooled_bd)
 
 
-class ClipText(TextEncoder):
+class ClipText(Layered, TextEncoder):
     """CLIP's caption tower: a causal transformer, pooled at the end of the text.
 
     Parameters, beside their names in the files of Hugging Face's
@@ -264,32 +238,11 @@ class ClipText(TextEncoder):
             "positions", init, (self.max_length, self.hidden), jnp.float32
         )
         for i in range(self.layers):
-            block = Block(
-                heads=self.heads,
-                mlp=self.mlp,
-                dropout=self.dropout,
-                drop_path=0.0,
-                eps=self.eps,
-                qkv_bias=True,
-                activation=self.activation,
-                causal=True,
-                dtype=self.dtype,
-            )
-            setattr(self, f"block{i}", block)
+            setattr(self, f"block{i}", _block(self, causal=True))
         self.norm = LayerNorm(self.eps)
         self.embeddings_dropout = Dropout(self.dropout)
         if self.projection:
             self.projector = Dense(self.projection, use_bias=False, dtype=self.dtype)
-
-    @nn.nowrap
-    def block_counts(self) -> Mapping[str, int]:
-        """Return the number of transformer blocks, as one stage."""
-        return {"block": self.layers}
-
-    @nn.nowrap
-    def with_blocks(self, at_most: int) -> Self:
-        """Return the encoder with at most `at_most` layers."""
-        return self.clone(layers=min(self.layers, at_most))
 
     @nn.nowrap
     def pool(

@@ -3,14 +3,13 @@
 Shape suffixes: `b` batch, `t` tokens, `d` features.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memejax.models.encoders import TextEncoder
+from memejax.models.encoders import Layered, TextEncoder
 from memejax.models.layers import Attention, Dropout, Dtype, LayerNorm, Mlp, apply_block
 
 BERTS: dict[str, dict[str, Any]] = {
@@ -43,7 +42,7 @@ class Block(nn.Module):
         return LayerNorm(self.eps, name="norm2")(x + y)
 
 
-class DistilBert(TextEncoder):
+class DistilBert(Layered, TextEncoder):
     """DistilBERT without a head; BERT without a pooler.
 
     Parameters, beside their names in Hugging Face's `DistilBertModel` and
@@ -94,16 +93,6 @@ class DistilBert(TextEncoder):
     remat: bool = False
 
     family: ClassVar[str] = "distilbert"
-
-    @nn.nowrap
-    def block_counts(self) -> Mapping[str, int]:
-        """Return the number of transformer blocks, as one stage."""
-        return {"block": self.layers}
-
-    @nn.nowrap
-    def with_blocks(self, at_most: int) -> Self:
-        """Return the encoder with at most `at_most` layers."""
-        return self.clone(layers=min(self.layers, at_most))
 
     @nn.compact
     def __call__(

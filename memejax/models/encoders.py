@@ -76,6 +76,51 @@ class ImageEncoder(Encoder):
         return self
 
 
+class Layered(Encoder):
+    """An encoder with the attribute `layers`, blocks that are all alike."""
+
+    @nn.nowrap
+    def block_counts(self) -> Mapping[str, int]:
+        """Return the number of transformer blocks, as one stage."""
+        return {"block": self.layers}
+
+    @nn.nowrap
+    def with_blocks(self, at_most: int) -> Self:
+        """Return the encoder with at most `at_most` layers."""
+        return self.clone(layers=min(self.layers, at_most))
+
+
+class PatchEncoder(Layered, ImageEncoder):
+    """A transformer of patches, with `patch`, `grid`, `dropout` and `drop_path`."""
+
+    explained_by: ClassVar[str] = "attention"
+
+    @nn.nowrap
+    def for_images(self, size: int) -> Self:
+        """Return the encoder with a position table for images of `size` x `size`."""
+        if size % self.patch:
+            raise ValueError(
+                f"images of {size} pixels do not divide into patches of {self.patch}"
+            )
+        return self.clone(grid=size // self.patch)
+
+    @nn.nowrap
+    def with_drop_path(self, rate: float) -> Self:
+        """Return the encoder with another `drop_path`."""
+        return self.clone(drop_path=rate)
+
+    @nn.nowrap
+    def without_dropout(self) -> Self:
+        """Return the encoder with neither dropout nor drop path."""
+        return self.clone(dropout=0.0, drop_path=0.0)
+
+    @nn.nowrap
+    def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Return the shape of one image of one patch."""
+        shape = (1, self.patch, self.patch, 3)
+        return (jax.ShapeDtypeStruct(shape, jnp.float32),)
+
+
 class TextEncoder(Encoder):
     """The base class of text encoders: `(ids_bt, mask_bt, train=) -> tokens_btd`."""
 

@@ -6,8 +6,7 @@ features.
 
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from memejax.models.encoders import ImageEncoder
+from memejax.models.encoders import PatchEncoder
 from memejax.models.layers import (
     Attention,
     Dropout,
@@ -167,7 +166,7 @@ class Block(nn.Module):
         return x + drop_path(drop(y))
 
 
-class ViT(ImageEncoder):
+class ViT(PatchEncoder):
     """Vision transformer without a pooler or classifier.
 
     Parameters, beside their names in the files of Hugging Face's `ViTModel` (i from
@@ -225,42 +224,6 @@ class ViT(ImageEncoder):
     axis_name: str | None = None
 
     family: ClassVar[str] = "vit"
-    explained_by: ClassVar[str] = "attention"
-
-    @nn.nowrap
-    def for_images(self, size: int) -> Self:
-        """Return the encoder with a position table for images of `size` x `size`."""
-        if size % self.patch:
-            raise ValueError(
-                f"images of {size} pixels do not divide into patches of {self.patch}"
-            )
-        return self.clone(grid=size // self.patch)
-
-    @nn.nowrap
-    def with_drop_path(self, rate: float) -> Self:
-        """Return the encoder with another `drop_path`."""
-        return self.clone(drop_path=rate)
-
-    @nn.nowrap
-    def without_dropout(self) -> Self:
-        """Return the encoder with neither dropout nor drop path."""
-        return self.clone(dropout=0.0, drop_path=0.0)
-
-    @nn.nowrap
-    def block_counts(self) -> Mapping[str, int]:
-        """Return the number of transformer blocks, as one stage."""
-        return {"block": self.layers}
-
-    @nn.nowrap
-    def with_blocks(self, at_most: int) -> Self:
-        """Return the encoder with at most `at_most` layers."""
-        return self.clone(layers=min(self.layers, at_most))
-
-    @nn.nowrap
-    def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Return the shape of one image of one patch."""
-        shape = (1, self.patch, self.patch, 3)
-        return (jax.ShapeDtypeStruct(shape, jnp.float32),)
 
     def __call__(self, images_bhwc: jax.Array, *, train: bool) -> jax.Array:
         """Encode images as the CLS token after the last normalisation.
