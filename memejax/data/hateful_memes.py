@@ -273,8 +273,7 @@ def split_by_caption(
     Raises:
         ValueError: if `fraction` is out of range, or one side would be empty.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction is {fraction}, expected more than 0, less than 1")
+    _check_fraction(fraction)
     groups: dict[tuple[str, str], list[Meme]] = defaultdict(list)
     for meme in memes:
         caption = normalise_caption(meme.text)
@@ -324,8 +323,7 @@ def split_randomly(
     Raises:
         ValueError: if `fraction` is out of range, or one side would be empty.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction is {fraction}, expected more than 0, less than 1")
+    _check_fraction(fraction)
 
     def order(row: int) -> bytes:
         name = json.dumps([int(seed), id_key(memes[row].id)]).encode()
@@ -342,6 +340,11 @@ def split_randomly(
         [meme for row, meme in enumerate(memes) if row not in chosen],
         [meme for row, meme in enumerate(memes) if row in chosen],
     )
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction is {fraction}, expected more than 0, less than 1")
 
 
 if __name__ == "__main__":
