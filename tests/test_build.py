@@ -121,6 +121,6 @@ def test_a_control_leaves_out_the_groups_of_what_it_has_not(modalities):
     absent = models.absent_parts(config)
     _, rates, _ = optimizer(section, params=params, total=1000, absent=absent)
     tx, _, _ = optimizer(section, params=params, total=1000, absent=absent)
-    assert set(rates(tx.init(params), 0)) == {modalities, "heads"}
+    assert set(rates(tx.init(params), 0)) == {f"cnn_{modalities}", "cnn_heads"}
     with pytest.raises(ValueError, match="matches no leaf"):
         optimizer(section, params=params, total=1000)
