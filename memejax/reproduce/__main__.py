@@ -56,6 +56,12 @@ def _tables(options: argparse.Namespace) -> None:
     from memejax.reproduce.performance import TABLES
 
     with user_errors():
+        for option, given, takers in (
+            ("--devices", options.devices, ("table4", "table5")),
+            ("--with", options.other, ("table6",)),
+        ):
+            if given is not None and not set(takers) & set(options.table):
+                raise UserError(f"{option} is for {' and '.join(takers)}")
         plans = [
             (_plan_performance if name in TABLES else _plan_scores)(options, name)
             for name in dict.fromkeys(options.table)
@@ -69,7 +75,6 @@ def _plan_scores(options: argparse.Namespace, name: str) -> Callable[[], None]:
     from memejax.report import paper_table
     from memejax.reproduce import command
 
-    _refuse(options, name, "devices", "other")
     arguments = dict(
         preset=options.preset,
         workdir=options.workdir,
@@ -109,12 +114,10 @@ def _plan_performance(options: argparse.Namespace, name: str) -> Callable[[], No
         preset=options.preset,
         workdir=options.workdir,
         root=options.root,
-        devices=options.devices,
+        devices=options.devices if name in ("table4", "table5") else None,
         detector=detector,
         other=options.other if name == "table6" else None,
     )
-    if options.other is not None and "table6" not in options.table:
-        raise UserError("--with is for table6, which compares machines")
 
     def make() -> None:
         with user_errors():
@@ -133,8 +136,7 @@ def _refuse(options: argparse.Namespace, name: str, *unused: str) -> None:
     mixed = len({table in TABLES for table in options.table}) > 1
     given = [option for option in unused if getattr(options, option)]
     if given and not mixed:
-        flags = {"other": "with", "table_only": "table-only"}
-        shown = [f"--{flags.get(option, option)}" for option in given]
+        shown = [f"--{option.replace('_', '-')}" for option in given]
         raise UserError(f"{name} does not take {', '.join(shown)}")
 
 
