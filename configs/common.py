@@ -98,6 +98,8 @@ def data(
         max_pixels=50_000_000,
         # 0: the size that the checkpoints in weights.image_* were trained at.
         image_size=image_size or (48 if preset == "demo" else 384),
+        # square, shorter (and a crop of the centre), pad; square_bicubic,
+        # shorter_bicubic; "checkpoint": that of weights.image_*.
         resize="square",
         text_length=text_length or {"demo": 16, "full": 64, "paper": 200}[preset],
         # None: that of weights.text.

@@ -197,6 +197,7 @@ def write(folder, *, config=CONFIG, words=True, preprocessing=True, drop=()):
             "size": {"shortest_edge": 12},
             "crop_size": {"height": 12, "width": 12},
             "do_center_crop": True,
+            "resample": 3,
         }
         (folder / "preprocessor_config.json").write_text(json.dumps(content))
     return folder
@@ -217,7 +218,7 @@ def test_a_folder_of_both_towers(tmp_path):
         )
         assert_trees_equal(loaded.variables, expected)
     image = checkpoint.open_checkpoint(folder, tower="image")
-    assert image.preprocessing == (MEAN, STD, 12)
+    assert image.preprocessing == (MEAN, STD, 12, "shorter_bicubic")
     larger = checkpoint.load(folder, tower="image", grid=5)
     assert larger.variables["params"]["positions"].shape == (26, 24)
     assert larger.architecture.sizes["grid"] == 5
@@ -323,7 +324,7 @@ def test_preprocessing_of_older_files():
         "do_center_crop": True,
         "resample": 3,
     }
-    assert read_preprocessing(old) == (MEAN, STD, 224)
+    assert read_preprocessing(old) == (MEAN, STD, 224, "shorter_bicubic")
     assert write_preprocessing(Preprocessing(MEAN, STD, 224))["image_mean"] == list(
         MEAN
     )
@@ -372,6 +373,7 @@ def test_a_run_from_a_clip(tmp_path):
             "weights.text": str(folder),
             # Another size than the position table's.
             "data.image_size": 16,
+            "data.resize": "checkpoint",
             "data.text_length": 40,
             "finetune.steps": 2,
             "finetune.eval_every": 2,
@@ -384,6 +386,7 @@ def test_a_run_from_a_clip(tmp_path):
     assert saved["model"]["image"]["vit"]["name"] == "clip_vision"
     assert saved["model"]["text"]["name"] == "clip_text"
     assert saved["data"]["text_length"] == 12
+    assert saved["data"]["resize"] == "shorter_bicubic"
     normalization = saved["model"]["image"]["vit"]["normalization"]
     assert normalization == {"mean": list(MEAN), "std": list(STD)}
     predictor = predict.load_predictor(tmp_path / "run")
@@ -391,9 +394,21 @@ def test_a_run_from_a_clip(tmp_path):
     proba = predictor.predict(pictures, ["a cab", ""])
     assert np.isfinite(proba).all() and proba[0] != proba[1]
     export.export(tmp_path / "run", tmp_path / "out")
+    how = json.loads(
+        (tmp_path / "out/vit/image_encoder/preprocessor_config.json").read_text()
+    )
+    assert how["image_processor_type"] == "CLIPImageProcessor"
+    assert (how["resample"], how["size"]) == (3, {"shortest_edge": 16})
+    assert read_preprocessing(how) == (MEAN, STD, 16, "shorter_bicubic")
+    assert "Image.Resampling.BICUBIC" in (tmp_path / "out/README.md").read_text()
     for part, name in (("image_encoder", "clip_vision"), ("text_encoder", "clip_text")):
         exported = json.loads((tmp_path / f"out/vit/{part}/config.json").read_text())
         assert exported["model_type"] == f"{name}_model"
+
+
+def test_no_checkpoint_to_take_the_resizing_of():
+    with pytest.raises(ValueError, match="data.resize='checkpoint' takes that of weig"):
+        adopt(tiny(**{"data.resize": "checkpoint"}))
 
 
 def test_another_kind_of_checkpoint_is_still_refused(tmp_path):

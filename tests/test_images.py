@@ -512,3 +512,29 @@ def test_import_starts_no_backend():
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(40, 61), (61, 40), (33, 33), (200, 37), (23, 24), (9, 250)]
+)
+def test_bicubic_and_crop_are_those_of_clip(tmp_path, height, width):
+    """Resized first and cropped then, as its processor does, to one grey level."""
+    pixels = noise(height, width)
+    path = save(Image.fromarray(pixels), tmp_path / "picture.png")
+    size = 32
+    short, long = min(height, width), max(height, width)
+    other = int(size * long / short)
+    side = (size, other) if width == short else (other, size)
+    whole = np.asarray(
+        Image.fromarray(pixels).resize(side, Image.Resampling.BICUBIC), int
+    )
+    top, left = (whole.shape[0] - size) // 2, (whole.shape[1] - size) // 2
+    expected = whole[top : top + size, left : left + size]
+    got, at = decode(path, size=size, resize="shorter_bicubic")
+    assert np.abs(got.astype(int) - expected).max() <= 1 and at.tolist() == [32, 32]
+    square, _ = decode(path, size=size, resize="square_bicubic")
+    np.testing.assert_array_equal(
+        square, Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC)
+    )
+    bilinear, _ = decode(path, size=size)
+    assert (bilinear != square).any()

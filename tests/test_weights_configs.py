@@ -165,11 +165,14 @@ IMAGE = dict(image_mean=MEAN, image_std=STD)
     ],
 )
 def test_preprocessing_is_read(config, tmp_path):
-    assert read_preprocessing(config) == PREPROCESSING
+    expected = PREPROCESSING
+    if config.get("do_center_crop"):
+        expected = PREPROCESSING._replace(resize="shorter")
+    assert read_preprocessing(config) == expected
     name = "config.json" if "pretrained_cfg" in config else "preprocessor_config.json"
     (tmp_path / name).write_text(json.dumps(config))
-    assert read_preprocessing(tmp_path) == PREPROCESSING
-    assert read_preprocessing(str(tmp_path)) == PREPROCESSING
+    assert read_preprocessing(tmp_path) == expected
+    assert read_preprocessing(str(tmp_path)) == expected
 
 
 def test_preprocessing_that_is_not_told(tmp_path):
@@ -177,7 +180,7 @@ def test_preprocessing_that_is_not_told(tmp_path):
     assert read_preprocessing({"model_type": "resnet"}) is None
     assert read_preprocessing(IMAGE).size == 224
     got = read_preprocessing(dict(**IMAGE, do_normalize=False))
-    assert got == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 224)
+    assert got == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 224, "square")
 
 
 def test_preprocessing_that_is_refused():
@@ -194,10 +197,17 @@ def test_preprocessing_that_is_refused():
             read_preprocessing(config)
 
 
-def test_preprocessing_that_is_written_is_read():
-    written = json.loads(json.dumps(write_preprocessing(PREPROCESSING)))
-    assert read_preprocessing(written) == PREPROCESSING
-    assert written["size"] == {"height": 96, "width": 96}
+@pytest.mark.parametrize(
+    "resize", ["square", "square_bicubic", "shorter", "shorter_bicubic"]
+)
+def test_preprocessing_that_is_written_is_read(resize):
+    how = PREPROCESSING._replace(resize=resize)
+    written = json.loads(json.dumps(write_preprocessing(how)))
+    assert read_preprocessing(written) == how
+    whole = {"height": 96, "width": 96}
+    key = "crop_size" if resize.startswith("shorter") else "size"
+    assert written[key] == whole
+    assert written["resample"] == (3 if resize.endswith("bicubic") else 2)
 
 
 def test_json_that_is_none(tmp_path):

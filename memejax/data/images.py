@@ -22,7 +22,10 @@ from memejax.errors import UserError
 
 # 8000 x 6250: above any meme, and 150 MB once decoded.
 MAX_PIXELS = 50_000_000
-RESIZES = ("square", "shorter", "pad")
+RESIZES = ("square", "shorter", "pad", "square_bicubic", "shorter_bicubic")
+_BICUBIC = "_bicubic"
+# Longest side over the shorter one that is resized whole before its centre is cropped.
+_MOST_CROPPED = 32
 # Raised by Pillow for EXIF blocks with random bytes changed.
 _EXIF_ERRORS = (
     AttributeError,
@@ -159,6 +162,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _target(width: int, height: int, size: int, resize: str) -> tuple[int, int]:
     """Return (width, height) after resizing, before crop or padding."""
+    resize = resize.removesuffix(_BICUBIC)
     if resize == "square":
         return size, size
     if resize == "shorter":
@@ -187,7 +191,7 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     draft: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decode one picture to size x size, bilinear with antialiasing.
+    """Decode one picture to size x size, with antialiasing.
 
     Any mode becomes RGB; transparent parts become white; EXIF rotation is applied; an
     animation gives its first frame.
@@ -197,7 +201,8 @@ def decode(
         size: pixels along each side of the result.
         resize: "square" stretches to size x size; "shorter" resizes the shorter side
             to `size` and crops the centre; "pad" resizes the longer side to `size`
-            and fills with zeros on the right or at the bottom.
+            and fills with zeros on the right or at the bottom. These are bilinear;
+            "square_bicubic" and "shorter_bicubic" (as CLIP) are bicubic.
         max_pixels: the largest width x height allowed, by the header.
         draft: whether to decode a JPEG at 1/2, 1/4 or 1/8 if that is still at least
             as large as needed: faster, with slightly different pixels.
@@ -226,7 +231,17 @@ def fit(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Resize a picture in RGB to size x size; arguments and result as in `decode`."""
     width, height = _target(*rgb.size, size=size, resize=resize)
-    if resize == "shorter":
+    is_bicubic = resize.endswith(_BICUBIC)
+    kernel = Image.Resampling.BICUBIC if is_bicubic else Image.Resampling.BILINEAR
+    if not resize.startswith("shorter"):
+        rgb = rgb.resize((width, height), kernel)
+    elif is_bicubic and width * height <= _MOST_CROPPED * size**2:
+        # In two steps, as the reference: its values are cut at black and white between
+        # rows and columns, whose order depends on the size.
+        left, top = (width - size) // 2, (height - size) // 2
+        rgb = rgb.resize((width, height), kernel)
+        rgb = rgb.crop((left, top, left + size, top + size))
+    else:
         # Cropped in the picture's own coordinates: the same pixels as resizing first,
         # but a 1 x 1,000,000 strip does not grow by `size`.
         left = round((width - size) / 2) * rgb.width / width
@@ -235,10 +250,8 @@ def fit(
         bottom = top + size * rgb.height / height
         # Rounding may exceed the edge by 1e-13, which Pillow refuses.
         box = (left, top, min(right, rgb.width), min(bottom, rgb.height))
-        width = height = size
-    else:
-        box = (0, 0, rgb.width, rgb.height)
-    rgb = rgb.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        rgb = rgb.resize((size, size), kernel, box=box)
+    width, height = rgb.size
     image_hwc = np.zeros((size, size, 3), np.uint8)
     image_hwc[:height, :width] = np.asarray(rgb)
     return image_hwc, np.array([height, width], np.int32)

@@ -120,7 +120,11 @@ def split(
 
 def preprocessing(config: ConfigDict, arm: str) -> Preprocessing:
     """Return the preprocessing of pictures for an arm's image encoder."""
-    return Preprocessing(**normalization(config, arm), size=config.data.image_size)
+    return Preprocessing(
+        **normalization(config, arm),
+        size=config.data.image_size,
+        resize=config.data.resize,
+    )
 
 
 def architecture(module: models.Encoder) -> Architecture | None:

@@ -53,12 +53,18 @@ proba = predictor.call(
 )
 ```
 """
-_RESIZED = {
-    "square": "",
-    "shorter": """
+_SHORTER = """
 The run brought a picture's shorter side to SIDE pixels and cropped the centre; do so in
 place of `resize` above.
-""",
+"""
+_CUBIC = """
+The run resized with `Image.Resampling.BICUBIC`; do so in place of `BILINEAR` above.
+"""
+_RESIZED = {
+    "square": "",
+    "square_bicubic": _CUBIC,
+    "shorter": _SHORTER,
+    "shorter_bicubic": _SHORTER + _CUBIC,
     "pad": """
 The run brought a picture's longer side to SIDE pixels and filled with zeros at the
 right or the bottom; do so in place of `resize` above.

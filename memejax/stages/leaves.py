@@ -78,7 +78,7 @@ LEAVES: dict[str, Rule] = {
     "data.on_bad_record": one_of(("error", "skip")),
     "data.max_pixels": whole(1),
     "data.image_size": whole(0, 8192),
-    "data.resize": one_of(images.RESIZES),
+    "data.resize": one_of((*images.RESIZES, "checkpoint")),
     "data.text_length": whole(3, 8192),
     "data.tokenizer": or_none(text()),
     "data.vocabulary": whole(6, 1_000_000),

@@ -19,11 +19,13 @@ class Preprocessing(NamedTuple):
         mean: of the red, green and blue channel, in [0, 1].
         std: of the same, above 0.
         size: side in pixels of the square input picture.
+        resize: how pictures become that square, see `images.decode`.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: int
+    resize: str = "square"
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -58,7 +60,9 @@ def read_preprocessing(source: str | Path | Config) -> Preprocessing | None:
     if "pretrained_cfg" in source:
         timm = source["pretrained_cfg"]
         channels, height, width = timm["input_size"]
-        return _preprocessing(timm["mean"], timm["std"], (channels, height, width))
+        return _preprocessing(
+            timm["mean"], timm["std"], (channels, height, width), resize="square"
+        )
     if "image_mean" not in source:
         return None
     scale = source["rescale_factor"] if "rescale_factor" in source else 1 / 255
@@ -71,29 +75,42 @@ def read_preprocessing(source: str | Path | Config) -> Preprocessing | None:
     key = "crop_size" if crop else "size"
     # 224 is the default of both of Hugging Face's processors.
     size = source[key] if key in source else 224
+    resize = "shorter" if crop else "square"
+    # Pillow's number of its bicubic filter.
+    if source.get("resample") == 3:
+        resize += "_bicubic"
     if isinstance(size, Mapping):
         edges = [size[e] for e in ("height", "width", "shortest_edge") if e in size]
         if not edges:
             raise ValueError(f"got {key} {dict(size)}, expected height and width")
-        return _preprocessing(mean, std, (3, edges[0], edges[-1]))
-    return _preprocessing(mean, std, (3, size, size))
+        return _preprocessing(mean, std, (3, edges[0], edges[-1]), resize=resize)
+    return _preprocessing(mean, std, (3, size, size), resize=resize)
 
 
 def write_preprocessing(preprocessing: Preprocessing) -> dict[str, Any]:
     """Make the content of a preprocessor_config.json for Hugging Face's processors.
 
     Args:
-        preprocessing: mean, standard deviation and size.
+        preprocessing: mean, standard deviation, size and resizing; "pad", which they
+            do not have, is written as "square".
 
     Returns:
-        The content, ready for JSON: a bilinear resize to the square, and the
-        normalisation.
+        The content, ready for JSON: how to resize, and the normalisation.
     """
+    side = preprocessing.size
+    square = {"height": side, "width": side}
+    how: dict[str, Any] = {"image_processor_type": "ViTImageProcessor", "size": square}
+    if preprocessing.resize.startswith("shorter"):
+        how = {
+            "image_processor_type": "CLIPImageProcessor",
+            "size": {"shortest_edge": side},
+            "do_center_crop": True,
+            "crop_size": square,
+        }
     return {
-        "image_processor_type": "ViTImageProcessor",
+        **how,
         "do_resize": True,
-        "size": {"height": preprocessing.size, "width": preprocessing.size},
-        "resample": 2,
+        "resample": 3 if preprocessing.resize.endswith("_bicubic") else 2,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
@@ -102,10 +119,12 @@ def write_preprocessing(preprocessing: Preprocessing) -> dict[str, Any]:
     }
 
 
-def _preprocessing(mean: Any, std: Any, size: tuple[int, ...]) -> Preprocessing:
+def _preprocessing(
+    mean: Any, std: Any, size: tuple[int, ...], *, resize: str
+) -> Preprocessing:
     if len(mean) != 3 or len(std) != 3 or size[0] != 3 or size[1] != size[2]:
         raise ValueError(
             f"got pictures of channels, height and width {list(size)}, mean {mean} and "
             f"standard deviation {std}, expected squares of three channels"
         )
-    return Preprocessing(tuple(mean), tuple(std), size[1])
+    return Preprocessing(tuple(mean), tuple(std), size[1], resize)

@@ -47,9 +47,10 @@ def adopt(
     An encoder that starts from a checkpoint gets the checkpoint's sizes, whatever its
     section sets, and any arm may start from a CLIP. If its `normalization` is
     "checkpoint", it gets the checkpoint's mean and standard deviation. If
-    `data.image_size` is 0, pictures get the checkpoints' size. Captions are tokenized
-    by the text checkpoint's tokenizer unless `data.tokenizer` is set, and cut to the
-    checkpoint's longest. Only the files' headers are read.
+    `data.image_size` is 0, pictures get the checkpoints' size, and if `data.resize` is
+    "checkpoint", they are resized and cropped as the checkpoints' were. Captions are
+    tokenized by the text checkpoint's tokenizer unless `data.tokenizer` is set, and cut
+    to the checkpoint's longest. Only the files' headers are read.
 
     Args:
         config: the run's config.
@@ -61,20 +62,21 @@ def adopt(
     Raises:
         CheckpointError: if a checkpoint is missing, unknown, or for another kind of
             encoder than the arm's.
-        ValueError: if `data.image_size` is 0 and the checkpoints have no size or
-            different sizes.
+        ValueError: if `data.image_size` is 0 or `data.resize` is "checkpoint", and the
+            checkpoints have no such value or different ones.
     """
     if "weights" not in config or "arms" not in config:
         # This run starts from no checkpoints.
         return config
     if not _named(config):
-        if not config.data.image_size:
+        if not config.data.image_size or config.data.resize == "checkpoint":
+            leaf = "resize='checkpoint'" if config.data.image_size else "image_size=0"
             raise ValueError(
-                "data.image_size=0 takes that of weights.image_*, and none is named"
+                f"data.{leaf} takes that of weights.image_*, and none is named"
             )
         return config
     config = copy.deepcopy(config).unlock()
-    pixels = {}
+    pixels, resizes = {}, set()
     for arm in arm_names(config):
         name = named(config, f"image_{arm}")
         if name is None:
@@ -82,14 +84,22 @@ def adopt(
         family = image_family(config, arm)
         found = _opened(f"weights.image_{arm}", name, (family, *ANY_ARM), tower="image")
         section = _section(config.model.image[arm], found.architecture.name, found)
-        if section["normalization"] == "checkpoint" and found.preprocessing is not None:
-            mean, std, _ = found.preprocessing
-            section["normalization"] = dict(mean=mean, std=std)
+        how = found.preprocessing
+        if section["normalization"] == "checkpoint" and how is not None:
+            section["normalization"] = dict(mean=how.mean, std=how.std)
+        resizes |= {how.resize} if how is not None else set()
         config.model.image[arm] = section
         pixels[arm] = found.preprocessing and found.preprocessing.size
         say(_line(found, f"image_{arm}", name))
     if not config.data.image_size:
         config.data.image_size = _one_size(pixels)
+    if config.data.resize == "checkpoint":
+        if len(resizes) != 1:
+            raise ValueError(
+                "data.resize='checkpoint' takes that of weights.image_*, which have "
+                f"{sorted(resizes) or 'none'}: set it"
+            )
+        (config.data.resize,) = resizes
     name = named(config, "text")
     if name is not None:
         found = _opened("weights.text", name, tuple(TEXT_FAMILIES), tower="text")
