@@ -184,7 +184,7 @@ def test_images_are_prepared_as_the_form_does(form):
         assert got is None
         return
     values, size = (IMAGENET, 224) if name == "resnet" else (HALF, 96)
-    assert got == (*values, size)
+    assert got == (*values, size, "square")
     got = default_preprocessing(form, architecture, file="DINO_deitsmall8.pth")
     values = HALF if form in ("vit npz", "huggingface vit") else IMAGENET
-    assert got == (*values, size)
+    assert got == (*values, size, "square")
