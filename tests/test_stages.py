@@ -11,7 +11,7 @@ from support import tiny
 
 from memejax import datasets, parallel, stages, train
 from memejax.configs import common
-from memejax.stages import STAGES, Ended, Kind, finetune, pretrain
+from memejax.stages import STAGES, Ended, Kind, evaluate, finetune, pretrain
 from memejax.stages.parts.training import devices
 
 
@@ -119,3 +119,12 @@ def test_an_arm_alone_learns_as_it_does_beside_another(tmp_path, preset):
         assert float(values["grad_norm"]) > 1e-3
     for alone, beside in zip(*map(jax.tree.leaves, found.values()), strict=True):
         np.testing.assert_allclose(alone, beside, atol=1e-5)
+
+
+def test_pictures_that_explain_come_before_the_predictions(tmp_path):
+    """Their folder need not be there yet."""
+    context = types.SimpleNamespace(
+        folder=tmp_path / "0", seed=0, config=types.SimpleNamespace(seed=0)
+    )
+    evaluate._explain(context, lambda v, p: {"graphs.png": v + p}, b"a", b"b")  # type: ignore[arg-type]
+    assert (tmp_path / "0/evaluate/graphs.png").read_bytes() == b"ab"

@@ -86,8 +86,10 @@ def _weights(context: Context, name: str, stage: Stage, step: int) -> Any:
 def _explain(context: Context, explain, variables: Any, proba: Any) -> None:
     """Write the pictures that explain the first seed's network."""
     if context.seed == context.config.seed:
+        folder = context.folder / NAME
+        folder.mkdir(parents=True, exist_ok=True)
         for file, png in explain(variables, proba).items():
-            (context.folder / NAME / file).write_bytes(png)
+            (folder / file).write_bytes(png)
 
 
 def _reports(context: Context, proba: Mapping[str, Any]) -> dict[str, Any]:
