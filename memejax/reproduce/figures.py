@@ -120,7 +120,7 @@ def _same_data(
 
 
 def _protocol(path: pathlib.Path, results: Results) -> str:
-    """How a run's checkpoints were chosen, in words.
+    """Describe how a run's checkpoints were chosen.
 
     Raises:
         ValueError: for a run of an earlier memejax, which had one checkpoint for all

@@ -46,7 +46,7 @@ _SIDES = {"tiny": 24, "paper": 384}
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What tables 4 to 6 are measured with.
+    """Settings of the measurement of tables 4 to 6.
 
     Attributes:
         preset: "demo", "full" or "paper".

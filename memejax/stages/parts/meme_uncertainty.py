@@ -1,4 +1,4 @@
-"""How uncertain a model is about the training memes, for their curriculum."""
+"""Uncertainty of a model about the training memes, for their curriculum."""
 
 from __future__ import annotations
 
