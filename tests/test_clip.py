@@ -226,9 +226,11 @@ def test_a_folder_of_both_towers(tmp_path):
 
 def test_what_a_clip_cannot_do_without(tmp_path):
     bare = write(tmp_path / "bare", words=False, preprocessing=False)
-    with pytest.raises(ValueError, match="a CLIP without preprocessor_config.json"):
+    with pytest.raises(
+        ValueError, match="a clip tower without preprocessor_config.json"
+    ):
         checkpoint.open_checkpoint(bare, tower="image")
-    with pytest.raises(ValueError, match="a CLIP without its tokenizer"):
+    with pytest.raises(ValueError, match="a clip tower without its tokenizer"):
         checkpoint.open_checkpoint(bare, tower="text")
     (bare / "config.json").unlink()
     with pytest.raises(ValueError, match="CLIP or SigLIP of Hugging Face without"):

@@ -25,7 +25,7 @@ def test_all_are_made_with_the_same_names(encoder):
     names = {"dtype", "remat"}
     if isinstance(encoder, models.ImageEncoder):
         names |= {"axis_name"}
-        assert encoder.explained_by in ("attention", "grad_cam")
+        assert encoder.explained_by in ("attention", "probe_attention", "grad_cam")
     fields = {field.name for field in dataclasses.fields(encoder)}
     assert names <= fields
     # What is known of a class is no parameter of it.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import (
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -23,6 +24,10 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # CLIP's files in older folders, and the token that ends a text and pads it.
 CLIP_FILES = ("vocab.json", "merges.txt")
 CLIP_END = "<|endoftext|>"
+# The file beside a tokenizer with the settings of its class in transformers.
+SETTINGS = "tokenizer_config.json"
+# SigLIP's captions have none of these.
+ASCII_PUNCTUATION = r"""[!-/:-@\[-`{-~]"""
 
 
 def bert_tokenizer(
@@ -57,18 +62,12 @@ def _from_vocab_txt(path: str) -> Tokenizer:
     """Read a BERT vocabulary, one token per line, and the settings file beside it."""
     with open(path, encoding="utf-8") as file:
         vocabulary = {line.rstrip("\n"): place for place, line in enumerate(file)}
-    settings: dict = {}
-    settings_path = os.path.join(os.path.dirname(path), "tokenizer_config.json")
-    if os.path.isfile(settings_path):
-        with open(settings_path, encoding="utf-8") as file:
-            settings = json.load(file)
+    settings = _settings(os.path.dirname(path))
     names = []
     for kind, default in zip(
         ("pad", "unk", "cls", "sep", "mask"), SPECIAL_TOKENS, strict=True
     ):
-        token = settings.get(f"{kind}_token", default)
-        # Written as a plain string, or as {"content": ..., "lstrip": ...}.
-        names.append(token["content"] if isinstance(token, dict) else token)
+        names.append(_content(settings.get(f"{kind}_token", default)))
     missing = [name for name in names if name not in vocabulary]
     if missing:
         raise ValueError(
@@ -82,6 +81,45 @@ def _from_vocab_txt(path: str) -> Tokenizer:
         strip_accents=settings.get("strip_accents"),
         special_tokens=names,
     )
+
+
+def _settings(folder: str, name: str = SETTINGS) -> dict[str, Any]:
+    """Return the content of a folder's settings file, empty if there is none."""
+    path = os.path.join(folder, name)
+    if not os.path.isfile(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def _content(token: Any) -> Any:
+    """Return a token, written as a string or as {"content": ..., "lstrip": ...}."""
+    return token["content"] if isinstance(token, dict) else token
+
+
+def _complete(tokenizer: Tokenizer, folder: str) -> None:
+    """Add to a tokenizer.json what transformers keeps in the files beside it.
+
+    The padding token, and SigLIP's preparation of captions: SigLIP lowercases them and
+    leaves out ASCII punctuation, SigLIP2 lowercases (folders of 2025 name Gemma's
+    tokenizer, which does not).
+    """
+    settings = _settings(folder)
+    pad = _content(settings.get("pad_token"))
+    number = tokenizer.token_to_id(pad) if isinstance(pad, str) else None
+    if tokenizer.padding is None and number is not None:
+        tokenizer.enable_padding(pad_id=number, pad_token=pad)
+    steps = []
+    if str(_settings(folder, "config.json").get("model_type")).startswith("siglip"):
+        if settings.get("do_lower_case", True):
+            steps.append(normalizers.Lowercase())
+        if str(settings.get("tokenizer_class")).startswith("SiglipTokenizer"):
+            spaces = normalizers.Replace(Regex(r"\s+"), " ")
+            punctuation = normalizers.Replace(Regex(ASCII_PUNCTUATION), "")
+            steps += [punctuation, spaces, normalizers.Strip()]
+    if steps:
+        own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
+        tokenizer.normalizer = normalizers.Sequence([*steps, *own])
 
 
 def _from_merges(vocab: str, merges: str) -> Tokenizer:
@@ -110,6 +148,7 @@ def _from_tokenizer_json(path: str) -> Tokenizer:
         with open(path, encoding="utf-8") as file:
             _check_parts(json.load(file))
         tokenizer = Tokenizer.from_file(path)
+        _complete(tokenizer, os.path.dirname(path))
     except Exception as error:  # tokenizers raises bare Exception
         raise ValueError(
             f"{path}: is not a tokenizer.json of the tokenizers library: {error}"
@@ -190,8 +229,9 @@ def load_tokenizer(name_or_folder: str) -> Tokenizer:
     """Load a tokenizer from a folder, a file, or the hub.
 
     Order of the search: a file `*.json` (tokenizers' format) or `*.txt` (a BERT
-    vocabulary); a folder with `tokenizer.json`; a folder with `vocab.txt`, which splits
-    text as BERT does with `do_lower_case`, `tokenize_chinese_chars` and
+    vocabulary); a folder with `tokenizer.json`, completed by the padding token of its
+    `tokenizer_config.json` and SigLIP's lower case; a folder with `vocab.txt`, which
+    splits text as BERT does with `do_lower_case`, `tokenize_chinese_chars` and
     `strip_accents` of its `tokenizer_config.json`; a folder with CLIP's `vocab.json`
     and `merges.txt`; the name of a model on the hub (or in its local cache).
 

@@ -1,8 +1,8 @@
-"""Attention maps of a ViT.
+"""Attention maps of image transformers.
 
-`cls_attention` is a pure function on arrays; `vit_attention` runs an encoder through
-its `apply_fn` (a module's `apply`). For more than a picture or two, wrap it in
-`jax.jit` with `apply_fn` bound.
+`cls_attention` is a pure function on arrays; `vit_attention` and `probe_attention` run
+an encoder through its `apply_fn` (a module's `apply`). For more than a picture or two,
+wrap it in `jax.jit` with `apply_fn` bound.
 
 Shape suffixes: `b` batch, `h`, `w` height and width, `c` channels, `d` features,
 `n` heads, `q` and `k` query and key tokens.
@@ -100,6 +100,30 @@ def vit_attention(
         )
     grid = _grid(images.shape[1], images.shape[2], weights[layer].shape[-1] - 1)
     return cls_attention(weights[layer], grid=grid, renormalize=renormalize)
+
+
+def probe_attention(
+    apply_fn: ApplyFn, variables: Variables, *, images_bhwc: ArrayLike, patch: int
+) -> jax.Array:
+    """Attention of the probe that pools a SigLIP's patches, one map per head.
+
+    Args:
+        apply_fn: `apply` of `memejax.models.siglip.SiglipVision`.
+        variables: its params.
+        images_bhwc: `[b, h, w, c]` float, normalised.
+        patch: side of a patch in pixels.
+
+    Returns:
+        float32 `[b, heads, h // patch, w // patch]`, each map's sum is 1.
+
+    References:
+        Zhai et al. 2021, arXiv:2106.04560, section 4.
+    """
+    images = jnp.asarray(images_bhwc)
+    _, state = apply_fn(variables, images, train=False, mutable=["intermediates"])
+    weights_bnqk = state["intermediates"]["pool"]["attention"]["attention"][-1]
+    height, width = (side // patch for side in images.shape[1:3])
+    return weights_bnqk.reshape(*weights_bnqk.shape[:2], height, width)
 
 
 def _blocks(intermediates: Mapping[str, Any]) -> list[jax.Array]:

@@ -18,37 +18,18 @@ from memejax import folder, models
 from memejax.report.loading import Part
 from memejax.stages.parts.models import fusion_arms, normalization
 from memejax.weights import checkpoint
-from memejax.weights.configs import Architecture
+from memejax.weights.configs import MODEL_TYPES, SIZES, Architecture
 from memejax.weights.preprocessing import Preprocessing, write_preprocessing
 
 Tree = Any
 IMAGE, TEXT = PARTS = ("image_encoder", "text_encoder")
-_CLIP = ("hidden", "layers", "heads", "mlp", "projection", "activation", "eps")
-# Architecture -> attributes that give a module's sizes.
-_SIZES = {
-    "resnet": ("stage_sizes", "bottleneck", "width"),
-    "vit": (
-        "hidden",
-        "layers",
-        "heads",
-        "mlp",
-        "patch",
-        "grid",
-        "eps",
-        "qkv_bias",
-    ),
-    "distilbert": ("vocab_size", "hidden", "layers", "heads", "mlp", "max_length"),
-    "clip_vision": (*_CLIP, "patch", "grid"),
-    "clip_text": (*_CLIP, "vocab_size", "max_length"),
-}
 # Architecture -> whether transformers has an equivalent of the module.
 _FITS: dict[str, Callable[[Any], bool]] = {
     "resnet": lambda module: module.stem == "imagenet",
     "vit": lambda module: True,
     # transformers' DistilBERT has this fixed eps.
     "distilbert": lambda module: module.eps == 1e-12,
-    "clip_vision": lambda module: True,
-    "clip_text": lambda module: True,
+    **{tower: lambda module: True for tower in MODEL_TYPES},
 }
 
 
@@ -132,7 +113,7 @@ def architecture(module: models.Encoder) -> Architecture | None:
     name = module.family
     if name not in _FITS or not _FITS[name](module):
         return None
-    sizes = {key: getattr(module, key) for key in _SIZES[name]}
+    sizes = {key: getattr(module, key) for key in SIZES[name]}
     if name == "resnet":
         # A config read from JSON has lists.
         sizes["stage_sizes"] = tuple(sizes["stage_sizes"])

@@ -1,11 +1,12 @@
 """Encoders, arms, heads and graph layers: Linen modules, pure in `init` and `apply`.
 
 All modules are exported here (`memejax.models.ViT`), with their published sizes
-(`VITS`, `RESNETS`, `BERTS`, `CLIPS`, `GNNS`). Mask R-CNN is `memejax.models.maskrcnn`.
+(`VITS`, `RESNETS`, `BERTS`, `CLIPS`, `SIGLIPS`, `GNNS`). Mask R-CNN is
+`memejax.models.maskrcnn`.
 
     encoders.py                           base classes of the encoders
     vit.py resnet.py distilbert.py        encoders of images and of text
-    clip.py                               both towers of a CLIP
+    clip.py siglip.py towers.py           both towers of a CLIP or SigLIP, their base
     convnet.py perceptron.py words.py     small networks and encoders
     image.py fusion.py heads.py           arms of an image encoder, alone or with text
     gnn/ maskrcnn/                        graph networks, the detector
@@ -44,6 +45,9 @@ from memejax.models.image import ImageArm as ImageArm
 from memejax.models.perceptron import Perceptron as Perceptron
 from memejax.models.resnet import RESNETS as RESNETS
 from memejax.models.resnet import ResNet as ResNet
+from memejax.models.siglip import SIGLIPS as SIGLIPS
+from memejax.models.siglip import SiglipText as SiglipText
+from memejax.models.siglip import SiglipVision as SiglipVision
 from memejax.models.vit import VITS as VITS
 from memejax.models.vit import ViT as ViT
 from memejax.models.words import AveragedWords as AveragedWords

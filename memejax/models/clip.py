@@ -10,21 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from memejax.models.encoders import (
-    Layered,
-    PatchEncoder,
-    TextEncoder,
-    last_visible,
-)
-from memejax.models.layers import (
-    Dense,
-    Dropout,
-    Dtype,
-    LayerNorm,
-    apply_block,
-    check_images,
-)
-from memejax.models.vit import Block, Patches, interpolate_positions
+from memejax.models.encoders import PatchEncoder, TextEncoder, last_visible
+from memejax.models.layers import Dtype, LayerNorm, check_images
+from memejax.models.towers import Tower
+from memejax.models.vit import Patches, interpolate_positions
 
 # Sizes of the towers of published CLIPs: pictures, captions.
 CLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -47,22 +36,7 @@ CLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def _block(tower: Any, *, drop_path: float = 0.0, causal: bool = False) -> Block:
-    """Make a block of a tower."""
-    return Block(
-        heads=tower.heads,
-        mlp=tower.mlp,
-        dropout=tower.dropout,
-        drop_path=drop_path,
-        eps=tower.eps,
-        qkv_bias=True,
-        activation=tower.activation,
-        causal=causal,
-        dtype=tower.dtype,
-    )
-
-
-class ClipVision(PatchEncoder):
+class ClipVision(Tower, PatchEncoder):
     """CLIP's image tower: a ViT with a norm before its blocks, one after on CLS alone.
 
     Parameters, beside their names in the files of Hugging Face's
@@ -130,13 +104,9 @@ class ClipVision(PatchEncoder):
             "positions", init, (1 + self.grid**2, self.hidden), jnp.float32
         )
         self.pre_norm = LayerNorm(self.eps)
-        for i in range(self.layers):
-            rate = self.drop_path * i / max(self.layers - 1, 1)
-            setattr(self, f"block{i}", _block(self, drop_path=rate))
+        self.add_blocks(drop_path=self.drop_path)
         self.norm = LayerNorm(self.eps)
-        self.embeddings_dropout = Dropout(self.dropout)
-        if self.projection:
-            self.projector = Dense(self.projection, use_bias=False, dtype=self.dtype)
+        self.add_projector()
 
     def __call__(self, images_bhwc: jax.Array, *, train: bool) -> jax.Array:
         """Encode images as the CLS token after the last normalisation, unprojected.
@@ -153,9 +123,7 @@ class ClipVision(PatchEncoder):
                 sides that `patch` does not divide.
         """
         pooled = self.norm(self.tokens(images_bhwc, train=train)[:, 0])
-        if self.is_initializing() and self.projection:
-            # Its parameters belong to the tower, whoever uses them.
-            self.project(pooled)
+        self.create_projector(pooled)
         return pooled
 
     def tokens(self, images_bhwc: jax.Array, *, train: bool) -> jax.Array:
@@ -170,24 +138,10 @@ class ClipVision(PatchEncoder):
         cls = jnp.broadcast_to(self.cls.reshape(1, 1, d), (b, 1, d))
         x = jnp.concatenate([cls, x.reshape(b, -1, d)], axis=1)
         x = x + interpolate_positions(self.positions, grid=(h, w))[None]
-        x = self.embeddings_dropout(self.pre_norm(x), deterministic=not train)
-        for i in range(self.layers):
-            block = getattr(self, f"block{i}")
-            x = apply_block(block, x, train=train, remat=self.remat)
-        return x
-
-    def project(self, pooled_bd: jax.Array) -> jax.Array:
-        """Map `[b, hidden]` to the space shared with captions, `[b, projection]`.
-
-        Raises:
-            ValueError: if the tower has no projection.
-        """
-        if not self.projection:
-            raise ValueError("this CLIP tower has no projection")
-        return self.projector(pooled_bd)
+        return self.through_blocks(self.pre_norm(x), train=train)
 
 
-class ClipText(Layered, TextEncoder):
+class ClipText(Tower, TextEncoder):
     """CLIP's caption tower: a causal transformer, pooled at the end of the text.
 
     Parameters, beside their names in the files of Hugging Face's
@@ -237,12 +191,9 @@ class ClipText(Layered, TextEncoder):
         self.positions = self.param(
             "positions", init, (self.max_length, self.hidden), jnp.float32
         )
-        for i in range(self.layers):
-            setattr(self, f"block{i}", _block(self, causal=True))
+        self.add_blocks(causal=True)
         self.norm = LayerNorm(self.eps)
-        self.embeddings_dropout = Dropout(self.dropout)
-        if self.projection:
-            self.projector = Dense(self.projection, use_bias=False, dtype=self.dtype)
+        self.add_projector()
 
     @nn.nowrap
     def pool(
@@ -273,23 +224,7 @@ class ClipText(Layered, TextEncoder):
         """
         t = self.check_tokens(input_ids_bt, attention_mask_bt, longest=self.max_length)
         x = jnp.take(self.words, input_ids_bt, axis=0) + self.positions[None, :t]
-        x = self.embeddings_dropout(x, deterministic=not train)
-        for i in range(self.layers):
-            block = getattr(self, f"block{i}")
-            x = apply_block(
-                block, x, train=train, remat=self.remat, where=attention_mask_bt
-            )
+        x = self.through_blocks(x, train=train, where=attention_mask_bt)
         tokens = self.norm(x)
-        if self.is_initializing() and self.projection:
-            self.project(tokens[:, 0])
+        self.create_projector(tokens[:, 0])
         return tokens
-
-    def project(self, pooled_bd: jax.Array) -> jax.Array:
-        """Map `[b, hidden]` to the space shared with pictures, `[b, projection]`.
-
-        Raises:
-            ValueError: if the tower has no projection.
-        """
-        if not self.projection:
-            raise ValueError("this CLIP tower has no projection")
-        return self.projector(pooled_bd)

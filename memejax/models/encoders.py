@@ -49,7 +49,8 @@ class ImageEncoder(Encoder):
 
     Attributes:
         explained_by: kind of its saliency maps: "attention", of the CLS token in the
-            last block, or "grad_cam", of `feature_maps`.
+            last block, "probe_attention", of the query that pools the patches, or
+            "grad_cam", of `feature_maps`.
     """
 
     explained_by: ClassVar[str]
@@ -91,9 +92,14 @@ class Layered(Encoder):
 
 
 class PatchEncoder(Layered, ImageEncoder):
-    """A transformer of patches, with `patch`, `grid`, `dropout` and `drop_path`."""
+    """A transformer of patches, with `patch`, `grid`, `dropout` and `drop_path`.
+
+    Attributes:
+        class_tokens: tokens before the patches, and rows of the position table.
+    """
 
     explained_by: ClassVar[str] = "attention"
+    class_tokens: ClassVar[int] = 1
 
     @nn.nowrap
     def for_images(self, size: int) -> Self:
@@ -122,7 +128,13 @@ class PatchEncoder(Layered, ImageEncoder):
 
 
 class TextEncoder(Encoder):
-    """The base class of text encoders: `(ids_bt, mask_bt, train=) -> tokens_btd`."""
+    """The base class of text encoders: `(ids_bt, mask_bt, train=) -> tokens_btd`.
+
+    Attributes:
+        fixed_length: whether captions have to be padded to `max_length`.
+    """
+
+    fixed_length: ClassVar[bool] = False
 
     @nn.nowrap
     def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:

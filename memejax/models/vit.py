@@ -67,40 +67,44 @@ def cubic_matrix(source: int, target: int) -> np.ndarray:
 
 
 def interpolate_positions(
-    table_td: jax.Array, *, grid: int | tuple[int, int]
+    table_td: jax.Array, *, grid: int | tuple[int, int], class_tokens: int = 1
 ) -> jax.Array:
     """Resize a table of position embeddings to another grid of patches.
 
-    The first row (the CLS token's) is kept; the others form a square grid, resized
+    The first `class_tokens` rows are kept; the others form a square grid, resized
     bicubically.
 
     Args:
-        table_td: `[1 + s * s, d]` embeddings, patches in rows from the top left.
+        table_td: `[class_tokens + s * s, d]`, patches in rows from the top left.
         grid: new grid of patches, the side of a square or (height, width).
+        class_tokens: tokens before the patches.
 
     Returns:
-        `[1 + height * width, d]` float32; the table itself if the grid is unchanged.
+        `[class_tokens + height * width, d]` float32; the table itself if the grid is
+        unchanged.
 
     Raises:
-        ValueError: if the table is not one row and a square.
+        ValueError: if the table is not these rows and a square.
     """
     height, width = (grid, grid) if isinstance(grid, int) else grid
-    side = math.isqrt(max(table_td.shape[0] - 1, 0))
-    if table_td.ndim != 2 or side * side + 1 != table_td.shape[0] or side == 0:
+    side = math.isqrt(max(table_td.shape[0] - class_tokens, 0))
+    fits = side > 0 and side * side + class_tokens == table_td.shape[0]
+    if table_td.ndim != 2 or not fits:
         raise ValueError(
-            f"got positions {list(table_td.shape)}, expected [1 + s * s, d]"
+            f"got positions {list(table_td.shape)}, expected [{class_tokens} + s * s, "
+            "d]"
         )
     if (height, width) == (side, side):
         return table_td
     d = table_td.shape[1]
     rows = jnp.asarray(cubic_matrix(side, height), jnp.float32)
     columns = jnp.asarray(cubic_matrix(side, width), jnp.float32)
-    picture = table_td[1:].reshape(side, side, d)
+    picture = table_td[class_tokens:].reshape(side, side, d)
     # Full float32: these are parameters, and a GPU would use TF32.
     resized = jnp.einsum(
         "ij,kl,jld->ikd", rows, columns, picture, precision=lax.Precision.HIGHEST
     )
-    return jnp.concatenate([table_td[:1], resized.reshape(-1, d)])
+    return jnp.concatenate([table_td[:class_tokens], resized.reshape(-1, d)])
 
 
 class Patches(nn.Module):

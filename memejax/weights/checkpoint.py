@@ -21,7 +21,12 @@ from safetensors.numpy import save_file
 from memejax import strict_json
 from memejax.models.vit import interpolate_positions
 from memejax.weights import files
-from memejax.weights.configs import Architecture, TwoTowersError, write_config
+from memejax.weights.configs import (
+    MODULES,
+    Architecture,
+    TwoTowersError,
+    write_config,
+)
 from memejax.weights.convert import (
     Classifier,
     Tensors,
@@ -48,7 +53,7 @@ class Checkpoint(NamedTuple):
         tensors: raw arrays by their names in the file.
         classes: of its linear classifier, or None.
         preprocessing: of its images, None for captions.
-        tokenizer: folder that holds tokenizer.json or vocab.txt, or None.
+        tokenizer: folder that holds its tokenizer, or None.
     """
 
     source: files.Source
@@ -69,7 +74,7 @@ class Loaded(NamedTuple):
         variables: of that module, numpy float32.
         classifier: `{"kernel": [d, classes], "bias": [classes]}`, or None.
         preprocessing: of its images, None for captions.
-        tokenizer: folder that holds tokenizer.json or vocab.txt, or None.
+        tokenizer: folder that holds its tokenizer, or None.
     """
 
     form: str
@@ -94,7 +99,7 @@ def open_checkpoint(
 
     Raises:
         ValueError: if there are no usable files, its architecture is not one of ours,
-            it has two towers and none is chosen (`configs.TwoTowersError`), or a CLIP
+            it has two towers and none is chosen (`configs.TwoTowersError`), or a tower
             lacks the file with its pictures' preprocessing or its tokenizer.
     """
     source = files.find(name)
@@ -109,8 +114,10 @@ def open_checkpoint(
         preprocessing = default_preprocessing(
             form, architecture, file=source.weights[0].name
         )
-        is_clip = architecture.name == "clip_vision"
-        if source.folder is not None and (preprocessing is not None or is_clip):
+        # "clip_vision": of a CLIP, of pictures.
+        family, _, tower_kind = architecture.name.partition("_")
+        is_image_tower = tower_kind == "vision"
+        if source.folder is not None and (preprocessing is not None or is_image_tower):
             preprocessing = read_preprocessing(source.folder) or preprocessing
         folder = source.folder
         # Of CLIP's older folders vocab.json, beside merges.txt.
@@ -118,15 +125,15 @@ def open_checkpoint(
         if folder is not None and not any((folder / f).is_file() for f in tokens):
             folder = None
         # Its relatives differ in both, and a wrong guess would go unnoticed.
-        if is_clip and preprocessing is None:
+        if is_image_tower and preprocessing is None:
             raise ValueError(
-                "a CLIP without preprocessor_config.json, which has the mean and "
-                "deviation of its pictures: put it beside the file"
+                f"a {family} tower without preprocessor_config.json, which has the "
+                "mean and deviation of its pictures: put it beside the file"
             )
-        if architecture.name == "clip_text" and folder is None:
+        if tower_kind == "text" and folder is None:
             raise ValueError(
-                "a CLIP without its tokenizer.json, or vocab.json and merges.txt: put "
-                "them beside the file"
+                f"a {family} tower without its tokenizer: put its tokenizer.json (for "
+                "a CLIP, or vocab.json and merges.txt) beside the file"
             )
     return Checkpoint(
         source, form, architecture, tensors, classes, preprocessing, folder
@@ -170,11 +177,15 @@ def load(
         )
         if grid is not None:
             params = variables["params"]
-            table = interpolate_positions(params["positions"], grid=grid)
+            kept = MODULES[architecture.name].class_tokens
+            table = interpolate_positions(
+                params["positions"], grid=grid, class_tokens=kept
+            )
             params["positions"] = np.asarray(table)
+            same = grid == architecture.sizes["grid"]
             sizes = {**architecture.sizes, "grid": grid}
             architecture = Architecture(architecture.name, sizes)
-            if preprocessing is not None:
+            if preprocessing is not None and not same:
                 preprocessing = preprocessing._replace(size=grid * sizes["patch"])
     return Loaded(
         form,

@@ -8,6 +8,7 @@ from memejax.models.clip import ClipText, ClipVision
 from memejax.models.distilbert import DistilBert
 from memejax.models.layers import ACTIVATIONS
 from memejax.models.resnet import ResNet
+from memejax.models.siglip import SiglipText, SiglipVision
 from memejax.models.vit import ViT
 
 Config = Mapping[str, Any]
@@ -16,8 +17,7 @@ Config = Mapping[str, Any]
 class Architecture(NamedTuple):
     """Architecture of a checkpoint: `name` and our module's attributes.
 
-    The module is ResNet for "resnet", ViT for "vit", DistilBert for "distilbert" and
-    "bert", ClipVision for "clip_vision" and ClipText for "clip_text".
+    The module is `MODULES[name]`.
     """
 
     name: str
@@ -35,12 +35,19 @@ MODULES: dict[str, Any] = {
     "bert": DistilBert,
     "clip_vision": ClipVision,
     "clip_text": ClipText,
+    "siglip_vision": SiglipVision,
+    "siglip_text": SiglipText,
 }
 # Our name of an architecture, where it is not Hugging Face's model_type -> theirs.
-MODEL_TYPES = {"clip_vision": "clip_vision_model", "clip_text": "clip_text_model"}
-# What a checkpoint of two towers may be opened as -> our name, and the prefix of its
-# section in config.json.
-TOWERS = {"image": ("clip_vision", "vision"), "text": ("clip_text", "text")}
+MODEL_TYPES = {
+    name: f"{name}_model"
+    for name in ("clip_vision", "clip_text", "siglip_vision", "siglip_text")
+}
+# What a checkpoint of two towers may be opened as -> the prefix of its section in
+# config.json.
+TOWERS = {"image": "vision", "text": "text"}
+# model_type of checkpoints of two towers: the start of our names for them.
+TWO_TOWERS = ("clip", "siglip")
 
 _BERT: dict[str, tuple[str, Any]] = dict(
     vocab_size=("vocab_size", 30522),
@@ -59,6 +66,14 @@ _CLIP: dict[str, tuple[str, Any]] = dict(
     eps=("layer_norm_eps", 1e-5),
     activation=("hidden_act", "quick_gelu"),
     projection=("projection_dim", 512),
+)
+_SIGLIP: dict[str, tuple[str, Any]] = dict(
+    hidden=("hidden_size", 768),
+    layers=("num_hidden_layers", 12),
+    heads=("num_attention_heads", 12),
+    mlp=("intermediate_size", 3072),
+    eps=("layer_norm_eps", 1e-6),
+    activation=("hidden_act", "gelu_pytorch_tanh"),
 )
 
 # Our attribute: their key in config.json, and its default.
@@ -98,6 +113,16 @@ SIZES: dict[str, dict[str, tuple[str, Any]]] = {
         vocab_size=("vocab_size", 49408),
         max_length=("max_position_embeddings", 77),
     ),
+    "siglip_vision": dict(
+        **_SIGLIP, patch=("patch_size", 16), grid=("image_size", 224)
+    ),
+    "siglip_text": dict(
+        **_SIGLIP,
+        vocab_size=("vocab_size", 32000),
+        max_length=("max_position_embeddings", 64),
+        # The width of the tower where the file does not have it.
+        projection=("projection_size", None),
+    ),
 }
 
 # Lowest and highest value of a key in config.json; others are numbers up to 1,000,000.
@@ -124,6 +149,8 @@ FIXED: dict[str, dict[str, Any]] = {
     ),
     "clip_vision": dict(num_channels=3),
     "clip_text": {},
+    "siglip_vision": dict(num_channels=3, vision_use_head=True),
+    "siglip_text": {},
 }
 # Hugging Face's classes, without and with a linear classifier, or a CLIP's projection.
 CLASSES: dict[str, tuple[str, ...]] = {
@@ -133,6 +160,8 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "bert": ("BertModel",),
     "clip_vision": ("CLIPVisionModel", "CLIPVisionModelWithProjection"),
     "clip_text": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    "siglip_vision": ("SiglipVisionModel",),
+    "siglip_text": ("SiglipTextModel",),
 }
 
 
@@ -141,29 +170,31 @@ def read_config(config: Config, *, tower: str | None = None) -> Architecture:
 
     Args:
         config: that content.
-        tower: of a CLIP of pictures and captions, one of TOWERS.
+        tower: of a CLIP or SigLIP of pictures and captions, one of TOWERS.
 
     Returns:
         The architecture, with the attributes of our module.
 
     Raises:
-        TwoTowersError: for a CLIP of both without a tower.
+        TwoTowersError: for a checkpoint of both without a tower.
         ValueError: for an unknown model_type, or a variant that our modules lack.
     """
     given = config["model_type"] if "model_type" in config else None
-    if given == "clip":
+    if given in TWO_TOWERS:
         config = _tower(config, tower)
         given = config["model_type"]
     ours_of = {theirs: ours for ours, theirs in MODEL_TYPES.items()}
     name = ours_of.get(str(given), given)
     if name not in SIZES or given in MODEL_TYPES:
-        known = sorted({"clip", *(MODEL_TYPES.get(n, n) for n in SIZES)})
+        known = sorted({*TWO_TOWERS, *(MODEL_TYPES.get(n, n) for n in SIZES)})
         raise ValueError(f"got model_type {given!r}, expected one of {known}")
     fixed = dict(FIXED[name])
     sizes = {
         ours: config[theirs] if theirs in config else default
         for ours, (theirs, default) in SIZES[name].items()
     }
+    if name == "siglip_text" and sizes["projection"] is None:
+        sizes["projection"] = sizes["hidden"]
     for ours, value in sizes.items():
         theirs = SIZES[name][ours][0]
         if theirs not in ("image_size", "patch_size", "layer_type"):
@@ -195,23 +226,26 @@ def read_config(config: Config, *, tower: str | None = None) -> Architecture:
 
 
 def _tower(config: Config, tower: str | None) -> dict[str, Any]:
-    """Return the config of one tower of a CLIP, as if it were a file of its own."""
+    """Return the config of one of two towers, as if it were a file of its own."""
+    kind = config["model_type"]
     if tower not in TOWERS:
+        named = {"clip": "CLIP", "siglip": "SigLIP"}[kind]
         raise TwoTowersError(
-            "it is a CLIP of pictures and captions: open it for one of them, "
+            f"it is a {named} of pictures and captions: open it for one of them, "
             f"{' or '.join(map(repr, TOWERS))}"
         )
-    ours, prefix = TOWERS[tower]
+    prefix = TOWERS[tower]
     # Where both stand there, transformers lets the older name win.
     sections = (f"{prefix}_config", f"{prefix}_config_dict")
     found: dict[str, Any] = {}
     for name in sections:
         found |= dict(config[name] or {}) if name in config else {}
-    # In a CLIP the whole config's own value holds, for both towers.
-    found["projection_dim"] = (
-        config["projection_dim"] if "projection_dim" in config else 512
-    )
-    return {**found, "model_type": MODEL_TYPES[ours]}
+    if kind == "clip":
+        # The whole config's own value holds, for both towers.
+        found["projection_dim"] = (
+            config["projection_dim"] if "projection_dim" in config else 512
+        )
+    return {**found, "model_type": MODEL_TYPES[f"{kind}_{prefix}"]}
 
 
 def _check_size(key: str, value: Any) -> None:
@@ -264,8 +298,8 @@ def write_config(
     name = architecture.name
     if name not in SIZES:
         raise ValueError(f"got architecture {name!r}, expected one of {list(SIZES)}")
-    is_clip = name in MODEL_TYPES
-    if classes is not None and (is_clip or len(CLASSES[name]) == 1):
+    is_tower = name in MODEL_TYPES
+    if classes is not None and (is_tower or len(CLASSES[name]) == 1):
         raise ValueError(f"got {classes} classes, but a {name!r} has no classifier")
     fields: dict[str, Any] = {
         f.name: f.default for f in dataclasses.fields(MODULES[name])
@@ -291,7 +325,10 @@ def write_config(
         # As in CLIP's vocabulary: the last word ends a text, and pads it.
         last = sizes["vocab_size"] - 1
         written |= dict(bos_token_id=last - 1, eos_token_id=last, pad_token_id=last)
-    second = bool(sizes["projection"]) if is_clip else classes is not None
+    if name.startswith("clip_"):
+        chosen = CLASSES[name][bool(sizes["projection"])]
+    else:
+        chosen = CLASSES[name][classes is not None]
     if name == "bert":
         written["type_vocab_size"] = 2
     labels = [f"LABEL_{i}" for i in range(classes or 0)]
@@ -301,7 +338,7 @@ def write_config(
     )
     return {
         "model_type": MODEL_TYPES.get(name, name),
-        "architectures": [CLASSES[name][second]],
+        "architectures": [chosen],
         "dtype": "float32",
         **written,
         **FIXED[name],

@@ -234,7 +234,7 @@ def _place(path: TreePath, ours: Shape, form: Form, sizes: Mapping[str, Any]) ->
     part = None
     if "attention" in within:
         projects = within[-1] in QUERY_KEY_VALUE
-        if form.fused and projects:
+        if form.fused and projects and re.search(form.fused, ".".join(path[1:])):
             part = QUERY_KEY_VALUE.index(within[-1])
             theirs = (len(QUERY_KEY_VALUE) * theirs[0], *theirs[1:])
         elif form.flax and projects:

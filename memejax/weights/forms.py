@@ -19,8 +19,8 @@ Config = Mapping[str, Any]
 
 SUPPORTED = (
     "a ResNet (v1.5) of Hugging Face, torchvision, timm or DINO; a plain ViT with a "
-    "CLS token of Hugging Face, timm, DINO or the original .npz; a DistilBERT, BERT or "
-    "CLIP of Hugging Face"
+    "CLS token of Hugging Face, timm, DINO or the original .npz; a DistilBERT, BERT, "
+    "CLIP or SigLIP of Hugging Face"
 )
 
 # Pattern of a tensor name, and the architecture that has it. The first match wins.
@@ -84,13 +84,13 @@ def recognise(
     Args:
         shapes: of all tensors, by name.
         config: content of config.json, or None.
-        tower: of a CLIP of pictures and captions, one of `configs.TOWERS`.
+        tower: of a checkpoint of pictures and captions, one of `configs.TOWERS`.
 
     Returns:
         A key of FORMS, and the architecture.
 
     Raises:
-        TwoTowersError: for a CLIP of both without a tower.
+        TwoTowersError: for a checkpoint of both without a tower.
         ValueError: for another architecture or a variant that our modules lack, naming
             its likely architecture and the supported ones.
     """
@@ -138,8 +138,8 @@ def default_preprocessing(
         file: name of the file of weights.
 
     Returns:
-        Mean, standard deviation and size; None for an encoder of captions, and for a
-        CLIP, whose relatives differ.
+        Mean, standard deviation and size; None for an encoder of captions, and for
+        towers, whose relatives differ.
     """
     if architecture.name == "resnet":
         return Preprocessing(IMAGENET_MEAN, IMAGENET_STD, 224)

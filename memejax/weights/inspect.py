@@ -34,6 +34,8 @@ LEAVES = {
     "bert": "text",
     "clip_vision": "image_vit",
     "clip_text": "text",
+    "siglip_vision": "image_vit",
+    "siglip_text": "text",
     "maskrcnn": "detector",
 }
 
@@ -78,7 +80,8 @@ def describe(name: str, *, tensors: bool = False) -> dict[str, Any]:
         arrays = opened.tensors
         known = _known(opened, name)
         if both:
-            known["flags"] += _flags("clip_text", name)
+            family = opened.architecture.name.removesuffix("_vision")
+            known["flags"] += _flags(f"{family}_text", name)
     description = {
         "files": [str(path) for path in source.weights],
         "format": source.weights[0].suffix.removeprefix("."),
@@ -142,11 +145,13 @@ def _model(architecture: str, sizes: Mapping[str, Any]) -> str | None:
     from memejax.models.clip import CLIPS
     from memejax.models.distilbert import BERTS
     from memejax.models.resnet import RESNETS
+    from memejax.models.siglip import SIGLIPS
     from memejax.models.vit import VITS
 
     table = {"resnet": RESNETS, "vit": VITS, "distilbert": BERTS, "bert": BERTS}
-    table["clip_vision"] = {model: image for model, (image, _) in CLIPS.items()}
-    table["clip_text"] = {model: text for model, (_, text) in CLIPS.items()}
+    for family, both in (("clip", CLIPS), ("siglip", SIGLIPS)):
+        table[f"{family}_vision"] = {model: image for model, (image, _) in both.items()}
+        table[f"{family}_text"] = {model: text for model, (_, text) in both.items()}
     for model, named in table[architecture].items():
         if named.items() <= sizes.items():
             return model

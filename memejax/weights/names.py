@@ -24,7 +24,8 @@ class Form(NamedTuple):
         prefix: optional prefix of all their names.
         spellings: alternative names of theirs to those made by `rules`.
         classifier: name of the linear classifier, or None.
-        fused: whether queries, keys and values are stacked in one tensor.
+        fused: pattern of our path where queries, keys and values are stacked in one
+            tensor, or None.
         leading: number of leading axes of length 1 in their tensor, by our leaf.
         flax: whether kernels have our layout, with an axis for the heads; otherwise
             PyTorch's.
@@ -36,7 +37,7 @@ class Form(NamedTuple):
     prefix: str = ""
     spellings: Rules = ()
     classifier: str | None = None
-    fused: bool = False
+    fused: str | None = None
     leading: Mapping[str, int] = {}
     flax: bool = False
 
@@ -178,7 +179,7 @@ TORCH_VIT = Form(
     # images.
     extras=r"pre_logits\.|mask_token$",
     classifier="head",
-    fused=True,
+    fused=r"\.attention\.",
     leading=_VIT_LEADING,
 )
 # The released code approximates gelu by a tanh; ours is exact, like that of timm and
@@ -212,6 +213,9 @@ _CLIP_BLOCKS: Rules = (
     *_TORCH_LEAVES,
 )
 # In memory, transformers 5 leaves the first part of a single tower's names out.
+_SINGLE_TOWER = (
+    r"^(embeddings|encoder|pre_layrnorm|post_layernorm|final_layer_norm|head)\."
+)
 HUGGINGFACE_CLIP_VISION = Form(
     architecture="clip_vision",
     rules=(
@@ -227,9 +231,7 @@ HUGGINGFACE_CLIP_VISION = Form(
     # The other tower, and a buffer of older files.
     extras=r"text_model\.|text_projection\.|logit_scale$"
     r"|vision_model\.embeddings\.position_ids$",
-    spellings=(
-        (r"^(embeddings|encoder|pre_layrnorm|post_layernorm)\.", r"vision_model.\1."),
-    ),
+    spellings=((_SINGLE_TOWER, r"vision_model.\1."),),
 )
 HUGGINGFACE_CLIP_TEXT = Form(
     architecture="clip_text",
@@ -243,7 +245,48 @@ HUGGINGFACE_CLIP_TEXT = Form(
     ),
     extras=r"vision_model\.|visual_projection\.|logit_scale$"
     r"|text_model\.embeddings\.position_ids$",
-    spellings=((r"^(embeddings|encoder|final_layer_norm)\.", r"text_model.\1."),),
+    spellings=((_SINGLE_TOWER, r"text_model.\1."),),
+)
+
+
+HUGGINGFACE_SIGLIP_VISION = Form(
+    architecture="siglip_vision",
+    rules=(
+        (r"^positions$", "vision_model.embeddings.position_embedding.weight"),
+        (r"^patches\.", "vision_model.embeddings.patch_embedding."),
+        (r"^norm\.", "vision_model.post_layernorm."),
+        (r"^pool\.probe$", "vision_model.head.probe"),
+        (
+            r"^pool\.attention\.(?:query|key|value)\.kernel$",
+            "vision_model.head.attention.in_proj_weight",
+        ),
+        (
+            r"^pool\.attention\.(?:query|key|value)\.bias$",
+            "vision_model.head.attention.in_proj_bias",
+        ),
+        (r"^pool\.attention\.out\.", "vision_model.head.attention.out_proj."),
+        (r"^pool\.norm\.", "vision_model.head.layernorm."),
+        (r"^pool\.", "vision_model.head."),
+        (r"^block(\d+)\.", r"vision_model.encoder.layers.\1."),
+        *_CLIP_BLOCKS,
+    ),
+    extras=r"text_model\.|logit_(scale|bias)$|vision_model\.embeddings\.position_ids$",
+    spellings=((_SINGLE_TOWER, r"vision_model.\1."),),
+    fused=r"^pool\.attention\.",
+    leading={"probe": 1},
+)
+HUGGINGFACE_SIGLIP_TEXT = Form(
+    architecture="siglip_text",
+    rules=(
+        (r"^words$", "text_model.embeddings.token_embedding.weight"),
+        (r"^positions$", "text_model.embeddings.position_embedding.weight"),
+        (r"^norm\.", "text_model.final_layer_norm."),
+        (r"^projector\.", "text_model.head."),
+        (r"^block(\d+)\.", r"text_model.encoder.layers.\1."),
+        *_CLIP_BLOCKS,
+    ),
+    extras=r"vision_model\.|logit_(scale|bias)$|text_model\.embeddings\.position_ids$",
+    spellings=((_SINGLE_TOWER, r"text_model.\1."),),
 )
 
 FORMS: dict[str, Form] = {
@@ -253,6 +296,8 @@ FORMS: dict[str, Form] = {
     "huggingface bert": HUGGINGFACE_BERT,
     "huggingface clip_vision": HUGGINGFACE_CLIP_VISION,
     "huggingface clip_text": HUGGINGFACE_CLIP_TEXT,
+    "huggingface siglip_vision": HUGGINGFACE_SIGLIP_VISION,
+    "huggingface siglip_text": HUGGINGFACE_SIGLIP_TEXT,
     "torch resnet": TORCH_RESNET,
     "torch vit": TORCH_VIT,
     "vit npz": VIT_NPZ,

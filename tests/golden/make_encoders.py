@@ -246,6 +246,80 @@ def clip_case(activation):
     )
 
 
+SIGLIP_VISION = dict(hidden=24, layers=2, heads=3, mlp=40, patch=4, grid=3, eps=1e-6)
+SIGLIP_TEXT = dict(
+    hidden=16,
+    layers=2,
+    heads=2,
+    mlp=28,
+    projection=20,
+    eps=1e-6,
+    vocab_size=50,
+    max_length=8,
+)
+
+
+def siglip_config():
+    """Config of a SigLIP of two blocks per tower, its captions projected to 20."""
+    return hf.SiglipConfig(
+        vision_config=dict(
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+            intermediate_size=40,
+            patch_size=4,
+            image_size=14,
+        ),
+        text_config=dict(
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=28,
+            vocab_size=50,
+            max_position_embeddings=8,
+            projection_size=20,
+        ),
+    )
+
+
+def siglip_captions():
+    """Two captions, the second padded with SigLIP's 1, which is attended to."""
+    ids = np.random.default_rng(2).integers(2, 50, size=(2, 8))
+    ids[1, 5:] = 1
+    mask = np.ones((2, 8), int)
+    mask[1, 6:] = 0
+    return ids, mask
+
+
+def siglip_case():
+    """Tokens, pooled and projected features of both towers.
+
+    Pictures of 14 pixels have two rows and columns beyond whole patches.
+    """
+    model = randomise(hf.SiglipModel(siglip_config()), 6)
+    ids, mask = siglip_captions()
+    case = {f"tensor/{k}": v for k, v in tensors(model).items()}
+    rng = np.random.default_rng(1)
+    for name, side in dict(same=(14, 14), larger=(20, 26)).items():
+        images = rng.normal(size=(2, *side, 3)).astype("float32")
+        with torch.no_grad():
+            out = model.vision_model(
+                channels_first(images), interpolate_pos_encoding=name != "same"
+            )
+        case[f"images/{name}"] = images
+        case[f"tokens/{name}"] = out.last_hidden_state.numpy()
+        case[f"pooled/{name}"] = out.pooler_output.numpy()
+    with torch.no_grad():
+        out = model.text_model(input_ids=torch.from_numpy(ids))
+    return case | dict(
+        sizes=json.dumps({"image": SIGLIP_VISION, "text": SIGLIP_TEXT}),
+        ids=ids,
+        mask=mask,
+        tokens=out.last_hidden_state.numpy(),
+        projected=out.pooler_output.numpy(),
+    )
+
+
 def main():
     """Write all files beside this one."""
     cases: dict[str, dict[str, Any]] = dict(
@@ -255,6 +329,7 @@ def main():
         distilbert=text_case(*distilbert_model()),
         bert=text_case(*bert_model()),
         clip=clip_case("quick_gelu"),
+        siglip=siglip_case(),
         # Of the same weights, which are not repeated.
         clip_gelu={
             k: v for k, v in clip_case("gelu").items() if not k.startswith("tensor/")

@@ -16,7 +16,7 @@ Tree = Any
 def image_maps(
     config: ConfigDict, arm: str, variables: Tree, *, images: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return title -> maps [n, h, w]: attention per head for a ViT, else Grad-CAM.
+    """Return title -> maps [n, h, w]: attention for a transformer, else Grad-CAM.
 
     Args:
         config: the run's config.
@@ -35,9 +35,13 @@ def image_maps(
         return {}
     encoder = image_encoder(config, arm)
     pixels = augment.normalize(augment.to_float(images), **normalization(config, arm))
-    if encoder.explained_by == "attention":
+    if encoder.explained_by != "grad_cam":
         maps_bnhw = np.asarray(
             explain.vit_attention(encoder.apply, own, images_bhwc=pixels)
+            if encoder.explained_by == "attention"
+            else explain.probe_attention(
+                encoder.apply, own, images_bhwc=pixels, patch=encoder.patch
+            )
         )
         heads = {f"{arm} head {i}": maps_bnhw[:, i] for i in range(maps_bnhw.shape[1])}
         return {f"{arm} attention": maps_bnhw.mean(axis=1), **heads}

@@ -8,7 +8,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from memejax.models import clip, distilbert, fusion, heads, image, resnet, vit, words
+from memejax.models import (
+    clip,
+    distilbert,
+    fusion,
+    heads,
+    image,
+    resnet,
+    siglip,
+    vit,
+    words,
+)
 from memejax.stages.parts.choices import DTYPES, NORMALIZATIONS, choose
 
 IMAGE_ENCODERS: dict[str, Callable[..., Any]] = {
@@ -24,6 +34,11 @@ IMAGE_ENCODERS: dict[str, Callable[..., Any]] = {
         n: functools.partial(clip.ClipVision, **size)
         for n, (size, _) in clip.CLIPS.items()
     },
+    "siglip_vision": siglip.SiglipVision,
+    **{
+        n: functools.partial(siglip.SiglipVision, **size)
+        for n, (size, _) in siglip.SIGLIPS.items()
+    },
 }
 TEXT_ENCODERS: dict[str, Callable[..., Any]] = {
     "transformer": distilbert.DistilBert,
@@ -36,6 +51,11 @@ TEXT_ENCODERS: dict[str, Callable[..., Any]] = {
     **{
         n: functools.partial(clip.ClipText, **size)
         for n, (_, size) in clip.CLIPS.items()
+    },
+    "siglip_text": siglip.SiglipText,
+    **{
+        n: functools.partial(siglip.SiglipText, **size)
+        for n, (_, size) in siglip.SIGLIPS.items()
     },
 }
 

@@ -13,6 +13,7 @@ from memejax.errors import UserError
 from memejax.stages.parts.models import arm_names, image_family
 from memejax.weights import checkpoint as checkpoints
 from memejax.weights.checkpoint import Checkpoint
+from memejax.weights.configs import MODULES
 
 # Leaves of an encoder's section that do not describe its parameters.
 KEPT = ("normalization", "dropout", "drop_path")
@@ -21,9 +22,10 @@ TEXT_FAMILIES = {
     "distilbert": "transformer",
     "bert": "transformer",
     "clip_text": "clip_text",
+    "siglip_text": "siglip_text",
 }
 # Architectures that any arm's pictures may be encoded by, whatever its own.
-ANY_ARM = ("clip_vision",)
+ANY_ARM = ("clip_vision", "siglip_vision")
 
 
 class CheckpointError(UserError):
@@ -45,7 +47,7 @@ def adopt(
     """Fill in a config with the settings of the checkpoints in `weights`.
 
     An encoder that starts from a checkpoint gets the checkpoint's sizes, whatever its
-    section sets, and any arm may start from a CLIP. If its `normalization` is
+    section sets, and any arm may start from a CLIP or SigLIP. If its `normalization` is
     "checkpoint", it gets the checkpoint's mean and standard deviation. If
     `data.image_size` is 0, pictures get the checkpoints' size, and if `data.resize` is
     "checkpoint", they are resized and cropped as the checkpoints' were. Captions are
@@ -106,6 +108,8 @@ def adopt(
         kind = TEXT_FAMILIES[found.architecture.name]
         config.model.text = _section(config.model.text, kind, found)
         longest = found.architecture.sizes["max_length"]
+        if MODULES[found.architecture.name].fixed_length:
+            config.data.text_length = longest
         config.data.text_length = min(config.data.text_length, longest)
         if config.data.tokenizer is None and found.tokenizer is not None:
             config.data.tokenizer = str(found.tokenizer)

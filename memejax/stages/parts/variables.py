@@ -65,7 +65,8 @@ def load_weights(config: ConfigDict, variables: Tree) -> Tree:
                 continue
             table = place[part].get("positions") if part == "image_encoder" else None
             # A ViT's checkpoint may be for another picture size.
-            grid = None if table is None else math.isqrt(len(table) - 1)
+            # Whole, with a class token's row or without one.
+            grid = None if table is None else math.isqrt(len(table))
             tower = part.removesuffix("_encoder")
             with prefix_errors(f"weights.{leaf}", path):
                 loaded = checkpoints.load(path, grid=grid, tower=tower)
