@@ -404,6 +404,48 @@ def add_curriculum(config: ConfigDict, kind: str) -> None:
     config.curriculum = curriculum(kind, warmup=40, refresh=40)
 
 
+def extract(**changes: Any) -> dict[str, Any]:
+    """Features for `python -m memejax.extract` to compute and store."""
+    section: dict[str, Any] = dict(
+        # A finished run whose encoders to use; None: those of `weights` with this
+        # config's `model`.
+        run=placeholder(str),
+        # An arm of the run, or of model.image.
+        arm="cnn",
+        # Whether encoders may stay random without a run or a checkpoint.
+        allow_random=False,
+        # "detector", "grid" or "none".
+        entities="grid",
+        # For "grid": tiles per side.
+        grid=3,
+        # For "detector": maximum entities per meme, and their minimum score.
+        k=10,
+        score=0.05,
+        # "box" cuts an entity out, "mask" darkens the picture around it.
+        crop="box",
+        # Pictures are resized to these for the detector, as torchvision does.
+        min_side=800,
+        max_side=1333,
+        # Pictures per batch of the detector.
+        detector_batch=8,
+        # What else to store: features of the caption's tokens; for "detector" its own
+        # features of the boxes, and the masks.
+        tokens=False,
+        box_features=False,
+        masks=False,
+        # Of the stored features: "float32" or "float16".
+        dtype="float32",
+        # Whether the store keeps the encoders, to score new memes with them.
+        keep_encoders=False,
+        # Of towers that share a space: use -> class -> prompts.
+        prompts={},
+        # Memes per file, and memes (or entities) per batch.
+        chunk=256,
+        batch=32,
+    )
+    return section | changes
+
+
 def parallel() -> dict[str, Any]:
     """Devices, and how a step is compiled for them."""
     return dict(

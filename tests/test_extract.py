@@ -578,7 +578,7 @@ def test_memes_of_all_kinds(encoders, tmp_path):
     # An entity is what is in its box.
     crop = Image.open(memes[2].image).crop((5, 5, 20, 60))
     crop = crop.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    close(got["entities"][2, 0], encoders.image(np.asarray(crop)[None])[0])
+    close(got["entities"][2, 0], encoders.image(np.asarray(crop)[None]).pooled[0])
 
     boxes[2, 1] = np.nan
     columns_of(memes, encoders, finder=finder, options=options)

@@ -34,6 +34,8 @@ RUN = {
     "console",
     "datasets",
     "digests",
+    # A command whose parts a run uses too, for a head on features.
+    "extract",
     "feeders",
     "folder",
     "lock",
@@ -56,7 +58,6 @@ COMMANDS = {
     "bench",
     "evaluate",
     "export",
-    "extract",
     "main",
     "predict",
     "profile",
@@ -104,6 +105,7 @@ MAY = {
     },
     "plan_runner": {"feeders", "logs", "parallel", "stage"},
     "stages": LIBRARY | DATA | (RUN - {"train"}),
+    "extract": LIBRARY | DATA | (RUN - {"loop", "stage", "train"}),
     # The page at a run's end, and a window of it in the profiler.
     "train": LIBRARY | DATA | RUN | {"profile", "report"},
     "datasets": {"console", "data"},
@@ -121,7 +123,7 @@ MAY = {
     # Benchmarks count FLOPs; a table may need features that another command makes.
     "bench": LIBRARY | DATA | RUN | {"profile", "report"},
     # Some tables are measurements.
-    "reproduce": LIBRARY | DATA | RUN | {"bench", "extract", "profile", "report"},
+    "reproduce": LIBRARY | DATA | RUN | {"bench", "profile", "report"},
 }
 # Part -> other packages that it may not import.
 NEVER = {

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from memejax.errors import UserError
 
@@ -135,13 +135,16 @@ def open_size(path: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         max_pixels: the largest width x height allowed.
 
     Returns:
-        (width, height) as stored, before any EXIF rotation.
+        (width, height) as shown, after any EXIF rotation.
 
     Raises:
         ImageError: if it is missing, empty, not an image, or too large.
     """
     with _opened(path, max_pixels) as image:
-        return image.size
+        width, height = image.size
+        # Orientations from 5 on are turned by 90 degrees.
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return (height, width) if turned else (width, height)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

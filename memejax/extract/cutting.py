@@ -36,11 +36,7 @@ def read_picture(path: str, *, max_pixels: int) -> tuple[np.ndarray, tuple[int, 
     padded_hwc, size = images.decode(
         path, size=side, resize="pad", max_pixels=max_pixels
     )
-    height, width = int(size[0]), int(size[1])
-    # The size in the header is that before the EXIF rotation.
-    rotated = (height < width) != (down < across) and height != width
-    original = (across, down) if rotated else (down, across)
-    return padded_hwc[:height, :width], original
+    return padded_hwc[: size[0], : size[1]], (down, across)
 
 
 def cut_boxes(picture_hwc: np.ndarray, boxes: np.ndarray, *, size: int) -> np.ndarray:

@@ -9,14 +9,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from memejax import augment, optim, parallel
 from memejax.data import text
 from memejax.extract.sources import Source, Variables
+from memejax.models.towers import Tower
 from memejax.stages.parts.encoders import described
 from memejax.stages.parts.models import arm_names, fusion_arms, normalization
 
 Tree = Any
+
+
+class Pictures(NamedTuple):
+    """Features of n pictures.
+
+    Attributes:
+        pooled: float32 `[n, d]`.
+        shared: float32 `[n, e]`, in the space that both towers of a CLIP or SigLIP
+            share; None for other encoders.
+    """
+
+    pooled: np.ndarray
+    shared: np.ndarray | None
 
 
 class Captions(NamedTuple):
@@ -24,11 +39,13 @@ class Captions(NamedTuple):
 
     Attributes:
         pooled: float32 `[n, d]`.
+        shared: as of `Pictures`.
         tokens: float32 `[n, t, d]`, zeros on padding.
         where: bool `[n, t]`, mask of real tokens, special ones included.
     """
 
     pooled: np.ndarray
+    shared: np.ndarray | None
     tokens: np.ndarray
     where: np.ndarray
 
@@ -38,24 +55,71 @@ class Encoders:
     """Functions from pictures and captions to features.
 
     Attributes:
-        image: pictures, uint8 `[n, s, s, 3]` -> float32 `[n, d]`.
+        image: pictures, uint8 `[n, s, s, 3]` -> Pictures.
         text: n captions -> Captions.
         size: s.
         resize: of a picture to a square, see `images.decode`.
         image_width: number of features of a picture.
         tokens: t and d of the text encoder's outputs.
+        shared_width: e, number of features in the space of both; 0 without one.
         parts: JSON, everything the features depend on: "image" and "text".
         names: JSON, readable names of the encoders.
     """
 
-    image: Callable[[np.ndarray], np.ndarray]
+    image: Callable[[np.ndarray], Pictures]
     text: Callable[[Sequence[str]], Captions]
     size: int
     resize: str
     image_width: int
     tokens: tuple[int, int]
+    shared_width: int
     parts: Mapping[str, Any]
     names: Mapping[str, str]
+
+
+def encoder_functions(
+    config: ConfigDict, vocabulary: int
+) -> tuple[Callable[..., dict[str, jax.Array]], Callable[..., dict[str, jax.Array]]]:
+    """Make pure functions from pictures and tokens to features.
+
+    Args:
+        config: of the encoders, with one arm.
+        vocabulary: number of tokens.
+
+    Returns:
+        image: `(variables, {"image"}) -> {"pooled"}`, uint8 `[b, s, s, 3]` to `[b, d]`.
+        text: `(variables, {"input_ids", "attention_mask"}) -> {"pooled", "tokens"}`,
+            int32 `[b, t]` to `[b, d]` and `[b, t, d]`.
+        Both outputs have `shared`, `[b, e]`, too if the encoders are towers that share
+        a space.
+    """
+    (name,) = arm_names(config)
+    arm = fusion_arms(config, vocabulary).arms[name]
+    scale = normalization(config, name)
+    pooling = config.model.arm.text_pooling
+    both = (arm.image_encoder, arm.text_encoder)
+    widths = {e.shared_width if isinstance(e, Tower) else 0 for e in both}
+    shares = len(widths) == 1 and 0 not in widths
+
+    def pooled_and_shared(encoder: Any, variables: Variables, pooled: jax.Array):
+        if not shares:
+            return {"pooled": pooled}
+        shared = encoder.apply(variables, pooled, method="project")
+        return {"pooled": pooled, "shared": shared}
+
+    def image_fn(variables: Variables, inputs: Mapping[str, jax.Array]):
+        images = augment.normalize(augment.to_float(inputs["image"]), **scale)
+        pooled = arm.image_encoder.apply(variables, images, train=False)
+        return pooled_and_shared(arm.image_encoder, variables, pooled)
+
+    def text_fn(variables: Variables, inputs: Mapping[str, jax.Array]):
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        tokens = arm.text_encoder.apply(variables, ids, mask, train=False)
+        pooled = arm.text_encoder.pool(tokens, mask, pooling=pooling)
+        found = pooled_and_shared(arm.text_encoder, variables, pooled)
+        return {**found, "tokens": tokens}
+
+    return image_fn, text_fn
 
 
 def make_encoders(source: Source, *, mesh: Mesh, batch: int) -> Encoders:
@@ -71,39 +135,38 @@ def make_encoders(source: Source, *, mesh: Mesh, batch: int) -> Encoders:
     """
     parallel.check_batch(mesh, batch)
     config, tokenizer = source.config, source.tokenizer
-    c, (name,) = config.data, arm_names(config)
-    arm = fusion_arms(config, text.vocabulary_size(tokenizer)).arms[name]
-    scale = normalization(config, name)
-    pooling = config.model.arm.text_pooling
-
-    def image_fn(variables: Variables, inputs: Mapping[str, jax.Array]) -> jax.Array:
-        images = augment.normalize(augment.to_float(inputs["image"]), **scale)
-        return arm.image_encoder.apply(variables, images, train=False)
-
-    def text_fn(variables: Variables, inputs: Mapping[str, jax.Array]):
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        tokens = arm.text_encoder.apply(variables, ids, mask, train=False)
-        return arm.text_encoder.pool(tokens, mask, pooling=pooling), tokens
-
+    c = config.data
+    image_fn, text_fn = encoder_functions(config, text.vocabulary_size(tokenizer))
     of_images = _in_batches(image_fn, source.image, mesh=mesh, batch=batch)
     of_captions = _in_batches(text_fn, source.text, mesh=mesh, batch=batch)
+
+    def pictures(images: np.ndarray) -> Pictures:
+        found = of_images({"image": images})
+        return Pictures(found["pooled"], found.get("shared"))
 
     def captions(texts: Sequence[str]) -> Captions:
         encoded = text.encode(tokenizer, texts, length=c.text_length)
         ids, mask = encoded.input_ids, encoded.attention_mask
-        pooled, tokens = of_captions({"input_ids": ids, "attention_mask": mask})
+        found = of_captions({"input_ids": ids, "attention_mask": mask})
         # Averaged word vectors (models/words.py) are one vector for all tokens.
+        tokens = found["tokens"]
         where = mask[:, : tokens.shape[1]] != 0
-        return Captions(pooled, np.where(where[..., None], tokens, 0), where)
+        return Captions(
+            found["pooled"],
+            found.get("shared"),
+            np.where(where[..., None], tokens, 0),
+            where,
+        )
 
-    shapes = _shapes(image_fn, text_fn, source)
+    image, caption = _shapes(image_fn, text_fn, source)
     return Encoders(
-        image=lambda images: of_images({"image": images})[0],
+        image=pictures,
         text=captions,
         size=c.image_size,
         resize=c.resize,
-        image_width=shapes[0].shape[-1],
-        tokens=shapes[1].shape[1:],
+        image_width=image["pooled"].shape[-1],
+        tokens=caption["tokens"].shape[1:],
+        shared_width=image["shared"].shape[-1] if "shared" in image else 0,
         parts=_parts(source),
         names=source.names,
     )
@@ -111,14 +174,14 @@ def make_encoders(source: Source, *, mesh: Mesh, batch: int) -> Encoders:
 
 def _in_batches(
     apply: Callable[..., Any], variables: Variables, *, mesh: Mesh, batch: int
-) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """Compile `apply` for one batch size and any number of rows, padding the last."""
     compiled = parallel.jit_predict(apply, mesh)
     placed = jax.device_put(dict(variables), parallel.replicated(mesh))
 
-    def run(columns: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def run(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         n = len(next(iter(columns.values())))
-        outputs: list[list[np.ndarray]] = []
+        outputs = []
         # Without rows, one batch of zeros sets the widths of the outputs.
         for start in range(0, max(n, 1), batch):
             part = {k: values[start : start + batch] for k, values in columns.items()}
@@ -129,21 +192,24 @@ def _in_batches(
                 )
                 for k, rows in part.items()
             }
-            leaves = jax.device_get(jax.tree.leaves(compiled(placed, filled)))
-            outputs.append([np.asarray(leaf[:real], np.float32) for leaf in leaves])
-        return [np.concatenate(rows) for rows in zip(*outputs, strict=True)]
+            found = jax.device_get(compiled(placed, filled))
+            outputs.append({k: np.asarray(v[:real]) for k, v in found.items()})
+        return {
+            k: np.concatenate([part[k] for part in outputs]).astype(np.float32)
+            for k in outputs[0]
+        }
 
     return run
 
 
 def _shapes(image_fn, text_fn, source: Source) -> tuple[Any, Any]:
-    """Shapes of a picture's features and a caption's tokens, without computing them."""
+    """Shapes of a picture's and a caption's features, without computing them."""
     c = source.config.data
     image = jax.ShapeDtypeStruct((1, c.image_size, c.image_size, 3), jnp.uint8)
     ids = jax.ShapeDtypeStruct((1, c.text_length), jnp.int32)
     captions = {"input_ids": ids, "attention_mask": ids}
-    features = jax.eval_shape(image_fn, source.image, {"image": image})
-    return features, jax.eval_shape(text_fn, source.text, captions)[1]
+    pictures = jax.eval_shape(image_fn, source.image, {"image": image})
+    return pictures, jax.eval_shape(text_fn, source.text, captions)
 
 
 def _parts(source: Source) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from memejax import datasets, logs, parallel
-from memejax.extract import cutting
+from memejax.extract import cutting, frozen, prompts
 from memejax.extract.detector import load_detector, mask_rcnn
 from memejax.extract.encoders import Encoders, make_encoders, tree_digest
 from memejax.extract.entities import Finder, grid_entities, no_entities
@@ -34,7 +34,8 @@ def extract(config: ConfigDict, out: str | os.PathLike[str]) -> str:
     The store's key has these parts: `data` (splits, ids, captions, labels and the
     contents of the picture files), `image` and `text` (parameters, architecture,
     normalisation, tokenizer, sizes), `entities` (finder, crops, parameters of the
-    detector) and `layout` (columns, and memes per shard).
+    detector), `prompts` (if there are any) and `layout` (columns, and memes per
+    shard).
 
     Args:
         config: an experiment's, as in configs/graph.py, with the section `extract`.
@@ -65,11 +66,14 @@ def extract(config: ConfigDict, out: str | os.PathLike[str]) -> str:
     source = find_source(config, captions=training, folder=folder)
     encoders = make_encoders(source, mesh=mesh, batch=c.batch)
     _check_crop(options, encoders)
+    # Only towers that share a space can compare a prompt with a picture.
+    asked = prompts.listed(c.prompts) if encoders.shared_width else []
+    parts = {"prompts": asked} if asked else {}
     digest = memes_digest(memes, threads=config.pipeline.threads)
     real_root = os.path.realpath(root)
     writer = StoreWriter(
         folder,
-        parts={"data": {"memes": digest}, **encoders.parts, "entities": facts},
+        parts={"data": {"memes": digest}, **encoders.parts, "entities": facts, **parts},
         columns=expected_columns(encoders, finder, options=options),
         chunk=c.chunk,
         memes=[
@@ -87,8 +91,15 @@ def extract(config: ConfigDict, out: str | os.PathLike[str]) -> str:
             "root": root,
             "encoders": dict(encoders.names),
             "detector": config.weights.detector if c.entities == "detector" else None,
+            "prompts": asked,
+            "similarity": source.similarity,
         },
     )
+    if parallel.is_first():
+        if c.keep_encoders:
+            frozen.keep(source, folder)
+        if asked:
+            prompts.write(folder, encoders, asked, key=writer.facts["key"])
     _log_summary(config, writer, encoders)
 
     def compute(rows: range) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """Columns of a shard: everything stored of some memes."""
 
+import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,7 @@ def expected_columns(
         entities=encoders.image_width,
         k=finder.most,
         dtype=options.dtype,
+        shared=encoders.shared_width,
         tokens=encoders.tokens if options.tokens else None,
         box_features=finder.width if options.box_features else None,
         masks=options.masks,
@@ -92,12 +94,10 @@ def columns_of(
     if errors:
         raise next(iter(errors.values()))
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        read = list(
-            pool.map(lambda p: cutting.read_picture(p, max_pixels=max_pixels), paths)
-        )
-        pictures = [picture for picture, _ in read]
-        sizes = np.array([p.shape[:2] for p in pictures], np.int32)
-        originals = np.array([size for _, size in read], np.int32)
+        read = functools.partial(_read, whole=finder.most > 0, max_pixels=max_pixels)
+        pictures, originals = zip(*pool.map(read, paths), strict=True)
+        sizes = np.array([picture.shape[:2] for picture in pictures], np.int32)
+        originals = np.array(originals, np.int32)
         found = clean_entities(finder.find(pictures), sizes)
         _check(found, options)
 
@@ -112,11 +112,12 @@ def columns_of(
 
         crops = np.concatenate(list(pool.map(cut, range(len(memes)))))
     entities = np.zeros((*found.where.shape, encoders.image_width), np.float32)
-    entities[found.where] = encoders.image(crops)
-    captions = encoders.text([meme.text for meme in memes])
+    if len(crops):
+        entities[found.where] = encoders.image(crops).pooled
+    image, text = encoders.image(squares), encoders.text([m.text for m in memes])
     values = {
-        "image": encoders.image(squares),
-        "text": captions.pooled,
+        "image": image.pooled,
+        "text": text.pooled,
         "entities": entities,
         "where": found.where,
         "boxes": cutting.to_original(found.boxes, sizes, originals=originals),
@@ -125,13 +126,25 @@ def columns_of(
         "scores": found.scores,
         "hash": difference_hash(squares @ GREY),
     }
+    if image.shared is not None and text.shared is not None:
+        values |= {"image_shared": image.shared, "text_shared": text.shared}
     if options.tokens:
-        values |= {"tokens": captions.tokens, "token_where": captions.where}
+        values |= {"tokens": text.tokens, "token_where": text.where}
     if options.box_features and found.features is not None:
         values["box_features"] = found.features
     if options.masks and found.masks is not None:
         values["masks"] = found.masks
     return values
+
+
+def _read(
+    path: str, *, whole: bool, max_pixels: int
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Read a picture to find entities in; without any, only its size."""
+    if whole:
+        return cutting.read_picture(path, max_pixels=max_pixels)
+    width, height = images.open_size(path, max_pixels=max_pixels)
+    return np.zeros((height, width, 0), np.uint8), (height, width)
 
 
 def _check(found: Entities, options: Options) -> None:

@@ -22,6 +22,7 @@ from memejax.stages.parts.encoders import (
 )
 from memejax.stages.parts.models import fusion_arms
 from memejax.stages.parts.pretrained import adopt
+from memejax.weights.checkpoint import read_similarity
 
 Tree = Any
 Variables = Mapping[str, Tree]
@@ -36,6 +37,8 @@ class Source(NamedTuple):
         image: variables of the image encoder.
         text: variables of the text encoder.
         names: readable names of both.
+        similarity: of a CLIP or SigLIP, factor and offset of the cosine of a picture
+            and a caption in their logit; None of others.
     """
 
     config: ConfigDict
@@ -43,6 +46,7 @@ class Source(NamedTuple):
     image: Variables
     text: Variables
     names: Mapping[str, str]
+    similarity: tuple[float, float] | None = None
 
 
 def find_source(
@@ -101,7 +105,9 @@ def _of_weights(
         part: f"{part}, " + ("RANDOM" if path is None else f"of {path}")
         for part, path in named.items()
     }
-    return Source(c, tokenizer, image, captioned, names)
+    path = named["image_encoder"]
+    similarity = None if path is None else read_similarity(path)
+    return Source(c, tokenizer, image, captioned, names, similarity)
 
 
 def _init(config: ConfigDict, vocabulary: int) -> dict[str, Tree]:

@@ -162,6 +162,11 @@ class SiglipVision(Tower, PatchEncoder):
         )
         return self.norm(self.through_blocks(x + table[None], train=train))
 
+    @property
+    def shared_width(self) -> int:
+        """Features of the pooling, which captions share."""
+        return self.hidden
+
     def project(self, pooled_bd: jax.Array) -> jax.Array:
         """Return the pooled features, which are in the space shared with captions."""
         return pooled_bd

@@ -68,6 +68,11 @@ class Tower(Layered):
         if self.is_initializing() and self.projection:
             self.projector(pooled_bd)
 
+    @property
+    def shared_width(self) -> int:
+        """Features in the space that both towers share; 0 without a projection."""
+        return self.projection
+
     def project(self, pooled_bd: jax.Array) -> jax.Array:
         """Map `[b, hidden]` to the space that both towers share, `[b, projection]`.
 

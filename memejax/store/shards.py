@@ -13,6 +13,8 @@ mapped by numpy without a copy, and without a further dependency. Columns are ar
     classes       int32 [n, k]           of the detector
     scores        float32 [n, k]         of the detector, in [0, 1]
     hash          uint64 [n]             perceptual, `graphs.difference_hash`
+    image_shared  float [n, e]           optional: of the picture, in the space that the
+    text_shared   float [n, e]           towers of a CLIP share; and of the caption
     tokens        float [n, t, d]        optional: features of the caption's tokens
     token_where   bool [n, t]            mask of real tokens, with `tokens` only
     box_features  float [n, k, d_b]      optional: of the detector
@@ -58,6 +60,7 @@ def columns(
     entities: int,
     k: int,
     dtype: str = "float32",
+    shared: int = 0,
     tokens: tuple[int, int] | None = None,
     box_features: int | None = None,
     masks: bool = False,
@@ -70,6 +73,7 @@ def columns(
         entities: d_e.
         k: entities per meme, at least 0.
         dtype: of features, "float32" or "float16".
+        shared: e, or 0 without a shared space.
         tokens: t and d, or None without them.
         box_features: d_b, or None without them.
         masks: whether there are masks.
@@ -93,6 +97,8 @@ def columns(
         "scores": Column("float32", (k,)),
         "hash": Column("uint64", ()),
     }
+    if shared:
+        made["image_shared"] = made["text_shared"] = Column(dtype, (shared,))
     if tokens is not None:
         made["tokens"] = Column(dtype, tokens)
         made["token_where"] = Column("bool", tokens[:1])

@@ -197,6 +197,26 @@ def load(
     )
 
 
+def read_similarity(name: str | os.PathLike[str]) -> tuple[float, float] | None:
+    """Read how a checkpoint of two towers compares a picture with a caption.
+
+        logit = exp(logit_scale) cos(picture, caption) + logit_bias
+
+    Args:
+        name: a file, a folder, or a name on the hub.
+
+    Returns:
+        exp(logit_scale) and logit_bias (0 of a CLIP); None for other checkpoints, and
+        single towers.
+    """
+    tensors = files.read(files.find(name))
+    if "logit_scale" not in tensors:
+        return None
+    scale = float(np.exp(np.asarray(tensors["logit_scale"], np.float64).reshape(())))
+    bias = tensors.get("logit_bias", np.zeros(()))
+    return scale, float(np.asarray(bias, np.float64).reshape(()))
+
+
 def save(
     folder: str | os.PathLike[str],
     architecture: Architecture,
