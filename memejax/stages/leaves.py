@@ -226,8 +226,16 @@ LEAVES: dict[str, Rule] = {
     "extract.dtype": one_of(FLOATS),
     **{
         f"extract.{name}": flag()
-        for name in ("allow_random", "tokens", "box_features", "masks")
+        for name in (
+            "allow_random",
+            "tokens",
+            "box_features",
+            "masks",
+            "keep_encoders",
+        )
     },
+    "extract.prompts": Rule(lambda v: v == {}, "prompts by use and class"),
+    "extract.prompts.*.*": many(text(), least=1),
     "extract.*": _WIDTH,
     # Runtime.
     "parallel.devices": or_none(whole(1)),
