@@ -9,10 +9,12 @@ All modules are exported here (`memejax.models.ViT`), with their published sizes
     clip.py siglip.py towers.py           both towers of a CLIP or SigLIP, their base
     convnet.py perceptron.py words.py     small networks and encoders
     image.py fusion.py heads.py           arms of an image encoder, alone or with text
+    feature_heads/                        heads on stored features of a meme
     gnn/ maskrcnn/                        graph networks, the detector
     layers/ crops.py                      shared layers; boxes cropped from pictures
 """
 
+from memejax.models import feature_heads as feature_heads
 from memejax.models import gnn as gnn
 from memejax.models import layers as layers
 from memejax.models import maskrcnn as maskrcnn
@@ -25,6 +27,13 @@ from memejax.models.distilbert import DistilBert as DistilBert
 from memejax.models.encoders import Encoder as Encoder
 from memejax.models.encoders import ImageEncoder as ImageEncoder
 from memejax.models.encoders import TextEncoder as TextEncoder
+from memejax.models.feature_heads import FEATURE_HEADS as FEATURE_HEADS
+from memejax.models.feature_heads import ConcatMlp as ConcatMlp
+from memejax.models.feature_heads import FeatureHead as FeatureHead
+from memejax.models.feature_heads import HateClipper as HateClipper
+from memejax.models.feature_heads import HeadOutput as HeadOutput
+from memejax.models.feature_heads import LinearHead as LinearHead
+from memejax.models.feature_heads import MemeClip as MemeClip
 from memejax.models.fusion import Arm as Arm
 from memejax.models.fusion import Arms as Arms
 from memejax.models.gnn import GAT as GAT
