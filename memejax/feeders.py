@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from memejax import parallel
 from memejax.data import pipeline
-from memejax.data.plans import Plan
+from memejax.data.plans import Plan, sequential
 
 
 class Feeder(Protocol):
@@ -145,3 +145,36 @@ class ArrayFeeder:
                 {"rows": parallel.put_batch(self._mesh, rows), "data": self._columns},
             )
             start = end
+
+
+class GatherFeeder:
+    """One row of the plan per chunk, beside the data on the devices, as `data`."""
+
+    def __init__(self, data: Mapping[str, Any], plan: Plan):
+        """Create a feeder of data that is on the devices already."""
+        self.plan = plan
+        self._data = data
+
+    def with_plan(self, plan: Plan) -> GatherFeeder:
+        """Return a feeder over another plan, with the same data."""
+        return GatherFeeder(self._data, plan)
+
+    def chunks(
+        self, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (1, row of the plan with `data`) for each step."""
+        for step in range(start, len(self.plan) if stop is None else stop):
+            yield 1, self.plan.row(step) | {"data": self._data}
+
+
+def one_pass(split: Any, *, mesh: Mesh, batch: int) -> GatherFeeder:
+    """Return one pass over a split in order, its columns put on every device.
+
+    Args:
+        split: with `source` and `ids`, as `datasets.Split`.
+        mesh: the devices.
+        batch: examples per step.
+    """
+    plan = sequential(len(split.ids), batch=batch)
+    data = jax.device_put(dict(split.source), parallel.replicated(mesh))
+    return GatherFeeder(data, plan)

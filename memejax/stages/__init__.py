@@ -8,6 +8,7 @@ A run has some of them, in an order that `check` allows:
     evaluate   the best checkpoint on every split
   or, on stored features, in place of everything before evaluate
     graph      a network on the memes' graphs
+    heads      a head on features of pictures and captions, all seeds at once
   or, on small pictures, for all seeds at once
     classify   a classifier under a curriculum
 
@@ -31,7 +32,16 @@ from ml_collections import ConfigDict
 from memejax import parallel
 from memejax.errors import UserError
 from memejax.stage import Stage
-from memejax.stages import classify, evaluate, finetune, graph, leaves, pretrain, probe
+from memejax.stages import (
+    classify,
+    evaluate,
+    finetune,
+    graph,
+    heads,
+    leaves,
+    pretrain,
+    probe,
+)
 from memejax.stages.context import Context as Context
 from memejax.stages.context import Ended as Ended
 from memejax.stages.kind import Kind as Kind
@@ -85,8 +95,26 @@ STAGES: dict[str, Kind] = {
         alone=True,
         about=graph.about,
     ),
+    "heads": Kind(
+        "Training of a head",
+        "trained",
+        heads.run,
+        section="heads",
+        load=heads.load,
+        devices=heads.devices,
+        check=heads.check,
+        own=("heads",),
+        updates=heads.updates,
+        alone=True,
+        about=heads.about,
+        prepare=classify.prepare,
+    ),
     "evaluate": Kind(
-        "Evaluation", "", evaluate.run, after=("finetune", "graph"), first=False
+        "Evaluation",
+        "",
+        evaluate.run,
+        after=("finetune", "graph", "heads"),
+        first=False,
     ),
     "classify": Kind(
         "Training under a curriculum",

@@ -22,6 +22,7 @@ from memejax.models.gnn import classifier
 from memejax.stages import graph, pretrain
 from memejax.stages.parts import choices, curricula, models, small_classifier
 from memejax.stages.parts.graphs import networks
+from memejax.stages.parts.heads.kinds import HEADS
 from memejax.stages.parts.rules import (
     Rule,
     either,
@@ -175,7 +176,16 @@ LEAVES: dict[str, Rule] = {
     "graph.hetero.distance": whole(1, 15),
     "graph.hetero.most": whole(1),
     "graph.hetero.*": flag(),
-    # pretrain, finetune, graph or train.
+    "heads.head": one_of(HEADS),
+    "heads.standardize": flag(),
+    "heads.strengths": many(positive(), least=1),
+    "heads.width": or_none(_WIDTH),
+    "heads.layers": or_none(whole(1, 100)),
+    **{
+        f"heads.{name}": or_none(rate())
+        for name in ("map_dropout", "fusion_dropout", "dropout")
+    },
+    # pretrain, finetune, graph, heads or train.
     "*.steps": or_none(_COUNT),
     "*.epochs": or_none(positive(below=1e6)),
     "*.batch": whole(1, 1_000_000),

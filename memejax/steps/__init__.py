@@ -21,6 +21,7 @@ from memejax.steps.objective import LossAux as LossAux
 from memejax.steps.objective import Reduced as Reduced
 from memejax.steps.objective import StepObjective as StepObjective
 from memejax.steps.panel import Panel as Panel
+from memejax.steps.retrieval import make_retrieval_epoch as make_retrieval_epoch
 from memejax.steps.state import Averaging as Averaging
 from memejax.steps.state import State as State
 from memejax.steps.state import init_state as init_state

@@ -15,7 +15,8 @@ from memejax.data import canvases, text
 from memejax.graphs.stacked import stack
 from memejax.models import crops
 from memejax.stages.parts.encoders import encoders_config
-from memejax.stages.parts.graphs.supervised import facts_of, open_features
+from memejax.stages.parts.features import facts_of
+from memejax.stages.parts.graphs.supervised import open_features
 from memejax.store.read import SplitFeatures, Store
 
 # Prefix of the columns of a meme's graph.

@@ -31,7 +31,8 @@ from memejax.models import gnn
 from memejax.models.gnn.normalize import Normalized
 from memejax.stage import Stage
 from memejax.stages.parts.choices import choose
-from memejax.stages.parts.graphs.supervised import facts_of, open_features, supervised
+from memejax.stages.parts.features import facts_of
+from memejax.stages.parts.graphs.supervised import open_features, supervised
 from memejax.store.read import SplitFeatures
 
 # Batches sampled ahead of the step.

@@ -8,7 +8,7 @@ are too small to benefit from a second device.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,13 +16,14 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import datasets, feeders, graphs, parallel, steps
+from memejax import datasets, feeders, graphs, steps
 from memejax.data import plans
 from memejax.graphs.stacked import stack
 from memejax.stage import Stage
+from memejax.stages.parts.features import facts_of
 from memejax.stages.parts.graphs import pictures
 from memejax.stages.parts.graphs.networks import stored_network
-from memejax.stages.parts.graphs.supervised import facts_of, open_features, supervised
+from memejax.stages.parts.graphs.supervised import open_features, supervised
 
 
 def load(config: ConfigDict) -> datasets.Data:
@@ -94,7 +95,7 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
             mesh=mesh,
             marks=(c.eval_every, config.checkpoint.every, config.log.every),
         ),
-        scoring=functools.partial(_one_pass, mesh=mesh, batch=c.batch),
+        scoring=functools.partial(feeders.one_pass, mesh=mesh, batch=c.batch),
         predict=jax.jit(
             steps.make_predict(
                 training.apply_fn,
@@ -106,26 +107,3 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         patience=c.patience,
         groups=training.groups,
     )
-
-
-def _one_pass(split: datasets.Split, *, mesh: Mesh, batch: int) -> feeders.Feeder:
-    """Return one pass over a split in order, for the stage's `predict`."""
-    plan = plans.sequential(len(split.ids), batch=batch)
-    return _Rows(jax.device_put(dict(split.source), parallel.replicated(mesh)), plan)
-
-
-class _Rows:
-    """A feeder of the plan's rows, one batch per chunk, with data on the device."""
-
-    def __init__(self, data: Mapping[str, Any], plan: plans.Plan):
-        self.plan = plan
-        self._data = data
-
-    def with_plan(self, plan: plans.Plan) -> _Rows:
-        return _Rows(self._data, plan)
-
-    def chunks(
-        self, start: int = 0, stop: int | None = None
-    ) -> Iterator[tuple[int, Any]]:
-        for step in range(start, len(self.plan) if stop is None else stop):
-            yield 1, self.plan.row(step) | {"data": self._data}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +13,7 @@ from ml_collections import ConfigDict
 from memejax import datasets, steps
 from memejax.data import plans
 from memejax.models import gnn
+from memejax.stages.parts import features
 from memejax.stages.parts.optimizers import optimizer
 from memejax.stages.parts.training import (
     key_of,
@@ -22,7 +21,7 @@ from memejax.stages.parts.training import (
     positive_weight,
     total_steps,
 )
-from memejax.store.read import Store, open_store
+from memejax.store.read import Store
 
 Tree = Any
 
@@ -39,41 +38,7 @@ def open_features(config: ConfigDict) -> Store:
             "a graph network needs features=STORE, the folder that "
             "python -m memejax.extract --config=configs/graph.py --out=STORE wrote"
         )
-    store = open_store(config.features)
-    needed = {"train", config.data.dev}
-    if not needed <= set(store.splits):
-        raise ValueError(
-            f"{config.features} has the splits {sorted(store.splits)}, but the config "
-            f"needs train and data.dev={config.data.dev}"
-        )
-    return store
-
-
-def facts_of(
-    config: ConfigDict, store: Store, *, widths: tuple[int, ...]
-) -> dict[str, Any]:
-    """Return facts about the data for results.json: sizes, feature widths, origin."""
-    return {
-        "name": "memes",
-        "features": config.features,
-        "sizes": {name: len(split.ids) for name, split in store.splits.items()},
-        "widths": list(widths),
-        "bad_records": 0,
-        "truncated_captions": 0,
-        "vocabulary": 0,
-    } | _origin(config, store)
-
-
-def _origin(config: ConfigDict, store: Store) -> dict[str, Any]:
-    """Return the memes' root; for built-in memes, None and the best possible scores."""
-    root = config.data.root or store.facts["root"]
-    own = store.folder.absolute() / "memes"
-    if root is None or pathlib.Path(root) != own:
-        return {"root": root}
-    # The extraction writes built-in memes into the store.
-    made = own / "bayes.json"
-    bayes = json.loads(made.read_text("utf-8"))["bayes"] if made.exists() else None
-    return {"root": None} | ({"bayes": bayes} if bayes else {})
+    return features.open_features(config, config.features)
 
 
 class Training(NamedTuple):

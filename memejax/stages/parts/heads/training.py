@@ -1,0 +1,332 @@
+"""Training of a head on stored features, for all seeds in one program.
+
+Every per-job array has a leading axis of jobs, which `parallel.jit_seeds` splits over
+the devices. Shape suffixes: `s` jobs, `n` memes, `d` features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from memejax import losses, metrics, parallel, steps
+from memejax.data import plans
+from memejax.models.feature_heads import FeatureHead, start_from_prompts
+from memejax.stages.parts.optimizers import optimizer
+
+Tree = Any
+# Columns of the features that a head takes.
+FEATURES = ("image", "text")
+# Neighbours that vote, as in RGCL's code.
+VOTERS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One training of a head.
+
+    Attributes:
+        seed: seeds parameters, order and dropout.
+        train: rows of the memes to train on, int `[m]`.
+        held_out: rows of the memes that choose the checkpoint, int `[k]`.
+    """
+
+    seed: int
+    train: np.ndarray
+    held_out: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A trained head.
+
+    Attributes:
+        variables: its params and, as batch_stats, what standardises its inputs; numpy.
+        logits: name of the score -> float64 `[n]`, of all memes.
+        step: updates until the checkpoint that was chosen.
+        rating: its AUROC on the held-out memes.
+        curve: step -> AUROC on the held-out memes.
+    """
+
+    variables: Tree
+    logits: Mapping[str, np.ndarray]
+    step: int
+    rating: float
+    curve: Mapping[int, float]
+
+
+class HeadTrainer:
+    """Trainer of one head for several jobs, compiled once.
+
+    Attributes:
+        steps: updates of each job.
+    """
+
+    def __init__(
+        self,
+        head: FeatureHead,
+        section: ConfigDict,
+        columns: Mapping[str, np.ndarray],
+        labels: np.ndarray,
+        *,
+        jobs: Sequence[Job],
+        mesh: Mesh,
+        retrieval: bool = False,
+        prompts: np.ndarray | None = None,
+        vectorize: bool = False,
+    ):
+        """Make the trainer; nothing is computed.
+
+        Args:
+            head: the module.
+            section: `heads` of a config.
+            columns: `image` and `text`, float32 `[n, d]` each.
+            labels: int32 `[n]`, -1 if unknown.
+            jobs: of which all have as many updates.
+            mesh: the devices, a divisor of the number of jobs.
+            retrieval: whether to train with RGCL's loss too.
+            prompts: text features of the classes' prompts, float32 `[2, d]`, that a
+                MemeCLIP starts from; None to start at random.
+            vectorize: whether a device runs its jobs as one batch.
+
+        Raises:
+            ValueError: if a job lacks one of the labels to train on or to choose by, or
+                the optimizer's groups do not cover the head.
+        """
+        for job in jobs:
+            for what, rows in (("train", job.train), ("held out", job.held_out)):
+                if len(np.unique(labels[rows])) != 2 or labels[rows].min() < 0:
+                    raise ValueError(f"a head needs memes of both labels to {what}")
+        self._head, self._section, self._retrieval = head, section, retrieval
+        self._columns, self._labels = columns, labels
+        self._jobs, self._mesh, self._prompts = jobs, mesh, prompts
+        most = max(len(job.train) for job in jobs)
+        self._epoch = math.ceil(most / section.batch)
+        # Whole epochs, so that all are one compiled program.
+        self.steps = self._epoch * max(1, round(section.epochs))
+        self._plan = plans.stacked([self._plan_of(job) for job in jobs])
+        self._example = {name: columns[name][:2] for name in FEATURES}
+        shapes = jax.eval_shape(self._params, jnp.uint32(0))
+        self._tx, _, self.groups = optimizer(
+            section.optimizer, params=shapes, total=self.steps
+        )
+        across = functools.partial(parallel.jit_seeds, mesh=mesh, vectorize=vectorize)
+        self._run = across(self._updates(), donate=True)
+        self._score = across(self._scores, donate=False)
+
+    def fit(self, say: Callable[[str], None] = lambda line: None) -> list[Fitted]:
+        """Train all jobs, and keep each one's best checkpoint.
+
+        Args:
+            say: called with a progress line for each evaluation.
+        """
+        data = jax.device_put(
+            {**self._columns, "label": self._labels}, parallel.replicated(self._mesh)
+        )
+        state, member = self._start(), parallel.put_batch(self._mesh, self._members())
+        best: list[Any] = [None] * len(self._jobs)
+        curves: list[dict[int, float]] = [{} for _ in self._jobs]
+        for start in range(0, self.steps, self._epoch):
+            stop = min(start + self._epoch, self.steps)
+            rows = {
+                k: np.moveaxis(v[start:stop], 1, 0)
+                for k, v in self._plan.as_arrays().items()
+            }
+            rows = parallel.put_batch(self._mesh, rows)
+            if self._retrieval:
+                rows["member"] = member
+            state, logged = self._run(state, rows, data)
+            weights = state.weights()
+            found = jax.device_get(self._score(weights, member, data))
+            for i, job in enumerate(self._jobs):
+                scores = {k: v[i].astype(np.float64) for k, v in found.items()}
+                shown = np.mean([_unit(scores[k]) for k in scores], axis=0)
+                rating = metrics.auroc(shown[job.held_out], self._labels[job.held_out])
+                curves[i][stop] = rating
+                if best[i] is None or rating > best[i].rating:
+                    own = jax.tree.map(lambda x, i=i: np.asarray(x[i]), weights)
+                    best[i] = Fitted(own, scores, stop, rating, curves[i])
+            say(
+                f"{stop:>{len(str(self.steps))}}/{self.steps} updates of "
+                f"{len(self._jobs)} seeds, loss {float(np.mean(logged['loss'])):.4f}, "
+                f"auroc {np.mean([c[stop] for c in curves]):.4f}"
+            )
+        return best
+
+    def trace(self) -> None:
+        """Trace the first update without compiling or running it."""
+        rows = {
+            k: jax.ShapeDtypeStruct((len(self._jobs), 1, v.shape[-1]), v.dtype)
+            for k, v in self._plan.as_arrays().items()
+        }
+        if self._retrieval:
+            rows["member"] = jax.ShapeDtypeStruct(self._members().shape, bool)
+        state = jax.eval_shape(self._start)
+        jax.eval_shape(self._run, state, rows, {**self._columns, "label": self._labels})
+
+    def _plan_of(self, job: Job) -> plans.Plan:
+        """Return shuffled passes over a job's rows, in rows of the columns."""
+        return plans.phased(
+            [np.asarray(job.train)],
+            batch=self._section.batch,
+            steps=[self.steps],
+            seed=2 * job.seed + 1,
+        )
+
+    def _members(self) -> np.ndarray:
+        """Return which memes each job trains on, bool `[s, n]`."""
+        member = np.zeros((len(self._jobs), len(self._labels)), bool)
+        for i, job in enumerate(self._jobs):
+            member[i, job.train] = True
+        return member
+
+    def _params(self, seed: jax.Array) -> Tree:
+        key = jax.random.fold_in(jax.random.key(seed), 1)
+        made = self._head.init(key, **_named(self._example), train=False)
+        params = made.get("params", {})
+        if self._prompts is not None:
+            params = start_from_prompts(params, jnp.asarray(self._prompts))
+        return params
+
+    def _start(self) -> Any:
+        """Return the initial states of all jobs."""
+        numbers = np.asarray([job.seed for job in self._jobs], np.uint32)
+        standardize = self._section.standardize
+        scales = [
+            statistics(self._columns, job, standardize=standardize)
+            for job in self._jobs
+        ]
+        stacked = jax.tree.map(lambda *x: np.stack(x), *scales)
+
+        def begin(pair: tuple[jax.Array, Tree]) -> Any:
+            seed, scale = pair
+            variables = {"params": self._params(seed), "batch_stats": scale}
+            key = jax.random.fold_in(jax.random.key(seed), 2)
+            return steps.init_state(variables, self._tx, key=key)
+
+        states = jax.jit(lambda pairs: jax.lax.map(begin, pairs))((numbers, stacked))
+        return parallel.put_batch(self._mesh, states)
+
+    def _updates(self) -> Callable[..., Any]:
+        """Return the function of one job's updates, `(state, rows, data)`."""
+        apply_fn = make_apply_fn(self._head)
+        labels = self._labels[self._jobs[0].train]
+        positives = float(np.mean(labels == 1))
+        weight = (1 - positives) / positives if self._section.balance else 1.0
+        if self._retrieval:
+            return steps.make_retrieval_epoch(
+                apply_fn, self._tx, positive_weight=weight
+            )
+
+        def logits_alone(*args: Any, **options: Any) -> Any:
+            (logits, _), new = apply_fn(*args, **options)
+            return {"head": logits}, new
+
+        step = steps.make_supervised_step(
+            logits_alone,
+            self._tx,
+            views=lambda _, batch, **__: batch,
+            positive_weight=weight,
+        )
+        return steps.gather_steps(step)
+
+    def _scores(self, weights: Tree, member: jax.Array, data: Any) -> dict[str, Any]:
+        """Return one job's scores of all memes, `[n]` each."""
+        apply_fn = make_apply_fn(self._head)
+        (logits, embeddings), _ = apply_fn(
+            weights, data, train=False, mutable=["batch_stats"]
+        )
+        if not self._retrieval:
+            return {"head": logits}
+        store = {
+            "embeddings": embeddings,
+            "labels": jnp.where(member, data["label"], -1),
+        }
+        own = jnp.where(member, jnp.arange(len(logits)), -1)
+        return {"head": logits, "vote": vote(embeddings, store, own=own)}
+
+
+def statistics(
+    columns: Mapping[str, np.ndarray], job: Job, *, standardize: bool
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return mean and scale of each feature over a job's training memes.
+
+    Args:
+        columns: `image` and `text`, float32 `[n, d]` each.
+        job: the training memes.
+        standardize: False returns no statistics.
+
+    Returns:
+        Name of the feature -> `mean` and `scale`, 1 over the standard deviation, or 0
+        of a constant feature; float32 `[d]`.
+    """
+    if not standardize:
+        return {}
+    found = {}
+    for name in FEATURES:
+        rows = columns[name][job.train].astype(np.float64)
+        std = rows.std(axis=0)
+        scale = np.where(std > 0, 1 / np.where(std > 0, std, 1), 0)
+        mean = rows.mean(axis=0).astype(np.float32)
+        found[name] = {"mean": mean, "scale": scale.astype(np.float32)}
+    return found
+
+
+def make_apply_fn(head: FeatureHead) -> Callable[..., Any]:
+    """Make `(variables, columns, train=, ...) -> (output, new variables)` of a head.
+
+    Its inputs are standardised by `batch_stats`, which do not change.
+    """
+
+    def apply_fn(variables: Tree, columns: Any, *, train: bool, **options: Any) -> Any:
+        options.pop("mutable", None)
+        scales = variables.get("batch_stats", {})
+        inputs = {
+            name: _standardized(columns[name], scales.get(name)) for name in FEATURES
+        }
+        own = {"params": variables["params"]}
+        output = head.apply(own, **_named(inputs), train=train, **options)
+        return output, {"batch_stats": scales}
+
+    return apply_fn
+
+
+def vote(embeddings: jax.Array, store: Tree, *, own: jax.Array | None = None):
+    """Return the logit of the vote of the nearest training memes, `[b]`.
+
+    A vote in [-1, 1] counts as a probability of (1 + vote) / 2.
+
+    Args:
+        embeddings: `[b, d]`.
+        store: `embeddings` `[m, d]` and `labels` `[m]` of the training memes.
+        own: row of each meme in the store, to be left out; -1 or None: not there.
+    """
+    found = losses.knn_vote(
+        embeddings,
+        store["embeddings"],
+        store_labels=store["labels"],
+        k=min(VOTERS, len(store["labels"])),
+        query_index=own,
+    )
+    return 2 * jnp.arctanh(jnp.clip(found, -1 + 1e-6, 1 - 1e-6))
+
+
+def _named(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{name}_bd": columns[name] for name in FEATURES}
+
+
+def _standardized(rows: jax.Array, scale: Tree | None) -> jax.Array:
+    return rows if not scale else (rows - scale["mean"]) * scale["scale"]
+
+
+def _unit(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
