@@ -31,7 +31,9 @@ def get_config(text: str = "") -> ConfigDict:
             features=placeholder(str),
             weights=common.weights("image_cnn", "image_vit", "text"),
             data=common.data(preset),
-            model=common.model(preset, arm=dict(text_pooling="mean")),
+            model=common.model(
+                preset, arm=dict(modalities="both", text_pooling="mean")
+            ),
             extract=common.extract(
                 entities="none", keep_encoders=True, allow_random=True, prompts=PROMPTS
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import pathlib
@@ -14,7 +15,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 from tokenizers import Tokenizer
 
-from memejax import digests, folder
+from memejax import digests, folder, frozen
 from memejax.checkpoint import verify
 from memejax.console import say
 from memejax.data import text
@@ -31,10 +32,10 @@ class Restored:
     Attributes:
         folder: the run's folder.
         seed: the seed.
-        config: the run's config.
+        config: the run's config; of a head with its encoders' model, arm and sizes.
         results: content of its results.json.
         variables: params and batch_stats as numpy arrays, those behind the test
-            scores.
+            scores; of a head, `encoders` and `head`, which have them each.
         tokenizer: the run's tokenizer.
     """
 
@@ -85,11 +86,11 @@ def restore(
             f"got seed {seed}, but {path} has the seeds {', '.join(results['seeds'])}"
         )
     found = evaluated(outcomes)
-    # Networks on stored features have no arms and read no pictures or captions.
-    if found is None or "arms" not in config:
+    # Networks on graphs have neither, and read no pictures or captions.
+    if found is None or not {"arms", "heads"} & set(config):
         raise ValueError(
             f"the run in {path} ran the stages {', '.join(outcomes)}: expected one "
-            "with finetune and evaluate in its stages"
+            "with finetune or heads, and evaluate, in its stages"
         )
     # An earlier memejax had one checkpoint for all.
     step = found.get("checkpoints", {}).get(arm, found["checkpoint"])
@@ -100,14 +101,24 @@ def restore(
             f"was damaged, and is {aside} now" if aside.is_dir() else "is not there"
         )
         raise ValueError(f"{saved}, which gave the run's test scores, {reason}")
-    return Restored(
-        folder=path,
-        seed=seed,
-        config=config,
-        results=results,
-        variables=_variables(saved),
-        tokenizer=text.load_tokenizer(os.fspath(path / "tokenizer")),
-    )
+    variables = _variables(saved)
+    if "heads" in config:
+        encoders = frozen.load(path)
+        config = _with_encoders(config, encoders.config)
+        variables = {"encoders": encoders.variables, "head": variables}
+        tokenizer = encoders.tokenizer
+    else:
+        tokenizer = text.load_tokenizer(os.fspath(path / "tokenizer"))
+    return Restored(path, seed, config, results, variables, tokenizer)
+
+
+def _with_encoders(config: ConfigDict, encoders: ConfigDict) -> ConfigDict:
+    """Return a head's config with the models, the arm and the sizes of its encoders."""
+    joined = copy.deepcopy(config).unlock()
+    joined.model, joined.arms = encoders.model, encoders.arms
+    for name in ("image_size", "resize", "text_length"):
+        joined.data[name] = encoders.data[name]
+    return joined.lock()
 
 
 def encoders_of(restored: Restored, arm: str) -> dict[str, dict[str, Tree]]:

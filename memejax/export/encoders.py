@@ -73,6 +73,8 @@ def split(
         repeated for each of them.
     """
     modules = fusion_arms(config, vocabulary).arms
+    if "heads" in config:
+        return _of_head(config, modules, variables)
     params = variables["params"]
     holders = {
         part: [name for name in config.arms if part in params.get(f"arms_{name}", {})]
@@ -97,6 +99,25 @@ def split(
     leaves = traverse_util.flatten_dict(dict(variables), sep="/")
     rest = {k: np.asarray(v) for k, v in leaves.items() if k.split("/")[2] not in PARTS}
     return found, rest
+
+
+def _of_head(
+    config: ConfigDict, modules: Mapping[str, Any], variables: Mapping[str, Tree]
+) -> tuple[list[Encoder], dict[str, np.ndarray]]:
+    """Split the variables of a head behind its encoders."""
+    (arm,) = config.arms
+    found = [
+        Encoder(
+            arm,
+            part,
+            getattr(modules[arm], part),
+            variables["encoders"][part],
+            preprocessing(config, arm) if part == IMAGE else None,
+        )
+        for part in PARTS
+    ]
+    leaves = traverse_util.flatten_dict(dict(variables["head"]), sep="/")
+    return found, {name: np.asarray(leaf) for name, leaf in leaves.items()}
 
 
 def preprocessing(config: ConfigDict, arm: str) -> Preprocessing:

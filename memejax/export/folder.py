@@ -12,6 +12,7 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from memejax import folder
+from memejax.config import flatten
 from memejax.data import text
 from memejax.export import encoders, program
 from memejax.export.tokenizer import write_tokenizer
@@ -20,10 +21,16 @@ from memejax.report.card import card
 from memejax.report.finished import Finished
 from memejax.report.loading import Part
 from memejax.restored import Restored, restore
+from memejax.stages.parts.heads import scores
 from memejax.stages.parts.models import normalization
 
 # A folder with this file is an export, and may be replaced.
 MARK = "classifier.json"
+HEAD_LOGIT = (
+    "the head of memejax.models.feature_heads on pooled features of picture and "
+    "caption, or for image_shared their projection, each (x - mean) * scale by its "
+    "batch_stats in classifier.safetensors"
+)
 LOGIT = (
     "y = classifier(relu(fusion_layer(fuse(u, v)))), "
     "u = language_norm(language_adder(pool(text_encoder(caption)))), "
@@ -89,7 +96,12 @@ def _write(target: pathlib.Path, restored: Restored, precision: str) -> list[Par
         Part("predictor", f"all arms as one compiled function, products in {precision}")
     )
     readme = target / "README.md"
-    page = card(Finished(restored.folder), str(restored.seed), parts=parts)
+    page = card(
+        Finished(restored.folder),
+        str(restored.seed),
+        parts=parts,
+        leaves=flatten(config.to_dict()),
+    )
     readme.write_text(page, "utf-8")
     for path in target.rglob("*"):
         if path.is_file():
@@ -101,16 +113,25 @@ def _write(target: pathlib.Path, restored: Restored, precision: str) -> list[Par
 def _joined(restored: Restored) -> dict[str, Any]:
     """Return classifier.json: how the classifier combines encoders and layers."""
     config = restored.config
+    if "heads" in config:
+        section = config.heads.to_dict()
+        names = scores.score_names(config.heads)
+        own = {"head": section, "scores": list(names), "logit": HEAD_LOGIT}
+    else:
+        names = tuple(config.arms)
+        own = {
+            "probability": "mean of the arms' sigmoid(y)",
+            "logit": LOGIT,
+            "arm": config.model.arm.to_dict(),
+            "shared_text_encoder": config.model.share_text,
+        }
     return {
         "arms": list(config.arms),
-        "probability": "mean of the arms' sigmoid(y)",
-        "logit": LOGIT,
-        "arm": config.model.arm.to_dict(),
-        "shared_text_encoder": config.model.share_text,
+        **own,
         "normalization": {arm: normalization(config, arm) for arm in config.arms},
         "image_size": config.data.image_size,
         "text_length": config.data.text_length,
-        "thresholds": {arm: restored.threshold(arm) for arm in (*config.arms, AVERAGE)},
+        "thresholds": {arm: restored.threshold(arm) for arm in (*names, AVERAGE)},
     }
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import datasets, logs, parallel
-from memejax.extract import cutting, frozen, prompts
+from memejax import datasets, frozen, logs, parallel
+from memejax.extract import cutting, prompts
 from memejax.extract.detector import load_detector, mask_rcnn
 from memejax.extract.encoders import Encoders, make_encoders, tree_digest
 from memejax.extract.entities import Finder, grid_entities, no_entities
@@ -97,7 +97,7 @@ def extract(config: ConfigDict, out: str | os.PathLike[str]) -> str:
     )
     if parallel.is_first():
         if c.keep_encoders:
-            frozen.keep(source, folder)
+            frozen.keep(source.frozen(), folder)
         if asked:
             prompts.write(folder, encoders, asked, key=writer.facts["key"])
     _log_summary(config, writer, encoders)

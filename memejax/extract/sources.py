@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from memejax import logs
 from memejax.data import text
+from memejax.frozen import Frozen
 from memejax.parallel import xla
 from memejax.restored import encoders_of, restore
 from memejax.stages.parts.encoders import (
@@ -47,6 +48,11 @@ class Source(NamedTuple):
     text: Variables
     names: Mapping[str, str]
     similarity: tuple[float, float] | None = None
+
+    def frozen(self) -> Frozen:
+        """Return what has to be kept to score new memes."""
+        variables = {"image_encoder": dict(self.image), "text_encoder": dict(self.text)}
+        return Frozen(self.config, self.tokenizer, variables, self.names)
 
 
 def find_source(

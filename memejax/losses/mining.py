@@ -231,7 +231,10 @@ def _map_chunks(
     chunk: int,
 ):
     """Apply a function of arrays `[chunk, ...]` along the leading axis `[q, ...]`."""
-    q = len(arrays[0])
+    q = arrays[0].shape[0]
+    if not isinstance(q, int):
+        # The batch of an exported program, whose size is a symbol.
+        return function(arrays)
     chunk = min(chunk, q)
 
     def split(x: jax.Array) -> jax.Array:
@@ -249,7 +252,7 @@ def _prepare(
     rows = as_rows("store", store)
     asked = as_rows("queries", queries, dim=rows.shape[1])
     if query_index is None:
-        index = jnp.full(len(asked), -1, jnp.int32)
+        index = jnp.full(asked.shape[0], -1, jnp.int32)
     else:
         index = as_integers("query_index", query_index, length=len(asked))
     return lax.stop_gradient(asked), lax.stop_gradient(rows), index

@@ -30,18 +30,26 @@ irony, quotation, other languages, new slurs and words hidden in the picture. No
 below are broken down by the group that a meme is about: measure that before use."""
 
 
-def card(run: Finished, seed: str, *, parts: Sequence[loading.Part]) -> str:
+def card(
+    run: Finished,
+    seed: str,
+    *,
+    parts: Sequence[loading.Part],
+    leaves: Mapping[str, Any] | None = None,
+) -> str:
     """Return the card as Markdown, with the front matter of the hub.
 
     Args:
         run: a finished run.
         seed: the one that was exported.
         parts: contents of the export.
+        leaves: dotted name -> value of the config that was served, where it is not the
+            run's: a head's, with its encoders' models and sizes.
 
     Returns:
         The text; its figures are those of the seed in results.json.
     """
-    results, leaves = run.results, run.leaves
+    results, leaves = run.results, run.leaves if leaves is None else leaves
     title = f"{results['config']}, preset {results['preset']}: is this meme hateful?"
     sections = {
         "": "\n\n".join(_about(results, leaves)),
@@ -78,6 +86,16 @@ def _about(results: Mapping[str, Any], leaves: Mapping[str, Any]) -> Iterator[st
     images = " and ".join(
         f"{leaves[f'model.image.{arm}.name']} ({arm})" for arm in arms
     )
+    if "heads.head" in leaves:
+        yield (
+            "A classifier of memes by memejax: a picture of "
+            f"{leaves['data.image_size']} pixels a side and its caption of at most "
+            f"{leaves['data.text_length']} tokens give the probability that the meme "
+            f"is hateful, by the head {leaves['heads.head']} on the features of two "
+            f"frozen encoders: {images} and {leaves['model.text.name']}."
+        )
+        yield from _limits(results, leaves)
+        return
     joined = leaves["model.arm.fusion"]
     yield (
         "A classifier of memes by memejax: a "
@@ -90,6 +108,10 @@ def _about(results: Mapping[str, Any], leaves: Mapping[str, Any]) -> Iterator[st
     modalities = leaves["model.arm.modalities"]
     if modalities != "both":
         yield f"A control: it looks at the {modalities} alone."
+    yield from _limits(results, leaves)
+
+
+def _limits(results: Mapping[str, Any], leaves: Mapping[str, Any]) -> Iterator[str]:
     if leaves["data.root"] is None:
         yield (
             "Trained on memes made by memejax itself, whose label is the parity of "
@@ -144,6 +166,9 @@ def _recipe(
         )
     chosen = _evaluated(results, seed)
     found = outcomes[chosen["stage"]]
+    if "heads.head" in leaves:
+        yield from _head(leaves, found, results["dev"])
+        return
     balance = ", classes weighted alike" if leaves["finetune.balance"] else ""
     kind = leaves.get("curriculum.kind")
     # "uniform" is no curriculum: shuffled passes.
@@ -153,6 +178,21 @@ def _recipe(
         f"{found['steps']} updates of {leaves['finetune.batch']} memes, "
         f"{_optimizer(leaves, 'finetune')}; of these the checkpoint of update "
         f"{chosen['checkpoint']}, the best AUROC on {results['dev']}"
+    )
+
+
+def _head(
+    leaves: Mapping[str, Any], found: Mapping[str, Any], dev: str
+) -> Iterator[str]:
+    """Describe the training of a head."""
+    head = leaves["heads.head"]
+    if not found["steps"]:
+        yield f"head {head}: chosen by the AUROC on {dev}"
+        return
+    yield (
+        f"head {head}: {found['parameters']:,} parameters, {found['steps']} updates of "
+        f"{leaves['heads.batch']} memes, {_optimizer(leaves, 'heads')}; of these the "
+        f"checkpoint of update {found['best_step']}, the best AUROC on {dev}"
     )
 
 

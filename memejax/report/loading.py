@@ -103,13 +103,13 @@ variables = traverse_util.unflatten_dict(variables, sep="/")
 """
 
 _REST = """\
-The layers that join the encoders are in `classifier.safetensors`, and how, in
+What joins the encoders is in `classifier.safetensors`, and how, in
 `classifier.json`:
 
 ```python
 from safetensors.numpy import load_file
 
-layers = load_file("classifier.safetensors")  # params/arms_<arm>/<layer>/kernel
+layers = load_file("classifier.safetensors")  # by their paths, "params/..."
 ```
 """
 

@@ -138,7 +138,8 @@ def as_features(image_bd: jax.Array, text_bd: jax.Array) -> tuple[jax.Array, jax
         ValueError: if they are not float `[b, d]` and `[b, e]` of the same b.
     """
     image_bd, text_bd = jnp.asarray(image_bd), jnp.asarray(text_bd)
-    rows = image_bd.ndim == text_bd.ndim == 2 and len(image_bd) == len(text_bd)
+    # Not len: the program of an export has a batch of symbolic size.
+    rows = image_bd.ndim == text_bd.ndim == 2 and image_bd.shape[0] == text_bd.shape[0]
     if not rows or not all(
         jnp.issubdtype(x.dtype, jnp.floating) for x in (image_bd, text_bd)
     ):

@@ -73,7 +73,7 @@ class HateClipper(FeatureHead):
             fused = image * text
         else:
             outer_bij = image[:, :, None] * text[:, None, :]
-            fused = outer_bij.reshape(len(image), -1)
+            fused = outer_bij.reshape(image.shape[0], -1)
         pre_output = PreOutput(
             width=self.width,
             layers=self.layers,

@@ -17,6 +17,11 @@ Tree = Any
 HEAD, VOTE = "head", "vote"
 
 
+def score_names(section: ConfigDict) -> tuple[str, ...]:
+    """Return the names of the scores of the section `heads`."""
+    return (HEAD, VOTE) if HEADS[section.head].retrieval else (HEAD,)
+
+
 def make_scores(section: ConfigDict) -> Callable[..., dict[str, jax.Array]]:
     """Make `(variables, columns) -> {score: logits [b]}` of the section `heads`.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from memejax import datasets
+from memejax import datasets, frozen
 from memejax.errors import UserError
 from memejax.models.feature_heads import ensemble_prompts
 from memejax.stages.parts.choices import choose
@@ -128,7 +128,5 @@ def class_prompts(store: Store, use: str) -> tuple[np.ndarray, np.ndarray]:
 
 def keep_encoders(config: ConfigDict, folder: pathlib.Path) -> None:
     """Give a run the encoders of its features, so that it can score new memes."""
-    from memejax.extract import frozen
-
     store = folder / OWN if config.features is None else pathlib.Path(config.features)
     frozen.link(store, folder)

@@ -6,26 +6,47 @@ FOLDER/encoders/tokenizer.json       of the captions
 FOLDER/encoders/names.json           readable names of both encoders
 """
 
+from __future__ import annotations
+
 import os
 import pathlib
 import shutil
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
 
 from memejax import folder
 from memejax.data import text
-from memejax.extract.sources import Source
 from memejax.weights.formats import read_safetensors
 
+Tree = Any
 ENCODERS = "encoders"
 CONFIG, MODEL, NAMES = "config.json", "model.safetensors", "names.json"
 
 
-def keep(source: Source, store: pathlib.Path) -> None:
+class Frozen(NamedTuple):
+    """Encoders that are not trained.
+
+    Attributes:
+        config: with the sections `model` and `data` of the encoders, and one arm.
+        tokenizer: of the captions.
+        variables: "image_encoder" and "text_encoder" -> collection -> arrays.
+        names: readable names of both.
+    """
+
+    config: ConfigDict
+    tokenizer: Tokenizer
+    variables: Mapping[str, Tree]
+    names: Mapping[str, str]
+
+
+def keep(encoders: Frozen, store: pathlib.Path) -> None:
     """Write encoders into a store's folder, unless they are there.
 
     The folder is complete once config.json exists.
@@ -34,16 +55,15 @@ def keep(source: Source, store: pathlib.Path) -> None:
     if (path / CONFIG).exists():
         return
     path.mkdir(parents=True, exist_ok=True)
-    trees = {"image_encoder": dict(source.image), "text_encoder": dict(source.text)}
-    leaves = traverse_util.flatten_dict(trees, sep="/")
+    leaves = traverse_util.flatten_dict(dict(encoders.variables), sep="/")
     arrays = {k: np.ascontiguousarray(jax.device_get(v)) for k, v in leaves.items()}
     save_file(arrays, path / MODEL)
-    text.save_tokenizer(source.tokenizer, os.fspath(path))
-    folder.write_json(path / NAMES, dict(source.names))
-    folder.write_json(path / CONFIG, source.config.to_dict())
+    text.save_tokenizer(encoders.tokenizer, os.fspath(path))
+    folder.write_json(path / NAMES, dict(encoders.names))
+    folder.write_json(path / CONFIG, encoders.config.to_dict())
 
 
-def load(path: pathlib.Path) -> Source:
+def load(path: pathlib.Path) -> Frozen:
     """Load the encoders of a store, or those that a run took from one.
 
     Args:
@@ -56,22 +76,20 @@ def load(path: pathlib.Path) -> Source:
     config = folder.read_json(own / CONFIG)
     if config is None:
         raise ValueError(
-            f"{path} keeps no encoders, so that it cannot score new memes: extract "
-            "with --config.extract.keep_encoders=True"
+            f"{path} keeps no encoders, and cannot score new memes: extract its "
+            "features with --config.extract.keep_encoders=True"
         )
-    flat = read_safetensors(own / MODEL)
-    trees = traverse_util.unflatten_dict(dict(flat), sep="/")
-    return Source(
+    trees = traverse_util.unflatten_dict(dict(read_safetensors(own / MODEL)), sep="/")
+    return Frozen(
         ConfigDict(config).lock(),
         text.load_tokenizer(os.fspath(own / "tokenizer.json")),
-        trees["image_encoder"],
-        trees["text_encoder"],
+        trees,
         folder.read_json(own / NAMES) or {},
     )
 
 
 def link(store: pathlib.Path, path: pathlib.Path) -> None:
-    """Give a run the encoders of a store, as links on the same disk, else copies."""
+    """Give a run the encoders of a store, as links on the same disk, else as copies."""
     if not (store / ENCODERS / CONFIG).exists() or (path / ENCODERS / CONFIG).exists():
         return
     beside = path / f".{ENCODERS}.new"
