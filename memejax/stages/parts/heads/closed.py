@@ -26,6 +26,7 @@ def fit_logistic(
     strengths: Sequence[float],
     balance: bool,
     standardize: bool,
+    names: Sequence[str] = FEATURES,
 ) -> Fitted:
     """Fit logistic regression, its L2 penalty chosen on the held-out memes.
 
@@ -42,6 +43,7 @@ def fit_logistic(
         strengths: values of C, from the strongest penalty on.
         balance: whether both classes have the same weight c in all.
         standardize: whether to standardise by the training memes.
+        names: of the columns; a single one is for comparison only.
 
     Returns:
         Variables of a `LinearHead`; `step` is the place of the chosen strength, from 1,
@@ -52,7 +54,7 @@ def fit_logistic(
     """
     found = statistics(columns, job, standardize=standardize)
     blocks = []
-    for name in FEATURES:
+    for name in names:
         width = columns[name].shape[1]
         plain = {
             "mean": np.zeros(width, np.float32),

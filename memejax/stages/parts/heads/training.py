@@ -83,6 +83,7 @@ class HeadTrainer:
         retrieval: bool = False,
         prompts: np.ndarray | None = None,
         vectorize: bool = False,
+        most: int | None = None,
     ):
         """Make the trainer; nothing is computed.
 
@@ -97,23 +98,20 @@ class HeadTrainer:
             prompts: text features of the classes' prompts, float32 `[2, d]`, that a
                 MemeCLIP starts from; None to start at random.
             vectorize: whether a device runs its jobs as one batch.
+            most: memes in an epoch, if other jobs have more than these; None: theirs.
 
         Raises:
             ValueError: if a job lacks one of the labels to train on or to choose by, or
                 the optimizer's groups do not cover the head.
         """
-        for job in jobs:
-            for what, rows in (("train", job.train), ("held out", job.held_out)):
-                if len(np.unique(labels[rows])) != 2 or labels[rows].min() < 0:
-                    raise ValueError(f"a head needs memes of both labels to {what}")
+        _check(jobs, labels)
         self._head, self._section, self._retrieval = head, section, retrieval
         self._columns, self._labels = columns, labels
         self._jobs, self._mesh, self._prompts = jobs, mesh, prompts
-        most = max(len(job.train) for job in jobs)
+        most = most or max(len(job.train) for job in jobs)
         self._epoch = math.ceil(most / section.batch)
         # Whole epochs, so that all are one compiled program.
         self.steps = self._epoch * max(1, round(section.epochs))
-        self._plan = plans.stacked([self._plan_of(job) for job in jobs])
         self._example = {name: columns[name][:2] for name in FEATURES}
         shapes = jax.eval_shape(self._params, jnp.uint32(0))
         self._tx, _, self.groups = optimizer(
@@ -123,31 +121,38 @@ class HeadTrainer:
         self._run = across(self._updates(), donate=True)
         self._score = across(self._scores, donate=False)
 
-    def fit(self, say: Callable[[str], None] = lambda line: None) -> list[Fitted]:
+    def fit(
+        self,
+        say: Callable[[str], None] = lambda line: None,
+        *,
+        jobs: Sequence[Job] | None = None,
+    ) -> list[Fitted]:
         """Train all jobs, and keep each one's best checkpoint.
 
         Args:
             say: called with a progress line for each evaluation.
+            jobs: as many others, with as many updates; None: those of the trainer.
         """
+        jobs = self._jobs if jobs is None else jobs
+        _check(jobs, self._labels)
+        plan = plans.stacked([self._plan_of(job) for job in jobs]).as_arrays()
         data = jax.device_put(
             {**self._columns, "label": self._labels}, parallel.replicated(self._mesh)
         )
-        state, member = self._start(), parallel.put_batch(self._mesh, self._members())
-        best: list[Any] = [None] * len(self._jobs)
-        curves: list[dict[int, float]] = [{} for _ in self._jobs]
+        state = self._start(jobs)
+        member = parallel.put_batch(self._mesh, self._members(jobs))
+        best: list[Any] = [None] * len(jobs)
+        curves: list[dict[int, float]] = [{} for _ in jobs]
         for start in range(0, self.steps, self._epoch):
             stop = min(start + self._epoch, self.steps)
-            rows = {
-                k: np.moveaxis(v[start:stop], 1, 0)
-                for k, v in self._plan.as_arrays().items()
-            }
+            rows = {k: np.moveaxis(v[start:stop], 1, 0) for k, v in plan.items()}
             rows = parallel.put_batch(self._mesh, rows)
             if self._retrieval:
                 rows["member"] = member
             state, logged = self._run(state, rows, data)
             weights = state.weights()
             found = jax.device_get(self._score(weights, member, data))
-            for i, job in enumerate(self._jobs):
+            for i, job in enumerate(jobs):
                 scores = {k: v[i].astype(np.float64) for k, v in found.items()}
                 shown = np.mean([_unit(scores[k]) for k in scores], axis=0)
                 rating = metrics.auroc(shown[job.held_out], self._labels[job.held_out])
@@ -157,20 +162,22 @@ class HeadTrainer:
                     best[i] = Fitted(own, scores, stop, rating, curves[i])
             say(
                 f"{stop:>{len(str(self.steps))}}/{self.steps} updates of "
-                f"{len(self._jobs)} seeds, loss {float(np.mean(logged['loss'])):.4f}, "
+                f"{len(jobs)} heads, loss {float(np.mean(logged['loss'])):.4f}, "
                 f"auroc {np.mean([c[stop] for c in curves]):.4f}"
             )
         return best
 
     def trace(self) -> None:
         """Trace the first update without compiling or running it."""
+        plan = plans.stacked([self._plan_of(job) for job in self._jobs]).as_arrays()
         rows = {
             k: jax.ShapeDtypeStruct((len(self._jobs), 1, v.shape[-1]), v.dtype)
-            for k, v in self._plan.as_arrays().items()
+            for k, v in plan.items()
         }
         if self._retrieval:
-            rows["member"] = jax.ShapeDtypeStruct(self._members().shape, bool)
-        state = jax.eval_shape(self._start)
+            members = self._members(self._jobs)
+            rows["member"] = jax.ShapeDtypeStruct(members.shape, bool)
+        state = jax.eval_shape(lambda: self._start(self._jobs))
         jax.eval_shape(self._run, state, rows, {**self._columns, "label": self._labels})
 
     def _plan_of(self, job: Job) -> plans.Plan:
@@ -182,10 +189,10 @@ class HeadTrainer:
             seed=2 * job.seed + 1,
         )
 
-    def _members(self) -> np.ndarray:
+    def _members(self, jobs: Sequence[Job]) -> np.ndarray:
         """Return which memes each job trains on, bool `[s, n]`."""
-        member = np.zeros((len(self._jobs), len(self._labels)), bool)
-        for i, job in enumerate(self._jobs):
+        member = np.zeros((len(jobs), len(self._labels)), bool)
+        for i, job in enumerate(jobs):
             member[i, job.train] = True
         return member
 
@@ -197,13 +204,12 @@ class HeadTrainer:
             params = start_from_prompts(params, jnp.asarray(self._prompts))
         return params
 
-    def _start(self) -> Any:
+    def _start(self, jobs: Sequence[Job]) -> Any:
         """Return the initial states of all jobs."""
-        numbers = np.asarray([job.seed for job in self._jobs], np.uint32)
+        numbers = np.asarray([job.seed for job in jobs], np.uint32)
         standardize = self._section.standardize
         scales = [
-            statistics(self._columns, job, standardize=standardize)
-            for job in self._jobs
+            statistics(self._columns, job, standardize=standardize) for job in jobs
         ]
         stacked = jax.tree.map(lambda *x: np.stack(x), *scales)
 
@@ -253,6 +259,14 @@ class HeadTrainer:
         }
         own = jnp.where(member, jnp.arange(len(logits)), -1)
         return {"head": logits, "vote": vote(embeddings, store, own=own)}
+
+
+def _check(jobs: Sequence[Job], labels: np.ndarray) -> None:
+    """Raise ValueError for a job whose memes lack one of the labels."""
+    for job in jobs:
+        for what, rows in (("train on", job.train), ("choose by", job.held_out)):
+            if len(np.unique(labels[rows])) != 2 or labels[rows].min() < 0:
+                raise ValueError(f"a head needs memes of both labels to {what}")
 
 
 def statistics(
