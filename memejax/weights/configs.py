@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from memejax.models.clip import ClipText, ClipVision
 from memejax.models.distilbert import DistilBert
+from memejax.models.efficientnet import EfficientNetLite
 from memejax.models.layers import ACTIVATIONS
 from memejax.models.resnet import ResNet
 from memejax.models.vit import ViT
@@ -16,8 +17,9 @@ Config = Mapping[str, Any]
 class Architecture(NamedTuple):
     """Architecture of a checkpoint: `name` and our module's attributes.
 
-    The module is ResNet for "resnet", ViT for "vit", DistilBert for "distilbert" and
-    "bert", ClipVision for "clip_vision" and ClipText for "clip_text".
+    The module is ResNet for "resnet", EfficientNetLite for "efficientnet_lite", ViT for
+    "vit", DistilBert for "distilbert" and "bert", ClipVision for "clip_vision" and
+    ClipText for "clip_text".
     """
 
     name: str
@@ -30,6 +32,7 @@ class TwoTowersError(ValueError):
 
 MODULES: dict[str, Any] = {
     "resnet": ResNet,
+    "efficientnet_lite": EfficientNetLite,
     "vit": ViT,
     "distilbert": DistilBert,
     "bert": DistilBert,
@@ -247,7 +250,9 @@ def write_config(
     """Make the content of a config.json that transformers' PyTorch classes load.
 
     A ViT and a BERT are written without pooler: `ViTModel.from_pretrained(folder,
-    add_pooling_layer=False)` loads them without a warning.
+    add_pooling_layer=False)` loads them without a warning. transformers has no
+    EfficientNet-Lite: its config.json describes the tensors to people, and has no
+    model_type.
 
     Args:
         architecture: name, and attributes of our module; missing ones have the
@@ -262,6 +267,8 @@ def write_config(
             Hugging Face's model has no counterpart.
     """
     name = architecture.name
+    if name == "efficientnet_lite":
+        return _describe_efficientnet_lite(architecture.sizes, classes)
     if name not in SIZES:
         raise ValueError(f"got architecture {name!r}, expected one of {list(SIZES)}")
     is_clip = name in MODEL_TYPES
@@ -306,6 +313,25 @@ def write_config(
         **written,
         **FIXED[name],
         **(named if labels else {}),
+    }
+
+
+def _describe_efficientnet_lite(
+    given: Mapping[str, Any], classes: int | None
+) -> dict[str, Any]:
+    """Describe tensors that have the names of the original PyTorch package."""
+    module = EfficientNetLite(**given)
+    sizes = ("stage_sizes", "widths", "stem_width", "features")
+    unknown = {k: v for k, v in given.items() if k not in sizes and v}
+    if unknown:
+        raise ValueError(f"got {unknown}, which efficientnet_lite_pytorch lacks")
+    values = {key: getattr(module, key) for key in sizes}
+    return {
+        "architecture": "efficientnet_lite",
+        "package": "efficientnet_lite_pytorch",
+        "dtype": "float32",
+        **{k: v if isinstance(v, int) else list(v) for k, v in values.items()},
+        "num_classes": classes or 0,
     }
 
 

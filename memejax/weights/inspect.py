@@ -29,6 +29,7 @@ FIRST = 20
 # Leaf of a config's section `weights` by architecture.
 LEAVES = {
     "resnet": "image_cnn",
+    "efficientnet_lite": "image_cnn",
     "vit": "image_vit",
     "distilbert": "text",
     "bert": "text",
@@ -141,10 +142,12 @@ def _model(architecture: str, sizes: Mapping[str, Any]) -> str | None:
     """Return our name for an encoder of these sizes."""
     from memejax.models.clip import CLIPS
     from memejax.models.distilbert import BERTS
+    from memejax.models.efficientnet import EFFICIENTNETS
     from memejax.models.resnet import RESNETS
     from memejax.models.vit import VITS
 
     table = {"resnet": RESNETS, "vit": VITS, "distilbert": BERTS, "bert": BERTS}
+    table["efficientnet_lite"] = EFFICIENTNETS
     table["clip_vision"] = {model: image for model, (image, _) in CLIPS.items()}
     table["clip_text"] = {model: text for model, (_, text) in CLIPS.items()}
     for model, named in table[architecture].items():
