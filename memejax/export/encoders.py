@@ -1,4 +1,4 @@
-"""Each arm's encoders as Hugging Face folders, if transformers has their class."""
+"""Each arm's encoders as folders that other libraries load, if one has their class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 import memejax
 from memejax import folder, models
-from memejax.report.loading import Part
+from memejax.report.loading import LIBRARIES, Part
 from memejax.stages.parts.models import fusion_arms, normalization
 from memejax.weights import checkpoint
 from memejax.weights.configs import Architecture
@@ -27,6 +27,7 @@ _CLIP = ("hidden", "layers", "heads", "mlp", "projection", "activation", "eps")
 # Architecture -> attributes that give a module's sizes.
 _SIZES = {
     "resnet": ("stage_sizes", "bottleneck", "width"),
+    "efficientnet_lite": ("stage_sizes", "widths", "stem_width", "features"),
     "vit": (
         "hidden",
         "layers",
@@ -41,9 +42,10 @@ _SIZES = {
     "clip_vision": (*_CLIP, "patch", "grid"),
     "clip_text": (*_CLIP, "vocab_size", "max_length"),
 }
-# Architecture -> whether transformers has an equivalent of the module.
+# Architecture -> whether the files of `checkpoint.save` can describe the module.
 _FITS: dict[str, Callable[[Any], bool]] = {
     "resnet": lambda module: module.stem == "imagenet",
+    "efficientnet_lite": lambda module: True,
     "vit": lambda module: True,
     # transformers' DistilBERT has this fixed eps.
     "distilbert": lambda module: module.eps == 1e-12,
@@ -128,19 +130,18 @@ def preprocessing(config: ConfigDict, arm: str) -> Preprocessing:
 
 
 def architecture(module: models.Encoder) -> Architecture | None:
-    """Return the equivalent architecture in transformers, None without one."""
+    """Return the architecture that other libraries load, None without one."""
     name = module.family
     if name not in _FITS or not _FITS[name](module):
         return None
     sizes = {key: getattr(module, key) for key in _SIZES[name]}
-    if name == "resnet":
-        # A config read from JSON has lists.
-        sizes["stage_sizes"] = tuple(sizes["stage_sizes"])
+    # A config read from JSON has lists.
+    sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
     return Architecture(name, sizes)
 
 
 def write_encoder(path: pathlib.Path, encoder: Encoder) -> Part:
-    """Write an encoder's folder, in Hugging Face's format or with our own names.
+    """Write an encoder's folder, in another library's format or with our own names.
 
     Args:
         path: the export's folder.
@@ -155,7 +156,8 @@ def write_encoder(path: pathlib.Path, encoder: Encoder) -> Part:
         checkpoint.save(
             target, theirs, encoder.variables, preprocessing=encoder.preprocessing
         )
-        return Part(encoder.path, f"{theirs.name}, for transformers", kind=theirs.name)
+        library = LIBRARIES.get(theirs.name, "transformers")
+        return Part(encoder.path, f"{theirs.name}, for {library}", kind=theirs.name)
     target.mkdir(parents=True)
     leaves = traverse_util.flatten_dict(dict(encoder.variables), sep="/")
     save_file(

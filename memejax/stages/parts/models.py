@@ -8,7 +8,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from memejax.models import clip, distilbert, fusion, heads, image, resnet, vit, words
+from memejax.models import (
+    clip,
+    distilbert,
+    efficientnet,
+    fusion,
+    heads,
+    image,
+    resnet,
+    vit,
+    words,
+)
 from memejax.stages.parts.choices import DTYPES, NORMALIZATIONS, choose
 
 IMAGE_ENCODERS: dict[str, Callable[..., Any]] = {
@@ -19,6 +29,11 @@ IMAGE_ENCODERS: dict[str, Callable[..., Any]] = {
         for n, size in resnet.RESNETS.items()
     },
     **{n: functools.partial(vit.ViT, **size) for n, size in vit.VITS.items()},
+    "efficientnet_lite": efficientnet.EfficientNetLite,
+    **{
+        n: functools.partial(efficientnet.EfficientNetLite, **size)
+        for n, size in efficientnet.EFFICIENTNETS.items()
+    },
     "clip_vision": clip.ClipVision,
     **{
         n: functools.partial(clip.ClipVision, **size)
