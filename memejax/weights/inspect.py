@@ -1,6 +1,6 @@
 """Description of a checkpoint: `python -m memejax.weights.inspect PATH_OR_NAME`.
 
-    python -m memejax.weights.inspect FILE|FOLDER|OWNER/NAME[@REVISION]
+    python -m memejax.weights.inspect FILE|FOLDER|pip:NAME|OWNER/NAME[@REVISION]
       [--tensors] [--json]
 
 Print its files, dtypes and sizes, its architecture, classifier and preprocessing of
@@ -220,7 +220,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "name",
         metavar="PATH_OR_NAME",
-        help="a file, a folder, or a name on the hub: OWNER/NAME[@REVISION]",
+        help="a file, a folder, pip:NAME, or OWNER/NAME[@REVISION] on the hub",
     )
     parser.add_argument(
         "--tensors", action="store_true", help="list all names, shapes and dtypes"
