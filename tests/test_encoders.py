@@ -12,12 +12,18 @@ from memejax import models
 
 VIT = models.ViT(hidden=8, layers=3, heads=2, mlp=8, patch=4, dropout=0.1)
 RESNET = models.ResNet(stage_sizes=(3, 2), bottleneck=False, width=4)
+LITE = models.EfficientNetLite(
+    stage_sizes=(3, 2, 1, 1, 1, 1, 1),
+    widths=(2, 3, 4, 5, 6, 7, 8),
+    stem_width=2,
+    features=9,
+)
 BERT = models.DistilBert(vocab_size=9, hidden=8, layers=3, heads=2, mlp=8)
 WORDS = models.AveragedWords(vocab_size=9, hidden=4)
 CLIP = dict(hidden=8, layers=3, heads=2, mlp=8, projection=6)
 CLIP_VISION = models.ClipVision(patch=4, **CLIP)
 CLIP_TEXT = models.ClipText(vocab_size=9, **CLIP)
-ENCODERS = [VIT, RESNET, BERT, WORDS, CLIP_VISION, CLIP_TEXT]
+ENCODERS = [VIT, RESNET, LITE, BERT, WORDS, CLIP_VISION, CLIP_TEXT]
 
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: e.family)
@@ -75,6 +81,7 @@ def test_a_vit_is_for_images_of_a_size():
     with pytest.raises(ValueError, match="images of 30 pixels .* patches of 4"):
         VIT.for_images(30)
     assert RESNET.for_images(30) == RESNET
+    assert LITE.for_images(30) == LITE
 
 
 def test_what_a_student_drops_a_teacher_does_not():
@@ -83,6 +90,8 @@ def test_what_a_student_drops_a_teacher_does_not():
     assert teacher == VIT.clone(drop_path=0.0, dropout=0.0)
     assert student.without_dropout() == teacher
     assert RESNET.with_drop_path(0.2).without_dropout() == RESNET
+    assert LITE.with_drop_path(0.2) == LITE.clone(drop_path=0.2)
+    assert LITE.clone(drop_path=0.2, dropout=0.1).without_dropout() == LITE
 
 
 def test_attributes_without_a_use_change_nothing():

@@ -28,6 +28,7 @@ def test_every_rule_is_for_some_leaf_or_field():
         "model.**.eps",
         "model.**.stem",
         "model.**.bottleneck",
+        "model.**.widths",
         "model.**.drop_path",
         "*.optimizer.groups.*.rule",
         "*.optimizer.groups.*.decay_exempt",

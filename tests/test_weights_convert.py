@@ -18,6 +18,7 @@ from weights_support import (
 )
 
 from memejax.models.distilbert import DistilBert
+from memejax.models.efficientnet import EfficientNetLite
 from memejax.models.resnet import ResNet
 from memejax.models.vit import ViT
 from memejax.weights.convert import classes_of, to_tensors, to_variables
@@ -36,6 +37,7 @@ EXTRAS = {
         "bert.embeddings.position_ids",
     ],
     "torch resnet": ["bn1.num_batches_tracked", "layer1.0.bn1.num_batches_tracked"],
+    "torch efficientnet_lite": ["_blocks.0._bn1.num_batches_tracked"],
     "torch vit": ["mask_token"],
     "vit npz": [],
 }
@@ -44,6 +46,7 @@ HEADS = {
     "huggingface resnet": ("classifier.1.weight", "classifier.1.bias"),
     "huggingface vit": ("classifier.weight", "classifier.bias"),
     "torch resnet": ("fc.weight", "fc.bias"),
+    "torch efficientnet_lite": ("_fc.weight", "_fc.bias"),
     "torch vit": ("head.weight", "head.bias"),
     "vit npz": ("head/kernel", "head/bias"),
 }
@@ -53,7 +56,8 @@ def module(form, sizes):
     """Our module and inputs for it."""
     if form.endswith("bert"):
         return DistilBert(**sizes), [np.zeros((1, 3), int)] * 2
-    model = ResNet(**sizes) if "resnet" in form else ViT(**sizes)
+    kinds = {"resnet": ResNet, "efficientnet_lite": EfficientNetLite}
+    model = kinds.get(form.split()[1], ViT)(**sizes)
     return model, [np.zeros((1, 12, 12, 3), np.float32)]
 
 
@@ -89,7 +93,7 @@ def test_features_and_logits_agree_with_the_reference(form):
     content, tensors, sizes = case(FORMS[form])
     variables, classifier = to_variables(tensors, form=form, sizes=sizes)
     model, _ = module(form, sizes)
-    method = None if "resnet" in form else "tokens"
+    method = "tokens" if "vit" in form else None
     apply = partial(model.apply, train=False, method=method)
     features = jax.jit(apply)(variables, content["images"])
     assert relative(features, content["features"]) < 1e-5
@@ -167,6 +171,22 @@ def test_names_of_the_blocks():
     np.testing.assert_array_equal(stats["mean"], tensors["layer1.1.bn1.running_mean"])
     shortcut = block["shortcut"]["norm"]["scale"]
     np.testing.assert_array_equal(shortcut, tensors["layer2.0.downsample.1.weight"])
+
+    # Numbered through the stages: the second block of stage 3 is the fifth.
+    tensors, sizes = golden("torch efficientnet_lite")
+    tree, _ = to_variables(tensors, form="torch efficientnet_lite", sizes=sizes)
+    for part, conv, norm in (
+        ("expand", "_expand_conv", "_bn0"),
+        ("depthwise", "_depthwise_conv", "_bn1"),
+        ("project", "_project_conv", "_bn2"),
+    ):
+        unit = tree["params"]["stage3_block1"][part]
+        there = tensors[f"_blocks.4.{conv}.weight"]
+        np.testing.assert_array_equal(
+            unit["conv"]["kernel"], there.transpose(2, 3, 1, 0)
+        )
+        there = tensors[f"_blocks.4.{norm}.weight"]
+        np.testing.assert_array_equal(unit["norm"]["scale"], there)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -15,11 +15,12 @@ FORMS = {
     "huggingface distilbert": "distilbert",
     "huggingface bert": "bert",
     "torch resnet": "torch_resnet",
+    "torch efficientnet_lite": "efficientnet_lite",
     "torch vit": "torch_vit",
     "vit npz": "vit_npz",
 }
 # Those that a linear classifier of 5 classes comes with.
-CLASSIFIERS = ("torch resnet", "torch vit", "vit npz")
+CLASSIFIERS = ("torch resnet", "torch efficientnet_lite", "torch vit", "vit npz")
 CLASSES = 5
 
 _TRANSFORMER = dict(
@@ -39,8 +40,7 @@ def case(file):
     with np.load(GOLDEN / f"{file}.npz") as opened:
         content = dict(opened)
     sizes = json.loads(str(content["sizes"]))
-    if "stage_sizes" in sizes:
-        sizes["stage_sizes"] = tuple(sizes["stage_sizes"])
+    sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
     tensors = {k[7:]: v for k, v in content.items() if k.startswith("tensor/")}
     return content, tensors, sizes
 

@@ -95,7 +95,8 @@ def resnet_grad_cam(
     """Grad-CAM of the last stage of a residual network.
 
     Args:
-        apply_fn: `apply` of `memejax.models.resnet.ResNet`.
+        apply_fn: `apply` of `memejax.models.ResNet`, or of another encoder whose
+            features are the mean of the last of its `feature_maps`.
         variables: its params and batch_stats.
         images_bhwc: `[b, h, w, c]` float, normalised.
         score_fn: as in `grad_cam`, a score of the network's features by some head;

@@ -1,4 +1,4 @@
-"""Each arm's encoders as Hugging Face folders, if transformers has their class."""
+"""Each arm's encoders as folders that other libraries load, if one has their class."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from safetensors.numpy import save_file
 
 import memejax
 from memejax import folder, models
-from memejax.report.loading import Part
+from memejax.report.loading import LIBRARIES, Part
 from memejax.stages.parts.models import fusion_arms, normalization
 from memejax.weights import checkpoint
-from memejax.weights.configs import MODEL_TYPES, SIZES, Architecture
+from memejax.weights.configs import ATTRIBUTES, MODEL_TYPES, Architecture
 from memejax.weights.preprocessing import Preprocessing, write_preprocessing
 
 Tree = Any
@@ -26,6 +26,7 @@ IMAGE, TEXT = PARTS = ("image_encoder", "text_encoder")
 # Architecture -> whether transformers has an equivalent of the module.
 _FITS: dict[str, Callable[[Any], bool]] = {
     "resnet": lambda module: module.stem == "imagenet",
+    "efficientnet_lite": lambda module: True,
     "vit": lambda module: True,
     # transformers' DistilBERT has this fixed eps.
     "distilbert": lambda module: module.eps == 1e-12,
@@ -130,19 +131,18 @@ def preprocessing(config: ConfigDict, arm: str) -> Preprocessing:
 
 
 def architecture(module: models.Encoder) -> Architecture | None:
-    """Return the equivalent architecture in transformers, None without one."""
+    """Return the architecture that other libraries load, None without one."""
     name = module.family
     if name not in _FITS or not _FITS[name](module):
         return None
-    sizes = {key: getattr(module, key) for key in SIZES[name]}
-    if name == "resnet":
-        # A config read from JSON has lists.
-        sizes["stage_sizes"] = tuple(sizes["stage_sizes"])
+    sizes = {key: getattr(module, key) for key in ATTRIBUTES[name]}
+    # A config read from JSON has lists.
+    sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
     return Architecture(name, sizes)
 
 
 def write_encoder(path: pathlib.Path, encoder: Encoder) -> Part:
-    """Write an encoder's folder, in Hugging Face's format or with our own names.
+    """Write an encoder's folder, in another library's format or with our own names.
 
     Args:
         path: the export's folder.
@@ -157,7 +157,8 @@ def write_encoder(path: pathlib.Path, encoder: Encoder) -> Part:
         checkpoint.save(
             target, theirs, encoder.variables, preprocessing=encoder.preprocessing
         )
-        return Part(encoder.path, f"{theirs.name}, for transformers", kind=theirs.name)
+        library = LIBRARIES.get(theirs.name, "transformers")
+        return Part(encoder.path, f"{theirs.name}, for {library}", kind=theirs.name)
     target.mkdir(parents=True)
     leaves = traverse_util.flatten_dict(dict(encoder.variables), sep="/")
     save_file(

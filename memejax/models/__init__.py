@@ -1,11 +1,12 @@
 """Encoders, arms, heads and graph layers: Linen modules, pure in `init` and `apply`.
 
 All modules are exported here (`memejax.models.ViT`), with their published sizes
-(`VITS`, `RESNETS`, `BERTS`, `CLIPS`, `SIGLIPS`, `GNNS`). Mask R-CNN is
+(`VITS`, `RESNETS`, `EFFICIENTNETS`, `BERTS`, `CLIPS`, `SIGLIPS`, `GNNS`). Mask R-CNN is
 `memejax.models.maskrcnn`.
 
     encoders.py                           base classes of the encoders
     vit.py resnet.py distilbert.py        encoders of images and of text
+    efficientnet.py                       a small encoder of images, for weak devices
     clip.py siglip.py towers.py           both towers of a CLIP or SigLIP, their base
     convnet.py perceptron.py words.py     small networks and encoders
     image.py fusion.py heads.py           arms of an image encoder, alone or with text
@@ -24,6 +25,8 @@ from memejax.models.clip import ClipVision as ClipVision
 from memejax.models.convnet import ConvNet as ConvNet
 from memejax.models.distilbert import BERTS as BERTS
 from memejax.models.distilbert import DistilBert as DistilBert
+from memejax.models.efficientnet import EFFICIENTNETS as EFFICIENTNETS
+from memejax.models.efficientnet import EfficientNetLite as EfficientNetLite
 from memejax.models.encoders import Encoder as Encoder
 from memejax.models.encoders import ImageEncoder as ImageEncoder
 from memejax.models.encoders import TextEncoder as TextEncoder

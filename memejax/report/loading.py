@@ -16,14 +16,17 @@ class Part:
     Attributes:
         path: below the folder of the export.
         what: a description.
-        kind: of an encoder: the architecture that transformers loads it as, or
-            "memejax" if only memejax can; "" of anything else.
+        kind: of an encoder: the architecture that transformers, or one of LIBRARIES,
+            loads it as, or "memejax" if only memejax can; "" of anything else.
     """
 
     path: str
     what: str
     kind: str = ""
 
+
+# Architecture -> the library that has its class, where it is not transformers.
+LIBRARIES = {"efficientnet_lite": "efficientnet_lite_pytorch"}
 
 _SCRIPT = """\
 With jax, numpy and flatbuffers, without memejax. `run_predictor.py` in the same folder
@@ -80,6 +83,19 @@ LINES
 ```
 """
 
+_OTHERS = """\
+With memejax. NAMES: the tensors have the names of LIBRARY, whose module of the
+same size loads them by `load_state_dict(..., strict=False)`.
+
+```python
+from memejax import models, weights
+
+loaded = weights.load("FIRST")
+encoder = models.EfficientNetLite(**loaded.architecture.sizes)
+# encoder.apply(loaded.variables, ..., train=False)
+```
+"""
+
 _OURS = """\
 With memejax. transformers has no class for: NAMES. There the names are memejax's own.
 
@@ -131,7 +147,8 @@ def section(leaves: Mapping[str, Any], parts: Sequence[Part]) -> str:
         _SCRIPT + _RESIZED[leaves["data.resize"]],
     ]
     ours = [part.path for part in parts if part.kind == "memejax"]
-    theirs = [part for part in parts if part.kind not in ("", "memejax")]
+    others = [part for part in parts if part.kind in LIBRARIES]
+    theirs = [p for p in parts if p.kind not in ("", "memejax", *LIBRARIES)]
     if theirs:
         lines = []
         for part in theirs:
@@ -143,6 +160,10 @@ def section(leaves: Mapping[str, Any], parts: Sequence[Part]) -> str:
                     f'tokenizer = AutoTokenizer.from_pretrained("{part.path}")'
                 )
         text.append(_THEIRS.replace("LINES", "\n".join(lines)))
+    if others:
+        names = ", ".join(f"`{part.path}`" for part in others)
+        filled = _OTHERS.replace("NAMES", names).replace("FIRST", others[0].path)
+        text.append(filled.replace("LIBRARY", f"`{LIBRARIES[others[0].kind]}`"))
     if ours:
         names = ", ".join(f"`{path}`" for path in ours)
         text.append(_OURS.replace("NAMES", names).replace("FIRST", ours[0]))

@@ -16,16 +16,18 @@ from memejax.stages.probe import folder_of
 
 # Seeds whose pictures are on the page; of more than these, the first's only.
 _SEEDS = 3
+_GRAD_CAM = (
+    "{arm} Grad-CAM, along the embedding's own direction: where the last map adds "
+    "most to the embedding"
+)
 # Meaning of the columns of attention.png, for each kind of encoder.
 _COLUMNS = {
     "vit": (
         "{arm} attention, what the CLS token of the last block attends to, the mean of "
         "the heads; {arm} head, the same of each head"
     ),
-    "resnet": (
-        "{arm} Grad-CAM, along the embedding's own direction: where the last map adds "
-        "most to the embedding"
-    ),
+    "resnet": _GRAD_CAM,
+    "efficientnet": _GRAD_CAM,
 }
 _MAP = (
     "t-SNE, one point per example, coloured by class. Neighbours mean something; "

@@ -113,6 +113,7 @@ LEAVES: dict[str, Rule] = {
     "model.convnet.dropout": _RATES,
     # Fields of any encoder or network.
     "model.**.stage_sizes": _SIZES,
+    "model.**.widths": _SIZES,
     "model.**.stem": one_of(resnet.STEMS),
     "model.**.dropout": rate(),
     "model.**.drop_path": rate(),

@@ -5,7 +5,8 @@
 
 checkpoint.py  a checkpoint as a whole: opened, loaded, saved; start here
 files.py       files of a checkpoint by name, and their tensors; formats.py: safetensors
-               and npz, pickles.py: PyTorch's, hub.py: names on the hub
+               and npz, pickles.py: PyTorch's, hub.py: names on the hub, installed.py:
+               files inside packages
 forms.py       form and sizes of a checkpoint, from its config or tensor names
 names.py       tables: our names beside theirs
 convert.py     tensors to variables and back

@@ -36,6 +36,7 @@ from memejax.weights.convert import (
     to_variables,
 )
 from memejax.weights.forms import default_preprocessing, recognise
+from memejax.weights.names import saved_form
 from memejax.weights.preprocessing import (
     Preprocessing,
     read_preprocessing,
@@ -227,7 +228,11 @@ def save(
 ) -> None:
     """Save a folder that Hugging Face's PyTorch classes, and `load`, can load.
 
-    It holds config.json, model.safetensors and, if `preprocessing` is given,
+    An EfficientNet-Lite, which Hugging Face lacks, has the tensor names of
+    `efficientnet_lite_pytorch`, whose module loads them by `load_state_dict(tensors,
+    strict=False)`; without a classifier `_fc` is missing.
+
+    The folder holds config.json, model.safetensors and, if `preprocessing` is given,
     preprocessor_config.json. Everything is written beside the folder and renamed, so
     that it is atomic.
 
@@ -249,7 +254,7 @@ def save(
     config = write_config(architecture, classes=classes)
     tensors = to_tensors(
         variables,
-        form=f"huggingface {architecture.name}",
+        form=saved_form(architecture.name),
         sizes=architecture.sizes,
         classifier=classifier,
     )

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from memejax.models.clip import ClipText, ClipVision
 from memejax.models.distilbert import DistilBert
+from memejax.models.efficientnet import EfficientNetLite
 from memejax.models.layers import ACTIVATIONS
 from memejax.models.resnet import ResNet
 from memejax.models.siglip import SiglipText, SiglipVision
@@ -30,6 +31,7 @@ class TwoTowersError(ValueError):
 
 MODULES: dict[str, Any] = {
     "resnet": ResNet,
+    "efficientnet_lite": EfficientNetLite,
     "vit": ViT,
     "distilbert": DistilBert,
     "bert": DistilBert,
@@ -123,6 +125,13 @@ SIZES: dict[str, dict[str, tuple[str, Any]]] = {
         # The width of the tower where the file does not have it.
         projection=("projection_size", None),
     ),
+}
+
+# Attributes of our module that give its sizes.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    **{name: tuple(keys) for name, keys in SIZES.items()},
+    # Has no config.json of Hugging Face.
+    "efficientnet_lite": ("stage_sizes", "widths", "stem_width", "features"),
 }
 
 # Lowest and highest value of a key in config.json; others are numbers up to 1,000,000.
@@ -281,7 +290,9 @@ def write_config(
     """Make the content of a config.json that transformers' PyTorch classes load.
 
     A ViT and a BERT are written without pooler: `ViTModel.from_pretrained(folder,
-    add_pooling_layer=False)` loads them without a warning.
+    add_pooling_layer=False)` loads them without a warning. transformers has no
+    EfficientNet-Lite: its config.json describes the tensors to people, and has no
+    model_type.
 
     Args:
         architecture: name, and attributes of our module; missing ones have the
@@ -296,6 +307,8 @@ def write_config(
             Hugging Face's model has no counterpart.
     """
     name = architecture.name
+    if name == "efficientnet_lite":
+        return _describe_efficientnet_lite(architecture.sizes, classes)
     if name not in SIZES:
         raise ValueError(f"got architecture {name!r}, expected one of {list(SIZES)}")
     is_tower = name in MODEL_TYPES
@@ -343,6 +356,25 @@ def write_config(
         **written,
         **FIXED[name],
         **(named if labels else {}),
+    }
+
+
+def _describe_efficientnet_lite(
+    given: Mapping[str, Any], classes: int | None
+) -> dict[str, Any]:
+    """Describe tensors that have the names of the original PyTorch package."""
+    module = EfficientNetLite(**given)
+    sizes = ATTRIBUTES["efficientnet_lite"]
+    unknown = {k: v for k, v in given.items() if k not in sizes and v}
+    if unknown:
+        raise ValueError(f"got {unknown}, which efficientnet_lite_pytorch lacks")
+    values = {key: getattr(module, key) for key in sizes}
+    return {
+        "architecture": "efficientnet_lite",
+        "package": "efficientnet_lite_pytorch",
+        "dtype": "float32",
+        **{k: v if isinstance(v, int) else list(v) for k, v in values.items()},
+        "num_classes": classes or 0,
     }
 
 

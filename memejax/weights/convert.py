@@ -7,7 +7,7 @@ no more than the transfer to a device that follows.
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -194,7 +194,10 @@ def _places(form: Form, sizes: Mapping[str, Any]) -> tuple[list[Place], int]:
     """Places of all leaves of the encoder, and the width of its features."""
     # Tuples, so that modules are hashable for the cache.
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()}
-    shapes, features = _shapes(MODULES[form.architecture](**fields))
+    module = MODULES[form.architecture](**fields)
+    shapes, features = _shapes(module)
+    if form.flat:
+        sizes = {**sizes, "stage_sizes": module.stage_sizes}
     return [_place(path, shape, form, sizes) for path, shape in shapes], features
 
 
@@ -242,8 +245,21 @@ def _place(path: TreePath, ours: Shape, form: Form, sizes: Mapping[str, Any]) ->
         elif form.flax and leaf == "kernel":
             theirs = (sizes["heads"], ours[0] // sizes["heads"], *ours[1:])
     theirs = (1,) * form.leading.get(leaf, 0) + theirs
-    name = rewrite(".".join(path[1:]), form.rules)
+    name = ".".join(path[1:])
+    if form.flat and "stage_sizes" in sizes:
+        name = _flat(name, sizes["stage_sizes"])
+    name = rewrite(name, form.rules)
     return Place(path, name, ours, theirs, axes, part)
+
+
+def _flat(name: str, stage_sizes: Sequence[int]) -> str:
+    """Replace `stage<i>_block<j>` at the start by `block<n>`, counted over stages."""
+
+    def number(match: re.Match[str]) -> str:
+        stage, block = int(match[1]), int(match[2])
+        return f"block{sum(stage_sizes[:stage]) + block}."
+
+    return re.sub(r"^stage(\d+)_block(\d+)\.", number, name)
 
 
 def _classifier_places(form: Form, features: int, classes: int | None) -> list[Place]:

@@ -1,8 +1,8 @@
 """Files of a checkpoint, and their tensors.
 
-`find` resolves a name (a file, a folder, a name on the hub) to a Source; `read` returns
-its tensors by name. Files are mapped where possible: the arrays are read-only, and
-those of a .safetensors cost no memory until their values are read.
+`find` resolves a name (a file, a folder, a package, a name on the hub) to a Source;
+`read` returns its tensors by name. Files are mapped where possible: the arrays are
+read-only, and those of a .safetensors cost no memory until their values are read.
 """
 
 import os
@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from memejax import strict_json
-from memejax.weights import formats, hub, pickles
+from memejax.weights import formats, hub, installed, pickles
 
 # At most this many names are listed in an error.
 LISTED = 20
@@ -49,15 +49,16 @@ class Source(NamedTuple):
 
 
 def find(name: str | os.PathLike[str]) -> Source:
-    """Find a checkpoint by path or hub name.
+    """Find a checkpoint by path, package or hub name.
 
-    Order of the search: a file .safetensors, .bin, .pt, .pth or .npz; a folder with
-    model.safetensors, its index of shards, pytorch_model.bin, its index, or a single
-    .safetensors, .pth, .pt or .npz; a repository on the hub, or in its cache.
+    "pip:NAME" is the checkpoint inside an installed package, see `installed.find`.
+    The search for other names: a file .safetensors, .bin, .pt, .pth or .npz; a folder
+    with model.safetensors, its index of shards, pytorch_model.bin, its index, or a
+    single .safetensors, .pth, .pt or .npz; a repository on the hub, or in its cache.
 
     Args:
-        name: a path, or "name" or "owner/name" on the hub, with "@revision" for another
-            than the main branch.
+        name: a path, "pip:NAME", or "name" or "owner/name" on the hub, with "@revision"
+            for another than the main branch.
 
     Returns:
         The files, of which only an index of shards has been read.
@@ -66,6 +67,8 @@ def find(name: str | os.PathLike[str]) -> Source:
         ValueError: if there are no usable files, with the places searched and advice.
     """
     text = os.path.expanduser(os.fspath(name))
+    if text.startswith("pip:"):
+        return find(installed.find(text.removeprefix("pip:")))
     path = Path(text)
     if not text:
         raise ValueError("got an empty name, expected a file, a folder or a hub name")

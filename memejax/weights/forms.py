@@ -5,11 +5,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from memejax.models.efficientnet import EFFICIENTNETS, IMAGE_SIZES, STAGES
 from memejax.weights.configs import Architecture, read_config
 from memejax.weights.preprocessing import (
     HALF,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    LITE_MEAN,
+    LITE_STD,
     Preprocessing,
 )
 
@@ -18,7 +21,8 @@ Shapes = Mapping[str, Shape]
 Config = Mapping[str, Any]
 
 SUPPORTED = (
-    "a ResNet (v1.5) of Hugging Face, torchvision, timm or DINO; a plain ViT with a "
+    "a ResNet (v1.5) of Hugging Face, torchvision, timm or DINO; an EfficientNet-Lite "
+    "with the names of efficientnet_lite_pytorch; a plain ViT with a "
     "CLS token of Hugging Face, timm, DINO or the original .npz; a DistilBERT, BERT, "
     "CLIP or SigLIP of Hugging Face"
 )
@@ -40,6 +44,7 @@ LOOKALIKES: tuple[tuple[str, str], ...] = (
     (r"mlp_tokens\.|^MixerBlock_", "an MLP-Mixer"),
     (r"^layer\d+\.\d+\.se\.", "a ResNet with channel attention (SE, ECA)"),
     (r"^conv1\.0\.weight$|\.downsample\.2\.", "a ResNet-D, with another stem"),
+    (r"\._se_(reduce|expand)\.", "an EfficientNet with squeeze-and-excitation"),
     (r"^(conv_stem\.|features\.)", "an EfficientNet, MobileNet, DenseNet or VGG"),
 )
 # The same for `architecture` in timm's config.json, where the tensors do not differ.
@@ -128,7 +133,9 @@ def default_preprocessing(
 ) -> Preprocessing | None:
     """Return the preprocessing of images if a checkpoint's files do not contain it.
 
-    ResNets: ImageNet's mean and standard deviation. ViTs: 0.5 and 0.5, as Google's and
+    ResNets: ImageNet's mean and standard deviation. EfficientNet-Lites: (pixel - 127)
+    / 128, resized bicubically, at the size that each was trained on (224 if unknown).
+    ViTs: 0.5 and 0.5, as Google's and
     timm's; DINO's and DeiT's, which have timm's tensor names but ImageNet's mean, are
     recognised only if the file's name contains "dino" or "deit".
 
@@ -143,6 +150,11 @@ def default_preprocessing(
     """
     if architecture.name == "resnet":
         return Preprocessing(IMAGENET_MEAN, IMAGENET_STD, 224)
+    if architecture.name == "efficientnet_lite":
+        sizes = architecture.sizes.items()
+        known = (name for name, own in EFFICIENTNETS.items() if own.items() <= sizes)
+        side = IMAGE_SIZES[next(known, "efficientnet_lite0")]
+        return Preprocessing(LITE_MEAN, LITE_STD, side, "square_bicubic")
     if architecture.name != "vit":
         return None
     size = architecture.sizes["grid"] * architecture.sizes["patch"]
@@ -177,6 +189,31 @@ def _torch_resnet(shapes: Shapes, config: Config) -> Architecture:
         bottleneck=bottleneck,
     )
     return Architecture("resnet", sizes)
+
+
+def _torch_efficientnet_lite(shapes: Shapes, config: Config) -> Architecture:
+    del config
+    # A stage begins where the width changes.
+    counts: list[int] = []
+    widths: list[int] = []
+    for i in range(_count(shapes, r"_blocks\.(\d+)\.")):
+        width = _shape(shapes, f"_blocks.{i}._project_conv.weight", 4)[0]
+        if widths[-1:] != [width]:
+            counts.append(0)
+            widths.append(width)
+        counts[-1] += 1
+    if len(counts) != len(STAGES):
+        raise _unsupported(
+            f"an EfficientNet of {len(counts)} stages, of the widths {widths}, not "
+            f"{len(STAGES)}"
+        )
+    sizes = dict(
+        stage_sizes=tuple(counts),
+        widths=tuple(widths),
+        stem_width=_shape(shapes, "_conv_stem.weight", 4)[0],
+        features=_shape(shapes, "_conv_head.weight", 4)[0],
+    )
+    return Architecture("efficientnet_lite", sizes)
 
 
 def _torch_vit(shapes: Shapes, config: Config) -> Architecture:
@@ -224,6 +261,9 @@ def _vit_npz(shapes: Shapes, config: Config) -> Architecture:
 # Add a further form here, and its names to memejax/weights/names.py.
 RECOGNISERS: tuple[Recogniser, ...] = (
     Recogniser("torch resnet", "layer1.0.conv1.weight", _torch_resnet),
+    Recogniser(
+        "torch efficientnet_lite", "_conv_stem.weight", _torch_efficientnet_lite
+    ),
     Recogniser("torch vit", "blocks.0.attn.qkv.weight", _torch_vit),
     Recogniser("vit npz", "Transformer/encoderblock_0/LayerNorm_0/scale", _vit_npz),
 )

@@ -1,6 +1,6 @@
 """Description of a checkpoint: `python -m memejax.weights.inspect PATH_OR_NAME`.
 
-    python -m memejax.weights.inspect FILE|FOLDER|OWNER/NAME[@REVISION]
+    python -m memejax.weights.inspect FILE|FOLDER|pip:NAME|OWNER/NAME[@REVISION]
       [--tensors] [--json]
 
 Print its files, dtypes and sizes, its architecture, classifier and preprocessing of
@@ -29,6 +29,7 @@ FIRST = 20
 # Leaf of a config's section `weights` by architecture.
 LEAVES = {
     "resnet": "image_cnn",
+    "efficientnet_lite": "image_cnn",
     "vit": "image_vit",
     "distilbert": "text",
     "bert": "text",
@@ -144,11 +145,13 @@ def _model(architecture: str, sizes: Mapping[str, Any]) -> str | None:
     """Return our name for an encoder of these sizes."""
     from memejax.models.clip import CLIPS
     from memejax.models.distilbert import BERTS
+    from memejax.models.efficientnet import EFFICIENTNETS
     from memejax.models.resnet import RESNETS
     from memejax.models.siglip import SIGLIPS
     from memejax.models.vit import VITS
 
     table = {"resnet": RESNETS, "vit": VITS, "distilbert": BERTS, "bert": BERTS}
+    table["efficientnet_lite"] = EFFICIENTNETS
     for family, both in (("clip", CLIPS), ("siglip", SIGLIPS)):
         table[f"{family}_vision"] = {model: image for model, (image, _) in both.items()}
         table[f"{family}_text"] = {model: text for model, (_, text) in both.items()}
@@ -222,7 +225,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "name",
         metavar="PATH_OR_NAME",
-        help="a file, a folder, or a name on the hub: OWNER/NAME[@REVISION]",
+        help="a file, a folder, pip:NAME, or OWNER/NAME[@REVISION] on the hub",
     )
     parser.add_argument(
         "--tensors", action="store_true", help="list all names, shapes and dtypes"

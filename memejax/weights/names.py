@@ -29,6 +29,8 @@ class Form(NamedTuple):
         leading: number of leading axes of length 1 in their tensor, by our leaf.
         flax: whether kernels have our layout, with an axis for the heads; otherwise
             PyTorch's.
+        flat: whether blocks are numbered through all stages: in the rules, block j of
+            stage i is `block<n>`.
     """
 
     architecture: str
@@ -40,6 +42,7 @@ class Form(NamedTuple):
     fused: str | None = None
     leading: Mapping[str, int] = {}
     flax: bool = False
+    flat: bool = False
 
 
 # Order of stacking in a fused tensor.
@@ -161,6 +164,24 @@ TORCH_RESNET = Form(
     ),
     extras=r".*\bnum_batches_tracked$",
     classifier="fc",
+)
+TORCH_EFFICIENTNET_LITE = Form(
+    architecture="efficientnet_lite",
+    rules=(
+        (r"^stem\.conv\.", "_conv_stem."),
+        (r"^stem\.norm\.", "_bn0."),
+        (r"^head\.conv\.", "_conv_head."),
+        (r"^head\.norm\.", "_bn1."),
+        (r"^block(\d+)\.", r"_blocks.\1."),
+        (r"\.(expand|depthwise|project)\.conv\.", r"._\1_conv."),
+        (r"\.expand\.norm\.", "._bn0."),
+        (r"\.depthwise\.norm\.", "._bn1."),
+        (r"\.project\.norm\.", "._bn2."),
+        *_TORCH_LEAVES,
+    ),
+    extras=r".*\bnum_batches_tracked$",
+    classifier="_fc",
+    flat=True,
 )
 TORCH_VIT = Form(
     architecture="vit",
@@ -299,9 +320,17 @@ FORMS: dict[str, Form] = {
     "huggingface siglip_vision": HUGGINGFACE_SIGLIP_VISION,
     "huggingface siglip_text": HUGGINGFACE_SIGLIP_TEXT,
     "torch resnet": TORCH_RESNET,
+    "torch efficientnet_lite": TORCH_EFFICIENTNET_LITE,
     "torch vit": TORCH_VIT,
     "vit npz": VIT_NPZ,
 }
+# Forms that `checkpoint.save` writes, where they are not Hugging Face's.
+_SAVED = {"efficientnet_lite": "torch efficientnet_lite"}
+
+
+def saved_form(architecture: str) -> str:
+    """Return the form in which an architecture is saved, a key of FORMS."""
+    return _SAVED.get(architecture, f"huggingface {architecture}")
 
 
 def rewrite(name: str, rules: Rules) -> str:

@@ -31,6 +31,9 @@ class Preprocessing(NamedTuple):
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
+# Of EfficientNet-Lite, 127 / 255 and 128 / 255.
+LITE_MEAN = (0.498, 0.498, 0.498)
+LITE_STD = (0.502, 0.502, 0.502)
 
 
 def read_preprocessing(source: str | Path | Config) -> Preprocessing | None:

@@ -6,7 +6,7 @@ is float32.
 
     products.py       products in a given dtype, with gradients that run in it too
     dense.py          affine maps, and a transformer's MLP with its gelu
-    convolution.py    convolutions, as products where that is faster
+    convolution.py    convolutions, as products or sums where that is faster
     normalization.py  BatchNorm, LayerNorm
     attention.py      multi-head self-attention
     dropout.py        dropout, as a function and as a module
@@ -21,8 +21,11 @@ from memejax.models.layers.blocks import apply_block as apply_block
 from memejax.models.layers.convolution import FEW_CHANNELS as FEW_CHANNELS
 from memejax.models.layers.convolution import FEW_POSITIONS as FEW_POSITIONS
 from memejax.models.layers.convolution import Conv as Conv
+from memejax.models.layers.convolution import DepthwiseConv as DepthwiseConv
 from memejax.models.layers.convolution import convolve as convolve
 from memejax.models.layers.convolution import convolve_by_product as convolve_by_product
+from memejax.models.layers.convolution import convolve_by_shifts as convolve_by_shifts
+from memejax.models.layers.convolution import pad_same as pad_same
 from memejax.models.layers.dense import ACTIVATIONS as ACTIVATIONS
 from memejax.models.layers.dense import Dense as Dense
 from memejax.models.layers.dense import Mlp as Mlp

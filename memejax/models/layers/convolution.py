@@ -1,4 +1,4 @@
-"""Convolutions: the layer, and two ways to compute it.
+"""Convolutions: the layers, and two ways to compute each.
 
 Shape suffixes: `b` batch, `h`, `w` height and width, `d`, `i` features (in).
 """
@@ -73,6 +73,40 @@ class Conv(nn.Module):
         return out.astype(self.dtype)
 
 
+class DepthwiseConv(nn.Module):
+    """Convolution of every channel by itself, without bias, computed in `dtype`.
+
+    The padding is that of `pad_same`. On a CPU the products of the kernel's taps with
+    shifted inputs are summed up: for 8 pictures of 56 x 56 x 144 the library takes
+    50 times as long, and 3 times with the gradients.
+
+    Parameters: `kernel` `[size, size, 1, features]` (PyTorch's `weight` `[features, 1,
+    size, size]`, transposed).
+    """
+
+    size: int
+    stride: int = 1
+    dtype: Dtype = jnp.float32
+    # Fan-in and fan-out of a channel are those of its own kernel.
+    kernel_init: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+    @nn.compact
+    def __call__(self, x_bhwd: jax.Array) -> jax.Array:
+        """Map `[b, h, w, d]` to `[b, ceil(h / stride), ceil(w / stride), d]`."""
+        shape = (self.size, self.size, 1, x_bhwd.shape[-1])
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        x, kernel = x_bhwd.astype(self.dtype), kernel.astype(self.dtype)
+        x = pad_same(x, size=self.size, stride=self.stride)
+        return lax.platform_dependent(
+            x,
+            kernel,
+            cpu=functools.partial(convolve_by_shifts, stride=self.stride),
+            default=functools.partial(
+                convolve, stride=self.stride, padding=0, groups=x.shape[-1]
+            ),
+        )
+
+
 def _is_faster_by_product(x, kernel, *, stride, padding) -> bool:
     """Whether a CPU convolves faster by a product, as measured in float32."""
     if x.shape[-1] <= FEW_CHANNELS and stride == 1:
@@ -85,16 +119,40 @@ def _is_faster_by_product(x, kernel, *, stride, padding) -> bool:
     return batch * math.prod(sides) <= FEW_POSITIONS * kernel.shape[-1]
 
 
+def pad_same(x_bhwd: jax.Array, *, size: int, stride: int) -> jax.Array:
+    """Pad images with zeros as TensorFlow's "SAME" convolutions do.
+
+    A convolution then has ceil(side / stride) outputs. With an odd number of zeros, the
+    bottom and the right get one more than the top and the left.
+
+    Args:
+        x_bhwd: `[b, h, w, d]`.
+        size: side of the kernel.
+        stride: stride in both directions.
+
+    Returns:
+        `[b, h + p, w + q, d]`, p and q at most size - 1.
+    """
+    zeros = (
+        max((-(-side // stride) - 1) * stride + size - side, 0)
+        for side in x_bhwd.shape[1:3]
+    )
+    edges = [(p // 2, p - p // 2, 0) for p in zeros]
+    zero = jnp.zeros((), x_bhwd.dtype)
+    return lax.pad(x_bhwd, zero, ((0, 0, 0), *edges, (0, 0, 0)))
+
+
 def convolve(
-    x_bhwi: jax.Array, kernel: jax.Array, *, stride: int, padding: int
+    x_bhwi: jax.Array, kernel: jax.Array, *, stride: int, padding: int, groups: int = 1
 ) -> jax.Array:
     """Convolve with the backend's library.
 
     Args:
         x_bhwi: `[b, h, w, in]`.
-        kernel: `[size, size, in, out]` of the same dtype.
+        kernel: `[size, size, in / groups, out]` of the same dtype.
         stride: stride in both directions.
         padding: zeros on each side.
+        groups: number of groups of channels that are convolved separately.
 
     Returns:
         `[b, h', w', out]`.
@@ -105,6 +163,7 @@ def convolve(
         window_strides=(stride, stride),
         padding=((padding, padding),) * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
     )
 
 
@@ -136,3 +195,29 @@ def convolve_by_product(
     )
     rows = windows.reshape(-1, windows.shape[-1]) @ kernel.reshape(-1, out)
     return rows.reshape(*windows.shape[:3], out)
+
+
+def convolve_by_shifts(
+    x_bhwd: jax.Array, kernel: jax.Array, *, stride: int
+) -> jax.Array:
+    """Convolve every channel by itself, as a sum of shifted images.
+
+    Sums are float32.
+
+    Args:
+        x_bhwd: `[b, h, w, d]`, padded.
+        kernel: `[size, size, 1, d]` of the same dtype.
+        stride: stride in both directions.
+
+    Returns:
+        `[b, h', w', d]` of the same dtype.
+    """
+    size = len(kernel)
+    x, kernel = x_bhwd.astype(jnp.float32), kernel.astype(jnp.float32)
+    h, w = ((n - size) // stride * stride + 1 for n in x.shape[1:3])
+    taps = [
+        x[:, i : i + h : stride, j : j + w : stride] * kernel[i, j][None, None]
+        for i in range(size)
+        for j in range(size)
+    ]
+    return functools.reduce(jnp.add, taps).astype(x_bhwd.dtype)

@@ -18,7 +18,6 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from memejax import metrics, parallel
-from memejax.configs import common
 from memejax.reproduce.heads.protocol import Memes, Trial
 from memejax.stages.parts.heads import closed
 from memejax.stages.parts.heads.kinds import ATTRIBUTES, HEADS, make_head
@@ -222,11 +221,13 @@ def _section(name: str, *, lr: float, epochs: float, **changes: Any) -> ConfigDi
             balance=False,
             epochs=epochs,
             batch=64,
-            optimizer=common.optimizer(
-                dict(all=dict(pattern=".*", lr=lr)),
+            optimizer=dict(
+                rule="adamw",
+                schedule="cosine",
                 warmup=0,
                 weight_decay=1e-2,
                 clip=0.1,
+                groups=dict(all=dict(pattern=".*", lr=lr)),
             ),
             **attributes | changes,
         )

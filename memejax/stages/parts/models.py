@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from memejax.models import (
     clip,
     distilbert,
+    efficientnet,
     fusion,
     heads,
     image,
@@ -29,6 +30,11 @@ IMAGE_ENCODERS: dict[str, Callable[..., Any]] = {
         for n, size in resnet.RESNETS.items()
     },
     **{n: functools.partial(vit.ViT, **size) for n, size in vit.VITS.items()},
+    "efficientnet_lite": efficientnet.EfficientNetLite,
+    **{
+        n: functools.partial(efficientnet.EfficientNetLite, **size)
+        for n, size in efficientnet.EFFICIENTNETS.items()
+    },
     "clip_vision": clip.ClipVision,
     **{
         n: functools.partial(clip.ClipVision, **size)

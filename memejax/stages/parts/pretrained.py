@@ -25,7 +25,7 @@ TEXT_FAMILIES = {
     "siglip_text": "siglip_text",
 }
 # Architectures that any arm's pictures may be encoded by, whatever its own.
-ANY_ARM = ("clip_vision", "siglip_vision")
+ANY_ARM = ("clip_vision", "siglip_vision", "efficientnet_lite")
 
 
 class CheckpointError(UserError):
@@ -47,12 +47,13 @@ def adopt(
     """Fill in a config with the settings of the checkpoints in `weights`.
 
     An encoder that starts from a checkpoint gets the checkpoint's sizes, whatever its
-    section sets, and any arm may start from a CLIP or SigLIP. If its `normalization` is
-    "checkpoint", it gets the checkpoint's mean and standard deviation. If
-    `data.image_size` is 0, pictures get the checkpoints' size, and if `data.resize` is
-    "checkpoint", they are resized and cropped as the checkpoints' were. Captions are
-    tokenized by the text checkpoint's tokenizer unless `data.tokenizer` is set, and cut
-    to the checkpoint's longest. Only the files' headers are read.
+    section sets, and any arm may start from a CLIP, SigLIP or EfficientNet-Lite. If
+    its `normalization` is "checkpoint", it gets the checkpoint's mean and standard
+    deviation. If `data.image_size` is 0, pictures get the checkpoints' size, and if
+    `data.resize` is "checkpoint", they are resized and cropped as the checkpoints'
+    were. Captions are tokenized by the text checkpoint's tokenizer unless
+    `data.tokenizer` is set, and cut to the checkpoint's longest. Only the files'
+    headers are read.
 
     Args:
         config: the run's config.
