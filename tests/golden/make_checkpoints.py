@@ -5,13 +5,14 @@
 Written with torch 2.13, torchvision 0.28 and timm 1.0.31. The files torch_resnet,
 torch_vit and vit_npz hold `sizes` (JSON, the attributes of our module),
 `tensor/<name>`, inputs and outputs; shapes holds names and shapes of the tensors of
-published models.
+published models. torch_zip.pth and torch_sequence.pth are what torch.save writes.
 """
 
 import json
 import sys
 import tempfile
 import types
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -235,8 +236,25 @@ def published_shapes():
     return {k: np.frombuffer(json.dumps(v).encode(), "u1") for k, v in shapes.items()}
 
 
+def write_pickles():
+    """What torch saves in a zip, and what it saved before 1.6."""
+    halves = torch.tensor([1.0, -2.0], dtype=torch.bfloat16)
+    saved = {
+        "view": torch.arange(12, dtype=torch.float32).reshape(3, 4).T[1:],
+        "half": halves,
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "count": torch.tensor(3),
+        "none": torch.zeros(0, 5),
+    }
+    for form, zipped in (("zip", True), ("sequence", False)):
+        whole = {"state_dict": saved, "args": Namespace(lr=np.float64(0.1))}
+        path = HERE / f"torch_{form}.pth"
+        torch.save(whole, path, _use_new_zipfile_serialization=zipped)
+
+
 def main():
     """Write all files beside this one."""
+    write_pickles()
     cases = dict(
         torch_resnet=resnet_case(),
         torch_vit=vit_case(),
