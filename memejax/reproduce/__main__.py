@@ -8,6 +8,8 @@
       [--preset=demo|full|paper] [--workdir=runs/tables-demo] [--root=FOLDER]
       table4, table5: [--devices=4]; table6: [--with=OTHER.json];
       table7: [--set weights.detector=MASKRCNN]
+    python -m memejax.reproduce heads --features=STORE [--workdir=runs/heads]
+      [--seeds=20] [--arms HEAD ...] [--table-only]
     python -m memejax.reproduce curriculum --data=geoshapes|mnist|cifar10
       [--only-primary] [--arms NAME ...] [--seeds=10] [...]
 
@@ -21,6 +23,9 @@ runs those of tables 1 and 2. table3 trains on stored features; its demo makes t
 
 Tables of performance are measured on the devices that there are, on a CPU on fake ones,
 and again by every call; `<table>.json` has what is behind the text.
+
+Heads on stored features and linear baselines are compared in one protocol; the scores
+of every head are kept, and only missing ones are measured.
 
 For curricula, each arm is one run of all seeds, and the files are study.md, .csv and
 .html.
@@ -43,12 +48,14 @@ def main(argv: list[str] | None = None) -> None:
 
     command_line.prepare()
     with reported():
-        if "curriculum" not in options.table:
+        alone = {"curriculum": _study, "heads": _heads}
+        named = [name for name in options.table if name in alone]
+        if not named:
             _tables(options)
         elif len(options.table) > 1:
-            raise UserError("curriculum is made alone, not with tables")
+            raise UserError(f"{named[0]} is made alone, not with tables")
         else:
-            _study(options)
+            alone[named[0]](options)
 
 
 def _tables(options: argparse.Namespace) -> None:
@@ -152,6 +159,29 @@ def _show(text: str, files: list[str]) -> None:
         logs.say(file)
 
 
+def _heads(options: argparse.Namespace) -> None:
+    """Compare heads on stored features."""
+    from memejax import parallel
+    from memejax.reproduce.heads import command
+    from memejax.reproduce.performance import parts
+
+    if options.shard != (0, 1) or options.leaves or options.root or options.run:
+        raise UserError("heads takes --features, --workdir, --seeds and --arms alone")
+    parallel.device_per_core()
+    with user_errors():
+        plan = command.prepare(
+            features=options.features,
+            workdir=options.workdir,
+            seeds=20 if options.seeds is None else options.seeds,
+            names=options.arms,
+            table_only=options.table_only,
+        )
+        made = command.perform(plan)
+    suffixes = (*command.FORMATS, "json")
+    files = [f"{plan.workdir / command.NAME}.{suffix}" for suffix in suffixes]
+    _show(parts.to_markdown(made), files)
+
+
 def _study(options: argparse.Namespace) -> None:
     """Run a study of curricula."""
     from memejax import logs, parallel
@@ -190,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         "table",
         nargs="+",
         help="table1, table2, table3, table8 (scores), table4, table5, table6, table7, "
-        "figure4 (performance), or curriculum",
+        "figure4 (performance), heads, or curriculum",
     )
     parser.add_argument(
         "--data",
@@ -209,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME",
         help="for curriculum: these arms, or in addition to the primary family; * "
-        "stands for any part of a name",
+        "stands for any part of a name; for heads: these heads",
     )
     parser.add_argument(
         "--preset",
@@ -227,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds",
         type=int,
         metavar="N",
-        help="number of seeds per row, from 0 (default: 5, for curriculum 10)",
+        help="number of seeds per row, from 0 (default: 5, of curriculum 10, of heads 20)",
     )
     parser.add_argument(
         "--shard",
@@ -240,7 +270,7 @@ def _parser() -> argparse.ArgumentParser:
         "--root", metavar="FOLDER", help="folder of the data; full and paper need it"
     )
     parser.add_argument(
-        "--features", metavar="STORE", help="for table3: stored features of the memes"
+        "--features", metavar="STORE", help="for table3 and heads: stored features"
     )
     parser.add_argument(
         "--run", help="for table3's demo: a finished run whose encoders give features"

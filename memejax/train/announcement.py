@@ -73,11 +73,10 @@ def plan(config: ConfigDict, data: Any) -> str:
     parts = []
     for name in config.stages:
         updates = STAGES[name].updates
-        if updates is None:
-            parts.append(name)
-        else:
-            planned = updates(config, data).items()
-            parts += [f"{part} {count:,} updates" for part, count in planned]
+        planned = {} if updates is None else updates(config, data)
+        lines = [f"{part} {count:,} updates" for part, count in planned.items()]
+        # A stage without updates is done in one go.
+        parts += lines or [name]
     text = ", ".join(parts)
     if config.seeds == 1:
         return f"plan: {text}"
