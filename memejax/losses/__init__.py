@@ -7,6 +7,7 @@ from memejax.losses.center import update_center as update_center
 from memejax.losses.center import update_center_from_sums as update_center_from_sums
 from memejax.losses.collapse import collapse_panel as collapse_panel
 from memejax.losses.collapse import is_collapsed as is_collapsed
+from memejax.losses.cosine import unit_rows as unit_rows
 from memejax.losses.dino import dino as dino
 from memejax.losses.dino import dino_panel as dino_panel
 from memejax.losses.dino import dino_panel_from_sums as dino_panel_from_sums

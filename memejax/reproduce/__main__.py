@@ -257,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds",
         type=int,
         metavar="N",
-        help="number of seeds per row, from 0 (default: 5, of curriculum 10, of heads 20)",
+        help="number of seeds per row, from 0 (default: 5, curriculum 10, heads 20)",
     )
     parser.add_argument(
         "--shard",

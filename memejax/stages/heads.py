@@ -185,8 +185,18 @@ def _closed(config: ConfigDict, data: HeadData) -> Fitted:
             labels,
             job,
             strengths=c.strengths,
+            shares=c.shares,
             balance=c.balance,
-            standardize=c.standardize,
+            scaling=c.scaling,
+        )
+    if HEADS[c.head].fit == "kernel":
+        return closed.fit_kernel(
+            columns,
+            labels,
+            job,
+            gammas=c.gammas,
+            penalties=c.penalties,
+            shares=c.shares,
         )
     factor = 1.0 if data.similarity is None else data.similarity[0]
     found = {
@@ -234,17 +244,26 @@ def _served(config: ConfigDict, data: HeadData, variables: Tree) -> Tree:
 
 def _like(config: ConfigDict, data: HeadData) -> Tree:
     """Return variables of the shapes of a trained head's."""
-    if HEADS[config.heads.head].fit == "none":
+    kind = HEADS[config.heads.head].fit
+    if kind == "none":
         return _closed(config, data).variables
     widths = {name: data.splits["train"].source[name].shape[1] for name in FEATURES}
+    scaling = "unit" if kind == "kernel" else config.heads.scaling
+    fields = {"standard": ("mean", "scale"), "unit": ("mean",), "none": ()}[scaling]
+    scales: Tree = {
+        name: {field: jnp.zeros(d) for field in fields}
+        for name, d in widths.items()
+        if fields
+    }
+    if kind == "kernel":
+        n, number = len(data.splits["train"].ids), jnp.zeros(())
+        support = {name: jnp.zeros((n, d)) for name, d in widths.items()}
+        setting = {"gamma": number, "image_share": number}
+        params: Tree = {"alpha": jnp.zeros(n), "bias": number}
+        scales |= {"kernel": setting, "support": support}
+        return {"params": params, "batch_stats": scales}
     zeros = {f"{name}_bd": jnp.zeros((2, d)) for name, d in widths.items()}
     made = make_head(config.heads).init(jax.random.key(0), **zeros, train=False)
-    scaled = config.heads.standardize or HEADS[config.heads.head].fit == "logistic"
-    scales = {
-        name: {"mean": jnp.zeros(d), "scale": jnp.zeros(d)}
-        for name, d in widths.items()
-        if scaled
-    }
     variables = {"params": made["params"], "batch_stats": scales}
     return _served(config, data, variables)
 

@@ -23,6 +23,7 @@ from memejax.stages import graph, pretrain
 from memejax.stages.parts import choices, curricula, models, small_classifier
 from memejax.stages.parts.graphs import networks
 from memejax.stages.parts.heads.kinds import HEADS
+from memejax.stages.parts.heads.training import SCALINGS
 from memejax.stages.parts.rules import (
     Rule,
     either,
@@ -178,8 +179,11 @@ LEAVES: dict[str, Rule] = {
     "graph.hetero.most": whole(1),
     "graph.hetero.*": flag(),
     "heads.head": one_of(HEADS),
-    "heads.standardize": flag(),
+    "heads.scaling": one_of(SCALINGS),
     "heads.strengths": many(positive(), least=1),
+    "heads.gammas": many(positive(), least=1),
+    "heads.penalties": many(positive(), least=1),
+    "heads.shares": many(_PROBABILITY, least=1),
     "heads.width": or_none(_WIDTH),
     "heads.layers": or_none(whole(1, 100)),
     **{

@@ -340,6 +340,10 @@ def _constant(plan: Plan, others: Sequence[str]) -> list[str]:
     return ["constant", "0.5000", "", "", *half, "0.5000", *figures, "0", "-", ""]
 
 
+def _list(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
 def _spread(figure: tuple[float, float]) -> str:
     return f"{figure[0]:.4f} ± {figure[1]:.4f}"
 
@@ -362,8 +366,9 @@ def _notes(plan: Plan, best: str) -> list[str]:
         "among the training memes.",
         "Search: "
         + "; ".join(methods.SEARCH)
-        + "; logistic regression: C from "
-        + f"{methods.STRENGTHS[0]:g} to {methods.STRENGTHS[-1]:g}.",
+        + f"; linear: C of {_list(methods.STRENGTHS)}, and shares of the pictures of "
+        f"{_list(methods.SHARES)}; kernel: these shares, gamma of "
+        f"{_list(methods.GAMMAS)}, penalty of {_list(methods.PENALTIES)}.",
         "Published: AUROC in % on Hateful Memes, dev_seen / test_seen, with CLIP "
         "ViT-L/14: comparable with that encoder and those memes alone.",
         "Not applicable: the head needs towers that share a space, such as a CLIP's.",

@@ -25,7 +25,10 @@ from memejax.stages.parts.heads.scores import make_scores
 from memejax.stages.parts.heads.training import Fitted, HeadTrainer
 
 # C of logistic regression, from the strongest penalty on.
-STRENGTHS = tuple(10.0**k for k in np.arange(-3, 2.01, 0.5))
+STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+# Shares of the pictures in a linear model, and in a kernel.
+SHARES = (0.3, 0.45)
+GAMMAS, PENALTIES = (2.0, 4.0), (1.0, 0.3, 0.1)
 # Settings of a head that is trained by gradient descent: two widths and two rates, and
 # the head as published. One is chosen for every trial.
 SEARCH: dict[str, dict[str, Any]] = {
@@ -102,8 +105,10 @@ def tfidf(inputs: Inputs, trials: Sequence[Trial], say: Say) -> Scored:
     return Scored(np.stack(logits), chosen, seconds, None)
 
 
-def logistic(names: Sequence[str]) -> Callable[..., Scored]:
+def logistic(names: Sequence[str], scaling: str = "unit") -> Callable[..., Scored]:
     """Make logistic regression on one kind of features, or both."""
+    shares = SHARES if len(names) > 1 else (0.5,)
+    settings = [f"share {s}, C {c:g}" for s in shares for c in STRENGTHS]
 
     def score(inputs: Inputs, trials: Sequence[Trial], say: Say) -> Scored:
         del say
@@ -114,18 +119,43 @@ def logistic(names: Sequence[str]) -> Callable[..., Scored]:
                 inputs.memes.labels,
                 trial.job,
                 strengths=STRENGTHS,
+                shares=shares,
                 balance=False,
-                standardize=True,
+                scaling=scaling,
                 names=names,
             )
             for trial in trials
         ]
         seconds = (time.perf_counter() - began) / len(trials)
-        return _scored(
-            found, [f"C {STRENGTHS[f.step - 1]:.2g}" for f in found], seconds
-        )
+        return _scored(found, [settings[f.step - 1] for f in found], seconds)
 
     return score
+
+
+def kernel(inputs: Inputs, trials: Sequence[Trial], say: Say) -> Scored:
+    """Score by kernel logistic regression on both features."""
+    began = time.perf_counter()
+    settings = [
+        f"gamma {g:g}, share {s}, penalty {p:g}"
+        for g in GAMMAS
+        for s in SHARES
+        for p in PENALTIES
+    ]
+    found = []
+    for place, trial in enumerate(trials, start=1):
+        one = closed.fit_kernel(
+            inputs.columns,
+            inputs.memes.labels,
+            trial.job,
+            gammas=GAMMAS,
+            penalties=PENALTIES,
+            shares=SHARES,
+        )
+        found.append(dataclasses.replace(one, variables=_sizes(one)))
+        if place % 12 == 0:
+            say(f"kernel: {place}/{len(trials)}")
+    seconds = (time.perf_counter() - began) / len(trials)
+    return _scored(found, [settings[f.step - 1] for f in found], seconds)
 
 
 def head(name: str) -> Callable[..., Scored]:
@@ -217,7 +247,7 @@ def _section(name: str, *, lr: float, epochs: float, **changes: Any) -> ConfigDi
     return ConfigDict(
         dict(
             head=name,
-            standardize=True,
+            scaling="standard",
             balance=False,
             epochs=epochs,
             batch=64,
@@ -239,10 +269,12 @@ BASELINES: dict[str, Callable[..., Scored]] = {
     "TF-IDF": tfidf,
     "picture": logistic(("image",)),
     "caption": logistic(("text",)),
+    "linear, standardised": logistic(("image", "text"), "standard"),
     "linear": logistic(("image", "text")),
 }
+SPECIAL = {"none": zero_shot, "kernel": kernel}
 METHODS: dict[str, Callable[..., Scored]] = BASELINES | {
-    name: zero_shot if kind.fit == "none" else head(name)
+    name: SPECIAL[kind.fit] if kind.fit in SPECIAL else head(name)
     for name, kind in HEADS.items()
     if kind.fit != "logistic"
 }

@@ -19,7 +19,7 @@ class HeadKind(NamedTuple):
     """A kind of head.
 
     Attributes:
-        fit: "gradient", "logistic", or "none" for zero-shot.
+        fit: "gradient", "logistic", "kernel", or "none" for zero-shot.
         image: the store's column that pictures are taken from.
         prompts: use of the prompts that it needs, which only towers with a shared space
             have; None without any.
@@ -34,6 +34,7 @@ class HeadKind(NamedTuple):
 
 HEADS: dict[str, HeadKind] = {
     "linear": HeadKind("logistic"),
+    "kernel": HeadKind("kernel"),
     "concat": HeadKind(),
     "align": HeadKind(),
     "cross": HeadKind(),

@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from memejax.models.feature_heads import zero_shot_logits
+from memejax.stages.parts.heads.closed import kernel_scores
 from memejax.stages.parts.heads.kinds import HEADS, make_head
 from memejax.stages.parts.heads.training import make_apply_fn, vote
 
@@ -26,9 +27,9 @@ def make_scores(section: ConfigDict) -> Callable[..., dict[str, jax.Array]]:
     """Make `(variables, columns) -> {score: logits [b]}` of the section `heads`.
 
     Variables of a trained head have the collections `params` and `batch_stats`, the
-    latter with what standardises its inputs and, if neighbours vote, `store`: the
-    embeddings and labels of the training memes. Those of zero-shot have `prompts` in
-    it, and their scale.
+    latter with what scales its inputs and, if neighbours vote, `store`: the embeddings
+    and labels of the training memes. Those of a kernel machine are of
+    `closed.fit_kernel`; zero-shot has `prompts` in batch_stats, and their scale.
     """
     kind = HEADS[section.head]
     if kind.fit == "none":
@@ -44,6 +45,8 @@ def make_scores(section: ConfigDict) -> Callable[..., dict[str, jax.Array]]:
             return {HEAD: logits}
 
         return prompted
+    if kind.fit == "kernel":
+        return lambda variables, columns: {HEAD: kernel_scores(variables, columns)}
     apply_fn = make_apply_fn(make_head(section))
 
     def scores(variables: Tree, columns: Mapping[str, jax.Array]):

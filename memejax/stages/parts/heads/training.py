@@ -28,6 +28,9 @@ Tree = Any
 FEATURES = ("image", "text")
 # Neighbours that vote, as in RGCL's code.
 VOTERS = 20
+# "standard": mean 0 and deviation 1 over the training memes; "unit": mean 0, and then
+# length 1 of each meme; "none".
+SCALINGS = ("standard", "unit", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Fitted:
     """A trained head.
 
     Attributes:
-        variables: its params and, as batch_stats, what standardises its inputs; numpy.
+        variables: its params and, as batch_stats, what scales its inputs; numpy.
         logits: name of the score -> float64 `[n]`, of all memes.
         step: updates until the checkpoint that was chosen.
         rating: its AUROC on the held-out memes.
@@ -207,10 +210,8 @@ class HeadTrainer:
     def _start(self, jobs: Sequence[Job]) -> Any:
         """Return the initial states of all jobs."""
         numbers = np.asarray([job.seed for job in jobs], np.uint32)
-        standardize = self._section.standardize
-        scales = [
-            statistics(self._columns, job, standardize=standardize) for job in jobs
-        ]
+        scaling = self._section.scaling
+        scales = [statistics(self._columns, job, scaling=scaling) for job in jobs]
         stacked = jax.tree.map(lambda *x: np.stack(x), *scales)
 
         def begin(pair: tuple[jax.Array, Tree]) -> Any:
@@ -270,42 +271,58 @@ def _check(jobs: Sequence[Job], labels: np.ndarray) -> None:
 
 
 def statistics(
-    columns: Mapping[str, np.ndarray], job: Job, *, standardize: bool
+    columns: Mapping[str, np.ndarray], job: Job, *, scaling: str
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return mean and scale of each feature over a job's training memes.
+    """Return what scales each feature, from a job's training memes.
 
     Args:
         columns: `image` and `text`, float32 `[n, d]` each.
         job: the training memes.
-        standardize: False returns no statistics.
+        scaling: one of SCALINGS.
 
     Returns:
-        Name of the feature -> `mean` and `scale`, 1 over the standard deviation, or 0
-        of a constant feature; float32 `[d]`.
+        Name of the feature -> arguments of `scaled`, float32; {} for "none".
     """
-    if not standardize:
-        return {}
     found = {}
-    for name in FEATURES:
+    for name in FEATURES if scaling != "none" else ():
         rows = columns[name][job.train].astype(np.float64)
-        std = rows.std(axis=0)
-        scale = np.where(std > 0, 1 / np.where(std > 0, std, 1), 0)
-        mean = rows.mean(axis=0).astype(np.float32)
-        found[name] = {"mean": mean, "scale": scale.astype(np.float32)}
+        found[name] = {"mean": rows.mean(axis=0).astype(np.float32)}
+        if scaling == "standard":
+            std = rows.std(axis=0)
+            # A constant feature stays 0.
+            scale = np.where(std > 0, 1 / np.where(std > 0, std, 1), 0)
+            found[name]["scale"] = scale.astype(np.float32)
     return found
+
+
+def scaled(
+    rows: jax.Array, *, mean: jax.Array, scale: jax.Array | None = None
+) -> jax.Array:
+    """Centre features, and scale each of them, or all of a meme to length 1.
+
+    Args:
+        rows: `[b, d]`.
+        mean: `[d]`.
+        scale: `[d]`; None for length 1.
+    """
+    centred = rows - mean
+    return losses.unit_rows(centred) if scale is None else centred * scale
 
 
 def make_apply_fn(head: FeatureHead) -> Callable[..., Any]:
     """Make `(variables, columns, train=, ...) -> (output, new variables)` of a head.
 
-    Its inputs are standardised by `batch_stats`, which do not change.
+    Its inputs are scaled by `batch_stats`, which do not change.
     """
 
     def apply_fn(variables: Tree, columns: Any, *, train: bool, **options: Any) -> Any:
         options.pop("mutable", None)
         scales = variables.get("batch_stats", {})
         inputs = {
-            name: _standardized(columns[name], scales.get(name)) for name in FEATURES
+            name: scaled(columns[name], **scales[name])
+            if name in scales
+            else columns[name]
+            for name in FEATURES
         }
         own = {"params": variables["params"]}
         output = head.apply(own, **_named(inputs), train=train, **options)
@@ -336,10 +353,6 @@ def vote(embeddings: jax.Array, store: Tree, *, own: jax.Array | None = None):
 
 def _named(columns: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{name}_bd": columns[name] for name in FEATURES}
-
-
-def _standardized(rows: jax.Array, scale: Tree | None) -> jax.Array:
-    return rows if not scale else (rows - scale["mean"]) * scale["scale"]
 
 
 def _unit(logits: np.ndarray) -> np.ndarray:
