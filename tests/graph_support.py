@@ -64,7 +64,11 @@ def write_store(where: pathlib.Path, *, sizes=None, k=3, without=(), root=None):
         columns=columns(image=6, text=4, entities=6, k=k),
         chunk=32,
         memes=memes,
-        facts={"root": root},
+        facts={
+            "root": root,
+            "preset": "demo",
+            "encoders": {"image_encoder": "one", "text_encoder": "another"},
+        },
     )
     values = {
         "image": image.astype(np.float32),

@@ -212,7 +212,7 @@ def _stage(run: Finished, stage: str) -> Section | None:
     if any("panel" in outcome for outcome in outcomes):
         panels = [tables.pretraining(run.results), tables.dino(run.results)]
     blocks: list[Block] = [panel for panel in panels if panel is not None]
-    if STAGES[stage].make is None or not (figures or blocks):
+    if STAGES[stage].updates is None or not (figures or blocks):
         return None
     if len(run.seeds) > 1:
         blocks.append(Text("One curve per seed."))

@@ -32,7 +32,7 @@ from memejax.stage import BEST, Stage
 from memejax.stages.context import Context, Ended
 from memejax.stages.finetune import check_dev
 from memejax.stages.parts.heads import closed, stored
-from memejax.stages.parts.heads.kinds import HEADS, make_head
+from memejax.stages.parts.heads.kinds import HEADS, check_attributes, make_head
 from memejax.stages.parts.heads.scores import make_scores
 from memejax.stages.parts.heads.stored import HeadData
 from memejax.stages.parts.heads.training import (
@@ -80,6 +80,7 @@ def check(
     """
     del before
     check_dev(data)
+    check_attributes(config.heads)
     if HEADS[config.heads.head].fit == "gradient":
         _trainer(config, data, [config.seed], mesh=parallel.mesh(1)).trace()
 
@@ -201,7 +202,7 @@ def _closed(config: ConfigDict, data: HeadData) -> Fitted:
     factor = 1.0 if data.similarity is None else data.similarity[0]
     found = {
         "prompts": np.asarray(data.zero_shot, np.float32),
-        "logit_scale": np.log(np.float32(factor)),
+        "logit_scale": np.float32(np.log(factor)),
     }
     variables = {"params": {}, "batch_stats": found}
     logits = make_scores(c)(variables, columns)
@@ -246,7 +247,9 @@ def _like(config: ConfigDict, data: HeadData) -> Tree:
     """Return variables of the shapes of a trained head's."""
     kind = HEADS[config.heads.head].fit
     if kind == "none":
-        return _closed(config, data).variables
+        prompts = jnp.zeros(np.shape(data.zero_shot))
+        stats = {"prompts": prompts, "logit_scale": jnp.zeros(())}
+        return {"params": {}, "batch_stats": stats}
     widths = {name: data.splits["train"].source[name].shape[1] for name in FEATURES}
     scaling = "unit" if kind == "kernel" else config.heads.scaling
     fields = {"standard": ("mean", "scale"), "unit": ("mean",), "none": ()}[scaling]

@@ -249,7 +249,6 @@ LEAVES: dict[str, Rule] = {
             "keep_encoders",
         )
     },
-    "extract.prompts": Rule(lambda v: v == {}, "prompts by use and class"),
     "extract.prompts.*.*": many(text(), least=1),
     "extract.*": _WIDTH,
     # Runtime.

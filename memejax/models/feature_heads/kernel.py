@@ -90,32 +90,56 @@ def fit_kernel_logistic(
         and Williams 2006, Gaussian processes for machine learning, algorithm 3.1.
     """
     kernel, y = np.asarray(kernel_nn, np.float64), np.asarray(labels, np.float64)
-    n = len(y)
-    share = y.mean()
     if start is None:
-        start = KernelFit(np.zeros(n), float(np.log(share / (1 - share))))
-    f = kernel @ start.alpha + start.bias
-    ones = np.ones(n)
+        share = y.mean()
+        start = KernelFit(np.zeros(len(y)), float(np.log(share / (1 - share))))
+    alpha, bias = start
+
+    def values(alpha: np.ndarray, bias: float) -> tuple[np.ndarray, float]:
+        """Return f and the objective."""
+        smooth = kernel @ alpha
+        f = smooth + bias
+        losses = np.logaddexp(0, (1 - 2 * y) * f)
+        return f, float(losses.sum() + penalty / 2 * (alpha @ smooth))
+
+    f, objective = values(alpha, bias)
+    change = np.inf
     for _ in range(MOST):
-        p = special.expit(f)
-        # Of memes that are certain the weight vanishes, and its inverse grows.
-        weight = np.maximum(p * (1 - p), 1e-10)
-        target = f + (y - p) / weight
-        system = kernel + np.diag(penalty / weight)
-        try:
-            factor = linalg.cho_factor(system, overwrite_a=True, check_finite=False)
-        except linalg.LinAlgError as error:
-            raise ValueError(f"the kernel is not positive semidefinite: {error}") from (
-                error
-            )
-        solved = linalg.cho_solve(factor, np.stack([target, ones], axis=1))
-        bias = float(solved[:, 0].sum() / solved[:, 1].sum())
-        alpha = solved[:, 0] - bias * solved[:, 1]
-        new = kernel @ alpha + bias
-        change, f = float(np.abs(new - f).max()), new
+        to_alpha, to_bias = _newton(kernel, y, f, penalty=penalty)
+        step = 1.0
+        new, reached = values(to_alpha, to_bias)
+        # From afar a whole step may overshoot; the objective is convex.
+        while not reached <= objective + 1e-9 * abs(objective) and step > 1e-6:
+            step /= 2
+            tried = alpha + step * (to_alpha - alpha), bias + step * (to_bias - bias)
+            new, reached = values(*tried)
+        alpha = alpha + step * (to_alpha - alpha)
+        bias = bias + step * (to_bias - bias)
+        change = float(np.abs(new - f).max())
+        f, objective = new, reached
         if change < TOLERANCE:
             return KernelFit(alpha, bias)
     raise ValueError(
         f"kernel logistic regression with a penalty of {penalty} has not converged "
         f"after {MOST} steps (a log odds still changes by {change:.2g})"
     )
+
+
+def _newton(
+    kernel: np.ndarray, y: np.ndarray, f: np.ndarray, *, penalty: float
+) -> tuple[np.ndarray, float]:
+    """Return alpha and bias after a whole step of Newton's method."""
+    p = special.expit(f)
+    # Of memes that are certain the weight vanishes, and its inverse grows.
+    weight = np.maximum(p * (1 - p), 1e-10)
+    target = f + (y - p) / weight
+    system = kernel + np.diag(penalty / weight)
+    try:
+        factor = linalg.cho_factor(system, overwrite_a=True, check_finite=False)
+    except linalg.LinAlgError as error:
+        reason = f"the kernel is not positive semidefinite: {error}"
+        raise ValueError(reason) from error
+    sides = np.stack([target, np.ones(len(y))], axis=1)
+    solved = linalg.cho_solve(factor, sides, check_finite=False)
+    bias = float(solved[:, 0].sum() / solved[:, 1].sum())
+    return solved[:, 0] - bias * solved[:, 1], bias

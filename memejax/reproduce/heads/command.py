@@ -113,7 +113,7 @@ def _inputs(store: Store, memes: Memes) -> Inputs:
     }
     if not store.facts.get("prompts"):
         return Inputs(memes, columns)
-    scale = store.facts["similarity"]
+    scale = store.facts.get("similarity")
     return Inputs(
         memes,
         columns,
@@ -157,13 +157,9 @@ def perform(plan: Plan) -> Measured:
 
 def _key(plan: Plan, name: str) -> str:
     """Return what a method's scores depend on."""
-    content = [
-        plan.store.key,
-        plan.seeds,
-        methods.SEARCH,
-        list(methods.STRENGTHS),
-        name,
-    ]
+    grids = [methods.STRENGTHS, methods.SHARES, methods.GAMMAS, methods.PENALTIES]
+    settings = [methods.SEARCH, *map(list, grids)]
+    content = [plan.store.key, plan.seeds, settings, name]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

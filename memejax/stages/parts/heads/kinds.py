@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from memejax.models.feature_heads import (
+    FEATURE_HEADS,
     FeatureHead,
     make_feature_head,
 )
@@ -43,6 +44,16 @@ HEADS: dict[str, HeadKind] = {
     "rgcl": HeadKind(retrieval=True),
     "zero_shot": HeadKind("none", image="image_shared", prompts="zero_shot"),
 }
+
+
+def check_attributes(section: ConfigDict) -> None:
+    """Raise ValueError if the section `heads` sets attributes that its head lacks."""
+    if section.head in FEATURE_HEADS:
+        make_head(section)
+        return
+    found = [name for name in ATTRIBUTES if section[name] is not None]
+    if found:
+        raise ValueError(f"heads.head={section.head!r} has none of {', '.join(found)}")
 
 
 def make_head(section: ConfigDict) -> FeatureHead:

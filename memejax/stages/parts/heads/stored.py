@@ -83,7 +83,7 @@ def load(config: ConfigDict, folder: pathlib.Path) -> HeadData:
         facts,
         start=pooled if use == "start" else None,
         zero_shot=shared if use == "zero_shot" else None,
-        similarity=store.facts["similarity"],
+        similarity=store.facts.get("similarity"),
     )
 
 

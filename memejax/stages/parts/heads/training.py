@@ -305,8 +305,8 @@ def scaled(
         mean: `[d]`.
         scale: `[d]`; None for length 1.
     """
-    centred = rows - mean
-    return losses.unit_rows(centred) if scale is None else centred * scale
+    centred = rows - mean[None]
+    return losses.unit_rows(centred) if scale is None else centred * scale[None]
 
 
 def make_apply_fn(head: FeatureHead) -> Callable[..., Any]:
