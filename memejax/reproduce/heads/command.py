@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from memejax import atomic, folder, logs, metrics
+from memejax.metrics import significance
 from memejax.reproduce.heads import methods, protocol
 from memejax.reproduce.heads.methods import BASELINES, METHODS, Inputs, Scored
 from memejax.reproduce.heads.protocol import Memes, Trial
@@ -222,7 +223,7 @@ def table(plan: Plan, found: Mapping[str, Scored | None]) -> Measured:
             memes, trials, on_folds(name), on_folds(best)
         )
     # Declared beforehand: all heads that can take these features.
-    p = metrics.holm([figures[name]["difference"]["p"] for name in compared])
+    p = significance.holm([figures[name]["difference"]["p"] for name in compared])
     for name, adjusted in zip(compared, p.tolist(), strict=True):
         figures[name]["difference"]["p_holm"] = adjusted
     rows = [

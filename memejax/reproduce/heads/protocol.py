@@ -165,12 +165,13 @@ def difference(
             rng.integers(0, len(groups), len(groups)), minlength=len(groups)
         )
         weights[i, train] = drawn[place]
-    total = np.zeros(resamples + 1)
+    found = []
     for trial, a, b in zip(trials, one, other, strict=True):
         rows = trial.tests["fold"]
         labels, own = memes.labels[rows], weights[:, rows]
-        total += weighted_auroc(a, labels, own) - weighted_auroc(b, labels, own)
-    total /= len(trials)
+        found.append(weighted_auroc(a, labels, own) - weighted_auroc(b, labels, own))
+    # A draw may leave a small fold without one of the labels.
+    total = np.nanmean(found, axis=0)
     drawn = total[1:]
     low, high = np.quantile(drawn, [0.025, 0.975])
     tail = min((drawn <= 0).mean(), (drawn >= 0).mean())
@@ -182,6 +183,8 @@ def weighted_auroc(
     scores: np.ndarray, labels: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """Compute the AUROC under several weightings of the same examples, `[w]`.
+
+    It is NaN if a class has no weight.
 
     Args:
         scores: `[n]`.
@@ -198,7 +201,8 @@ def weighted_auroc(
     negative, positive = sides
     below = np.cumsum(negative, axis=1) - negative
     area = (positive * (below + negative / 2)).sum(axis=1)
-    return area / (negative.sum(axis=1) * positive.sum(axis=1))
+    pairs = negative.sum(axis=1) * positive.sum(axis=1)
+    return np.where(pairs > 0, area / np.where(pairs > 0, pairs, 1), np.nan)
 
 
 def figures(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
