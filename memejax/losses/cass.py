@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from memejax.losses.cosine import unit_rows
+
 
 def cass(x: ArrayLike, y: ArrayLike, *, eps: float = 1e-12) -> jax.Array:
     """Compute the CASS loss, the disagreement of two arms' outputs, per example.
@@ -37,7 +39,7 @@ def cass(x: ArrayLike, y: ArrayLike, *, eps: float = 1e-12) -> jax.Array:
             f"got outputs of shapes {x.shape} and {y.shape}, expected one shape "
             "[batch, dim] for both arms"
         )
-    return 2.0 - 2.0 * jnp.sum(_unit(x, eps) * _unit(y, eps), axis=-1)
+    return 2.0 - 2.0 * jnp.sum(unit_rows(x, eps=eps) * unit_rows(y, eps=eps), axis=-1)
 
 
 def negative_cosine(
@@ -70,11 +72,3 @@ def negative_cosine(
     [[0. 0.]]
     """
     return cass(prediction, jax.lax.stop_gradient(target), eps=eps)
-
-
-def _unit(x: jax.Array, eps: float) -> jax.Array:
-    """Divide `x` by its L2 norm on the last axis; 0 if the norm is not above eps."""
-    squared = jnp.sum(x * x, axis=-1, keepdims=True)
-    directed = squared > eps**2
-    # Both branches are finite, so that no NaN reaches the gradient at a zero vector.
-    return jnp.where(directed, x / jnp.sqrt(jnp.where(directed, squared, 1.0)), 0.0)

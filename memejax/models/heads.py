@@ -8,9 +8,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 
-from memejax.models.layers import BatchNorm
+from memejax.models.layers import BatchNorm, unit_rows
 
 
 class Predictor(nn.Module):
@@ -99,9 +98,7 @@ class DinoHead(nn.Module):
             x = nn.gelu(x, approximate=False)
         x = nn.Dense(self.bottleneck, kernel_init=init, name="bottleneck")(x)
         # A blank crop may have features of exactly 0: no direction, no gradient.
-        squared = jnp.sum(x * x, axis=-1, keepdims=True)
-        where = squared > 1e-24
-        x = jnp.where(where, x * lax.rsqrt(jnp.where(where, squared, 1.0)), 0.0)
+        x = unit_rows(x)
         kernel = self.param(
             "prototypes", nn.initializers.lecun_uniform(), (self.bottleneck, self.out)
         )

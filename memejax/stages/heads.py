@@ -247,10 +247,11 @@ def _like(config: ConfigDict, data: HeadData) -> Tree:
     """Return variables of the shapes of a trained head's."""
     kind = HEADS[config.heads.head].fit
     if kind == "none":
-        prompts = jnp.zeros(np.shape(data.zero_shot))
+        prompts = jnp.zeros_like(jnp.asarray(data.zero_shot))
         stats = {"prompts": prompts, "logit_scale": jnp.zeros(())}
         return {"params": {}, "batch_stats": stats}
-    widths = {name: data.splits["train"].source[name].shape[1] for name in FEATURES}
+    columns, _ = _columns(data)
+    widths = {name: columns[name].shape[1] for name in FEATURES}
     scaling = "unit" if kind == "kernel" else config.heads.scaling
     fields = {"standard": ("mean", "scale"), "unit": ("mean",), "none": ()}[scaling]
     scales: Tree = {

@@ -17,14 +17,8 @@ from flax import traverse_util
 
 from memejax.models.encoders import Encoder
 from memejax.weights.configs import MODULES
-from memejax.weights.names import (
-    BETWEEN,
-    FORMS,
-    QUERY_KEY_VALUE,
-    TOKEN_TYPES,
-    Form,
-    rewrite,
-)
+from memejax.weights.form import Form, rewrite
+from memejax.weights.names import BETWEEN, FORMS, QUERY_KEY_VALUE, TOKEN_TYPES
 
 Tensors = Mapping[str, np.ndarray]
 Variables = dict[str, Any]

@@ -1,49 +1,13 @@
 """Names of tensors in the checkpoints of other libraries, beside ours. Only data.
 
-A form is one library's format of one architecture. Its rules turn our path
-(`block0.attention.query.kernel`) into their name; they are substitutions, applied in
-order. Tensors beside those of the encoder and its classifier are extras: poolers,
-counters, heads of pretraining, mask tokens.
+form.py says what a form is; those of CLIP and SigLIP are in tower_names.py.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
 
-Replacement = str | Callable[[re.Match[str]], str]
-Rules = tuple[tuple[str, Replacement], ...]
-
-
-class Form(NamedTuple):
-    """Format of an architecture in a library.
-
-    Attributes:
-        architecture: a key of `configs.MODULES`.
-        rules: our path to their name.
-        extras: ignored tensors, as a pattern of the start of their name.
-        prefix: optional prefix of all their names.
-        spellings: alternative names of theirs to those made by `rules`.
-        classifier: name of the linear classifier, or None.
-        fused: pattern of our path where queries, keys and values are stacked in one
-            tensor, or None.
-        leading: number of leading axes of length 1 in their tensor, by our leaf.
-        flax: whether kernels have our layout, with an axis for the heads; otherwise
-            PyTorch's.
-        flat: whether blocks are numbered through all stages: in the rules, block j of
-            stage i is `block<n>`.
-    """
-
-    architecture: str
-    rules: Rules
-    extras: str
-    prefix: str = ""
-    spellings: Rules = ()
-    classifier: str | None = None
-    fused: str | None = None
-    leading: Mapping[str, int] = {}
-    flax: bool = False
-    flat: bool = False
-
+from memejax.weights.form import TORCH_LEAVES, Form
+from memejax.weights.tower_names import TOWER_FORMS
 
 # Order of stacking in a fused tensor.
 QUERY_KEY_VALUE = ("query", "key", "value")
@@ -51,10 +15,6 @@ TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
 # A layer between features and classifier, which makes the latter nonlinear in them.
 BETWEEN = r"pre_logits\b"
 
-_TORCH_LEAVES: Rules = (
-    (r"\b(kernel|scale)$", "weight"),
-    (r"\b(mean|var)$", r"running_\1"),
-)
 _VIT_LEADING = {"cls": 2, "positions": 1}
 
 
@@ -72,7 +32,7 @@ HUGGINGFACE_RESNET = Form(
         (r"\.layer(\d+)\.", r".layer.\1."),
         (r"\bconv\.", "convolution."),
         (r"\bnorm\.", "normalization."),
-        *_TORCH_LEAVES,
+        *TORCH_LEAVES,
     ),
     extras=r".*\.num_batches_tracked$",
     classifier="classifier.1",
@@ -92,7 +52,7 @@ HUGGINGFACE_VIT = Form(
         (r"\.attention\.out\.", ".attention.output.dense."),
         (r"\.mlp\.up\.", ".intermediate.dense."),
         (r"\.mlp\.down\.", ".output.dense."),
-        *_TORCH_LEAVES,
+        *TORCH_LEAVES,
     ),
     # A pooler, the decoder of masked images, their mask token.
     extras=r"pooler\.|decoder\.|embeddings\.mask_token$",
@@ -121,7 +81,7 @@ HUGGINGFACE_DISTILBERT = Form(
         (r"\.attention\.(q|k|v|out)\w*\.", r".attention.\1_lin."),
         (r"\.mlp\.up\.", ".ffn.lin1."),
         (r"\.mlp\.down\.", ".ffn.lin2."),
-        *_TORCH_LEAVES,
+        *TORCH_LEAVES,
     ),
     # Heads of masked words, of classes (after another layer) and of answers.
     extras=r"vocab_(transform|layer_norm|projector)\.|(pre_)?classifier\."
@@ -140,7 +100,7 @@ HUGGINGFACE_BERT = Form(
         (r"\.attention\.out\.", ".attention.output.dense."),
         (r"\.mlp\.up\.", ".intermediate.dense."),
         (r"\.mlp\.down\.", ".output.dense."),
-        *_TORCH_LEAVES,
+        *TORCH_LEAVES,
     ),
     # The pooler, and heads on top of it or of masked words and of answers.
     extras=r"pooler\.|cls\.|classifier\.|qa_outputs\.|embeddings\.position_ids$",
@@ -160,7 +120,7 @@ TORCH_RESNET = Form(
         (r"\.layer(\d+)\.norm\.", _one_more(".bn{}.")),
         (r"\.shortcut\.conv\.", ".downsample.0."),
         (r"\.shortcut\.norm\.", ".downsample.1."),
-        *_TORCH_LEAVES,
+        *TORCH_LEAVES,
     ),
     extras=r".*\bnum_batches_tracked$",
     classifier="fc",
@@ -177,7 +137,7 @@ TORCH_EFFICIENTNET_LITE = Form(
         (r"\.expand\.norm\.", "._bn0."),
         (r"\.depthwise\.norm\.", "._bn1."),
         (r"\.project\.norm\.", "._bn2."),
-        *_TORCH_LEAVES,
+        *TORCH_LEAVES,
     ),
     extras=r".*\bnum_batches_tracked$",
     classifier="_fc",
@@ -194,7 +154,7 @@ TORCH_VIT = Form(
         (r"\.attention\.out\.", ".attn.proj."),
         (r"\.mlp\.up\.", ".mlp.fc1."),
         (r"\.mlp\.down\.", ".mlp.fc2."),
-        *_TORCH_LEAVES,
+        *TORCH_LEAVES,
     ),
     # The layer before the classifier of 21,843 classes; the mask token of masked
     # images.
@@ -225,100 +185,12 @@ VIT_NPZ = Form(
     flax=True,
 )
 
-_CLIP_BLOCKS: Rules = (
-    (r"\.norm([12])\.", r".layer_norm\1."),
-    (r"\.attention\.(q|k|v)\w*\.", r".self_attn.\1_proj."),
-    (r"\.attention\.out\.", ".self_attn.out_proj."),
-    (r"\.mlp\.up\.", ".mlp.fc1."),
-    (r"\.mlp\.down\.", ".mlp.fc2."),
-    *_TORCH_LEAVES,
-)
-# In memory, transformers 5 leaves the first part of a single tower's names out.
-_SINGLE_TOWER = (
-    r"^(embeddings|encoder|pre_layrnorm|post_layernorm|final_layer_norm|head)\."
-)
-HUGGINGFACE_CLIP_VISION = Form(
-    architecture="clip_vision",
-    rules=(
-        (r"^cls$", "vision_model.embeddings.class_embedding"),
-        (r"^positions$", "vision_model.embeddings.position_embedding.weight"),
-        (r"^patches\.", "vision_model.embeddings.patch_embedding."),
-        (r"^pre_norm\.", "vision_model.pre_layrnorm."),
-        (r"^norm\.", "vision_model.post_layernorm."),
-        (r"^projector\.", "visual_projection."),
-        (r"^block(\d+)\.", r"vision_model.encoder.layers.\1."),
-        *_CLIP_BLOCKS,
-    ),
-    # The other tower, and a buffer of older files.
-    extras=r"text_model\.|text_projection\.|logit_scale$"
-    r"|vision_model\.embeddings\.position_ids$",
-    spellings=((_SINGLE_TOWER, r"vision_model.\1."),),
-)
-HUGGINGFACE_CLIP_TEXT = Form(
-    architecture="clip_text",
-    rules=(
-        (r"^words$", "text_model.embeddings.token_embedding.weight"),
-        (r"^positions$", "text_model.embeddings.position_embedding.weight"),
-        (r"^norm\.", "text_model.final_layer_norm."),
-        (r"^projector\.", "text_projection."),
-        (r"^block(\d+)\.", r"text_model.encoder.layers.\1."),
-        *_CLIP_BLOCKS,
-    ),
-    extras=r"vision_model\.|visual_projection\.|logit_scale$"
-    r"|text_model\.embeddings\.position_ids$",
-    spellings=((_SINGLE_TOWER, r"text_model.\1."),),
-)
-
-
-HUGGINGFACE_SIGLIP_VISION = Form(
-    architecture="siglip_vision",
-    rules=(
-        (r"^positions$", "vision_model.embeddings.position_embedding.weight"),
-        (r"^patches\.", "vision_model.embeddings.patch_embedding."),
-        (r"^norm\.", "vision_model.post_layernorm."),
-        (r"^pool\.probe$", "vision_model.head.probe"),
-        (
-            r"^pool\.attention\.(?:query|key|value)\.kernel$",
-            "vision_model.head.attention.in_proj_weight",
-        ),
-        (
-            r"^pool\.attention\.(?:query|key|value)\.bias$",
-            "vision_model.head.attention.in_proj_bias",
-        ),
-        (r"^pool\.attention\.out\.", "vision_model.head.attention.out_proj."),
-        (r"^pool\.norm\.", "vision_model.head.layernorm."),
-        (r"^pool\.", "vision_model.head."),
-        (r"^block(\d+)\.", r"vision_model.encoder.layers.\1."),
-        *_CLIP_BLOCKS,
-    ),
-    extras=r"text_model\.|logit_(scale|bias)$|vision_model\.embeddings\.position_ids$",
-    spellings=((_SINGLE_TOWER, r"vision_model.\1."),),
-    fused=r"^pool\.attention\.",
-    leading={"probe": 1},
-)
-HUGGINGFACE_SIGLIP_TEXT = Form(
-    architecture="siglip_text",
-    rules=(
-        (r"^words$", "text_model.embeddings.token_embedding.weight"),
-        (r"^positions$", "text_model.embeddings.position_embedding.weight"),
-        (r"^norm\.", "text_model.final_layer_norm."),
-        (r"^projector\.", "text_model.head."),
-        (r"^block(\d+)\.", r"text_model.encoder.layers.\1."),
-        *_CLIP_BLOCKS,
-    ),
-    extras=r"vision_model\.|logit_(scale|bias)$|text_model\.embeddings\.position_ids$",
-    spellings=((_SINGLE_TOWER, r"text_model.\1."),),
-)
-
 FORMS: dict[str, Form] = {
     "huggingface resnet": HUGGINGFACE_RESNET,
     "huggingface vit": HUGGINGFACE_VIT,
     "huggingface distilbert": HUGGINGFACE_DISTILBERT,
     "huggingface bert": HUGGINGFACE_BERT,
-    "huggingface clip_vision": HUGGINGFACE_CLIP_VISION,
-    "huggingface clip_text": HUGGINGFACE_CLIP_TEXT,
-    "huggingface siglip_vision": HUGGINGFACE_SIGLIP_VISION,
-    "huggingface siglip_text": HUGGINGFACE_SIGLIP_TEXT,
+    **TOWER_FORMS,
     "torch resnet": TORCH_RESNET,
     "torch efficientnet_lite": TORCH_EFFICIENTNET_LITE,
     "torch vit": TORCH_VIT,
@@ -331,18 +203,3 @@ _SAVED = {"efficientnet_lite": "torch efficientnet_lite"}
 def saved_form(architecture: str) -> str:
     """Return the form in which an architecture is saved, a key of FORMS."""
     return _SAVED.get(architecture, f"huggingface {architecture}")
-
-
-def rewrite(name: str, rules: Rules) -> str:
-    """Apply substitutions to a name, in order.
-
-    Args:
-        name: path or name.
-        rules: pairs of pattern and replacement.
-
-    Returns:
-        The new name.
-    """
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name

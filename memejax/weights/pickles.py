@@ -88,7 +88,7 @@ def read(path: Path) -> Any:
 
 def _without_torch(path: Path) -> Any:
     """Read a file where torch is not installed."""
-    names = dict.fromkeys(HARMLESS, Placeholder)
+    names: dict[str, Any] = dict.fromkeys(HARMLESS, Placeholder)
     try:
         return torch_pickles.read(path, placeholders=names)
     except torch_pickles.RefusedError as error:

@@ -8,9 +8,8 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from memejax.models.layers import Dropout
+from memejax.models.layers import Dropout, unit_rows
 
 
 class HeadOutput(NamedTuple):
@@ -116,19 +115,6 @@ def linear(features: int, *, inputs: int, name: str, use_bias: bool = True) -> n
     return nn.Dense(
         features, use_bias=use_bias, kernel_init=uniform, bias_init=uniform, name=name
     )
-
-
-def unit_rows(x: jax.Array, eps: float = 1e-12) -> jax.Array:
-    """Divide by the L2 norm of the last axis.
-
-    Args:
-        x: float32 `[..., d]`.
-        eps: norm up to which a vector counts as zero: it stays 0 and receives no
-            gradient. A picture or caption that is missing has features of exactly 0.
-    """
-    squared = jnp.sum(x * x, axis=-1, keepdims=True)
-    directed = squared > eps**2
-    return jnp.where(directed, x * lax.rsqrt(jnp.where(directed, squared, 1.0)), 0.0)
 
 
 def as_features(image_bd: jax.Array, text_bd: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -16,9 +16,8 @@ from memejax.models.feature_heads.base import (
     PreOutput,
     as_features,
     linear,
-    unit_rows,
 )
-from memejax.models.layers import Dropout
+from memejax.models.layers import Dropout, unit_rows
 
 # Rows of the classifier: benign, hateful.
 CLASSES = 2

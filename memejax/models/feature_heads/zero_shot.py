@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from memejax.models.feature_heads.base import unit_rows
+from memejax.models.layers import unit_rows
 
 
 def zero_shot_logits(

@@ -36,6 +36,7 @@ from memejax.models.layers.kinds import Dtype as Dtype
 from memejax.models.layers.kinds import Initializer as Initializer
 from memejax.models.layers.normalization import BatchNorm as BatchNorm
 from memejax.models.layers.normalization import LayerNorm as LayerNorm
+from memejax.models.layers.normalization import unit_rows as unit_rows
 from memejax.models.layers.products import contract as contract
 from memejax.models.layers.products import pointwise as pointwise
 from memejax.models.layers.shapes import add_leading_axes as add_leading_axes

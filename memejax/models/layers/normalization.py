@@ -100,3 +100,16 @@ class LayerNorm(nn.Module):
         var = jnp.mean(jnp.square(centred), -1, keepdims=True)
         out = centred * lax.rsqrt(var + self.eps) * add_leading_axes(scale, x.ndim)
         return out + add_leading_axes(bias, x.ndim)
+
+
+def unit_rows(x: jax.Array, eps: float = 1e-12) -> jax.Array:
+    """Divide by the L2 norm of the last axis.
+
+    Args:
+        x: float32 `[..., d]`.
+        eps: norm up to which a vector counts as zero: it stays 0 and receives no
+            gradient. A picture or caption that is missing has features of exactly 0.
+    """
+    squared = jnp.sum(x * x, axis=-1, keepdims=True)
+    directed = squared > eps**2
+    return jnp.where(directed, x * lax.rsqrt(jnp.where(directed, squared, 1.0)), 0.0)

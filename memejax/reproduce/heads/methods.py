@@ -91,13 +91,13 @@ def tfidf(inputs: Inputs, trials: Sequence[Trial], say: Say) -> Scored:
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
         words.fit([memes.captions[i] for i in own])
         x = words.transform(memes.captions)
-        best = None
+        best: tuple[float, np.ndarray, str] = (-1.0, np.zeros(0), "")
         for strength in STRENGTHS:
             model = LogisticRegression(C=strength, max_iter=closed.MOST)
             model.fit(x[own], memes.labels[own])
             scores = model.decision_function(x)
             rating = metrics.auroc(scores[held_out], memes.labels[held_out])
-            if best is None or rating > best[0]:
+            if rating > best[0]:
                 best = rating, scores, f"C {strength:.2g}"
         logits.append(best[1])
         chosen.append(best[2])
