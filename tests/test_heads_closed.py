@@ -13,13 +13,8 @@ from memejax.models.feature_heads import (
     summed_rbf,
 )
 from memejax.stages.parts.heads import closed
-from memejax.stages.parts.heads.training import (
-    SCALINGS,
-    Job,
-    make_apply_fn,
-    scaled,
-    statistics,
-)
+from memejax.stages.parts.heads.scaling import SCALINGS, scaled, statistics
+from memejax.stages.parts.heads.training import Job, make_apply_fn
 
 
 def data(n=90, seed=0):
@@ -56,7 +51,7 @@ def blocks(columns, job, scaling):
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_scaling(scaling):
     columns, _, job = data()
-    stats = statistics(columns, job, scaling=scaling)
+    stats = statistics(columns, job.train, scaling=scaling)
     for name, expected in blocks(columns, job, scaling).items():
         got = scaled(columns[name], **stats[name]) if stats else columns[name]
         np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-5)
@@ -64,7 +59,7 @@ def test_scaling(scaling):
     changed = {
         k: np.where(np.arange(90)[:, None] < 70, v, 99) for k, v in columns.items()
     }
-    again = statistics(changed, job, scaling=scaling)
+    again = statistics(changed, job.train, scaling=scaling)
     assert jax.tree.all(jax.tree.map(np.array_equal, stats, again))
 
 

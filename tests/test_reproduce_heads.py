@@ -111,7 +111,7 @@ def small(monkeypatch):
         "small": dict(width=16, layers=1, lr=3e-2, epochs=40.0),
         "smaller": dict(width=4, layers=1, lr=1e-3, epochs=1.0),
     }
-    monkeypatch.setattr(methods, "SEARCH", settings)
+    monkeypatch.setattr(methods, "SEARCH", {"demo": settings})
     monkeypatch.setattr(methods, "STRENGTHS", (0.1, 1.0))
     monkeypatch.setattr(protocol, "RESAMPLES", 50)
 
@@ -154,12 +154,13 @@ def test_the_table(store, small, tmp_path, monkeypatch):
 def test_every_trial_is_chosen_by_its_own_held_out_memes(store, small):
     opened = command.open_store(store)
     known = protocol.read_memes(opened)
-    inputs = command._inputs(opened, known)
+    search = methods.SEARCH["demo"]
+    inputs = command._inputs(opened, known)._replace(search=search)
     trials = protocol.trials(known, [0])
     scored = methods.METHODS["align"](inputs, trials, lambda line: None)
     each = {
         setting: methods._fit("align", changes, inputs, trials, lambda line: None)
-        for setting, changes in methods.SEARCH.items()
+        for setting, changes in search.items()
     }
     for i, setting in enumerate(scored.settings):
         ratings = {name: found[i].rating for name, found in each.items()}
@@ -179,7 +180,7 @@ def test_what_cannot_be_compared(store, tmp_path, capsys):
         command.perform(plan)
     with refused(capsys, "heads is made alone, not with tables"):
         command_line.main(["heads", "table1"])
-    with refused(capsys, "heads takes --features, --workdir, --seeds and --arms alone"):
+    with refused(capsys, "heads takes --features, --preset, --workdir, --seeds and"):
         command_line.main(["heads", f"--features={store}", "--set", "heads.width=3"])
     unknown = write_store(tmp_path / "unknown", without=("train",))
     with pytest.raises(ValueError, match="needs training memes of both labels, and"):

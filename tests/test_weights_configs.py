@@ -7,12 +7,13 @@ from memejax import strict_json
 from memejax.models.distilbert import BERTS, DistilBert
 from memejax.models.resnet import RESNETS, ResNet
 from memejax.models.vit import VITS, ViT
-from memejax.weights.configs import Architecture, read_config, write_config
+from memejax.weights.configs import Architecture, read_config
 from memejax.weights.preprocessing import (
     Preprocessing,
     read_preprocessing,
     write_preprocessing,
 )
+from memejax.weights.written import write_config
 
 # What the files of published checkpoints say, but for what is of no consequence.
 RESNET50 = dict(

@@ -9,7 +9,7 @@
       table4, table5: [--devices=4]; table6: [--with=OTHER.json];
       table7: [--set weights.detector=MASKRCNN]
     python -m memejax.reproduce heads --features=STORE [--workdir=runs/heads]
-      [--seeds=20] [--arms HEAD ...] [--table-only]
+      [--preset=demo|full] [--seeds=20] [--arms HEAD ...] [--table-only]
     python -m memejax.reproduce curriculum --data=geoshapes|mnist|cifar10
       [--only-primary] [--arms NAME ...] [--seeds=10] [...]
 
@@ -166,11 +166,14 @@ def _heads(options: argparse.Namespace) -> None:
     from memejax.reproduce.performance import parts
 
     if options.shard != (0, 1) or options.leaves or options.root or options.run:
-        raise UserError("heads takes --features, --workdir, --seeds and --arms alone")
+        raise UserError(
+            "heads takes --features, --preset, --workdir, --seeds and --arms"
+        )
     parallel.device_per_core()
     with user_errors():
         plan = command.prepare(
             features=options.features,
+            preset=options.preset,
             workdir=options.workdir,
             seeds=20 if options.seeds is None else options.seeds,
             names=options.arms,

@@ -33,10 +33,10 @@ from memejax.stages.context import Context, Ended
 from memejax.stages.finetune import check_dev
 from memejax.stages.parts.heads import closed, stored
 from memejax.stages.parts.heads.kinds import HEADS, check_attributes, make_head
+from memejax.stages.parts.heads.scaling import FEATURES
 from memejax.stages.parts.heads.scores import make_scores
 from memejax.stages.parts.heads.stored import HeadData
 from memejax.stages.parts.heads.training import (
-    FEATURES,
     Fitted,
     HeadTrainer,
     Job,

@@ -23,7 +23,7 @@ from memejax.stages import graph, pretrain
 from memejax.stages.parts import choices, curricula, models, small_classifier
 from memejax.stages.parts.graphs import networks
 from memejax.stages.parts.heads.kinds import HEADS
-from memejax.stages.parts.heads.training import SCALINGS
+from memejax.stages.parts.heads.scaling import SCALINGS
 from memejax.stages.parts.rules import (
     Rule,
     either,

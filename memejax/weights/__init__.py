@@ -5,12 +5,14 @@
 
 checkpoint.py  a checkpoint as a whole: opened, loaded, saved; start here
 files.py       files of a checkpoint by name, and their tensors; formats.py: safetensors
-               and npz, pickles.py: PyTorch's, hub.py: names on the hub, installed.py:
-               files inside packages
+               and npz, pickles.py, torch_pickles.py: PyTorch's, hub.py: names on the
+               hub, installed.py: files inside packages
 forms.py       form and sizes of a checkpoint, from its config or tensor names
-names.py       tables: our names beside theirs
+names.py       tables: our names beside theirs; form.py: a row of them, tower_names.py:
+               CLIP's and SigLIP's
 convert.py     tensors to variables and back
-configs.py     config.json; preprocessing.py: preprocessor_config.json
+configs.py     config.json, read; written.py: and written; preprocessing.py:
+               preprocessor_config.json
 maskrcnn.py    torchvision's Mask R-CNN
 inspect.py     python -m memejax.weights.inspect PATH
 """

@@ -25,7 +25,6 @@ from memejax.weights.configs import (
     MODULES,
     Architecture,
     TwoTowersError,
-    write_config,
 )
 from memejax.weights.convert import (
     Classifier,
@@ -42,6 +41,7 @@ from memejax.weights.preprocessing import (
     read_preprocessing,
     write_preprocessing,
 )
+from memejax.weights.written import write_config
 
 
 class Checkpoint(NamedTuple):

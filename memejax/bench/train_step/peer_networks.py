@@ -18,7 +18,7 @@ from memejax.bench.train_step.problem import (
     Problem,
 )
 from memejax.models import image
-from memejax.weights import configs
+from memejax.weights import configs, written
 
 Batch = dict[str, torch.Tensor]
 CONFIGS: dict[str, Any] = {
@@ -46,8 +46,8 @@ class Encoder(nn.Module):
         sizes = dict(getattr(given, kind))
         dropout = sizes.pop("dropout", 0.0)
         # Their config.json from our attributes: both sides have the same sizes.
-        written = configs.write_config(configs.Architecture(name, sizes))
-        config = CONFIGS[name].from_dict(written)
+        content = written.write_config(configs.Architecture(name, sizes))
+        config = CONFIGS[name].from_dict(content)
         self.kind = kind
         if kind == "resnet":
             self.model: Any = transformers.ResNetModel(config)

@@ -65,6 +65,7 @@ class Plan:
 def prepare(
     *,
     features: str | None,
+    preset: str = "demo",
     workdir: str | os.PathLike[str] | None = None,
     seeds: int = 20,
     names: Sequence[str] = (),
@@ -74,6 +75,7 @@ def prepare(
 
     Args:
         features: the store.
+        preset: "demo", or "full" to search the published settings too.
         workdir: folder of the scores and the table; default `runs/heads`.
         seeds: number of paired seeds, from 0; at least 2.
         names: methods to measure; all if empty. The best baseline is always there.
@@ -87,6 +89,10 @@ def prepare(
             "heads needs --features=STORE, the folder that python -m memejax.extract "
             "--config=configs/heads.py:PRESET --out=STORE wrote"
         )
+    if preset not in methods.SEARCH:
+        raise ValueError(
+            f"got preset {preset!r}, expected one of {list(methods.SEARCH)}"
+        )
     unknown = sorted(set(names) - set(METHODS))
     if unknown or seeds < 2:
         raise ValueError(
@@ -98,7 +104,7 @@ def prepare(
     return Plan(
         pathlib.Path(workdir or "runs/heads"),
         store,
-        _inputs(store, memes),
+        _inputs(store, memes)._replace(search=methods.SEARCH[preset]),
         protocol.trials(memes, range(seeds)),
         seeds,
         [name for name in METHODS if not names or name in {*names, *BASELINES}],
@@ -159,7 +165,7 @@ def perform(plan: Plan) -> Measured:
 def _key(plan: Plan, name: str) -> str:
     """Return what a method's scores depend on."""
     grids = [methods.STRENGTHS, methods.SHARES, methods.GAMMAS, methods.PENALTIES]
-    settings = [methods.SEARCH, *map(list, grids)]
+    settings = [dict(plan.inputs.search), *map(list, grids)]
     content = [plan.store.key, plan.seeds, settings, name]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -362,7 +368,7 @@ def _notes(plan: Plan, best: str) -> list[str]:
         f"(difference hashes {protocol.SAME_PICTURE} of 64 bits apart at most) is "
         "among the training memes.",
         "Search: "
-        + "; ".join(methods.SEARCH)
+        + "; ".join(plan.inputs.search)
         + f"; linear: C of {_list(methods.STRENGTHS)}, and shares of the pictures of "
         f"{_list(methods.SHARES)}; kernel: these shares, gamma of "
         f"{_list(methods.GAMMAS)}, penalty of {_list(methods.PENALTIES)}.",

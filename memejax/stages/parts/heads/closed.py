@@ -14,13 +14,8 @@ from sklearn.linear_model import LogisticRegression
 
 from memejax import metrics
 from memejax.models.feature_heads import KernelFit, fit_kernel_logistic, summed_rbf
-from memejax.stages.parts.heads.training import (
-    FEATURES,
-    Fitted,
-    Job,
-    scaled,
-    statistics,
-)
+from memejax.stages.parts.heads.scaling import FEATURES, scaled, statistics
+from memejax.stages.parts.heads.training import Fitted, Job
 
 Tree = Any
 # Iterations of L-BFGS; a fit that needs more is an error.
@@ -55,7 +50,7 @@ def fit_logistic(
         strengths: values of C, from the strongest penalty on.
         shares: of the pictures, each in [0, 1].
         balance: whether both classes have the same weight c in all.
-        scaling: one of `training.SCALINGS`.
+        scaling: one of `scaling.SCALINGS`.
         names: of the columns; a single one is for comparison only.
 
     Returns:
@@ -65,7 +60,7 @@ def fit_logistic(
     Raises:
         ValueError: if a fit does not converge.
     """
-    scales = statistics(columns, job, scaling=scaling)
+    scales = statistics(columns, job.train, scaling=scaling)
     blocks = {name: _scaled(columns, scales, name) for name in names}
     lengths = {
         name: np.sqrt(np.mean(np.sum(block[job.train] ** 2, axis=1)))
@@ -149,7 +144,7 @@ def fit_kernel(
             f"heads.head='kernel' keeps a matrix of all pairs of the {len(job.train):,}"
             f" training memes, at most {LARGEST:,}: choose another head"
         )
-    scales = statistics(columns, job, scaling="unit")
+    scales = statistics(columns, job.train, scaling="unit")
     blocks = {name: _scaled(columns, scales, name) for name in FEATURES}
     support = {name: block[job.train] for name, block in blocks.items()}
     best, curve, place = None, {}, 0

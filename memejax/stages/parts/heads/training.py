@@ -21,16 +21,12 @@ from ml_collections import ConfigDict
 from memejax import losses, metrics, parallel, steps
 from memejax.data import plans
 from memejax.models.feature_heads import FeatureHead, start_from_prompts
+from memejax.stages.parts.heads.scaling import FEATURES, scaled, statistics
 from memejax.stages.parts.optimizers import optimizer
 
 Tree = Any
-# Columns of the features that a head takes.
-FEATURES = ("image", "text")
 # Neighbours that vote, as in RGCL's code.
 VOTERS = 20
-# "standard": mean 0 and deviation 1 over the training memes; "unit": mean 0, and then
-# length 1 of each meme; "none".
-SCALINGS = ("standard", "unit", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +207,7 @@ class HeadTrainer:
         """Return the initial states of all jobs."""
         numbers = np.asarray([job.seed for job in jobs], np.uint32)
         scaling = self._section.scaling
-        scales = [statistics(self._columns, job, scaling=scaling) for job in jobs]
+        scales = [statistics(self._columns, job.train, scaling=scaling) for job in jobs]
         stacked = jax.tree.map(lambda *x: np.stack(x), *scales)
 
         def begin(pair: tuple[jax.Array, Tree]) -> Any:
@@ -268,45 +264,6 @@ def _check(jobs: Sequence[Job], labels: np.ndarray) -> None:
         for what, rows in (("train on", job.train), ("choose by", job.held_out)):
             if len(np.unique(labels[rows])) != 2 or labels[rows].min() < 0:
                 raise ValueError(f"a head needs memes of both labels to {what}")
-
-
-def statistics(
-    columns: Mapping[str, np.ndarray], job: Job, *, scaling: str
-) -> dict[str, dict[str, np.ndarray]]:
-    """Return what scales each feature, from a job's training memes.
-
-    Args:
-        columns: `image` and `text`, float32 `[n, d]` each.
-        job: the training memes.
-        scaling: one of SCALINGS.
-
-    Returns:
-        Name of the feature -> arguments of `scaled`, float32; {} for "none".
-    """
-    found = {}
-    for name in FEATURES if scaling != "none" else ():
-        rows = columns[name][job.train].astype(np.float64)
-        found[name] = {"mean": rows.mean(axis=0).astype(np.float32)}
-        if scaling == "standard":
-            std = rows.std(axis=0)
-            # A constant feature stays 0.
-            scale = np.where(std > 0, 1 / np.where(std > 0, std, 1), 0)
-            found[name]["scale"] = scale.astype(np.float32)
-    return found
-
-
-def scaled(
-    rows: jax.Array, *, mean: jax.Array, scale: jax.Array | None = None
-) -> jax.Array:
-    """Centre features, and scale each of them, or all of a meme to length 1.
-
-    Args:
-        rows: `[b, d]`.
-        mean: `[d]`.
-        scale: `[d]`; None for length 1.
-    """
-    centred = rows - mean[None]
-    return losses.unit_rows(centred) if scale is None else centred * scale[None]
 
 
 def make_apply_fn(head: FeatureHead) -> Callable[..., Any]:
