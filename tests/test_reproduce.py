@@ -362,6 +362,13 @@ def test_figures_that_are_nan_are_left_out():
     assert one == Spread(0.25, None, None, 0.5)
 
 
+def test_no_interval_reaches_beyond_what_an_area_can_be():
+    wide = figures.spread([0.5, 1.0])
+    assert (wide.low, wide.high) == (0.0, 1.0)
+    narrow = figures.spread([0.5, 0.5, 0.501])
+    assert 0.49 < narrow.low < narrow.mean < narrow.high < 0.51
+
+
 def test_nothing_is_finished_yet(runner, tmp_path):
     with pytest.raises(ValueError, match="no run of table8 is finished in .*--workdir"):
         command.reproduce("table8", preset="full", workdir=tmp_path, table_only=True)

@@ -28,7 +28,8 @@ def spread(
 ) -> Spread:
     """Mean, standard deviation and 95 % interval of the mean over seeds.
 
-    `mean +- t(0.975, n - 1) std / sqrt(n)`, Student's t.
+    `mean +- t(0.975, n - 1) std / sqrt(n)`, Student's t, cut at 0 and 1, beyond which
+    no AUROC or accuracy lies.
 
     Args:
         values: one per seed; NaN is left out.
@@ -45,7 +46,7 @@ def spread(
         low, high = (x if tables.is_number(x) else None for x in single)
         return Spread(mean, None, low, high)
     reach = float(stats.t.ppf(0.975, len(known) - 1)) * std / math.sqrt(len(known))
-    return Spread(mean, std, mean - reach, mean + reach)
+    return Spread(mean, std, max(mean - reach, 0.0), min(mean + reach, 1.0))
 
 
 def collect(
@@ -278,8 +279,8 @@ def _notes(
         notes.append("This split chose the checkpoints: the figures are optimistic.")
     notes += [
         "AUROC and accuracy (at 0.5): mean ± standard deviation over the seeds, and in "
-        "brackets the 95 % interval of the mean (Student's t); for one seed, that of "
-        "the AUROC over resampled memes.",
+        "brackets the 95 % interval of the mean (Student's t, cut at 0 and 1); for one "
+        "seed, that of the AUROC over resampled memes.",
         "The published figures are on Hateful Memes' test_unseen, where the constant "
         "predictor has an AUROC of 0.5 and an accuracy of 0.625: a published accuracy "
         "of 0.625 with an AUROC of 0.5 shows no skill.",
