@@ -74,14 +74,14 @@ CIFAR10 = {
         for name, value in CONVNETS["convnet_cifar10"].items()
     },
 }
-# A quarter of the network's operations, and 13 epochs.
+# A quarter of the network's operations, and 10 epochs.
 SMALL_CIFAR10 = {
     "model.convnet.stages": ((16, 16), (32, 32)),
     "model.convnet.dense": 128,
     "data.train": 8000,
     "data.validation": 1000,
-    "curriculum.warmup": 200,
-    "curriculum.refresh": 200,
+    "curriculum.warmup": 160,
+    "curriculum.refresh": 160,
 }
 SETUPS = {
     "geoshapes": Setup(
@@ -101,7 +101,7 @@ SETUPS = {
     "cifar10": Setup(
         "CIFAR-10",
         # On two cores all arms of the primary family take under two hours.
-        _training(1600, 0.01, **CIFAR10 | SMALL_CIFAR10),
+        _training(1280, 0.01, **CIFAR10 | SMALL_CIFAR10),
         band=0.005,
         # 50 epochs of all but the validation pictures.
         full=_training(35_152, 0.01, **CIFAR10, **{"data.train": None}),
