@@ -4,6 +4,8 @@ FOLDER/encoders/config.json          sections `model` and `data`, and one arm
 FOLDER/encoders/model.safetensors    image_encoder/params/..., text_encoder/...
 FOLDER/encoders/tokenizer.json       of the captions
 FOLDER/encoders/names.json           readable names of both encoders
+
+Digests of all of them complete the folder, and are verified when it is loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from memejax import folder
+from memejax import digests, folder
 from memejax.data import text
 from memejax.weights.formats import read_safetensors
 
@@ -47,12 +49,9 @@ class Frozen(NamedTuple):
 
 
 def keep(encoders: Frozen, store: pathlib.Path) -> None:
-    """Write encoders into a store's folder, unless they are there.
-
-    The folder is complete once config.json exists.
-    """
+    """Write encoders into a store's folder, unless they are there."""
     path = store / ENCODERS
-    if (path / CONFIG).exists():
+    if digests.exists(path):
         return
     path.mkdir(parents=True, exist_ok=True)
     leaves = traverse_util.flatten_dict(dict(encoders.variables), sep="/")
@@ -61,6 +60,7 @@ def keep(encoders: Frozen, store: pathlib.Path) -> None:
     text.save_tokenizer(encoders.tokenizer, os.fspath(path))
     folder.write_json(path / NAMES, dict(encoders.names))
     folder.write_json(path / CONFIG, encoders.config.to_dict())
+    digests.write(path)
 
 
 def load(path: pathlib.Path) -> Frozen:
@@ -73,12 +73,15 @@ def load(path: pathlib.Path) -> Frozen:
         ValueError: if it has none, or a file of it is missing or damaged.
     """
     own = path / ENCODERS
-    config = folder.read_json(own / CONFIG)
-    if config is None:
+    if not digests.exists(own):
         raise ValueError(
             f"{path} keeps no encoders, and cannot score new memes: extract its "
             "features with --config.extract.keep_encoders=True"
         )
+    reason = digests.problem(own)
+    if reason is not None:
+        raise ValueError(f"the encoders of {path} are damaged: {reason}")
+    config = folder.read_json(own / CONFIG)
     trees = traverse_util.unflatten_dict(dict(read_safetensors(own / MODEL)), sep="/")
     return Frozen(
         ConfigDict(config).lock(),
@@ -90,7 +93,7 @@ def load(path: pathlib.Path) -> Frozen:
 
 def link(store: pathlib.Path, path: pathlib.Path) -> None:
     """Give a run the encoders of a store, as links on the same disk, else as copies."""
-    if not (store / ENCODERS / CONFIG).exists() or (path / ENCODERS / CONFIG).exists():
+    if not digests.exists(store / ENCODERS) or digests.exists(path / ENCODERS):
         return
     beside = path / f".{ENCODERS}.new"
     shutil.rmtree(beside, ignore_errors=True)

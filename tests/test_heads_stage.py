@@ -317,6 +317,12 @@ def test_a_run_that_extracts_its_features_and_goes_on(clip, tmp_path, monkeypatc
     assert np.isfinite(proba).all()
     with pytest.raises(ValueError, match="unknown arm 'vit': expected one of average"):
         predict.load_predictor(tmp_path, arm="vit")
+    model = tmp_path / "encoders/model.safetensors"
+    whole = model.read_bytes()
+    model.unlink()
+    model.write_bytes(whole[:-4] + b"\0\0\0\1")
+    with pytest.raises(ValueError, match="encoders of .* are damaged: .*model.safe"):
+        predict.load_predictor(tmp_path)
     # Another head on the features of the run.
     other = clip_config(clip, "align", features=str(tmp_path / "features"))
     train.run(other, tmp_path / "other")

@@ -121,7 +121,7 @@ MAY = {
         "metrics",
         "outcomes",
     },
-    "frozen": {"data", "folder", "weights"},
+    "frozen": {"data", "digests", "folder", "weights"},
     "main": DATA | RUN,
     # Benchmarks count FLOPs; a table may need features that another command makes.
     "bench": LIBRARY | DATA | RUN | {"profile", "report"},

@@ -102,8 +102,9 @@ def run(context: Context, before: Ended | None) -> Ended:
             if not (path / str(seed) / NAME / "outcome.json").exists()
         ]
         _train(context, path, seeds)
-        if config.seed in seeds:
-            stored.keep_encoders(config, path)
+    if context.seed == context.config.seed:
+        # Even if the last start was killed before it.
+        stored.keep_encoders(context.config, context.folder.parent)
     stage = functools.cache(lambda: _stage(context))
     return Ended(NAME, {NAME: context.outcome(NAME)}, stage)
 
