@@ -1,9 +1,9 @@
 """Encoders kept beside the features that they made, so that new memes can follow them.
 
-FOLDER/encoders/config.json          sections `model` and `data`, and one arm
-FOLDER/encoders/model.safetensors    image_encoder/params/..., text_encoder/...
-FOLDER/encoders/tokenizer.json       of the captions
-FOLDER/encoders/names.json           readable names of both encoders
+    FOLDER/encoders/config.json          sections `model` and `data`, and one arm
+    FOLDER/encoders/model.safetensors    image_encoder/params/..., text_encoder/...
+    FOLDER/encoders/tokenizer.json       of the captions
+    FOLDER/encoders/names.json           readable names of both encoders
 
 Digests of all of them complete the folder, and are verified when it is loaded.
 """
