@@ -29,6 +29,7 @@ COMMANDS = {
     "bench.detector": "time Mask R-CNN beside torchvision's",
     "bench.faults": "inject faults and see what becomes of them",
     "bench.graphs": "time graph networks beside PyTorch Geometric",
+    "bench.heads": "time heads on features: seeds together, and mining",
     "bench.input_pipeline": "time the input pipeline beside PyTorch's DataLoader",
     "bench.input_study": "study input by threads, workers and caches",
     "bench.loop": "time the whole loop beside its bare training step",
