@@ -15,11 +15,11 @@ from support import ROOT, TINY, shrunk
 
 from memejax import export, metrics, predict, train
 from memejax.config import load_config
-from memejax.errors import UserError
+from memejax.errors import NotFiniteError, UserError
 from memejax.stages import heads
 from memejax.stages.parts.heads import stored
 from memejax.stages.parts.heads.kinds import HEADS
-from memejax.stages.parts.heads.training import HeadTrainer, Job
+from memejax.stages.parts.heads.training import HeadTrainer, Job, average
 from memejax.store.read import open_store
 
 SMALL = {
@@ -159,6 +159,22 @@ def test_rgcl_pulls_memes_of_one_label_together(store):
     unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
     cosine, same = unit @ unit.T, labels[1::2, None] == labels[None, 1::2]
     assert metrics.auroc(cosine.ravel(), same.ravel().astype(int)) > 0.95
+
+
+def test_a_loss_that_is_not_finite_is_named(store, tmp_path):
+    config = config_of(store, "align", **{"heads.optimizer.groups.all.lr": 1e30})
+    with pytest.raises(NotFiniteError, match="the loss is .* A lower learning rate"):
+        train.run(config, tmp_path)
+    assert not (tmp_path / "0/heads/outcome.json").exists()
+
+
+def test_several_scores_are_averaged_as_probabilities():
+    one, two = np.array([-2.0, 800.0]), np.array([1.0, -3.0])
+    expected = (1 / (1 + np.exp(2)) + 1 / (1 + np.exp(-1))) / 2
+    got = average({"head": one, "vote": two})
+    assert got[0] == pytest.approx(np.log(expected / (1 - expected)))
+    assert np.isfinite(got).all()
+    assert average({"head": one}) is one
 
 
 def test_what_a_head_cannot_take(store, tmp_path, capsys):

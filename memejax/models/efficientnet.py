@@ -24,7 +24,7 @@ from memejax.models.layers import (
 
 
 class Stage(NamedTuple):
-    """What the blocks of a stage have in common, whatever the network's size.
+    """Settings shared by the blocks of a stage, whatever the network's size.
 
     Attributes:
         size: side of the depthwise kernels.

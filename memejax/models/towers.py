@@ -1,4 +1,4 @@
-"""What the towers of contrastive models share: their blocks and their projection.
+"""Blocks and projection that the towers of contrastive models share.
 
 Shape suffixes: `b` batch, `t` tokens, `d` features, `e` features after the projection.
 """

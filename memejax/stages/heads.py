@@ -251,8 +251,7 @@ def _like(config: ConfigDict, data: HeadData) -> Tree:
         prompts = jnp.zeros_like(jnp.asarray(data.zero_shot))
         stats = {"prompts": prompts, "logit_scale": jnp.zeros(())}
         return {"params": {}, "batch_stats": stats}
-    columns, _ = _columns(data)
-    widths = {name: columns[name].shape[1] for name in FEATURES}
+    widths = dict(zip(FEATURES, data.facts["widths"], strict=True))
     scaling = "unit" if kind == "kernel" else config.heads.scaling
     fields = {"standard": ("mean", "scale"), "unit": ("mean",), "none": ()}[scaling]
     scales: Tree = {

@@ -44,7 +44,7 @@ TOGETHER = 24
 
 
 class Inputs(NamedTuple):
-    """What methods work on.
+    """Inputs of the methods.
 
     Attributes:
         memes: of the store.
@@ -236,8 +236,7 @@ def zero_shot(inputs: Inputs, trials: Sequence[Trial], say: Say) -> Scored:
 
 
 def _scored(found: Sequence[Fitted], settings: Sequence[str], seconds: float) -> Scored:
-    # A head that also votes scores by the mean of both logits.
-    logits = [np.mean(list(f.logits.values()), axis=0) for f in found]
+    logits = [fitted.average() for fitted in found]
     count = sum(np.size(x) for x in jax.tree.leaves(found[0].variables["params"]))
     if isinstance(found[0].variables["params"], int):
         count = found[0].variables["params"]

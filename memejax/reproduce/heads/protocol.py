@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy import special
 from sklearn.model_selection import StratifiedGroupKFold
 
 from memejax import metrics
@@ -207,7 +208,7 @@ def weighted_auroc(
 
 def figures(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Return AUROC, accuracy at 0.5 and Brier score of logits."""
-    proba = 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
+    proba = special.expit(scores)
     return {
         "auroc": metrics.auroc(scores, labels),
         "accuracy": float(np.mean((proba > 0.5) == (labels == 1))),

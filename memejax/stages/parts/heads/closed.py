@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from memejax import metrics
 from memejax.models.feature_heads import KernelFit, fit_kernel_logistic, summed_rbf
 from memejax.stages.parts.heads.scaling import FEATURES, scaled, statistics
-from memejax.stages.parts.heads.training import Fitted, Job
+from memejax.stages.parts.heads.training import Fitted, Job, average
 
 Tree = Any
 # Iterations of L-BFGS; a fit that needs more is an error.
@@ -211,6 +211,5 @@ def unfitted(
         job: the rows that it is rated on.
     """
     scores = {name: np.asarray(values, np.float64) for name, values in logits.items()}
-    mean = np.mean(list(scores.values()), axis=0)
-    rating = metrics.auroc(mean[job.held_out], labels[job.held_out])
+    rating = metrics.auroc(average(scores)[job.held_out], labels[job.held_out])
     return Fitted(variables, scores, 1, rating, {1: rating})

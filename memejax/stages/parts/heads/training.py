@@ -17,9 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
+from scipy import special
 
 from memejax import losses, metrics, parallel, steps
 from memejax.data import plans
+from memejax.errors import NotFiniteError
 from memejax.models.feature_heads import FeatureHead, start_from_prompts
 from memejax.stages.parts.heads.scaling import FEATURES, scaled, statistics
 from memejax.stages.parts.optimizers import optimizer
@@ -61,6 +63,10 @@ class Fitted:
     step: int
     rating: float
     curve: Mapping[int, float]
+
+    def average(self) -> np.ndarray:
+        """Return the logits of the mean probability of all scores, float64 `[n]`."""
+        return average(self.logits)
 
 
 class HeadTrainer:
@@ -131,6 +137,9 @@ class HeadTrainer:
         Args:
             say: called with a progress line for each evaluation.
             jobs: as many others, with as many updates; None: those of the trainer.
+
+        Raises:
+            NotFiniteError: if the loss is not finite.
         """
         jobs = self._jobs if jobs is None else jobs
         _check(jobs, self._labels)
@@ -151,17 +160,26 @@ class HeadTrainer:
             state, logged = self._run(state, rows, data)
             weights = state.weights()
             found = jax.device_get(self._score(weights, member, data))
+            loss = float(np.mean(logged["loss"]))
+            if not math.isfinite(loss):
+                raise NotFiniteError(
+                    f"the loss is {loss} in the updates {start + 1} to {stop}. A lower "
+                    "learning rate (heads.optimizer.groups.*.lr) or clipping "
+                    "(heads.optimizer.clip) is what helps most"
+                )
+            # At once: a slice of every leaf for every job would take longer.
+            weights = jax.device_get(weights)
             for i, job in enumerate(jobs):
                 scores = {k: v[i].astype(np.float64) for k, v in found.items()}
-                shown = np.mean([_unit(scores[k]) for k in scores], axis=0)
-                rating = metrics.auroc(shown[job.held_out], self._labels[job.held_out])
+                shown = average(scores)[job.held_out]
+                rating = metrics.auroc(shown, self._labels[job.held_out])
                 curves[i][stop] = rating
                 if best[i] is None or rating > best[i].rating:
-                    own = jax.tree.map(lambda x, i=i: np.asarray(x[i]), weights)
+                    own = jax.tree.map(lambda x, i=i: np.array(x[i]), weights)
                     best[i] = Fitted(own, scores, stop, rating, curves[i])
             say(
                 f"{stop:>{len(str(self.steps))}}/{self.steps} updates of "
-                f"{len(jobs)} heads, loss {float(np.mean(logged['loss'])):.4f}, "
+                f"{len(jobs)} heads, loss {loss:.4f}, "
                 f"auroc {np.mean([c[stop] for c in curves]):.4f}"
             )
         return best
@@ -312,5 +330,14 @@ def _named(columns: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{name}_bd": columns[name] for name in FEATURES}
 
 
-def _unit(logits: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
+def average(logits: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the logits of the mean probability of several scores, float64 `[n]`.
+
+    Those of a single score are returned as they are.
+    """
+    (first, *others) = logits.values()
+    if not others:
+        return first
+    # Kept from 0 and 1, whose logits are infinite.
+    proba = np.mean([special.expit(x) for x in (first, *others)], axis=0)
+    return special.logit(np.clip(proba, 1e-15, 1 - 1e-15))
