@@ -5,7 +5,8 @@
 Both sides get uint8 pictures of 224 pixels and captions of 77 tokens in memory and give
 float32 features, pooled and projected, as `python -m memejax.extract` stores them. The
 peer is transformers' CLIPModel on PyTorch at its best number of threads. Parameters are
-random, of the sizes that OpenAI published. Without torch our own speed alone is measured.
+random, of the sizes that OpenAI published. Without torch our own speed alone is
+measured.
 """
 
 from __future__ import annotations

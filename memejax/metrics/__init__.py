@@ -1,12 +1,16 @@
 """Metrics of scores, comparisons of methods, and probes of features; on the host.
 
 reports.py       AUROC, accuracy, F1, thresholds and intervals of one model
+calibration.py   temperature, Platt, isotonic; reliability and calibration error
+thresholds.py    rules such as precision>=0.9, and thresholds that keep them
 significance.py  paired comparison of two, Holm's correction, verdicts
 probes.py        nearest neighbours and linear probe on frozen features
 """
 
+from memejax.metrics import calibration as calibration
 from memejax.metrics import probes as probes
 from memejax.metrics import significance as significance
+from memejax.metrics import thresholds as thresholds
 from memejax.metrics.reports import AVERAGE as AVERAGE
 from memejax.metrics.reports import Scores as Scores
 from memejax.metrics.reports import auroc as auroc

@@ -67,7 +67,7 @@ def auroc(
     Raises:
         ValueError: if a score is NaN, a label is not 0 or 1, or the shapes differ.
     """
-    scores, labels = _check(scores, labels)
+    scores, labels = check_scores(scores, labels)
     weights = np.ones(len(scores)) if weights is None else np.asarray(weights, float)
     if weights.shape != scores.shape or not (weights >= 0).all():
         raise ValueError(
@@ -97,7 +97,7 @@ def best_threshold(proba: ArrayLike, labels: ArrayLike) -> float:
         ValueError: if a probability is outside [0, 1] or NaN, a label is not 0 or 1,
             the shapes differ, or there are no examples.
     """
-    proba, labels = _check(proba, labels, probability=True)
+    proba, labels = check_scores(proba, labels, probability=True)
     if not len(proba):
         raise ValueError("got no examples, expected at least one")
     values, group = np.unique(proba, return_inverse=True)
@@ -146,7 +146,7 @@ def binary_report(
     Raises:
         ValueError: as in `best_threshold`.
     """
-    proba, labels = _check(proba, labels, probability=True)
+    proba, labels = check_scores(proba, labels, probability=True)
     if not len(proba):
         raise ValueError("got no examples, expected at least one")
     n, positives = len(labels), int(labels.sum())
@@ -188,7 +188,7 @@ def constant_report(labels: ArrayLike) -> dict[str, Any]:
     Raises:
         ValueError: if a label is not 0 or 1 or there are no examples.
     """
-    _, labels = _check(np.zeros(np.shape(labels)), labels)
+    _, labels = check_scores(np.zeros(np.shape(labels)), labels)
     share = labels.mean() if len(labels) else 0.0
     report = binary_report(np.full(len(labels), share), labels, bootstrap=0)
     return report | {"auroc": 0.5, "auroc_low": 0.5, "auroc_high": 0.5}
@@ -252,7 +252,7 @@ def write_predictions(
         ValueError: if a probability is outside [0, 1] or NaN, or lengths differ.
     """
     proba = np.asarray(proba, float)
-    proba, predicted = _check(proba, proba > 0.5, probability=True)
+    proba, predicted = check_scores(proba, proba > 0.5, probability=True)
     if len(ids) != len(proba):
         raise ValueError(
             f"got {len(ids)} ids and {len(proba)} probabilities, expected equally many"
@@ -287,7 +287,7 @@ def read_predictions(
     return ids, proba, np.array([int(row[2]) for row in rows], np.int64)
 
 
-def _check(
+def check_scores(
     scores: ArrayLike, labels: ArrayLike, *, probability: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return both as `[n]` arrays, float64 and int64, or raise ValueError."""
