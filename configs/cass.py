@@ -25,11 +25,18 @@ paper
             every batch with a period of 32 of them. In fine-tuning averaged words stand
             for the fastText of the paper's code, trained with the classifier and not
             beforehand; the paper's text says DistilBERT (text=distilbert). A random
-            fifth of the training memes chooses the checkpoint, as published.
-            Not kept: gradients that accumulate over the whole run because nothing
-            clears them; weight averaging whose result the original never uses
-            (average=swa uses its own); pretraining on the tenth of the pictures that
-            was to be labelled.
+            fifth of the training memes chooses the checkpoint, as the paper's text has
+            it. Pretraining is that of CASS's own notebook, as none was published for
+            memes. Not kept of it: gradients that accumulate over the whole run because
+            nothing clears them; optimisers of other objects than the trained models;
+            weight averaging whose result the original never uses (average=swa uses its
+            own); pretraining on the tenth of the pictures that was to be labelled; its
+            fine-tuning (Adam at 3e-4, focal loss, early stop). Not kept of the code of
+            the image-only rows: as many memes of either label, by leaving out others
+            (here class weights); a softmax before the cross-entropy, which cannot fall
+            below 0.313 then; ReLU behind both embeddings (here multimodal CASS's
+            classifier); the last epoch is tested. With VIT_B16_384 of its own
+            normalisation the ViT's pictures are scaled as that file wants.
 
 After the colon, behind the preset (`configs/cass.py:full,average=ema`):
   then=finetune|probe     stage after pretraining

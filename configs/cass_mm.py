@@ -21,18 +21,19 @@ paper
   command   as full, with :paper
   hardware  as full
   is        the recipe as published, which collapses; for comparison only. Its quirks,
-            kept: `fusion_layer` and `fc` are in no parameter group of the original, so
+            kept: `fusion` and `fc` are in no parameter group of the original, so
             they keep their random values (here: group `frozen`); the learning rate
             falls by a fifth whenever the loss of a batch has not improved for two
             batches, and so reaches its floor of 4.4e-8 within about 200; both arms see
             the same picture without augmentation, and no term prevents a constant
             output; a random fifth of the training memes, which shares captions with
-            the rest, chooses the checkpoint (data.dev=validation holds out by caption,
-            data.dev=dev_seen takes the challenge's own). Not kept: offsets of 1e-5 that
-            the original adds to the outputs; its choice of the best epoch by training
-            loss. Fine-tuning of the multimodal arms was not published: the values are
-            those of the paper's image-only rows, with class weights in place of
-            undersampling.
+            the rest, chooses the checkpoint of the fine-tuning (data.dev=validation
+            holds out by caption, data.dev=dev_seen takes the challenge's own). Not
+            kept: offsets of 1e-5 that the original adds to the outputs; its choice of
+            the best epoch by training loss. Fine-tuning of the multimodal arms was
+            not published: the values are those of the paper's image-only rows, with
+            class weights in place of undersampling, no softmax before the
+            cross-entropy, and the best checkpoint in place of the last.
 
 After the colon, behind the preset (`configs/cass_mm.py:full,then=probe`):
   then=finetune|probe    stage after pretraining

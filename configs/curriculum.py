@@ -20,10 +20,14 @@ full
 paper
   command   as full, with :paper
   is        full with the thesis's version where it differs: the temperature starts at
-            1 and is only raised, step by step (its cap on the ratio); easier examples
-            are favoured, as in its text. The thesis states no size, rate or ratio, no
-            step of the temperature (here 0.01: its pseudocode is blank) and no number
-            of dropout passes (here 20); those are ours.
+            1 and is only raised, step by step (its cap on the ratio, which entropy and
+            BALD of a few classes never reach: at 1 the ratio is at most the number of
+            classes); examples are drawn by jax.random.categorical; easier ones are
+            favoured, as in its text, against the sign that its equations print. The
+            thesis states no size, network, rate or ratio, no step of the temperature
+            (here 0.01: its pseudocode is blank), no number of dropout passes (here 20),
+            no warm-up or refresh of DSAC and no one reading of BAC's epochs; those are
+            ours.
 
 After the colon, behind the preset (`configs/curriculum.py:full,network=resnet`):
   network=perceptron|convnet|resnet    network to train

@@ -23,7 +23,10 @@ paper
   is        the published recipe of ViT-B/16 (400 epochs, 65,536 prototypes), at its
             batch of 1024. The ResNet-50 beside it uses that recipe too, instead of its
             own with SGD; --config.arms="('vit',)" leaves it out. Fine-tuning is that of
-            configs/cass.py:paper.
+            configs/cass.py:paper. Not kept: a start from nothing (here ImageNet's
+            classifiers, as a few thousand pictures need it); bicubic crops of the
+            original (here bilinear, of pictures that are square already); weight decay
+            of the class token.
 
 After the colon, behind the preset (`configs/dino.py:full,then=probe`):
   then=finetune|probe    stage after pretraining
@@ -131,9 +134,10 @@ def paper() -> dict[str, Any]:
         **common.training(
             epochs=400.0,
             batch=1024,
-            # 7.5e-4 per 256 examples of a batch, and 10 epochs of warm-up.
+            # 7.5e-4 per 256 examples of a batch, and 10 epochs of warm-up over the
+            # 6,800 memes that are left to train on.
             optimizer=optimizer(
-                groups(3e-3), warmup=83, floor=2e-6 / 3e-3, clip_each=0.3
+                groups(3e-3), warmup=66, floor=2e-6 / 3e-3, clip_each=0.3
             ),
         ),
     )

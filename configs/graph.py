@@ -38,9 +38,10 @@ paper
             jointly with the graph network (in BatchNorms that saw the entities of one
             meme at a time), here their features are stored; there the detector sees
             pictures shrunk to 224 pixels, here the originals; there a dropout before
-            the logit is on at test time too; Adam's decay of 5e-4 in the gradient; the
-            last epoch is tested, here the best on a random fifth of train
-            (data.dev=random_validation, for the extraction too).
+            the logit is on at test time too; Adam's decay of 5e-4 in the gradient; a
+            cosine over 200 epochs of which 20 are run, 2 % lower at their end; the one
+            epoch of the logged GraphSAGE; the last epoch is tested, here the best on a
+            random fifth of train (data.dev=random_validation, for the extraction too).
 
 After the colon, behind the preset (`configs/graph.py:full,kind=trained`):
   kind=stored|trained|hetero    one graph per meme on stored features, the same trained

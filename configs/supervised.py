@@ -9,7 +9,8 @@ is        configs/cass_mm.py without its first stage. With --config.weights.* th
           encoders start from those checkpoints, like the papers' rows. In `paper`
           averaged word vectors stand for the fastText of the paper's code, and have
           no checkpoint; the paper's text says DistilBERT (`:paper,text=distilbert`);
-          a random fifth of the training memes chooses the checkpoint, as published.
+          a random fifth of the training memes chooses the checkpoint, as in the
+          paper's text. Not kept of its code: see `paper` in configs/cass.py.
 
 After the colon, behind the preset (`configs/supervised.py:demo,curriculum=dsac`):
   curriculum=none|uniform|replacement|bac|dsac    order of the training examples

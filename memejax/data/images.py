@@ -5,6 +5,7 @@ three channels red, green, blue last.
 """
 
 import errno
+import io
 import os
 import stat
 import struct
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,6 +41,8 @@ _EXIF_ERRORS = (
 )
 
 Progress = Callable[[int, int], None]
+# A path, or the content of a file.
+Picture = str | bytes
 
 
 class ImageError(UserError):
@@ -87,15 +91,11 @@ _quiet_pillow = _QuietPillow()
 
 
 @contextmanager
-def _opened(path: str, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(picture: Picture, max_pixels: int) -> Iterator[Image.Image]:
     """Yield the picture with its header read; raise ImageError for any failure."""
+    path = picture if isinstance(picture, str) else "<bytes>"
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(path, "is not a file")
-        if status.st_size == 0:
-            raise ImageError(path, "is empty (zero bytes)")
-        with _quiet_pillow, open(path, "rb") as file, Image.open(file) as image:
+        with _quiet_pillow, _file(picture) as file, Image.open(file) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageError(
@@ -125,6 +125,66 @@ def _opened(path: str, max_pixels: int) -> Iterator[Image.Image]:
         what = "is truncated" if cut else "cannot be read"
         text = f"{what}: {type(error).__name__}: {error}"
         raise ImageError(path, text) from error
+
+
+def _file(picture: Picture) -> BinaryIO:
+    """Open a picture that is not empty; raise ImageError or FileNotFoundError."""
+    if isinstance(picture, str):
+        status = os.stat(picture)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(picture, "is not a file")
+        if status.st_size:
+            return open(picture, "rb")
+    elif picture:
+        return io.BytesIO(picture)
+    name = picture if isinstance(picture, str) else "<bytes>"
+    raise ImageError(name, "is empty (zero bytes)")
+
+
+def read_bytes(path: str) -> bytes:
+    """Read a picture's file without decoding it.
+
+    Raises:
+        ImageError: if it is missing, empty, not a file, or cannot be read.
+    """
+    try:
+        with _file(path) as file:
+            return file.read()
+    except FileNotFoundError:
+        raise ImageError(path, "is missing") from None
+    except OSError as error:
+        raise ImageError(path, f"cannot be read: {error.strerror}") from None
+
+
+def load(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode one picture at its own size.
+
+    Any mode becomes RGB; transparent parts become white; EXIF rotation is applied; an
+    animation gives its first frame.
+
+    Args:
+        picture: path of a picture, or the content of its file.
+        max_pixels: the largest width x height allowed, by the header.
+
+    Returns:
+        uint8 [height, width, 3].
+
+    Raises:
+        ImageError: if it is missing, empty, not an image, truncated, or too large.
+    """
+    with _opened(picture, max_pixels) as image:
+        return np.asarray(_upright(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return an opened picture in RGB, turned as its EXIF block says."""
+    image.load()
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except _EXIF_ERRORS:
+        # A damaged EXIF block leaves the pixels usable.
+        pass
+    return _to_rgb(image)
 
 
 def open_size(path: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -187,20 +247,17 @@ def _check_options(size: int, resize: str) -> None:
 
 
 def decode(
-    path: str,
+    path: Picture,
     *,
     size: int,
     resize: str = "square",
     max_pixels: int = MAX_PIXELS,
     draft: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decode one picture to size x size, with antialiasing.
-
-    Any mode becomes RGB; transparent parts become white; EXIF rotation is applied; an
-    animation gives its first frame.
+    """Decode one picture to size x size, with antialiasing; see `load`.
 
     Args:
-        path: a picture.
+        path: path of a picture, or the content of its file.
         size: pixels along each side of the result.
         resize: "square" stretches to size x size; "shorter" resizes the shorter side
             to `size` and crops the centre; "pad" resizes the longer side to `size`
@@ -220,13 +277,7 @@ def decode(
     with _opened(path, max_pixels) as image:
         if draft:
             image.draft(None, _target(*image.size, size=size, resize=resize))
-        image.load()
-        try:
-            ImageOps.exif_transpose(image, in_place=True)
-        except _EXIF_ERRORS:
-            # A damaged EXIF block leaves the pixels usable.
-            pass
-        return fit(_to_rgb(image), size=size, resize=resize)
+        return fit(_upright(image), size=size, resize=resize)
 
 
 def fit(
@@ -358,7 +409,7 @@ def _for_each(
 
 
 def decode_all(
-    paths: Sequence[str],
+    paths: Sequence[Picture],
     *,
     size: int,
     resize: str = "square",
@@ -371,7 +422,7 @@ def decode_all(
     """Decode all pictures in threads; one that fails does not stop the others.
 
     Args:
-        paths: n pictures.
+        paths: n pictures, or the contents of their files.
         size: pixels along each side, as in `decode`.
         resize: "square", "shorter" or "pad", as in `decode`.
         max_pixels: the largest width x height allowed.
