@@ -24,6 +24,7 @@ from memejax.errors import UserError
 
 # 8000 x 6250: above any meme, and 150 MB once decoded.
 MAX_PIXELS = 50_000_000
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 RESIZES = ("square", "shorter", "pad", "square_bicubic", "shorter_bicubic")
 _BICUBIC = "_bicubic"
 # Longest side over the shorter one that is resized whole before its centre is cropped.

@@ -1,4 +1,4 @@
-"""Check of a folder of memes: `python -m memejax.data.hateful_memes check DIR`."""
+"""The commands of `python -m memejax.data.hateful_memes`: check and caption."""
 
 import argparse
 import os
@@ -10,8 +10,10 @@ from itertools import combinations
 
 import numpy as np
 
+from memejax.data.captions import CAPTIONS, caption_folder
 from memejax.data.hateful_memes import MissingDataError, collect, find_splits, id_key
 from memejax.data.images import MAX_PIXELS, Progress
+from memejax.data.ocr import CaptionReader
 from memejax.data.records import SHOWN, BadRecord, Meme
 from memejax.errors import STATUS, printable
 
@@ -269,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0: clean, 1: bad records, 2: usage or no data."""
     parser = argparse.ArgumentParser(
         prog="python -m memejax.data.hateful_memes",
-        description="Inspect a folder of memes; see check --help.",
+        description="Inspect a folder of memes, or read its captions off the pictures.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser(
@@ -287,7 +289,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="N",
         help="largest width x height of an image (default: %(default)s)",
     )
+    reads = commands.add_parser(
+        "caption",
+        help="read the captions of a folder of bare pictures",
+        description="Write captions.jsonl for a folder of pictures, which python -m "
+        "memejax.predict reads: one {img, text, confidence} per line, read off the "
+        "pictures by RapidOCR (pip install 'memejax[ocr]'). Captions that the file has "
+        "stay, so that an interrupted run goes on.",
+    )
+    reads.add_argument("root", metavar="DIR", help="folder of pictures")
+    reads.add_argument(
+        "--output", metavar="FILE", help=f"the file (default: DIR/{CAPTIONS})"
+    )
     options = parser.parse_args(arguments)
+    if options.command == "caption":
+        return _caption(options.root, options.output)
     try:
         report = check(options.root, max_pixels=options.max_pixels)
     except MissingDataError as error:
@@ -295,3 +311,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return STATUS
     print(printable(report.format()))
     return 1 if report.bad else 0
+
+
+def _caption(folder: str, output: str | None) -> int:
+    """Read captions; return 0: all pictures read, 1: not all, 2: no pictures."""
+    try:
+        errors = caption_folder(folder, reader=CaptionReader(), output=output)
+    except ValueError as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        return STATUS
+    for error in errors.values():
+        print(printable(str(error)), file=sys.stderr)
+    return 1 if errors else 0

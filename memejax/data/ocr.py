@@ -91,7 +91,9 @@ class CaptionReader:
         self._engine: Any = None
         self._lock = threading.Lock()
         self._path = None if cache is None else pathlib.Path(cache)
-        self._known = {} if self._path is None else _load(self._path, self._version)
+        self._known = (
+            {} if self._path is None else _load_cache(self._path, self._version)
+        )
 
     def read(
         self, picture: images.Picture, *, max_pixels: int = images.MAX_PIXELS
@@ -109,7 +111,7 @@ class CaptionReader:
         digest = hashlib.sha256(content).hexdigest()
         with self._lock:
             if digest not in self._known:
-                pixels = images.load(content, max_pixels=max_pixels)
+                pixels = _load_pixels(picture, content, max_pixels)
                 self._known[digest] = self._recognize(pixels)
                 self._keep(digest)
             return self._known[digest]
@@ -182,6 +184,18 @@ def common_words(read: str, given: str) -> tuple[int, int, int]:
     return common, sum(one.values()), sum(other.values())
 
 
+def _load_pixels(
+    picture: images.Picture, content: bytes, max_pixels: int
+) -> np.ndarray:
+    """Decode a picture's content; an error names its path."""
+    try:
+        return images.load(content, max_pixels=max_pixels)
+    except images.ImageError as error:
+        if isinstance(picture, bytes):
+            raise
+        raise images.ImageError(picture, error.reason) from error
+
+
 def _engine(threads: int) -> Any:
     from rapidocr import RapidOCR
 
@@ -193,7 +207,7 @@ def _engine(threads: int) -> Any:
     return RapidOCR(params=options)
 
 
-def _load(path: pathlib.Path, version: str) -> dict[str, Reading]:
+def _load_cache(path: pathlib.Path, version: str) -> dict[str, Reading]:
     """Return the pictures read before; a last line cut short is left out."""
     known: dict[str, Reading] = {}
     if not path.exists():

@@ -10,6 +10,7 @@ import numpy as np
 
 from memejax import atomic, command_line, logs, metrics
 from memejax.data import images
+from memejax.data.captions import CAPTIONS
 from memejax.data.hateful_memes import Meme
 from memejax.errors import UserError, reported, user_errors
 from memejax.metrics import AVERAGE
@@ -165,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         "--captions",
         metavar="FILE",
         help='with a folder as --input: its captions, one {"img", "text"} per line '
-        f"(default: its {sources.CAPTIONS})",
+        f"(default: its {CAPTIONS})",
     )
     parser.add_argument(
         "--excel",

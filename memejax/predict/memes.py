@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from memejax.console import say
 from memejax.data import images
+from memejax.data.captions import CAPTIONS, is_picture
 from memejax.data.records import (
     BadRecord,
     BadRecordsError,
@@ -16,10 +17,8 @@ from memejax.data.records import (
     read_jsonl,
 )
 
-CAPTIONS = "captions.jsonl"
 # At most this many entries of a folder are named.
 SHOWN = 5
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def from_jsonl(
@@ -78,11 +77,12 @@ def from_folder(
     """
     folder = pathlib.Path(folder)
     entries = sorted(folder.iterdir())
-    paths = [path for path in entries if path.suffix.lower() in PICTURES]
+    paths = [path for path in entries if is_picture(path)]
     file = pathlib.Path(captions_file or folder / CAPTIONS)
     _mention_others(folder, [p for p in entries if p not in paths and p != file])
     if not paths:
-        raise ValueError(f"no pictures in {folder}: looked for *{', *'.join(PICTURES)}")
+        looked = ", *".join(images.SUFFIXES)
+        raise ValueError(f"no pictures in {folder}: looked for *{looked}")
     known: dict[str, Meme] = {}
     if captions_file is not None or file.is_file():
         lines = from_jsonl(file, root=folder, captions=captions)
