@@ -18,7 +18,7 @@ from memejax.stages.parts.heads.scaling import FEATURES, scaled, statistics
 from memejax.stages.parts.heads.training import Fitted, Job, average
 
 Tree = Any
-# Iterations of L-BFGS; a fit that needs more is an error.
+# Iterations of logistic regression; a fit that needs more is an error.
 MOST = 2000
 # Training memes of a kernel machine, whose kernel is a matrix of all pairs: 3.2 GB.
 LARGEST = 20_000
@@ -95,7 +95,15 @@ def _logistic(
 ) -> LogisticRegression:
     """Fit one logistic regression; an error if it does not converge."""
     weight = "balanced" if balance else None
-    model = LogisticRegression(C=strength, class_weight=weight, max_iter=MOST, tol=1e-6)
+    # On 2,400 rows of 1,280 features a tenth of the time of L-BFGS, and nearer to the
+    # minimum in float32.
+    model = LogisticRegression(
+        C=strength,
+        class_weight=weight,
+        solver="newton-cg",
+        max_iter=MOST,
+        tol=1e-6,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
