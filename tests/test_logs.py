@@ -77,7 +77,14 @@ def test_the_compiling_update_is_in_no_later_rate(tmp_path):
 def on_terminal(tmp_path, use, width=100):
     """What a terminal shows of a logger that `use` works with: raw and as text."""
     file = io.StringIO()
-    console = Console(file=file, force_terminal=True, width=width, color_system=None)
+    console = Console(
+        file=file,
+        force_terminal=True,
+        width=width,
+        color_system=None,
+        # A terminal of its own: a dumb one, such as a build server's, shows no bar.
+        _environ={"TERM": "xterm"},
+    )
     logger = logs.Logger(tmp_path, title="finetune", total=20, console=console)
     try:
         use(logger)

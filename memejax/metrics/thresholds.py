@@ -34,12 +34,12 @@ class Rule:
 
     Attributes:
         kind: "precision", "recall", "fpr", "cost" or "accuracy".
-        bound: of the first three, in (0, 1).
+        bound: of the first three, in (0, 1); 0 of the others.
         costs: of a missed positive and of a false alarm, for "cost".
     """
 
     kind: str
-    bound: float = math.nan
+    bound: float = 0.0
     costs: tuple[float, float] = (1.0, 1.0)
 
     @property
