@@ -76,6 +76,7 @@ def data(
     text_length: int | None = None,
     image_size: int | None = None,
     leaks: bool = True,
+    certify: float | None = None,
 ) -> dict[str, Any]:
     """Memes on disk; without `root` the demo uses built-in memes.
 
@@ -84,6 +85,7 @@ def data(
         text_length: in tokens; None: the preset's.
         image_size: in pixels; None: the preset's.
         leaks: whether built-in memes have options to make them easier or noisier.
+        certify: share of the dev split that chooses nothing; None: no such leaf.
     """
     knobs = dict(image_leak=0.0, text_leak=0.0, label_noise=0.0) if leaks else {}
     synthetic = dict(train=8000, dev=1000, test=2000, concepts=4, **knobs)
@@ -94,6 +96,9 @@ def data(
         # caption, "random_validation", as published, at random, which leaks captions.
         dev="random_validation" if preset == "paper" else "dev_seen",
         validation=0.2,
+        # Share of the dev split, by caption, that chooses nothing: the split "certify",
+        # for python -m memejax.decide.
+        **(dict(certify=certify) if certify is not None else {}),
         on_bad_record="error",
         max_pixels=50_000_000,
         # 0: the size that the checkpoints in weights.image_* were trained at.

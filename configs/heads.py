@@ -17,7 +17,8 @@ offline
   hardware  2 CPU cores
   is        kernel logistic regression on EfficientNet-Lite0's and MiniLM's features,
             the head that cross-validation chose on real memes (configs/README.md); a
-            fifth of train, by caption, chooses its settings
+            tenth of train, by caption, chooses its settings, and another is left to
+            python -m memejax.decide
 
 clip
   command   python -m memejax.main --config=configs/heads.py:clip
@@ -122,8 +123,10 @@ def weights(preset: str) -> dict[str, Any]:
 def data(preset: str) -> dict[str, Any]:
     """Memes; sizes and resizing come with the checkpoints."""
     if preset == "demo":
-        return common.data("demo")
-    section = common.data("full", text_length=77 if preset == "clip" else 64)
+        return common.data("demo", certify=0.0)
+    section = common.data(
+        "full", text_length=77 if preset == "clip" else 64, certify=0.5
+    )
     # By caption: what chooses must not share captions with train.
     return section | dict(dev="validation", image_size=0, resize="checkpoint")
 

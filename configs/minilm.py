@@ -31,7 +31,7 @@ def get_config(text: str = "") -> ConfigDict:
             stages=("finetune", "evaluate"),
             arms=("cnn",),
             weights=common.weights("image_cnn", "image_vit", "text"),
-            data=common.data("demo", text_length=64),
+            data=common.data("demo", text_length=64, certify=0.0),
             model=common.model(
                 "demo",
                 dtype="bfloat16",

@@ -33,7 +33,7 @@ def get_config(text: str = "") -> ConfigDict:
             stages=("finetune", "evaluate"),
             # Image encoders to use, of those in `model`.
             arms=("cnn", "vit"),
-            data=common.data(preset),
+            data=common.data(preset, certify=0.0),
             **common.image_only(preset, chosen["text"]),
             augment=common.augmentation(preset),
             finetune=common.finetune(preset),

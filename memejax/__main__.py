@@ -15,6 +15,7 @@ import sys
 COMMANDS = {
     "main": "train and evaluate what a config describes",
     "predict": "print the probability that a meme is hateful",
+    "decide": "find the threshold of a run that keeps a rule",
     "evaluate": "probe the features of a finished run's checkpoints",
     "extract": "store features of memes for graph networks",
     "export": "write a finished run as a program and checkpoints",

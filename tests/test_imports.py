@@ -33,12 +33,14 @@ RUN = {
     "config",
     "console",
     "datasets",
+    "decisions",
     "digests",
     # A command whose parts a run uses too, for a head on features.
     "extract",
     "feeders",
     "folder",
     "frozen",
+    "labels",
     "lock",
     "logs",
     "loop",
@@ -57,6 +59,7 @@ RUN = {
 COMMANDS = {
     "__main__",
     "bench",
+    "decide",
     "evaluate",
     "export",
     "main",

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 from support import refused, without_data
 
-from memejax import metrics, predict
+from memejax import decisions, metrics, predict
 from memejax.data.hateful_memes import BadRecordsError, read_jsonl
 from memejax.errors import UserError
+from memejax.metrics.calibration import Calibration
+from memejax.metrics.thresholds import Certified, parse_rule
 from memejax.predict import __main__ as command
 from memejax.predict import memes as asked
 
@@ -142,6 +145,54 @@ def test_command_on_one_meme_and_on_a_folder(
     (folder / asked.CAPTIONS).unlink()
     found = asked.from_folder(folder, captions_file=words, captions=True)
     assert [meme.text for meme in found] == [memes[1].text, memes[2].text]
+
+
+def test_decides_by_the_rule_of_the_run(
+    run, predictor, memes, tmp_path, capsys, monkeypatch
+):
+    """Calibrated, at the threshold of decision.json; of another seed it is left."""
+    copy = shutil.copytree(run, tmp_path / "run")
+    monkeypatch.setattr(command, "load_predictor", lambda *_, **__: predictor)
+    expected = scored(run)[1][:6]
+    flat = Calibration("platt", slope=0.5, intercept=-0.25)
+    calibrated = special.expit(0.5 * special.logit(expected) - 0.25)
+    rule = decisions.Decision(
+        "average",
+        ("0",),
+        flat,
+        {"platt": 0.6},
+        parse_rule("precision>=0.9"),
+        Certified(float(np.median(calibrated)), 40, 40, 0.01),
+        0.05,
+        "certify",
+    )
+    decisions.write(copy, rule)
+    one = [f"--image={memes[3].image}", f"--text={memes[3].text}"]
+    command.main([f"--workdir={copy}", *one])
+    said = capsys.readouterr().out
+    line = f"P(hateful) {calibrated[3]:.4f}, calibrated from {expected[3]:.4f}"
+    assert line in said
+    assert "hateful by precision>=0.9, at a threshold of " in said
+    assert ("not hateful" in said) == (calibrated[3] <= np.median(calibrated))
+
+    lines = [{"img": meme.image, "text": meme.text} for meme in memes[:6]]
+    file = tmp_path / "asked.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    many = [f"--input={file}", f"--output={tmp_path / 'out.csv'}"]
+    # One that is between, and for a person.
+    low, high = np.sort(calibrated)[2:4]
+    between = dataclasses.replace(rule, abstain=(low - 1e-4, (low + high) / 2))
+    decisions.write(copy, between)
+    command.main([f"--workdir={copy}", *many])
+    said = capsys.readouterr().out
+    assert "3 of 6 hateful, 1 for a person by precision>=0.9" in said
+    close(metrics.read_predictions(tmp_path / "out.csv")[1], expected)
+
+    decisions.write(copy, dataclasses.replace(rule, seeds=("1",)))
+    command.main([f"--workdir={copy}", *one])
+    said = capsys.readouterr().out
+    assert "of average of seed 1: not used" in said
+    assert f"P(hateful) {expected[3]:.4f}\n" in said
 
 
 def test_command_refuses(run, predictor, memes, tmp_path, monkeypatch, capsys):

@@ -10,6 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from memejax.data import pipeline
+from memejax.data.hateful_memes import split_by_caption
+from memejax.data.records import Meme
+
+# Name of the part of the dev split that chooses nothing; see `Data.hold_back`.
+CERTIFY = "certify"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +27,14 @@ class Split:
             attention_mask.
         ids: as written to predictions.
         labels: int32 [n] in 0..classes-1, -1 if unknown.
+        captions: of memes, [n]; None of other data.
     """
 
     name: str
     source: pipeline.Source
     ids: Sequence[str]
     labels: np.ndarray
+    captions: Sequence[str] | None = None
 
     @property
     def labelled(self) -> bool:
@@ -36,11 +43,16 @@ class Split:
 
     def take(self, rows: np.ndarray) -> Split:
         """Return a split with these rows only, int `[m]`, in their order."""
-        source = {
-            name: pipeline.Rows(column, rows) for name, column in self.source.items()
+        source: dict[str, Any] = {
+            name: column[rows]
+            if isinstance(column, np.ndarray)
+            else pipeline.Rows(column, rows)
+            for name, column in self.source.items()
         }
-        ids = [self.ids[int(row)] for row in rows]
-        return Split(self.name, source, ids, self.labels[rows])
+        ids, captions = [self.ids[int(row)] for row in rows], self.captions
+        if captions is not None:
+            captions = [captions[int(row)] for row in rows]
+        return Split(self.name, source, ids, self.labels[rows], captions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +73,41 @@ class Data:
     vocabulary: int
     facts: Mapping[str, Any]
     classes: int = 2
+
+    def hold_back(self, share: float, *, seed: int) -> Data:
+        """Return the data with a part of the dev split that chooses nothing.
+
+        The part is the split "certify", for `memejax.decide`. No caption is in both.
+
+        Args:
+            share: of the dev split, in [0, 1); 0: these data as they are.
+            seed: of the division.
+
+        Raises:
+            ValueError: for data without captions.
+        """
+        if not share:
+            return self
+        dev = self.splits[self.dev]
+        if dev.captions is None:
+            raise ValueError("data.certify divides by caption, and there is none here")
+        memes = [
+            Meme(str(row), "", caption, int(label), dev.name, "", 0)
+            for row, (caption, label) in enumerate(
+                zip(dev.captions, dev.labels, strict=True)
+            )
+        ]
+        kept, held = (
+            dev.take(np.array([int(meme.id) for meme in part]))
+            for part in split_by_caption(memes, fraction=share, seed=seed)
+        )
+        parts = {self.dev: kept, CERTIFY: dataclasses.replace(held, name=CERTIFY)}
+        splits: dict[str, Split] = {}
+        for name, split in self.splits.items():
+            splits |= parts if name == self.dev else {name: split}
+        sizes = {name: len(split.ids) for name, split in splits.items()}
+        facts = {**self.facts, "sizes": sizes}
+        return dataclasses.replace(self, splits=splits, facts=facts)
 
     def describe(self) -> str:
         """Return the splits, their sizes and class shares, and any problems."""

@@ -61,7 +61,9 @@ def load_memes(config: ConfigDict, workdir: pathlib.Path) -> Data:
             "attention_mask": tokens.attention_mask[rows],
             "label": labels[rows],
         }
-        loaded[name] = Split(name, source, [m.id for m in memes], labels[rows])
+        loaded[name] = Split(
+            name, source, [m.id for m in memes], labels[rows], [m.text for m in memes]
+        )
     return Data(loaded, c.dev, text.vocabulary_size(tokenizer), facts)
 
 

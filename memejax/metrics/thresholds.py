@@ -65,13 +65,13 @@ class Certified:
             positives for recall, the negatives for the false positive rate, all for
             the other rules.
         right: of these, how many are as the rule wants them.
-        p: of the hypothesis that the rule is broken; NaN without a promise.
+        p: of the hypothesis that the rule is broken; None without a promise.
     """
 
     threshold: float
     n: int
     right: int
-    p: float
+    p: float | None
 
 
 class CannotCertifyError(ValueError):
@@ -137,7 +137,7 @@ def certify(
     if rule.kind == "accuracy":
         threshold = best_threshold(proba, labels)
         right = int(((proba > threshold) == (labels == 1)).sum())
-        return Certified(threshold, len(labels), right, math.nan)
+        return Certified(threshold, len(labels), right, None)
     cuts, flagged, caught = _cuts(proba, labels)
     positives = int(labels.sum())
     negatives = len(labels) - positives
@@ -147,7 +147,7 @@ def certify(
         costs = missed * (positives - caught) + false * alarms
         best = int(np.argmin(costs))
         right = int(caught[best] + negatives - alarms[best])
-        return Certified(float(cuts[best]), len(labels), right, math.nan)
+        return Certified(float(cuts[best]), len(labels), right, None)
     if rule.kind == "precision":
         return _precision(cuts, flagged, caught, rule, delta)
     # As many right of a fixed number, from the threshold that has all of them right.

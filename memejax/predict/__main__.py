@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memejax import atomic, command_line, logs, metrics
+from memejax import atomic, command_line, decisions, logs, metrics
 from memejax.data import images
 from memejax.data.captions import CAPTIONS
 from memejax.data.hateful_memes import Meme
@@ -46,20 +46,41 @@ def _predict(options: argparse.Namespace) -> None:
             atomic.check_target(options.output)
         predictor = load_predictor(options.workdir, seed=options.seed, arm=options.arm)
         memes = _memes(options, predictor.modalities != "image")
+        rule = decisions.read(options.workdir)
     proba = predict_memes(predictor, memes)
+    if rule is not None and (rule.arm, rule.seeds) != (
+        options.arm,
+        (str(options.seed),),
+    ):
+        logs.say(
+            f"the run's decision.json is of {rule.arm} of seed "
+            f"{', '.join(rule.seeds)}: not used"
+        )
+        rule = None
     if options.output is None:
-        decision = "hateful" if proba[0] > 0.5 else "not hateful"
-        logs.say(f"P(hateful) {proba[0]:.4f}")
-        logs.say(f"{decision} at 0.5{_at_dev(predictor, proba)}")
+        if rule is None:
+            decision = "hateful" if proba[0] > 0.5 else "not hateful"
+            logs.say(f"P(hateful) {proba[0]:.4f}")
+            logs.say(f"{decision} at 0.5{_at_dev(predictor, proba)}")
+        else:
+            calibrated = rule.calibration.apply(proba)
+            logs.say(f"P(hateful) {calibrated[0]:.4f}, calibrated from {proba[0]:.4f}")
+            logs.say(f"{rule.decide(calibrated)[0]} by {_rule_text(rule)}")
         return
     ids = [meme.id for meme in memes]
     if options.excel:
         ids = [_quoted(one) for one in ids]
     metrics.write_predictions(options.output, ids, proba=proba)
-    logs.say(
-        f"{int((proba > 0.5).sum())} of {len(memes)} hateful at 0.5"
-        f"{_at_dev(predictor, proba)}; probabilities in {options.output}"
-    )
+    if rule is None:
+        found = f"{int((proba > 0.5).sum())} of {len(memes)} hateful at 0.5"
+        found += _at_dev(predictor, proba)
+    else:
+        decided = rule.decide(rule.calibration.apply(proba))
+        found = f"{int((decided == decisions.HATEFUL).sum())} of {len(memes)} hateful"
+        if rule.abstain is not None:
+            found += f", {int((decided == decisions.REVIEW).sum())} for a person"
+        found += f" by {_rule_text(rule)}"
+    logs.say(f"{found}; probabilities, not calibrated, in {options.output}")
 
 
 def _quoted(text: str) -> str:
@@ -120,6 +141,10 @@ def _memes(options: argparse.Namespace, captions: bool) -> list[Meme]:
             f"--captions goes with a folder of pictures; {options.input} is none"
         )
     return sources.from_jsonl(options.input, captions=captions)
+
+
+def _rule_text(rule: decisions.Decision) -> str:
+    return f"{rule.rule}, at a threshold of {rule.certified.threshold:.4f}"
 
 
 def _at_dev(predictor: Predictor, proba: np.ndarray) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from memejax import logs, metrics, parallel, scoring
+from memejax import labels, logs, metrics, parallel, scoring
 from memejax.checkpoint import Checkpoints
 from memejax.metrics import AVERAGE
 from memejax.stage import BEST, Stage
@@ -22,8 +22,8 @@ def run(context: Context, before: Ended | None) -> Ended:
 
     The outcome has `stage`, the name of the previous stage; `checkpoint`, the step of
     its best checkpoint; `checkpoints`, that of each arm; `splits`, the reports of the
-    arms on every labelled split. The predictions for all splits are written to the
-    folder.
+    arms on every labelled split. The predictions for all splits, and the labels of
+    memes, are written to the folder.
     """
     if before is None:
         raise ValueError("evaluate needs a training stage before it in config.stages")
@@ -63,6 +63,8 @@ def _evaluate(context: Context, before: Ended) -> dict[str, Any]:
     if parallel.is_first():
         for name, values in proba.items():
             _write(context, data.splits[name], values)
+            labels.write(context.folder / NAME, data.splits[name])
+            labels.write(context.folder / NAME, data.splits[name])
     return {
         "stage": before.name,
         "checkpoint": best,

@@ -77,6 +77,7 @@ LEAVES: dict[str, Rule] = {
     "data.dev": text(),
     # Of memes a share, of small pictures a number.
     "data.validation": either(_SHARE, _COUNT),
+    "data.certify": Rule(lambda v: number(0, 1).test(v) and v < 1, "in [0, 1)"),
     "data.on_bad_record": one_of(("error", "skip")),
     "data.max_pixels": whole(1),
     "data.image_size": whole(0, 8192),

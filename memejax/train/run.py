@@ -91,6 +91,8 @@ def _checked_inputs(
         took = announcement.duration(config)
         logs.say(announcement.machine(mesh) + (took and f"; {took}"))
         data = first.load(config, path)
+        if "certify" in config.data:
+            data = data.hold_back(config.data.certify, seed=config.seed)
     logs.say(data.describe())
     with user_errors():
         logs.say(announcement.plan(config, data))

@@ -69,7 +69,9 @@ def load(config: ConfigDict, folder: pathlib.Path) -> HeadData:
             "text": split.column(columns["text"]),
             "label": np.asarray(split.labels, np.int32),
         }
-        splits[name] = datasets.Split(name, source, split.ids, source["label"])
+        splits[name] = datasets.Split(
+            name, source, split.ids, source["label"], split.captions
+        )
     own = splits["train"].source
     widths = [own[name].shape[1] for name in ("image", "text")]
     facts = facts_of(config, store, widths=widths)
