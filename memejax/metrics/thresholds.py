@@ -30,7 +30,7 @@ FORMS = "precision>=P, recall>=R, fpr<=F, cost=FN:FP or accuracy"
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What a threshold has to keep.
+    """Condition that a threshold keeps.
 
     Attributes:
         kind: "precision", "recall", "fpr", "cost" or "accuracy".
