@@ -21,11 +21,10 @@ from memejax.errors import UserError
 from memejax.metrics import AVERAGE, calibration, thresholds
 from memejax.metrics.calibration import Calibration
 from memejax.metrics.thresholds import Certified, Rule
-from memejax.restored import read_finished
+from memejax.restored import read_finished, seeds_of
 from memejax.stages import evaluate
 
 FILE = "decision.json"
-ALL = "all"
 # Decisions on a meme.
 HATEFUL, NOT_HATEFUL, REVIEW = "hateful", "not hateful", "review"
 
@@ -54,6 +53,7 @@ class Decision:
         arm: one of the run's arms, or "average".
         seeds: whose probabilities are averaged.
         calibration: of the raw probability.
+        prevalence: share of hateful memes where it was found.
         losses: kind of calibration -> cross-validated log loss on the dev split.
         rule: that the threshold keeps.
         certified: the threshold, of calibrated probabilities, and its evidence.
@@ -66,6 +66,7 @@ class Decision:
     arm: str
     seeds: tuple[str, ...]
     calibration: Calibration
+    prevalence: float
     losses: Mapping[str, float]
     rule: Rule
     certified: Certified
@@ -156,11 +157,8 @@ def make(
         UserError: if the run is not finished, or lacks the seed, the arm or the split.
         metrics.thresholds.CannotCertifyError: if no threshold keeps the rule.
     """
-    config, results = read_finished(workdir)
-    known = tuple(results["seeds"])
-    if seed not in (*known, ALL):
-        raise UserError(f"the run has the seeds {', '.join(known)}, not {seed!r}")
-    seeds = known if seed == ALL else (seed,)
+    config, _ = read_finished(workdir)
+    seeds = seeds_of(workdir, seed)
     if abstain is not None and not 0 <= abstain[0] < abstain[1] <= 1:
         raise UserError(
             f"abstain goes from {abstain[0]:g} to {abstain[1]:g}, expected two rising "
@@ -192,7 +190,18 @@ def make(
     certified = thresholds.certify(
         fitted.apply(held.proba), held.labels, rule, delta=delta
     )
-    return Decision(arm, seeds, fitted, losses, rule, certified, delta, split, abstain)
+    return Decision(
+        arm,
+        seeds,
+        fitted,
+        float(chose.labels.mean()),
+        losses,
+        rule,
+        certified,
+        delta,
+        split,
+        abstain,
+    )
 
 
 def write(workdir: str | os.PathLike[str], decision: Decision) -> pathlib.Path:
@@ -207,11 +216,17 @@ def read(workdir: str | os.PathLike[str]) -> Decision | None:
     saved = folder.read_json(pathlib.Path(workdir) / FILE)
     if saved is None:
         return None
+    if "prevalence" not in saved:
+        raise UserError(
+            f"the {FILE} in {workdir} is of an earlier memejax: run python -m "
+            "memejax.decide again"
+        )
     abstain = saved["abstain"]
     return Decision(
         saved["arm"],
         tuple(saved["seeds"]),
         Calibration.from_json(saved["calibration"]),
+        saved["prevalence"],
         saved["losses"],
         thresholds.parse_rule(saved["rule"]),
         Certified(**saved["certified"]),

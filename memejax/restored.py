@@ -19,10 +19,13 @@ from memejax import digests, folder, frozen
 from memejax.checkpoint import verify
 from memejax.console import say
 from memejax.data import text
+from memejax.errors import UserError
 from memejax.metrics import AVERAGE
 from memejax.outcomes import evaluated
 
 Tree = Any
+# Stands for every seed of a run.
+ALL = "all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +193,25 @@ def read_finished(
             "of memes: expected one that fine-tunes"
         )
     return ConfigDict(config), results
+
+
+def seeds_of(workdir: str | os.PathLike[str], seed: str) -> tuple[str, ...]:
+    """Return one seed of a finished run, or all of them.
+
+    Args:
+        workdir: the run's folder.
+        seed: a number, or "all".
+
+    Raises:
+        ValueError: if the folder holds no finished run with that seed.
+    """
+    _, results = read_finished(workdir)
+    known = tuple(results["seeds"])
+    if seed != ALL and seed not in known:
+        raise UserError(
+            f"got seed {seed}, but {workdir} has the seeds {', '.join(known)}"
+        )
+    return known if seed == ALL else (seed,)
 
 
 def _variables(saved: pathlib.Path) -> dict[str, Tree]:

@@ -17,6 +17,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Many tests compile the same tiny programs; workers and subprocesses share them.
     cache = tempfile.mkdtemp(prefix="memejax-tests-")
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    # Not the user's own.
+    os.environ["MEMEJAX_CACHE"] = cache
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 

@@ -136,7 +136,7 @@ def test_what_is_between_goes_to_a_person(run):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(seed="7"), "seeds 0, 1, not '7'"),
+        (dict(seed="7"), "got seed 7, but .* has the seeds 0, 1"),
         (dict(arm="cnn"), "no arm 'cnn'"),
         (dict(split="dev_seen"), "chose the parameters or the checkpoint"),
         (dict(split="nothing"), "it has certify, dev_seen, test_seen"),

@@ -108,7 +108,29 @@ def test_damaged_pictures_are_refused(reader, tmp_path):
 def test_what_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(ocr, "PACKAGES", ("rapidocr_of_nowhere",))
     with pytest.raises(ValueError, match=r"rapidocr_of_nowhere.*memejax\[ocr\]"):
-        ocr.CaptionReader()
+        ocr.CaptionReader().read(picture())
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
+    pytest.importorskip("rapidocr")
+    (tmp_path / "file").touch()
+    lines = []
+    reader = ocr.CaptionReader(
+        cache=tmp_path / "file" / "captions.jsonl", threads=1, say=lines.append
+    )
+    for words in ("once", "twice"):
+        found = reader.read(picture(((20, 20), words)))
+        assert found.caption == words
+    (line,) = lines
+    assert line.startswith("captions that are read are not kept")
+
+
+def test_the_user_s_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("MEMEJAX_CACHE", str(tmp_path))
+    assert ocr.default_cache() == tmp_path / "captions.jsonl"
+    monkeypatch.delenv("MEMEJAX_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert ocr.default_cache() == tmp_path / "memejax" / "captions.jsonl"
 
 
 def test_common_words_by_hand():

@@ -1,11 +1,13 @@
 """What a finished run says of new memes, from its folder alone."""
 
+import csv
 import dataclasses
+import io
 import json
-import os
 import pathlib
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,12 +16,14 @@ from scipy import special
 from support import refused, without_data
 
 from memejax import decisions, metrics, predict
-from memejax.data.hateful_memes import BadRecordsError, read_jsonl
-from memejax.errors import UserError
+from memejax.data import images, ocr
+from memejax.data.captions import CAPTIONS
+from memejax.data.hateful_memes import read_jsonl
 from memejax.metrics.calibration import Calibration
 from memejax.metrics.thresholds import Certified, parse_rule
 from memejax.predict import __main__ as command
-from memejax.predict import memes as asked
+from memejax.predict import rows
+from memejax.predict.inputs import Item
 
 SPLIT = "dev_seen"
 
@@ -88,6 +92,67 @@ def test_wrong_pictures(predictor, pictures):
             predictor.predict(wrong, ["a", "b"])
 
 
+@pytest.fixture(scope="module")
+def moderator(predictor):
+    return predict.Moderator(predictor, None, Reader())
+
+
+class Reader:
+    """A reader that reads "read" off every picture that is one."""
+
+    def read(self, picture, *, max_pixels):
+        images.load(picture, max_pixels=max_pixels)
+        return ocr.Reading((ocr.Line("read", 0.9),))
+
+
+@pytest.fixture
+def loaded(monkeypatch, predictor):
+    """Commands use the predictor that is compiled already."""
+    monkeypatch.setattr(rows, "load_predictor", lambda *_, **__: predictor)
+    monkeypatch.setattr(rows, "CaptionReader", lambda **_: Reader())
+
+
+def written(path):
+    """The rows of a CSV file, their numbers as floats."""
+    with open(path, newline="") as file:
+        found = list(csv.DictReader(file))
+    assert all(list(row) == list(rows.FIELDS) for row in found)
+    return found
+
+
+def column(path, name):
+    return [row[name] for row in written(path)]
+
+
+def probas(path):
+    return np.array([float(row["raw_proba"]) for row in written(path)])
+
+
+def jsonl(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return path
+
+
+def test_the_mean_of_several_seeds(run, pictures, memes):
+    """Of two that differ, each predicted alone."""
+    one = predict.restore(run)
+    other = dataclasses.replace(
+        one, variables=jax.tree.map(lambda leaf: 1.05 * leaf, one.variables)
+    )
+    captions = [meme.text for meme in memes[:3]]
+    alone = [
+        predict.make_predictor(restored).predict(pictures[:3], captions)
+        for restored in (one, other)
+    ]
+    assert np.abs(alone[0] - alone[1]).max() > 1e-4
+    both = predict.make_predictor(one, other)
+    close(both.predict(pictures[:3], captions), np.mean(alone, axis=0))
+    assert both.threshold is None
+    # A run of one seed is all of its seeds.
+    whole = predict.load_predictor(run, seed="all")
+    close(whole.predict(pictures[:3], captions), alone[0])
+
+
 def test_command_on_a_file(run, memes, finished, tmp_path, capsys):
     root = finished[0] / "memes"
     lines = [
@@ -102,21 +167,27 @@ def test_command_on_a_file(run, memes, finished, tmp_path, capsys):
     file.write_text(text, "utf-8")
     out = tmp_path / "scores.csv"
     command.main([f"--workdir={run}", f"--input={file}", f"--output={out}"])
-    ids, proba, labels = metrics.read_predictions(out)
-    assert ids == [meme.id for meme in memes[:2]]
     expected = scored(run)[1][:2]
-    close(proba, expected)
-    np.testing.assert_array_equal(labels, expected > 0.5)
+    close(probas(out), expected)
+    assert [
+        (row["id"], row["proba"] == row["raw_proba"], row["decision"], row["caption"])
+        for row in written(out)
+    ] == [
+        (meme.id, True, "hateful" if p > 0.5 else "not hateful", meme.text)
+        for meme, p in zip(memes[:2], expected, strict=True)
+    ]
     said = capsys.readouterr().out
-    assert f"{(expected > 0.5).sum()} of 2 hateful at 0.5" in said
-    assert [p.name for p in tmp_path.glob("*.part")] == []
+    assert f"{(expected > 0.5).sum()} of 2 hateful at 0.5, not calibrated" in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "asked.jsonl",
+        "memes",
+        "scores.csv",
+    ]
 
 
 def test_command_on_one_meme_and_on_a_folder(
-    run, predictor, memes, tmp_path, capsys, monkeypatch
+    run, loaded, memes, tmp_path, capsys, moderator
 ):
-    # The one that is compiled already; the test above loads its own.
-    monkeypatch.setattr(command, "load_predictor", lambda *_, **__: predictor)
     expected = scored(run)[1]
     common = [f"--workdir={run}", "--seed=0"]
     command.main([*common, f"--image={memes[3].image}", f"--text={memes[3].text}"])
@@ -128,31 +199,24 @@ def test_command_on_one_meme_and_on_a_folder(
     folder.mkdir()
     for place in (2, 1):
         shutil.copy(memes[place].image, folder / f"{place}.PNG")
-    captions = "".join(
-        json.dumps({"img": f"{i}.PNG", "text": memes[i].text}) + "\n" for i in (2, 1)
-    )
+    jsonl(folder / CAPTIONS, [{"img": f"{i}.PNG", "text": memes[i].text} for i in (2,)])
     out = tmp_path / "out.csv"
-    rest = [f"--input={folder}", f"--output={out}"]
-    with refused(capsys, r"1\.PNG: has no caption(.|\n)*2\.PNG"):
-        command.main([*common, *rest])
-    (folder / asked.CAPTIONS).write_text(captions)
-    command.main([*common, *rest])
-    assert metrics.read_predictions(out)[0] == ["1.PNG", "2.PNG"]
-    close(metrics.read_predictions(out)[1], expected[1:3])
-    # The same captions from elsewhere, one path of them absolute.
-    words = tmp_path / "words.jsonl"
-    words.write_text(captions.replace('"2.PNG', f'"{folder}/2.PNG'))
-    (folder / asked.CAPTIONS).unlink()
-    found = asked.from_folder(folder, captions_file=words, captions=True)
-    assert [meme.text for meme in found] == [memes[1].text, memes[2].text]
+    command.main([*common, f"--input={folder}", f"--output={out}"])
+    assert column(out, "id") == ["1.PNG", "2.PNG"]
+    # A given caption wins; one that is missing is read.
+    assert column(out, "caption") == ["read", memes[2].text]
+    close(probas(out)[1], expected[2])
+    read = Item("1", memes[1].image, "read")
+    assert probas(out)[0] == pytest.approx(moderator.rows([read])[0].proba, abs=1e-6)
+    # No caption at all: what is read is shown.
+    capsys.readouterr()
+    command.main([*common, f"--image={folder}/1.PNG"])
+    assert "caption read: read\n" in capsys.readouterr().out
 
 
-def test_decides_by_the_rule_of_the_run(
-    run, predictor, memes, tmp_path, capsys, monkeypatch
-):
+def test_decides_by_the_rule_of_the_run(run, loaded, memes, tmp_path, capsys):
     """Calibrated, at the threshold of decision.json; of another seed it is left."""
     copy = shutil.copytree(run, tmp_path / "run")
-    monkeypatch.setattr(command, "load_predictor", lambda *_, **__: predictor)
     expected = scored(run)[1][:6]
     flat = Calibration("platt", slope=0.5, intercept=-0.25)
     calibrated = special.expit(0.5 * special.logit(expected) - 0.25)
@@ -160,6 +224,7 @@ def test_decides_by_the_rule_of_the_run(
         "average",
         ("0",),
         flat,
+        0.5,
         {"platt": 0.6},
         parse_rule("precision>=0.9"),
         Certified(float(np.median(calibrated)), 40, 40, 0.01),
@@ -176,9 +241,8 @@ def test_decides_by_the_rule_of_the_run(
     assert ("not hateful" in said) == (calibrated[3] <= np.median(calibrated))
 
     lines = [{"img": meme.image, "text": meme.text} for meme in memes[:6]]
-    file = tmp_path / "asked.jsonl"
-    file.write_text("\n".join(map(json.dumps, lines)), "utf-8")
-    many = [f"--input={file}", f"--output={tmp_path / 'out.csv'}"]
+    file, out = jsonl(tmp_path / "asked.jsonl", lines), tmp_path / "out.csv"
+    many = [f"--input={file}", f"--output={out}"]
     # One that is between, and for a person.
     low, high = np.sort(calibrated)[2:4]
     between = dataclasses.replace(rule, abstain=(low - 1e-4, (low + high) / 2))
@@ -186,163 +250,204 @@ def test_decides_by_the_rule_of_the_run(
     command.main([f"--workdir={copy}", *many])
     said = capsys.readouterr().out
     assert "3 of 6 hateful, 1 for a person by precision>=0.9" in said
-    close(metrics.read_predictions(tmp_path / "out.csv")[1], expected)
+    close(probas(out), expected)
+    close([float(p) for p in column(out, "proba")], calibrated)
+    decided = column(out, "decision")
+    assert decided.count("review") == 1
+    # A tenth hateful in place of a half: odds a ninth, and the same decisions.
+    command.main([f"--workdir={copy}", *many, "--prevalence=0.1"])
+    shifted = calibrated / (calibrated + 9 * (1 - calibrated))
+    close([float(p) for p in column(out, "proba")], shifted)
+    assert column(out, "decision") == decided
 
     decisions.write(copy, dataclasses.replace(rule, seeds=("1",)))
     command.main([f"--workdir={copy}", *one])
     said = capsys.readouterr().out
     assert "of average of seed 1: not used" in said
-    assert f"P(hateful) {expected[3]:.4f}\n" in said
+    assert f"P(hateful) {expected[3]:.4f}, not calibrated\n" in said
+    with refused(capsys, "prevalence shifts calibrated probabilities"):
+        command.main([f"--workdir={copy}", *one, "--prevalence=0.1"])
+    # A rule of its own, on a split that is named.
+    command.main(
+        [f"--workdir={copy}", *one, "--rule=cost=1:1", "--certify=test_unseen"]
+    )
+    assert "hateful by cost=1:1, at a threshold of" in capsys.readouterr().out
 
 
-def test_command_refuses(run, predictor, memes, tmp_path, monkeypatch, capsys):
+def test_command_refuses(run, loaded, memes, tmp_path, capsys):
     common = [f"--workdir={run}"]
-    with refused(capsys, "unknown arm 'rnn': expected one of average"):
-        command.main([*common, f"--image={memes[0].image}", "--text=", "--arm=rnn"])
-    monkeypatch.setattr(command, "load_predictor", lambda *_, **__: predictor)
-    with refused(capsys, "has no caption: give --text"):
-        command.main([*common, f"--image={memes[0].image}"])
-    gone = dataclasses.replace(memes[0], image=f"{tmp_path}/nothing.png")
-    with pytest.raises(
-        BadRecordsError, match=r"dev_seen\.jsonl:1: .*nothing\.png is mis"
+    with refused(capsys, r"gone\.png: picture .*gone\.png is missing"):
+        command.main([*common, f"--image={tmp_path}/gone.png", "--text=a"])
+    for usage in (
+        ["--input=a"],
+        ["--image=a", "--captions=b"],
+        ["--text=a"],
+        ["--image=a", "--certify=dev_seen"],
+        [],
     ):
-        command.predict_memes(predictor, [gone])
-    (tmp_path / "bad.png").write_bytes(b"no picture")
-    lines = [
-        {"img": memes[0].image, "text": "fine"},
-        {"img": "bad.png", "text": "x", "id": 7},
-    ]
-    file = tmp_path / "in.jsonl"
-    file.write_text("\n".join(json.dumps(line) for line in lines))
-    out = tmp_path / "out.csv"
-    with refused(capsys, r"in\.jsonl:2: image .*bad\.png is not an"):
-        command.main([*common, f"--input={file}", f"--output={out}"])
-    assert not out.exists()
-    for usage in (["--input=a"], ["--image=a", "--captions=b"], ["--text=a"], []):
         with pytest.raises(SystemExit) as stopped:
             command.main([*common, *usage])
         assert stopped.value.code == 2
 
 
 @pytest.mark.parametrize(
-    ("line", "reason"),
+    "flag, message",
     [
-        ("{", "is not JSON"),
-        ("[1]", "expected a JSON object"),
-        ('{"text": "a"}', "img is None"),
-        ('{"img": 3, "text": "a"}', "img is 3"),
-        ('{"img": "a.png"}', "a.png has no caption"),
-        ('{"img": "a.png", "text": 3}', "text is 3"),
-        ('{"img": "a.png", "text": "\\ud800"}', "half a surrogate pair"),
-        ('{"img": "", "text": "a"}', "img is '', expected the path of a picture"),
-        ('{"img": "a.png", "text": null}', "a.png has no caption"),
-        ('"\xff"', "is not UTF-8: .* at byte 1"),
+        ("--arm=rnn", "unknown arm 'rnn': expected one of average"),
+        ("--seed=7", "got seed 7, but .* has the seeds 0"),
+        ("--rule=size>=3", "size>=3"),
     ],
 )
-def test_bad_lines(tmp_path, line, reason):
-    file = tmp_path / "memes.jsonl"
-    good = '{"img": "b.png", "text": ""}'
-    file.write_bytes(f"{good}\n\n{line}\n".encode("latin-1"))
-    with pytest.raises(BadRecordsError, match=rf"memes\.jsonl:3: .*{reason}"):
-        asked.from_jsonl(file, captions=True)
+def test_what_a_run_has_not(run, memes, capsys, flag, message):
+    one = [f"--image={memes[0].image}", "--text="]
+    with refused(capsys, message):
+        command.main([f"--workdir={run}", *one, flag])
 
 
-def test_ids_and_paths_are_taken_as_they_are(tmp_path):
-    """Where a data set's records would be refused."""
-    file = tmp_path / "memes.jsonl"
-    file.write_text(
-        '{"img": "../a.png", "text": "", "id": 2.5, "label": [7]}\n'
-        '{"img": "/b.png", "text": "x", "id": true}\n'
-    )
-    found = [
-        (meme.id, meme.image, meme.label, meme.line)
-        for meme in asked.from_jsonl(file, captions=True)
+def test_what_cannot_be_read_has_a_row_with_its_error(
+    run, loaded, memes, tmp_path, capsys
+):
+    whole = pathlib.Path(memes[1].image).read_bytes()
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    lines = [
+        {"img": memes[0].image, "text": memes[0].text, "id": 1},
+        {"img": "bad.png", "text": "x", "id": 7},
+        {"img": "bad.png", "id": 8},
+        {"img": "cut.png", "text": "x"},
+        {"text": "no picture", "id": 9},
+        {"img": memes[2].image, "text": memes[2].text, "id": 3},
     ]
-    above = str(tmp_path.parent / "a.png")
-    assert found == [("2.5", above, -1, 1), ("True", "/b.png", -1, 2)]
-    assert len(read_jsonl(file, root=tmp_path, split=SPLIT)[1]) == 2
+    file, out = jsonl(tmp_path / "in.jsonl", lines), tmp_path / "out.csv"
+    with open(file, "a") as more:
+        more.write('{"img"\n')
+    common = [f"--workdir={run}", f"--input={file}", f"--output={out}"]
+    with refused(capsys, r"in\.jsonl: 5 bad records:(.|\n)*7: picture .*bad\.png"):
+        command.main([*common, "--strict"])
+    assert not out.exists()
+    command.main(common)
+    found = written(out)
+    assert [row["id"] for row in found] == [
+        "1",
+        "7",
+        "8",
+        "cut.png",
+        "9",
+        "3",
+        "line 7",
+    ]
+    for row, expected in zip(
+        found,
+        [
+            "",
+            "bad.png is not",
+            "bad.png is not",
+            "cut.png is",
+            "img is None",
+            "",
+            "JSON",
+        ],
+        strict=True,
+    ):
+        assert expected in row["error"] and (row["error"] == "") == (expected == "")
+        assert (row["proba"] == row["decision"] == "") == bool(expected)
+    close([float(found[i]["proba"]) for i in (0, 5)], scored(run)[1][[0, 2]])
+    assert "5 cannot be predicted, see their column error" in capsys.readouterr().out
 
 
-def test_captions_that_nothing_reads(tmp_path):
-    file = tmp_path / "memes.jsonl"
-    file.write_text('{"img": "a.png", "id": null}')
-    (meme,) = asked.from_jsonl(file, captions=False)
-    assert (meme.id, meme.text, meme.label) == ("a.png", "", -1)
-    (tmp_path / "a.png").touch()
-    (meme,) = asked.from_folder(tmp_path, captions=False)
-    assert meme.image == str(tmp_path / "a.png")
-    file.write_text("\n")
-    with pytest.raises(ValueError, match="holds no memes"):
-        asked.from_jsonl(file, captions=False)
-    with pytest.raises(ValueError, match="no file"):
-        asked.from_jsonl(tmp_path / "other", captions=False)
-    (tmp_path / "a.png").unlink()
-    with pytest.raises(ValueError, match="no pictures"):
-        asked.from_folder(tmp_path, captions=False)
+def test_probabilities_that_are_not_finite(moderator, memes):
+    broken = dataclasses.replace(
+        moderator.predictor,
+        apply=lambda *columns: np.where(np.arange(len(columns[1])) == 1, np.nan, 0.25),
+    )
+    items = [Item(meme.id, meme.image, meme.text) for meme in memes[:2]]
+    found = dataclasses.replace(moderator, predictor=broken).rows(items)
+    assert [row.proba for row in found] == [0.25, None]
+    assert "no finite probability" in found[1].error
+
+
+def test_an_interrupted_prediction_goes_on(
+    run, loaded, memes, tmp_path, capsys, monkeypatch
+):
+    """After an end at any chunk: the rows are those of one that was not interrupted."""
+    monkeypatch.setattr(rows, "CHUNK", 2)
+    lines = [{"img": meme.image, "text": meme.text} for meme in memes[:7]]
+    file = jsonl(tmp_path / "in.jsonl", lines)
+    whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
+    command.main([f"--workdir={run}", f"--input={file}", f"--output={whole}"])
+    arguments = [f"--workdir={run}", f"--input={file}", f"--output={out}"]
+    score, calls = rows.Moderator.score, []
+
+    def dies(self, prepared):
+        calls.append(len(prepared.items))
+        if len(calls) in (2, 4):
+            raise KeyboardInterrupt
+        return score(self, prepared)
+
+    monkeypatch.setattr(rows.Moderator, "score", dies)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            command.main(arguments)
+        assert not out.exists()
+    # A row that was written in part.
+    with open(f"{out}.part", "a") as part:
+        part.write('{"id": "x", "pro')
+    command.main(arguments)
+    assert sum(calls) == 2 + 2 + 2 + 2 + 3
+    assert out.read_text() == whole.read_text()
+    said = capsys.readouterr().out
+    assert "2 rows are there already: going on" in said
+    assert "4 rows are there already: going on" in said
+    # By another run it begins again; with other memes it is refused.
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        command.main(arguments)
+    del lines[0]
+    jsonl(file, lines)
+    monkeypatch.setattr(rows.Moderator, "score", score)
+    with refused(capsys, r"out\.csv\.part is of other memes: its row 1 is of"):
+        command.main(arguments)
+    command.main([*arguments, "--seed=all"])
+    assert len(written(out)) == 6
 
 
 def test_where_to_write_is_looked_at_first(run, memes, tmp_path, monkeypatch, capsys):
     def never(*_, **__):
         raise AssertionError
 
-    monkeypatch.setattr(command, "load_predictor", never)
+    monkeypatch.setattr(rows, "load_predictor", never)
     for output, message in [
-        ("/dev/full", "/dev/full is a device"),
+        ("/dev/full", "/dev/full"),
         (str(tmp_path), "is a folder"),
         (str(tmp_path / "no/where.csv"), "there is no folder"),
+        (str(tmp_path / "a.xls"), "expected one of .csv, .jsonl, .parquet"),
     ]:
         with refused(capsys, message):
             command.main([f"--workdir={run}", "--input=a", f"--output={output}"])
 
 
-def test_ids_that_no_file_can_hold_are_refused_first(tmp_path):
-    file = tmp_path / "memes.jsonl"
-    file.write_text('{"img": "a.png", "text": "", "id": "\\ud800"}\n')
-    with pytest.raises(BadRecordsError, match="id is not valid Unicode"):
-        asked.from_jsonl(file, captions=True)
-    file.write_text('{"img": "a.png", "text": "", "img": "b.png"}\n')
-    with pytest.raises(BadRecordsError, match="has 'img' twice"):
-        asked.from_jsonl(file, captions=True)
-
-
-def test_what_a_folder_holds_beside_pictures_is_counted(tmp_path, capsys):
-    for name in ("a.png", "b.heic", "without", b"c\xff.png"):
-        (tmp_path / os.fsdecode(name)).touch()
-    (tmp_path / "more").mkdir()
-    captions = '{"img": "a.png", "text": "1"}\n{"img": "a.png", "text": "2"}\n'
-    (tmp_path / "captions.jsonl").write_text(captions)
-    with pytest.raises(BadRecordsError, match="not printable UTF-8: rename it"):
-        asked.from_folder(tmp_path, captions=False)
-    os.remove(os.fsencode(tmp_path) + b"/c\xff.png")
-    (found,) = asked.from_folder(tmp_path, captions=True)
-    assert found.text == "2"
-    shown = capsys.readouterr().out
-    assert "left out 3 that are no pictures: b.heic, more/, without" in shown
-    assert "second caption for 1 pictures" in shown
-
-
-def test_formulas_are_quoted_for_spreadsheets_alone(
-    predictor, memes, tmp_path, monkeypatch, run
-):
-    monkeypatch.setattr(command, "load_predictor", lambda *_, **__: predictor)
-    file, out = tmp_path / "in.jsonl", tmp_path / "out.csv"
+def test_formulas_are_quoted_for_spreadsheets_alone(loaded, memes, tmp_path, run):
+    out = tmp_path / "out.csv"
     ids = ["=cmd|'/c calc'!A1", "+1", "plain"]
-    file.write_text(
-        "".join(
-            json.dumps({"img": memes[0].image, "text": "a", "id": one}) + "\n"
-            for one in ids
-        )
-    )
+    lines = [{"img": memes[0].image, "text": "-a", "id": one} for one in ids]
+    file = jsonl(tmp_path / "in.jsonl", lines)
     arguments = [f"--workdir={run}", f"--input={file}", f"--output={out}"]
     command.main(arguments)
-    assert metrics.read_predictions(out)[0] == ids
+    assert column(out, "id") == ids and column(out, "caption") == ["-a"] * 3
     command.main([*arguments, "--excel"])
-    assert metrics.read_predictions(out)[0] == [f"'{ids[0]}", "'+1", "plain"]
+    assert column(out, "id") == [f"'{ids[0]}", "'+1", "plain"]
+    assert column(out, "caption") == ["'-a"] * 3
 
 
-def test_probabilities_that_are_not_finite_are_refused(predictor, memes, capsys):
-    broken = dataclasses.replace(
-        predictor, apply=lambda *columns: np.full(len(columns[1]), np.nan)
-    )
-    with pytest.raises(UserError, match="no finite probability"):
-        command.predict_memes(broken, memes[:3])
+def test_a_pipe(loaded, memes, run, tmp_path, monkeypatch):
+    """Paths and JSON, line by line."""
+    lines = [memes[0].image, json.dumps({"img": memes[1].image, "text": "b", "id": 4})]
+    given = io.TextIOWrapper(io.BytesIO("\n".join(lines).encode()))
+    monkeypatch.setattr("sys.stdin", given)
+    out = tmp_path / "out.jsonl"
+    command.main([f"--workdir={run}", "--input=-", f"--output={out}"])
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(row["id"], row["caption"]) for row in found] == [
+        (memes[0].image, "read"),
+        ("4", "b"),
+    ]

@@ -467,7 +467,7 @@ def decode_all(
 
 
 def check_all(
-    paths: Sequence[str],
+    paths: Sequence[Picture],
     *,
     max_pixels: int = MAX_PIXELS,
     threads: int | None = None,
@@ -476,7 +476,7 @@ def check_all(
     """Read every picture to its last byte, as cheaply as possible.
 
     Args:
-        paths: n pictures.
+        paths: n pictures, or the contents of their files.
         max_pixels: the largest width x height allowed.
         threads: number of reading threads; one per core if None.
         progress: called with (done, n) after each picture.

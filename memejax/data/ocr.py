@@ -15,12 +15,13 @@ import logging
 import os
 import pathlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from memejax.data import images
+from memejax.errors import UserError
 
 PACKAGES = ("rapidocr", "onnxruntime")
 # Boxes are of one line if their middles are closer than this share of the lower one.
@@ -61,6 +62,16 @@ class Reading:
         return min((line.confidence for line in self.lines), default=1.0)
 
 
+def default_cache() -> pathlib.Path:
+    """Return the user's file of pictures read before.
+
+    In the folder $MEMEJAX_CACHE, or memejax in $XDG_CACHE_HOME or ~/.cache.
+    """
+    own = os.environ.get("MEMEJAX_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(own or pathlib.Path(home) / "memejax") / "captions.jsonl"
+
+
 class CaptionReader:
     """Reader of captions, whose models are loaded at the first picture.
 
@@ -68,7 +79,11 @@ class CaptionReader:
     """
 
     def __init__(
-        self, *, cache: str | os.PathLike[str] | None = None, threads: int = 0
+        self,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        threads: int = 0,
+        say: Callable[[str], None] = print,
     ):
         """Make the reader.
 
@@ -76,18 +91,10 @@ class CaptionReader:
             cache: JSON lines of pictures read before, made if missing; those of another
                 version of RapidOCR are not used. None: nothing is kept.
             threads: of the CPU for one picture; 0: all.
-
-        Raises:
-            ValueError: if RapidOCR is not installed.
+            say: called with a line if the cache cannot be written.
         """
-        missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-        if missing:
-            raise ValueError(
-                f"reading captions off pictures takes {' and '.join(missing)}: pip "
-                "install 'memejax[ocr]', or give the captions"
-            )
-        self._version = f"rapidocr {importlib.metadata.version('rapidocr')}"
-        self._threads = threads
+        self._version = _version()
+        self._threads, self._say = threads, say
         self._engine: Any = None
         self._lock = threading.Lock()
         self._path = None if cache is None else pathlib.Path(cache)
@@ -106,6 +113,7 @@ class CaptionReader:
 
         Raises:
             images.ImageError: if it is no picture, or too large.
+            UserError: if RapidOCR is not installed.
         """
         content = picture if isinstance(picture, bytes) else images.read_bytes(picture)
         digest = hashlib.sha256(content).hexdigest()
@@ -139,14 +147,23 @@ class CaptionReader:
             return
         lines = [[line.text, line.confidence] for line in self._known[digest].lines]
         row = {"sha256": digest, "reader": self._version, "lines": lines}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._path, "ab+") as file:
-            # The last line may have been cut short.
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read() != b"\n":
-                    file.write(b"\n")
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        try:
+            _append(self._path, json.dumps(row, ensure_ascii=False).encode())
+        except OSError as error:
+            # A home that may not be written costs time on the next start, no more.
+            self._say(f"captions that are read are not kept: {error}")
+            self._path = None
+
+
+def _append(path: pathlib.Path, line: bytes) -> None:
+    """Append a line to a file, whose last one may have been cut short."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.write(b"\n")
+        file.write(line + b"\n")
 
 
 def reading_order(boxes: np.ndarray) -> list[list[int]]:
@@ -196,7 +213,19 @@ def _load_pixels(
         raise images.ImageError(picture, error.reason) from error
 
 
+def _version() -> str | None:
+    """Return RapidOCR's version; None if it, or what runs it, is not installed."""
+    if any(importlib.util.find_spec(name) is None for name in PACKAGES):
+        return None
+    return f"rapidocr {importlib.metadata.version('rapidocr')}"
+
+
 def _engine(threads: int) -> Any:
+    if _version() is None:
+        raise UserError(
+            f"reading captions off pictures takes {' and '.join(PACKAGES)}: pip "
+            "install 'memejax[ocr]', or give the captions"
+        )
     from rapidocr import RapidOCR
 
     # It logs every model that it loads, and a warning for every picture without words.
@@ -207,7 +236,7 @@ def _engine(threads: int) -> Any:
     return RapidOCR(params=options)
 
 
-def _load_cache(path: pathlib.Path, version: str) -> dict[str, Reading]:
+def _load_cache(path: pathlib.Path, version: str | None) -> dict[str, Reading]:
     """Return the pictures read before; a last line cut short is left out."""
     known: dict[str, Reading] = {}
     if not path.exists():

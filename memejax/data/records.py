@@ -1,12 +1,13 @@
 """Records of memes, one JSON object per line, and the unusable ones.
 
-Two kinds of files are read: splits of a data set (`DATASET`), and memes to predict on
-(`prediction_rules`).
+`read_jsonl` reads a split of a data set, and `to_predict` a record of a meme to predict
+on, which may come from any file.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from memejax import strict_json
 from memejax.errors import UserError
@@ -58,50 +59,37 @@ class BadRecordsError(UserError):
         return "\n".join(lines)
 
 
+class RecordError(UserError):
+    """Reason why a record is unusable."""
+
+
 @dataclass(frozen=True)
-class Rules:
-    """Requirements of a record; the defaults are those of a data set.
+class ToPredict:
+    """A meme to predict on.
 
     Attributes:
-        ids: whether `id` must be an integer or a string; otherwise any value is
-            accepted, and `img` replaces a missing one.
-        labels: whether `label` is read; otherwise every label is unknown.
-        captions: whether `text` is required; otherwise it defaults to "".
-        confined: whether `img` must be a path below the root; otherwise it may lie
-            anywhere.
+        id: its name; the picture's without one.
+        image: path of the picture as given, or the content of its file.
+        text: its caption; None if it has none yet.
     """
 
-    ids: bool = True
-    labels: bool = True
-    captions: bool = True
-    confined: bool = True
-
-
-DATASET = Rules()
-
-
-def prediction_rules(*, captions: bool) -> Rules:
-    """Rules of memes to predict on, whose `text` may be optional."""
-    return Rules(ids=False, labels=False, captions=captions, confined=False)
+    id: str
+    image: str | bytes
+    text: str | None
 
 
 def read_jsonl(
-    path: str | os.PathLike[str],
-    *,
-    root: str | os.PathLike[str],
-    split: str,
-    rules: Rules = DATASET,
+    path: str | os.PathLike[str], *, root: str | os.PathLike[str], split: str
 ) -> tuple[list[Meme], list[BadRecord]]:
-    """Read one jsonl file; the images are not opened.
+    """Read one jsonl file of a data set; the images are not opened.
 
-    `label` is 0, 1, "0" or "1"; absent or null, it is unknown. `id` is an integer or
-    a string. `text` may be empty. Blank lines are skipped.
+    `id` is an integer or a string, `img` a path below the root. `label` is 0, 1, "0" or
+    "1"; absent or null, it is unknown. `text` may be empty. Blank lines are skipped.
 
     Args:
         path: the file.
         root: the folder that `img` is relative to.
         split: the value of `Meme.split`.
-        rules: requirements of a record.
 
     Returns:
         (memes, bad records), each in the order of the file.
@@ -109,63 +97,108 @@ def read_jsonl(
     memes: list[Meme] = []
     bad: list[BadRecord] = []
     name = os.path.basename(path)
-    root = os.path.realpath(root) if rules.confined else os.path.abspath(root)
+    root = os.path.realpath(root)
     with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if not line.strip():
-                continue
+        for number, line in numbered_lines(file):
             meme_id = None
             try:
-                record = _parse(line)
-                if rules.ids:
-                    meme_id = _id(record)
-                img = _img(record, rules)
-                if meme_id is None:
-                    meme_id = _any_id(record, img)
-                text = _text(record, rules, img)
-                label = _label(record) if rules.labels else -1
-                image = _path_below(root, record) if rules.confined else None
-            except _RecordError as error:
+                record = parse(line)
+                meme_id = _id(record)
+                if "img" not in record:
+                    raise RecordError("field 'img' is missing")
+                if "text" not in record:
+                    raise RecordError("field 'text' is missing")
+                text = _string(record, "text")
+                label = _label(record)
+                image = _path_below(root, record)
+            except RecordError as error:
                 bad.append(BadRecord(name, number, meme_id, str(error)))
                 continue
-            image = image or os.path.abspath(os.path.join(root, img))
             memes.append(Meme(meme_id, image, text, label, split, name, number))
     return memes, bad
 
 
-class _RecordError(Exception):
-    """Reason why the record on the current line is unusable."""
+def numbered_lines(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Number the lines of a file from 1, without a byte order mark and blank ones."""
+    for number, line in enumerate(file, start=1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if line.strip():
+            yield number, line
 
 
-def _parse(line: bytes) -> dict:
+def parse(line: bytes) -> dict:
+    """Parse a line of JSON.
+
+    Raises:
+        RecordError: if it is not an object in UTF-8, or has a field twice.
+    """
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _RecordError(
+        raise RecordError(
             f"is not UTF-8: {error.reason} at byte {error.start}"
         ) from None
     try:
         record = strict_json.loads(text)
     except ValueError as error:
-        raise _RecordError(f"is not JSON: {error}") from None
+        raise RecordError(f"is not JSON: {error}") from None
     if not isinstance(record, dict):
-        raise _RecordError(
+        raise RecordError(
             f"is {type(record).__name__} {text.strip()!r:.80}, expected a JSON object"
         )
     return record
 
 
-def _string(record: dict, name: str) -> str:
+# Names of a field, the first one that a record has.
+PICTURE_FIELDS = ("img", "image", "path")
+CAPTION_FIELDS = ("text", "caption")
+
+
+def to_predict(record: Mapping[str, Any], *, name: str) -> ToPredict:
+    """Read a meme to predict on from a record.
+
+    Args:
+        record: `img`, `image` or `path`, the picture's path, its content, or both as
+            {"bytes", "path"}, the form of Hugging Face's data sets; `text` or `caption`
+            and `id` are optional, and other fields are ignored.
+        name: the id of a picture that has neither an id nor a path.
+
+    Raises:
+        RecordError: if a field is missing or of the wrong type.
+    """
+    image = path = _first(record, PICTURE_FIELDS)
+    if isinstance(image, Mapping):
+        path = image.get("path")
+        image = path if image.get("bytes") is None else image["bytes"]
+    if not isinstance(image, bytes):
+        if not isinstance(image, str) or not image or "\0" in image:
+            raise RecordError(f"img is {image!r:.80}, expected the path of a picture")
+        _string({"img": image}, "img")
+    text = _first(record, CAPTION_FIELDS)
+    if text is not None:
+        text = _string({"text": text}, "text")
+    given = record.get("id")
+    if given is None:
+        given = path if isinstance(path, str) else name
+    return ToPredict(_string({"id": str(given)}, "id"), image, text)
+
+
+def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """Return the first field of several that is there and not null."""
+    found = (record[name] for name in names if record.get(name) is not None)
+    return next(found, None)
+
+
+def _string(record: Mapping[str, Any], name: str) -> str:
     value = record[name]
     if not isinstance(value, str):
-        raise _RecordError(f"{name} is {value!r:.80}, expected a string")
+        raise RecordError(f"{name} is {value!r:.80}, expected a string")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
         # JSON may escape half of a surrogate pair; no tokenizer accepts that.
-        raise _RecordError(
+        raise RecordError(
             f"{name} is not valid Unicode (half a surrogate pair)"
         ) from None
     return value
@@ -173,19 +206,13 @@ def _string(record: dict, name: str) -> str:
 
 def _id(record: dict) -> str:
     if "id" not in record:
-        raise _RecordError("field 'id' is missing")
+        raise RecordError("field 'id' is missing")
     value = record["id"]
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value.strip():
-        raise _RecordError(f"id is {value!r:.80}, expected an integer or a string")
+        raise RecordError(f"id is {value!r:.80}, expected an integer or a string")
     return _string(record, "id")
-
-
-def _any_id(record: dict, img: str) -> str:
-    """Return an `id` of any kind as text, by default the picture's path."""
-    value = img if record.get("id") is None else str(record["id"])
-    return _string({"id": value}, "id")
 
 
 def _label(record: dict) -> int:
@@ -194,47 +221,21 @@ def _label(record: dict) -> int:
         return -1
     if (type(value) is int and value in (0, 1)) or value in ("0", "1"):
         return int(value)
-    raise _RecordError(
+    raise RecordError(
         f"label is {value!r:.80}, expected 0 (not hateful), 1 (hateful), or no label"
     )
-
-
-def _img(record: dict, rules: Rules) -> str:
-    """Return `img` as written; `_path_below` checks that it is below the root."""
-    if rules.confined:
-        if "img" not in record:
-            raise _RecordError("field 'img' is missing")
-        return record["img"]
-    img = record.get("img")
-    if not isinstance(img, str) or not img or "\0" in img:
-        raise _RecordError(f"img is {img!r:.80}, expected the path of a picture")
-    return img
-
-
-def _text(record: dict, rules: Rules, img: str) -> str:
-    if "text" not in record:
-        if not rules.captions:
-            return ""
-        if rules.ids:
-            raise _RecordError("field 'text' is missing")
-    if not rules.ids and record.get("text") is None:
-        # A meme without an id is named by its picture.
-        raise _RecordError(
-            f'{img} has no caption: give it "text", "" if it has no words'
-        )
-    return _string(record, "text")
 
 
 def _path_below(root: str, record: dict) -> str:
     """Return the real path of the image; `root` is a real path itself."""
     img = _string(record, "img")
     if not img or "\0" in img:
-        raise _RecordError(f"img is {img!r}, expected a path below the data folder")
+        raise RecordError(f"img is {img!r}, expected a path below the data folder")
     if os.path.isabs(img):
-        raise _RecordError(
+        raise RecordError(
             f"img {img!r} is absolute, expected a path below the data folder"
         )
     path = os.path.realpath(os.path.join(root, img))
     if os.path.commonpath([root, path]) != root:
-        raise _RecordError(f"img {img!r} leads outside the data folder (to {path})")
+        raise RecordError(f"img {img!r} leads outside the data folder (to {path})")
     return path

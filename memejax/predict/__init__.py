@@ -1,11 +1,13 @@
-"""P(hateful) of new memes, predicted by a finished run.
+"""P(hateful) of new memes, and a decision, by a finished run.
 
-    python -m memejax.predict --workdir=RUN --image=PICTURE --text="its caption"
+    python -m memejax.predict --workdir=RUN --image=PICTURE
     python -m memejax.predict --workdir=RUN --input=memes.jsonl --output=scores.csv
-    python -m memejax.predict --workdir=RUN --input=FOLDER --captions=captions.jsonl
+    ls *.png | python -m memejax.predict --workdir=RUN --input=- --output=scores.csv
 
-predictor.py  the pure function and its inputs: start here
-memes.py      the memes to predict: lines of a file, pictures of a folder
+predictor.py  the pure function of pictures and captions: start here
+rows.py       all around it: captions read, calibration, decision; a row per meme
+inputs.py     the memes: a folder, a jsonl, CSV or parquet file, standard input
+outputs.py    the rows: CSV, jsonl or parquet, written as they come
 
 `memejax.restored` reads a run's folder.
 """
@@ -14,5 +16,8 @@ from memejax.predict.predictor import Predictor as Predictor
 from memejax.predict.predictor import load_predictor as load_predictor
 from memejax.predict.predictor import make_predictor as make_predictor
 from memejax.predict.predictor import make_probability as make_probability
+from memejax.predict.rows import Moderator as Moderator
+from memejax.predict.rows import Row as Row
+from memejax.predict.rows import load_moderator as load_moderator
 from memejax.restored import Restored as Restored
 from memejax.restored import restore as restore

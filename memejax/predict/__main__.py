@@ -3,159 +3,190 @@
 from __future__ import annotations
 
 import argparse
+import collections
+import dataclasses
+import hashlib
 import os
-from collections.abc import Sequence
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import numpy as np
-
-from memejax import atomic, command_line, decisions, logs, metrics
-from memejax.data import images
+from memejax import command_line, decisions, logs
+from memejax.data import ocr
 from memejax.data.captions import CAPTIONS
-from memejax.data.hateful_memes import Meme
 from memejax.errors import UserError, reported, user_errors
 from memejax.metrics import AVERAGE
-from memejax.predict import memes as sources
-from memejax.predict.predictor import Predictor, load_predictor
+from memejax.predict import inputs, rows
+from memejax.predict.inputs import STDIN, Item, Source
+from memejax.predict.outputs import RowWriter, check_output
+from memejax.predict.rows import Moderator, load_moderator
 
-# Pictures decoded at once, 80 MB at 224 pixels.
-CHUNK = 512
+# Seconds between two lines of progress.
+PROGRESS = 10.0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Predict the memes given by the arguments."""
     parser = _parser()
     options = parser.parse_args(argv)
-    if options.image is None and options.text is not None:
-        parser.error("--text goes with --image")
-    if options.input is None and options.captions is not None:
-        parser.error("--captions goes with --input")
-    if options.excel and options.output is None:
-        parser.error("--excel goes with --output")
+    for flag, other in (
+        ("text", "image"),
+        ("captions", "input"),
+        ("strict", "input"),
+        ("excel", "output"),
+        ("certify", "rule"),
+    ):
+        if getattr(options, flag) and getattr(options, other) is None:
+            parser.error(f"--{flag} goes with --{other}")
     if (options.input is None) != (options.output is None):
         parser.error("--input and --output go together")
     command_line.prepare()
-    with reported():
-        _predict(options)
-
-
-def _predict(options: argparse.Namespace) -> None:
-    """Predict, and print or write the result."""
     # Files, folders and names are the user's.
-    with user_errors():
-        if options.output is not None:
-            atomic.check_target(options.output)
-        predictor = load_predictor(options.workdir, seed=options.seed, arm=options.arm)
-        memes = _memes(options, predictor.modalities != "image")
-        rule = decisions.read(options.workdir)
-    proba = predict_memes(predictor, memes)
-    if rule is not None and (rule.arm, rule.seeds) != (
-        options.arm,
-        (str(options.seed),),
-    ):
-        logs.say(
-            f"the run's decision.json is of {rule.arm} of seed "
-            f"{', '.join(rule.seeds)}: not used"
-        )
-        rule = None
-    if options.output is None:
-        if rule is None:
-            decision = "hateful" if proba[0] > 0.5 else "not hateful"
-            logs.say(f"P(hateful) {proba[0]:.4f}")
-            logs.say(f"{decision} at 0.5{_at_dev(predictor, proba)}")
+    with reported(), user_errors():
+        if options.image is not None:
+            _predict_one(options)
         else:
-            calibrated = rule.calibration.apply(proba)
-            logs.say(f"P(hateful) {calibrated[0]:.4f}, calibrated from {proba[0]:.4f}")
-            logs.say(f"{rule.decide(calibrated)[0]} by {_rule_text(rule)}")
-        return
-    ids = [meme.id for meme in memes]
-    if options.excel:
-        ids = [_quoted(one) for one in ids]
-    metrics.write_predictions(options.output, ids, proba=proba)
-    if rule is None:
-        found = f"{int((proba > 0.5).sum())} of {len(memes)} hateful at 0.5"
-        found += _at_dev(predictor, proba)
+            _predict_many(options)
+
+
+def _moderator(options: argparse.Namespace) -> Moderator:
+    return load_moderator(
+        options.workdir,
+        seed=options.seed,
+        arm=options.arm,
+        rule=options.rule,
+        certify=options.certify,
+        prevalence=options.prevalence,
+        captions_cache=ocr.default_cache(),
+    )
+
+
+def _predict_one(options: argparse.Namespace) -> None:
+    """Print what is said of one meme."""
+    moderator = _moderator(options)
+    name = os.path.basename(options.image)
+    item = Item(name, os.path.abspath(options.image), options.text)
+    (row,) = moderator.rows([item])
+    if row.proba is None or row.raw_proba is None:
+        raise UserError(f"{row.id}: {row.error}")
+    if options.text is None and moderator.predictor.modalities != "image":
+        logs.say(f"caption read: {row.caption or '(no words)'}")
+    decision = moderator.decision
+    if decision is None:
+        logs.say(f"P(hateful) {row.proba:.4f}, not calibrated")
+        logs.say(f"{row.decision} at 0.5{_at_dev(moderator, [row.raw_proba])}")
     else:
-        decided = rule.decide(rule.calibration.apply(proba))
-        found = f"{int((decided == decisions.HATEFUL).sum())} of {len(memes)} hateful"
-        if rule.abstain is not None:
-            found += f", {int((decided == decisions.REVIEW).sum())} for a person"
-        found += f" by {_rule_text(rule)}"
-    logs.say(f"{found}; probabilities, not calibrated, in {options.output}")
+        logs.say(f"P(hateful) {row.proba:.4f}, calibrated from {row.raw_proba:.4f}")
+        logs.say(f"{row.decision} by {_rule_text(decision)}")
 
 
-def _quoted(text: str) -> str:
-    """Put a ' before what a spreadsheet would take for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+def _predict_many(options: argparse.Namespace) -> None:
+    """Write a row for each meme of the input."""
+    check_output(options.output)
+    source = inputs.open_source(options.input, captions=options.captions)
+    moderator = _moderator(options)
+    made_by = _made_by(options, moderator)
+    writer = RowWriter(options.output, made_by=made_by, excel=options.excel)
+    if options.strict:
+        _check(source, moderator)
+    total = source.total
+    if total is None or total > moderator.predictor.batch // 2:
+        # All batches are of one size, that of the last one too.
+        predictor = dataclasses.replace(moderator.predictor, fill=True)
+        moderator = dataclasses.replace(moderator, predictor=predictor)
+    items = _left(source, writer)
+    if writer.ids:
+        logs.say(f"{len(writer.ids)} rows are there already: going on")
+    began = last = time.monotonic()
+    done = 0
+    for found in rows.stream(moderator, items):
+        writer.write(found)
+        done += len(found)
+        now = time.monotonic()
+        if now - last > PROGRESS:
+            logs.say(_progress(done, len(writer.ids), source.total, now - began))
+            last = now
+    counts = writer.finish()
+    logs.say(
+        _summary(counts, moderator, options.output, time.monotonic() - began, done)
+    )
 
 
-def predict_memes(predictor: Predictor, memes: Sequence[Meme]) -> np.ndarray:
-    """Compute P(hateful) of memes on disk, one chunk at a time.
-
-    Args:
-        predictor: from a finished run.
-        memes: n memes.
-
-    Returns:
-        float64 [n].
-
-    Raises:
-        BadRecordsError: if any picture cannot be read (all are listed); nothing is
-            predicted then.
-        UserError: if a probability is not finite.
-    """
-    paths = [meme.image for meme in memes]
-    errors = images.check_all(paths, max_pixels=predictor.max_pixels)
-    sources.refuse_unreadable(memes, errors)
-    proba = []
-    for start in range(0, len(memes), CHUNK):
-        part = memes[start : start + CHUNK]
-        pictures, wrong = predictor.read([meme.image for meme in part])
-        sources.refuse_unreadable(part, wrong)
-        proba.append(predictor.predict(pictures, [meme.text for meme in part]))
-    found = np.concatenate(proba)
-    if not np.isfinite(found).all():
-        # Weights are finite, or they would not have been restored.
-        first = memes[int(np.argmin(np.isfinite(found)))]
-        raise UserError(
-            f"the network gives {first.id} no finite probability: its weights are of "
-            "another size than it can compute with"
-        )
-    return found
+def _check(source: Source, moderator: Moderator) -> None:
+    """Raise BadRecordsError if any item cannot be predicted, listing them all."""
+    errors: dict[str, str] = {}
+    for part in rows.batched(source.items()):
+        errors |= moderator.errors(part)
+    inputs.refuse(errors, source)
 
 
-def _memes(options: argparse.Namespace, captions: bool) -> list[Meme]:
-    """Return the memes given by the arguments."""
-    if options.image is not None:
-        if options.text is None and captions:
-            raise ValueError(
-                f'{options.image} has no caption: give --text, "" if it has no words'
+def _left(source: Source, writer: RowWriter) -> Iterator[Item]:
+    """Return the items whose rows are not there yet."""
+    items = source.items()
+    for place, name in enumerate(writer.ids, start=1):
+        item = next(items, None)
+        if item is None or item.id != name:
+            found = "has ended" if item is None else f"has {item.id!r}"
+            raise UserError(
+                f"{writer.part} is of other memes: its row {place} is of {name!r}, "
+                f"where {source.name} {found}; delete it to begin again"
             )
-        path, name = os.path.abspath(options.image), os.path.basename(options.image)
-        return [Meme(name, path, options.text or "", -1, "", name, 0)]
-    if os.path.isdir(options.input):
-        return sources.from_folder(
-            options.input, captions_file=options.captions, captions=captions
-        )
-    if options.captions is not None:
-        raise ValueError(
-            f"--captions goes with a folder of pictures; {options.input} is none"
-        )
-    return sources.from_jsonl(options.input, captions=captions)
+    return items
 
 
-def _rule_text(rule: decisions.Decision) -> str:
-    return f"{rule.rule}, at a threshold of {rule.certified.threshold:.4f}"
+def _made_by(options: argparse.Namespace, moderator: Moderator) -> dict[str, Any]:
+    """Return what a row depends on, besides its meme."""
+    results = pathlib.Path(options.workdir) / "results.json"
+    decision = moderator.decision
+    return {
+        "results": hashlib.sha256(results.read_bytes()).hexdigest(),
+        "seed": options.seed,
+        "arm": options.arm,
+        "decision": None if decision is None else decision.as_json(),
+        "prevalence": options.prevalence,
+    }
 
 
-def _at_dev(predictor: Predictor, proba: np.ndarray) -> str:
+def _progress(done: int, before: int, total: int | None, seconds: float) -> str:
+    rate = done / seconds
+    line = f"predict {before + done}"
+    if total is None:
+        return f"{line}  {rate:.1f} memes/s"
+    left = (total - before - done) / rate
+    share = 100 * (before + done) / total
+    return f"{line}/{total}  {share:3.0f}%  {rate:.1f} memes/s  ETA {logs.clock(left)}"
+
+
+def _summary(
+    counts: collections.Counter[str],
+    moderator: Moderator,
+    output: str,
+    seconds: float,
+    done: int,
+) -> str:
+    """Describe the rows of a file."""
+    decision = moderator.decision
+    line = f"{counts[decisions.HATEFUL]} of {counts.total()} hateful"
+    if decision is not None and decision.abstain is not None:
+        line += f", {counts[decisions.REVIEW]} for a person"
+    line += f" by {_rule_text(decision)}" if decision else " at 0.5, not calibrated"
+    if counts[""]:
+        line += f"; {counts['']} cannot be predicted, see their column error"
+    return f"{line}; in {output} ({done / max(seconds, 1e-9):.1f} memes/s)"
+
+
+def _rule_text(decision: decisions.Decision) -> str:
+    return f"{decision.rule}, at a threshold of {decision.certified.threshold:.4f}"
+
+
+def _at_dev(moderator: Moderator, proba: Sequence[float]) -> str:
     """Describe the decision at the threshold chosen on the dev split."""
-    if predictor.threshold is None:
+    threshold = moderator.predictor.threshold
+    if threshold is None:
         return ""
-    above = proba > predictor.threshold
-    decision = f"{int(above.sum())} of them"
-    if len(proba) == 1:
-        decision = "hateful" if above[0] else "not hateful"
-    return f", {decision} at the dev split's threshold of {predictor.threshold:.4f}"
+    decision = "hateful" if proba[0] > threshold else "not hateful"
+    return f", {decision} at the dev split's threshold of {threshold:.4f}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -163,17 +194,15 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m memejax.predict",
         description="P(hateful) of a meme, or of many, by a finished run.",
     )
-    parser.add_argument(
-        "--workdir", required=True, metavar="RUN", help="the run's folder"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--workdir", required=True, metavar="RUN", help="the run's folder")
+    add(
         "--seed",
-        type=int,
-        default=0,
+        default="0",
         metavar="N",
-        help="one of its seeds (default: %(default)s)",
+        help='one of its seeds, or "all" for their mean (default: %(default)s)',
     )
-    parser.add_argument(
+    add(
         "--arm",
         default=AVERAGE,
         metavar="NAME",
@@ -184,25 +213,50 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--input",
         metavar="PATH",
-        help='a file with one {"img", "text"} per line, or a folder of pictures',
+        help="a folder of pictures; a jsonl, CSV or parquet file with img (path, or "
+        f'content), and perhaps id and text; "{STDIN}": paths or JSON on standard '
+        "input",
     )
-    parser.add_argument("--text", help="with --image: the picture's caption")
-    parser.add_argument(
+    add(
+        "--text",
+        help="with --image: its caption (default: read off the picture)",
+    )
+    add(
         "--captions",
         metavar="FILE",
         help='with a folder as --input: its captions, one {"img", "text"} per line '
-        f"(default: its {CAPTIONS})",
+        f"(default: its {CAPTIONS}; those that are missing are read off the pictures)",
     )
-    parser.add_argument(
-        "--excel",
-        action="store_true",
-        help="with --output: put a ' before ids that a spreadsheet would run as a "
-        "formula",
-    )
-    parser.add_argument(
+    add(
         "--output",
         metavar="FILE",
-        help="with --input: a CSV file to write: id,proba,label",
+        help="with --input: a .csv, .jsonl or .parquet file to write: "
+        f"{','.join(rows.FIELDS)}; an interrupted prediction goes on",
+    )
+    add(
+        "--strict",
+        action="store_true",
+        help="with --input: predict nothing if a meme cannot be predicted, in place of "
+        "a row with its error",
+    )
+    add(
+        "--excel",
+        action="store_true",
+        help="with --output: put a ' before texts that a spreadsheet would run as a "
+        "formula",
+    )
+    add(
+        "--rule",
+        help="decide by this rule in place of the run's decision.json, see python -m "
+        "memejax.decide",
+    )
+    add("--certify", metavar="SPLIT", help="with --rule: find its threshold on it")
+    add(
+        "--prevalence",
+        type=float,
+        metavar="P",
+        help="share of hateful memes where this is used: shifts the calibrated "
+        "probabilities, and leaves the decisions",
     )
     return parser
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from memejax.data import images, text
 from memejax.metrics import AVERAGE
-from memejax.restored import Restored, restore
+from memejax.restored import Restored, restore, seeds_of
 from memejax.stages.parts.meme_scorer import make_probability
 
 Tree = Any
@@ -35,6 +35,7 @@ class Predictor:
         modalities: "both", or "image" or "text" if only that is used.
         threshold: the arm's, chosen on the run's dev split; None without labels.
         batch: maximum number of memes per call of `apply`.
+        fill: whether every call has as many, so that one program is compiled.
     """
 
     apply: Callable[..., jax.Array]
@@ -47,6 +48,7 @@ class Predictor:
     modalities: str
     threshold: float | None
     batch: int = 32
+    fill: bool = False
 
     def predict(self, pictures: np.ndarray, captions: Sequence[str]) -> np.ndarray:
         """Compute P(hateful) for each meme.
@@ -73,7 +75,9 @@ class Predictor:
         columns = (pictures, tokens.input_ids, tokens.attention_mask)
         n = len(captions)
         # One shape per call, and few over all calls: each is compiled.
-        size = min(self.batch, 1 << max(n - 1, 0).bit_length())
+        size = self.batch
+        if not self.fill:
+            size = min(size, 1 << max(n - 1, 0).bit_length())
         proba = np.zeros(n)
         for start in range(0, n, size):
             part = [column[start : start + size] for column in columns]
@@ -86,12 +90,12 @@ class Predictor:
         return proba
 
     def read(
-        self, paths: Sequence[str]
+        self, paths: Sequence[images.Picture]
     ) -> tuple[np.ndarray, dict[int, images.ImageError]]:
         """Decode pictures as the run did.
 
         Args:
-            paths: n files.
+            paths: n files, or their contents.
 
         Returns:
             uint8 [n, s, s, 3], and index -> error of pictures that cannot be read.
@@ -103,33 +107,72 @@ class Predictor:
 
 
 def load_predictor(
-    workdir: str | os.PathLike[str], *, seed: int = 0, arm: str = AVERAGE
+    workdir: str | os.PathLike[str], *, seed: int | str = 0, arm: str = AVERAGE
 ) -> Predictor:
     """Load the classifier of a finished run from its folder alone.
 
     Args:
         workdir: the run's folder.
-        seed: one of its seeds.
+        seed: one of its seeds, or "all" for the mean of their probabilities.
         arm: one of the run's arms, or "average", the mean of their probabilities.
 
     Raises:
         ValueError: if the folder holds no finished run with that seed and arm.
     """
-    return make_predictor(restore(workdir, seed=seed, arm=arm), arm=arm)
+    seeds = seeds_of(workdir, str(seed))
+    restored = [restore(workdir, seed=int(one), arm=arm) for one in seeds]
+    return make_predictor(*restored, arm=arm)
 
 
-def make_predictor(restored: Restored, *, arm: str = AVERAGE) -> Predictor:
-    """Make the classifier of a restored run; see `load_predictor`."""
-    config = restored.config
-    vocabulary = text.vocabulary_size(restored.tokenizer)
+def make_predictor(*restored: Restored, arm: str = AVERAGE) -> Predictor:
+    """Make the classifier of a restored run, or of several seeds of it.
+
+    See `load_predictor`.
+    """
+    first = restored[0]
+    config = first.config
+    probability = make_probability(
+        config, text.vocabulary_size(first.tokenizer), arm=arm
+    )
+    variables = first.variables
+    threshold = first.threshold(arm)
+    if len(restored) > 1:
+        # Encoders of a head are the same for all seeds.
+        own = [
+            {k: tree for k, tree in one.variables.items() if k != "encoders"}
+            for one in restored
+        ]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *own)
+        shared = {k: variables[k] for k in variables if k == "encoders"}
+        probability, variables = _mean(probability), (shared, stacked)
+        threshold = None
     return Predictor(
-        apply=jax.jit(make_probability(config, vocabulary, arm=arm)),
-        variables=jax.device_put(restored.variables),
-        tokenizer=restored.tokenizer,
+        apply=jax.jit(probability),
+        variables=jax.device_put(variables),
+        tokenizer=first.tokenizer,
         size=config.data.image_size,
         resize=config.data.resize,
         max_pixels=config.data.max_pixels,
         length=config.data.text_length,
         modalities=config.model.arm.modalities,
-        threshold=restored.threshold(arm),
+        threshold=threshold,
     )
+
+
+def _mean(probability: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Average a probability over seeds.
+
+    Variables become a pair: those that all seeds share, and each seed's own, stacked.
+    """
+
+    def mean(variables: tuple[Tree, Tree], *columns: jax.Array) -> jax.Array:
+        shared, stacked = variables
+
+        def one(own: Tree) -> jax.Array:
+            return probability({**shared, **own}, *columns)
+
+        # One after another where a seed is a whole network, at once where it is a head.
+        each = jax.vmap(one)(stacked) if shared else jax.lax.map(one, stacked)
+        return each.mean(axis=0)
+
+    return mean
