@@ -442,6 +442,8 @@ def extract(**changes: Any) -> dict[str, Any]:
         dtype="float32",
         # Whether the store keeps the encoders, to score new memes with them.
         keep_encoders=False,
+        # Whether captions that are missing are read off the pictures (extra `ocr`).
+        ocr=False,
         # Of towers that share a space: use -> class -> prompts.
         prompts={},
         # Memes per file, and memes (or entities) per batch.

@@ -28,6 +28,7 @@ from memejax.data.hateful_memes import (
     write_bad_records,
 )
 from memejax.data.meme_check import check, main
+from memejax.data.records import RecordError
 
 
 def record(number, label=0, text="a caption", **fields):
@@ -268,6 +269,24 @@ def test_images_unopened_on_request(tmp_path):
     memes = read(root, check_images=False, on_bad_record="skip")
     assert ids(memes.splits["train"]) == ["1", "2"]
     assert [bad.reason for bad in memes.bad] == ["image img/3.png is missing"]
+
+
+def test_captions_that_are_missing_are_read_off_the_pictures(tmp_path):
+    """On request alone; a given one wins, an empty one too."""
+    lines = [record(1, text="given"), record(2, text=...), record(3, text="")]
+    root = write(tmp_path, "train", [*lines, record(4, text=...)])
+
+    def read_caption(path):
+        if path.endswith("4.png"):
+            raise RecordError("image 4.png is broken")
+        return f"read off {os.path.basename(path)}"
+
+    found = read(root, read_caption=read_caption, on_bad_record="skip")
+    texts = [meme.text for meme in found.splits["train"]]
+    assert texts == ["given", "read off 2.png", ""]
+    assert [bad.reason for bad in found.bad] == ["image 4.png is broken"]
+    with pytest.raises(BadRecordsError, match="2 bad records(.|\n)*'text' is missing"):
+        read(root)
 
 
 @pytest.mark.parametrize("lines", [[], [b"", b"  "]], ids=["empty", "blank lines"])

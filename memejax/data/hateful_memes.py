@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from memejax.data.images import MAX_PIXELS, Progress, check_all
@@ -127,6 +127,7 @@ def collect(
     check_images: bool,
     threads: int | None,
     progress: Progress | None,
+    read_caption: Callable[[str], str] | None = None,
 ) -> tuple[dict[str, list[Meme]], list[BadRecord], dict[str, list[str]]]:
     """Read the files, check the pictures, and leave out unusable records.
 
@@ -138,13 +139,15 @@ def collect(
             exist.
         threads: number of decoding threads; one per core if None.
         progress: called as `progress(done, total)`.
+        read_caption: see `read_jsonl`.
 
     Returns:
         Usable memes by split, bad records in the order of the files, duplicate ids by
         split.
     """
     parsed = {
-        split: read_jsonl(path, root=root, split=split) for split, path in paths.items()
+        split: read_jsonl(path, root=root, split=split, read_caption=read_caption)
+        for split, path in paths.items()
     }
     reasons = _image_reasons(
         [meme for memes, _ in parsed.values() for meme in memes],
@@ -185,6 +188,7 @@ def read(
     check_images: bool = True,
     threads: int | None = None,
     progress: Progress | None = None,
+    read_caption: Callable[[str], str] | None = None,
 ) -> Memes:
     """Read the splits of a data folder and check every record and image.
 
@@ -202,6 +206,8 @@ def read(
             file must exist.
         threads: number of images checked at once; one per core if None.
         progress: called with (done, count) after each distinct image.
+        read_caption: path of an image -> its caption, for records without `text`;
+            None: they are bad records.
 
     Returns:
         Memes, in the order of the files.
@@ -231,6 +237,7 @@ def read(
         check_images=check_images,
         threads=threads,
         progress=progress,
+        read_caption=read_caption,
     )
     empty = {f"{split}.jsonl" for split, memes in good.items() if not memes}
     fatal = bad if on_bad_record == "error" else [b for b in bad if b.file in empty]

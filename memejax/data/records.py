@@ -5,7 +5,7 @@ on, which may come from any file.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,11 @@ class ToPredict:
 
 
 def read_jsonl(
-    path: str | os.PathLike[str], *, root: str | os.PathLike[str], split: str
+    path: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str],
+    split: str,
+    read_caption: Callable[[str], str] | None = None,
 ) -> tuple[list[Meme], list[BadRecord]]:
     """Read one jsonl file of a data set; the images are not opened.
 
@@ -90,6 +94,8 @@ def read_jsonl(
         path: the file.
         root: the folder that `img` is relative to.
         split: the value of `Meme.split`.
+        read_caption: path of a picture -> its caption, for records without `text`; a
+            RecordError makes the record a bad one. None: they are bad records.
 
     Returns:
         (memes, bad records), each in the order of the file.
@@ -106,11 +112,14 @@ def read_jsonl(
                 meme_id = _id(record)
                 if "img" not in record:
                     raise RecordError("field 'img' is missing")
-                if "text" not in record:
-                    raise RecordError("field 'text' is missing")
-                text = _string(record, "text")
-                label = _label(record)
                 image = _path_below(root, record)
+                label = _label(record)
+                if "text" in record:
+                    text = _string(record, "text")
+                elif read_caption is None:
+                    raise RecordError("field 'text' is missing")
+                else:
+                    text = read_caption(image)
             except RecordError as error:
                 bad.append(BadRecord(name, number, meme_id, str(error)))
                 continue

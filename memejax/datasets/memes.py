@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import os
 import pathlib
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from memejax.console import say, say_if_slow
-from memejax.data import hateful_memes, pipeline, synthetic_memes, text
+from memejax.data import hateful_memes, ocr, pipeline, synthetic_memes, text
+from memejax.data.images import ImageError
+from memejax.data.records import RecordError
 from memejax.datasets.data import Data, Split, built_in
 
 # Value of `data.dev` that holds a part of train out -> how it is chosen.
@@ -101,6 +105,7 @@ def read_memes(
             on_bad_record=c.on_bad_record,
             max_pixels=c.max_pixels,
             threads=config.pipeline.threads,
+            read_caption=_caption_reader(config),
         )
     facts["bad_records"] = len(memes.bad)
     if memes.bad:
@@ -118,6 +123,28 @@ def read_memes(
         )
     facts["sizes"] = {name: len(memes) for name, memes in splits.items()}
     return root, splits, facts
+
+
+def _caption_reader(config: ConfigDict) -> Callable[[str], str] | None:
+    """Return a reader of captions that are missing, if an extraction has them read."""
+    if "extract" not in config or not config.extract.ocr:
+        return None
+    reader = ocr.CaptionReader(cache=ocr.default_cache(), say=say)
+    shown, done = time.monotonic(), 0
+
+    def read(path: str) -> str:
+        nonlocal shown, done
+        try:
+            found = reader.read(path, max_pixels=config.data.max_pixels)
+        except ImageError as error:
+            raise RecordError(f"image {error.path} {error.reason}") from None
+        done += 1
+        if time.monotonic() - shown > 10:
+            shown = time.monotonic()
+            say(f"captions read off {done:,} pictures")
+        return found.caption
+
+    return read
 
 
 def with_written_memes(config: ConfigDict, folder: pathlib.Path) -> ConfigDict:

@@ -248,6 +248,7 @@ LEAVES: dict[str, Rule] = {
             "box_features",
             "masks",
             "keep_encoders",
+            "ocr",
         )
     },
     "extract.prompts.*.*": many(text(), least=1),
