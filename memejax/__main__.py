@@ -35,6 +35,7 @@ COMMANDS = {
     "bench.input_pipeline": "time the input pipeline beside PyTorch's DataLoader",
     "bench.input_study": "study input by threads, workers and caches",
     "bench.loop": "time the whole loop beside its bare training step",
+    "bench.promise": "count how often the promises of decide are kept",
     "bench.scaling": "measure training over several devices",
     "bench.scaling_paper": "predict scaling at the size of the paper",
     "bench.start": "time the start of a program up to its first update",

@@ -19,6 +19,7 @@ BENCHMARKS = {
     "input_pipeline": [],
     "input_study": ["--part"],
     "loop": [],
+    "promise": [],
     "scaling": ["--part"],
     "scaling_paper": [],
     "start": [],

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import types
 
 import numpy as np
 import pytest
@@ -9,10 +11,12 @@ from numpy.testing import assert_allclose
 from scipy import special
 
 from memejax import decisions, folder, labels, metrics
+from memejax.bench import promise
 from memejax.datasets import Data, Split
 from memejax.decide.__main__ import main
 from memejax.errors import UserError
 from memejax.metrics.thresholds import CannotCertifyError, parse_rule
+from memejax.report import decision as report_decision
 
 
 def split(name, n, seed, captions=None):
@@ -179,7 +183,9 @@ def test_subgroups_by_hand():
     assert np.isnan(alone["x"]["auroc"]) and np.isnan(alone["x"]["fpr"])
 
 
-def test_the_command(run, capsys):
+def test_the_command(run, capsys, monkeypatch):
+    # It has no results to write a page of.
+    monkeypatch.setattr("memejax.decide.__main__.write_page", lambda folder: folder)
     arguments = ["--workdir", str(run), "--rule", "precision>=0.8"]
     main([*arguments, "--abstain", "0.3:0.6"])
     out = capsys.readouterr().out
@@ -191,6 +197,62 @@ def test_the_command(run, capsys):
     assert re.search(r"^kind +n +positives +auroc", out, re.M)
     # Each group has one label: no area, and one of the rates.
     assert re.search(r"^a +\d+ +0 +nan", out, re.M)
+
+
+def test_the_page_has_the_measures_and_a_diagram(run):
+    finished = types.SimpleNamespace(folder=run)
+    assert report_decision.section(finished) is None
+    made = decisions.make(run, parse_rule("precision>=0.8"))
+    decisions.write(run, made)
+    facts, table, gallery = report_decision.section(finished).blocks
+    assert facts.pairs["Rule"] == "precision>=0.8, kept with probability 0.95"
+    held = decisions.scored(run, "certify", seeds=("0",), arm="average")
+    for row, proba in zip(
+        table.rows, (held.proba, made.calibration.apply(held.proba)), strict=True
+    ):
+        loss = -np.log(np.where(held.labels == 1, proba, 1 - proba)).mean()
+        assert row[1] == f"{loss:.4f}"
+    (figure,) = gallery.figures
+    assert figure.picture.startswith("data:image/svg+xml")
+    # The predictions have gone.
+    shutil.rmtree(run / "0")
+    _, text = report_decision.section(finished).blocks
+    assert "No diagram" in text.text
+
+
+def test_promises_by_simulation(run, tmp_path):
+    """Each of the outcomes; the rates are of the memes that were not drawn."""
+    rng = np.random.default_rng(0)
+    n = 4000
+    proba = rng.random(n)
+    ids = [str(i) for i in range(n)]
+    truth = (rng.random(n) < proba).astype(int)
+    population = decisions.Scored(proba, truth, np.array(ids), ids)
+
+    def simulate(rule, seed):
+        return promise.simulate(
+            str(run),
+            population,
+            parse_rule(rule),
+            memes=800,
+            rng=np.random.default_rng(seed),
+            folder=tmp_path,
+        )
+
+    found = [simulate("precision>=0.8", seed) for seed in range(20)]
+    counts = promise.summary(found)
+    assert counts["kept"] + counts["broken"] == 20 and counts["kept"] >= 17
+    low, middle, _ = counts["lowest, median, highest"]
+    # Calibrated, P > t has a precision of (1 + t) / 2.
+    assert low > 0.77 and 0.8 < middle < 0.88
+    assert simulate("precision>=0.999", 0)[0] == "refused"
+    flagged = np.array([True, True, False, False, True])
+    labels = np.array([1, 0, 0, 1, 1])
+    rates = [
+        promise.rate(parse_rule(rule), flagged, labels)
+        for rule in ("precision>=0.5", "recall>=0.5", "fpr<=0.5")
+    ]
+    assert rates == [2 / 3, 2 / 3, 1 / 2]
 
 
 def test_the_command_refuses_in_one_line(run, capsys):

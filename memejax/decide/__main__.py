@@ -18,6 +18,7 @@ from memejax import command_line, decisions, logs
 from memejax.decisions import Decision, Scored
 from memejax.errors import reported, user_errors
 from memejax.metrics import AVERAGE, calibration, thresholds
+from memejax.report import write as write_page
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,6 +50,8 @@ def _decide(options: argparse.Namespace) -> None:
         logs.say(line)
     path = decisions.write(options.workdir, decision)
     logs.say(f"written to {path}, which memejax.predict uses")
+    page = write_page(options.workdir)
+    logs.say(f"calibration and reliability diagram: {page}, section Decision")
 
 
 def report(decision: Decision, held: Scored) -> list[str]:

@@ -6,7 +6,7 @@
                     of the collapse panel in panel.py, of frozen features in probed.py
     blocks.py       a page as plain data: sections of tables, figures and facts
     page.py         the page of a run, put together from data.py, memes.py, curves.py,
-                    representation.py, graph_pictures.py and profiled.py
+                    representation.py, decision.py, graph_pictures.py and profiled.py
     plots.py        its charts
     render.py       from plain data to HTML, by templates/ and its one style sheet
     paper_table.py  a paper's table beside our figures

@@ -14,6 +14,7 @@ from memejax.metrics import AVERAGE
 from memejax.report import (
     curves,
     data,
+    decision,
     graph_pictures,
     memes,
     plots,
@@ -58,6 +59,7 @@ def contents(run: Finished, *, pictures: bool | None = None) -> Page:
     sections = [
         data.section(run),
         _results(run),
+        decision.section(run),
         memes.section(run) if pictures else None,
         representation.section(run, pictures=pictures),
         *(_stage(run, name) for name in STAGES),

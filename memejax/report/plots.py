@@ -133,6 +133,43 @@ def roc(curves: Sequence[Line]) -> str:
     return _uri(figure)
 
 
+def reliability(diagrams: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Draw shares of positives against probabilities.
+
+    Args:
+        diagrams: label -> bins, see `metrics.calibration.reliability`; the last one has
+            the accent colour, and its intervals.
+
+    Returns:
+        A data URI.
+    """
+    figure, axes = _axes(_LARGE)
+    axes.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (4, 3)))
+    *_, (last, bins) = diagrams.items()
+    x = [one["proba"] for one in bins]
+    axes.vlines(
+        x,
+        [one["low"] for one in bins],
+        [one["high"] for one in bins],
+        color=ACCENT,
+        lw=1,
+    )
+    curves = [
+        Line(
+            label,
+            [one["proba"] for one in rows],
+            [one["positive"] for one in rows],
+            0 if label == last else 2,
+        )
+        for label, rows in diagrams.items()
+    ]
+    _draw(axes, curves, marker=True)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set(xlabel="probability of hateful", ylabel="share of hateful memes")
+    _legend(axes, curves, loc="lower right", bbox_to_anchor=None, ncols=1)
+    return _uri(figure)
+
+
 def roc_line(label: str, proba: ArrayLike, labels: ArrayLike, *, style: int) -> Line:
     """Compute the ROC curve of `[n]` probabilities and labels 0 or 1."""
     x, y, _ = roc_curve(np.asarray(labels), np.asarray(proba))
