@@ -239,9 +239,10 @@ def test_promises_by_simulation(run, tmp_path):
             folder=tmp_path,
         )
 
-    found = [simulate("precision>=0.8", seed) for seed in range(20)]
+    found = [simulate("precision>=0.8", seed) for seed in range(10)]
     counts = promise.summary(found)
-    assert counts["kept"] + counts["broken"] == 20 and counts["kept"] >= 17
+    assert sum(counts[name] for name in promise.OUTCOMES) == 10
+    assert counts["kept"] >= 8 and counts["kept of those made"] >= 0.8
     low, middle, _ = counts["lowest, median, highest"]
     # Calibrated, P > t has a precision of (1 + t) / 2.
     assert low > 0.77 and 0.8 < middle < 0.88
