@@ -77,7 +77,8 @@ def get_config(text: str = "") -> ConfigDict:
                 arm=dict(text_pooling="cls"),
                 cnn_normalization="none" if preset == "paper" else "checkpoint",
             ),
-            extract=common.extract(**EXTRACT[preset]),
+            # A network can score new memes only behind the encoders of its features.
+            extract=common.extract(keep_encoders=True, **EXTRACT[preset]),
             graph=section,
             # For the extraction, and for kind=trained; networks on stored features
             # run on one device.

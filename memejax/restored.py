@@ -40,6 +40,7 @@ class Restored:
         variables: params and batch_stats as numpy arrays, those behind the test
             scores; of a head, `encoders` and `head`, which have them each.
         tokenizer: the run's tokenizer.
+        encoders: of a network on graphs, those behind its features; None of others.
     """
 
     folder: pathlib.Path
@@ -48,6 +49,7 @@ class Restored:
     results: Mapping[str, Any]
     variables: Mapping[str, Tree]
     tokenizer: Tokenizer
+    encoders: frozen.Frozen | None = None
 
     @property
     def outcomes(self) -> Mapping[str, Any]:
@@ -63,7 +65,11 @@ class Restored:
 
 
 def restore(
-    workdir: str | os.PathLike[str], *, seed: int = 0, arm: str = AVERAGE
+    workdir: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    arm: str = AVERAGE,
+    graphs: bool = False,
 ) -> Restored:
     """Restore the fine-tuned variables behind a run's test scores.
 
@@ -76,6 +82,7 @@ def restore(
         workdir: the run's folder.
         seed: one of its seeds.
         arm: whose checkpoint to read; an unknown one has the average's.
+        graphs: whether it may be a network on the memes' graphs, on stored features.
 
     Raises:
         ValueError: if the folder holds no finished run that was fine-tuned and
@@ -89,11 +96,13 @@ def restore(
             f"got seed {seed}, but {path} has the seeds {', '.join(results['seeds'])}"
         )
     found = evaluated(outcomes)
-    # Networks on graphs have neither, and read no pictures or captions.
-    if found is None or not {"arms", "heads"} & set(config):
+    of_graphs = graphs and "graph" in config and config.graph.kind == "stored"
+    if found is None or not (of_graphs or {"arms", "heads"} & set(config)):
+        kind = f" of the kind {config.graph.kind!r}" if "graph" in config else ""
         raise ValueError(
-            f"the run in {path} ran the stages {', '.join(outcomes)}: expected one "
-            "with finetune or heads, and evaluate, in its stages"
+            f"the run in {path} ran the stages {', '.join(outcomes)}{kind}: expected "
+            f"one with finetune{', heads or graph' if graphs else ' or heads'}, and "
+            "evaluate, in its stages"
         )
     # An earlier memejax had one checkpoint for all.
     step = found.get("checkpoints", {}).get(arm, found["checkpoint"])
@@ -105,14 +114,18 @@ def restore(
         )
         raise ValueError(f"{saved}, which gave the run's test scores, {reason}")
     variables = _variables(saved)
-    if "heads" in config:
+    encoders = None
+    if of_graphs:
+        encoders = frozen.load(path)
+        tokenizer = encoders.tokenizer
+    elif "heads" in config:
         encoders = frozen.load(path)
         config = _with_encoders(config, encoders.config)
         variables = {"encoders": encoders.variables, "head": variables}
         tokenizer = encoders.tokenizer
     else:
         tokenizer = text.load_tokenizer(os.fspath(path / "tokenizer"))
-    return Restored(path, seed, config, results, variables, tokenizer)
+    return Restored(path, seed, config, results, variables, tokenizer, encoders)
 
 
 def _with_encoders(config: ConfigDict, encoders: ConfigDict) -> ConfigDict:

@@ -52,10 +52,12 @@ def extract(config: ConfigDict, out: str | os.PathLike[str]) -> str:
     """
     c = config.extract
     folder = pathlib.Path(out).absolute()
-    options = _options(config)
+    options = options_of(config)
     mesh = parallel.mesh(config.parallel.devices, own=True)
     parallel.check_batch(mesh, c.batch)
-    finder, facts = _finder(config, mesh, masks=options.masks or options.crop == "mask")
+    finder, facts = make_finder(
+        config, mesh, masks=options.masks or options.crop == "mask"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     with parallel.first_before_others("memes"):
         local = config
@@ -160,7 +162,12 @@ def fill(
     )
 
 
-def _options(config: ConfigDict) -> Options:
+def options_of(config: ConfigDict) -> Options:
+    """Return the options of the columns that a config describes.
+
+    Raises:
+        ValueError: for options that no entities but a detector's have.
+    """
     c = config.extract
     choose(dict.fromkeys(cutting.CROPS), c.crop, "extract.crop")
     choose(dict.fromkeys(FLOATS), c.dtype, "extract.dtype")
@@ -225,10 +232,19 @@ def _none(config: ConfigDict, mesh: Mesh, masks: bool) -> tuple[Finder, dict[str
 FINDERS = {"detector": _detector, "grid": _grid, "none": _none}
 
 
-def _finder(
+def make_finder(
     config: ConfigDict, mesh: Mesh, *, masks: bool
 ) -> tuple[Finder, dict[str, Any]]:
-    """Return the finder of a config, and everything its entities depend on."""
+    """Return the finder of a config, and everything its entities depend on.
+
+    Args:
+        config: with the section `extract`, and `weights.detector`.
+        mesh: of the devices that a detector's batch is split over.
+        masks: whether it has to find masks.
+
+    Raises:
+        ValueError: for an unknown finder, or a detector that cannot be loaded.
+    """
     name = config.extract.entities
     finder, facts = choose(FINDERS, name, "extract.entities")(config, mesh, masks)
     return finder, {"by": name, **facts}

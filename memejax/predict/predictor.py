@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from memejax.data import images, text
 from memejax.metrics import AVERAGE
+from memejax.predict.graph_predictor import GraphPredictor, make_graph_predictor
 from memejax.restored import Restored, restore, seeds_of
 from memejax.stages.parts.meme_scorer import make_probability
 
@@ -108,7 +109,7 @@ class Predictor:
 
 def load_predictor(
     workdir: str | os.PathLike[str], *, seed: int | str = 0, arm: str = AVERAGE
-) -> Predictor:
+) -> Predictor | GraphPredictor:
     """Load the classifier of a finished run from its folder alone.
 
     Args:
@@ -119,8 +120,12 @@ def load_predictor(
     Raises:
         ValueError: if the folder holds no finished run with that seed and arm.
     """
-    seeds = seeds_of(workdir, str(seed))
-    restored = [restore(workdir, seed=int(one), arm=arm) for one in seeds]
+    restored = [
+        restore(workdir, seed=int(one), arm=arm, graphs=True)
+        for one in seeds_of(workdir, str(seed))
+    ]
+    if "graph" in restored[0].config:
+        return make_graph_predictor(*restored, arm=arm)
     return make_predictor(*restored, arm=arm)
 
 

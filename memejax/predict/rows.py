@@ -20,6 +20,7 @@ from memejax.errors import UserError, printable
 from memejax.metrics import AVERAGE
 from memejax.metrics.calibration import shift_prior
 from memejax.metrics.thresholds import parse_rule
+from memejax.predict.graph_predictor import GraphPredictor
 from memejax.predict.inputs import Item
 from memejax.predict.predictor import Predictor, load_predictor
 from memejax.restored import seeds_of
@@ -60,7 +61,7 @@ class Prepared(NamedTuple):
     Attributes:
         items: n, with captions and errors.
         places: of the m that are usable among them.
-        pictures: of those, uint8 `[m, s, s, 3]`.
+        pictures: of those, `[m, ...]`, as the predictor has read them.
     """
 
     items: list[Item]
@@ -80,7 +81,7 @@ class Moderator:
             that calibrated.
     """
 
-    predictor: Predictor
+    predictor: Predictor | GraphPredictor
     decision: Decision | None
     reader: CaptionReader
     prevalence: float | None = None

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from memejax import datasets, parallel
+from memejax import datasets, frozen, parallel
 from memejax.stage import Stage
 from memejax.stages.context import Context, Ended
 from memejax.stages.finetune import check_dev, supervised
@@ -115,6 +115,9 @@ def updates(config: ConfigDict, data: datasets.Data) -> dict[str, int]:
 def run(context: Context, before: Ended | None) -> Ended:
     """Train the network, unless already done."""
     del before  # The first stage of a run.
+    if context.seed == context.config.seed:
+        # To score new memes with.
+        frozen.link(pathlib.Path(context.config.features), context.folder.parent)
 
     @functools.cache
     def stage() -> Stage:

@@ -48,6 +48,24 @@ def facts_of(
     } | _origin(config, store)
 
 
+def extraction_of(store: Store) -> dict[str, Any]:
+    """Return what it takes to extract the same features of new memes.
+
+    Args:
+        store: of the features.
+
+    Returns:
+        `extract`, leaves of that section of the config; `detector`, its file or None.
+    """
+    entities, columns = store.facts["parts"].get("entities", {}), store.facts["columns"]
+    leaves = {"by": "entities", "most": "k"} | {
+        name: name for name in ("grid", "score", "min_side", "max_side", "crop")
+    }
+    extract = {leaves[name]: v for name, v in entities.items() if name in leaves}
+    extract |= {name: name in columns for name in ("tokens", "box_features", "masks")}
+    return {"extract": extract, "detector": store.facts.get("detector")}
+
+
 def _origin(config: ConfigDict, store: Store) -> dict[str, Any]:
     """Return the memes' root; for built-in memes, None and the best possible scores."""
     root = config.data.root or store.facts["root"]

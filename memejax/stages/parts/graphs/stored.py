@@ -20,7 +20,7 @@ from memejax import datasets, feeders, graphs, steps
 from memejax.data import plans
 from memejax.graphs.stacked import stack
 from memejax.stage import Stage
-from memejax.stages.parts.features import facts_of
+from memejax.stages.parts.features import extraction_of, facts_of
 from memejax.stages.parts.graphs import pictures
 from memejax.stages.parts.graphs.networks import stored_network
 from memejax.stages.parts.graphs.supervised import open_features, supervised
@@ -47,6 +47,7 @@ def load(config: ConfigDict) -> datasets.Data:
         splits[name] = datasets.Split(name, source, split.ids, source["label"])
     widths = graphs.widths(store.splits["train"].features)
     facts = facts_of(config, store, widths=widths)
+    facts["extraction"] = extraction_of(store)
     return datasets.Data(splits, config.data.dev, 0, facts)
 
 
