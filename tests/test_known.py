@@ -210,6 +210,7 @@ def test_damaged_lines_are_all_named(tmp_path):
         good | {"id": "g", "colour": "red"},
         {"id": "h"},
         ["a"],
+        good | {"id": "i", "caption": "\ud800"},
     ]
     expected = {
         3: "its meme is on line 2 already",
@@ -222,11 +223,12 @@ def test_damaged_lines_are_all_named(tmp_path):
         10: "has the unknown 'colour'",
         11: "has no caption, label, pdq, quality",
         12: "is a list",
-        13: "is not JSON",
+        13: "is not valid Unicode",
         14: "is not JSON",
+        16: "is not JSON",
     }
     lines = [HEADER, *rows]
-    text = "\n".join(map(json.dumps, lines)) + '\n{"id": "a", "id": "b"}\n{"id": "z'
+    text = "\n".join(map(json.dumps, lines)) + '\n{"id": "a", "id": "b"}\n \n{"id": "z'
     path.write_text(text, "utf-8")
     with pytest.raises(BadRecordsError) as raised:
         KnownMemes.load(path)

@@ -71,6 +71,8 @@ def read(path: str | os.PathLike[str]) -> list[KnownMeme]:
     with open(path, "rb") as file:
         _check_header(f"{path}:1", file.readline())
         for number, line in enumerate(file, start=2):
+            if not line.strip():
+                continue
             meme = None
             try:
                 meme = parse(line)
@@ -152,6 +154,8 @@ def checked(meme: KnownMeme) -> KnownMeme:
         value = getattr(meme, name)
         if name != "quality" and not isinstance(value, str):
             raise ValueError(f"{name} is {value!r:.80}, expected a string")
+        if isinstance(value, str) and not _is_unicode(value):
+            raise ValueError(f"{name} {value!r:.80} is not valid Unicode")
     if not meme.id.strip():
         raise ValueError("id is empty")
     pdq.from_hex(meme.pdq)
@@ -162,3 +166,15 @@ def checked(meme: KnownMeme) -> KnownMeme:
     if meme.label not in LABELS:
         raise ValueError(f"label is {meme.label!r:.80}, expected {' or '.join(LABELS)}")
     return replace(meme, pdq=meme.pdq.lower(), caption=normalise_caption(meme.caption))
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text is without surrogates.
+
+    JSON may escape half of a pair, and Python keeps bytes of names that are not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,1 +1,1 @@
-"""The command `python -m memejax.known`: a list of known memes; see `known_memes`."""
+"""The command `python -m memejax.known`: known memes; see `data.known_memes`."""
