@@ -18,6 +18,7 @@ BENCHMARKS = {
     "heads": ["--part"],
     "input_pipeline": [],
     "input_study": ["--part"],
+    "known": [],
     "loop": [],
     "promise": [],
     "scaling": ["--part"],

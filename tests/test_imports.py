@@ -62,6 +62,7 @@ COMMANDS = {
     "decide",
     "evaluate",
     "export",
+    "known",
     "main",
     "predict",
     "profile",

@@ -379,13 +379,24 @@ class LazyImages:
         return images_nhwc, sizes
 
 
-def _for_each(
+def for_each(
     function: Callable[[int], None],
     count: int,
-    threads: int | None,
-    progress: Progress | None,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> dict[int, ImageError]:
-    """Call function(0) ... function(count - 1) in threads; collect ImageErrors."""
+    """Call function(0) ... function(count - 1) in threads; collect ImageErrors.
+
+    Args:
+        function: called once with each number.
+        count: of the calls.
+        threads: one per core if None.
+        progress: called with (done, count) after each of them.
+
+    Returns:
+        ImageErrors that were raised, by number.
+    """
 
     def guarded(place: int) -> ImageError | None:
         try:
@@ -462,7 +473,7 @@ def decode_all(
             images_nhwc[place] = 0
             raise
 
-    errors = _for_each(decode_one, len(paths), threads, progress)
+    errors = for_each(decode_one, len(paths), threads=threads, progress=progress)
     return images_nhwc, sizes, errors
 
 
@@ -492,4 +503,4 @@ def check_all(
             image.draft("L", (1, 1))
             image.load()
 
-    return _for_each(check_one, len(paths), threads, progress)
+    return for_each(check_one, len(paths), threads=threads, progress=progress)

@@ -1,0 +1,1 @@
+"""The command `python -m memejax.known`: known memes; see `data.known_memes`."""
