@@ -12,7 +12,6 @@ from support import refused
 
 from memejax.bench import known as bench
 from memejax.data import images, known_file, known_memes, pdq, synthetic_memes
-from memejax.data.given import read_given
 from memejax.data.known_file import HEADER, KnownMeme
 from memejax.data.known_memes import ADDED, PRESENT, RELABELLED, KnownMemes, Match
 from memejax.data.records import BadRecordsError
@@ -352,7 +351,7 @@ def test_the_command_refuses(folder, tmp_path, capsys):
     with refused(capsys, "d.png: has no label: give --label"):
         main([*add, f"--input={folder}"])
     (folder / "d.png").write_text("broken", "utf-8")
-    with refused(capsys, "d.png: image .*is broken"):
+    with refused(capsys, "d.png: picture .*is broken"):
         main([*add, f"--input={folder}", "--label=benign"])
     (folder / "d.png").unlink()
     with refused(capsys, "no file or folder"):
@@ -374,20 +373,6 @@ def test_the_command_refuses(folder, tmp_path, capsys):
             main(wrong)
         assert ended.value.code == 2
     assert "--id goes with --image" in capsys.readouterr().err
-
-
-def test_given_memes(folder):
-    got = [(one.id, one.text, one.label) for one in read_given(folder)]
-    assert got == [("7", "first", 1), ("b.png", "", 0), ("c.png", "plain", 0)]
-    (folder / "captions.jsonl").unlink()
-    assert [one.label for one in read_given(folder)] == [-1] * 3
-    empty = folder / "empty.jsonl"
-    empty.write_text("", "utf-8")
-    with pytest.raises(UserError, match="holds no memes"):
-        read_given(empty)
-    empty.write_text('{"img": "a.png", "label": 3}', "utf-8")
-    with pytest.raises(BadRecordsError, match="label is 3"):
-        read_given(empty)
 
 
 def test_the_format_is_what_the_docstring_shows():

@@ -16,14 +16,16 @@ from scipy import special
 from support import refused, without_data
 
 from memejax import decisions, metrics, predict
-from memejax.data import images, ocr
+from memejax.data import images, known_memes, ocr, pdq
 from memejax.data.captions import CAPTIONS
 from memejax.data.hateful_memes import read_jsonl
+from memejax.data.inputs import Item
+from memejax.data.known_file import KnownMeme
 from memejax.metrics.calibration import Calibration
 from memejax.metrics.thresholds import Certified, parse_rule
 from memejax.predict import __main__ as command
-from memejax.predict import rows
-from memejax.predict.inputs import Item
+from memejax.predict import load, rows
+from memejax.predict import moderator as moderators
 
 SPLIT = "dev_seen"
 
@@ -108,8 +110,8 @@ class Reader:
 @pytest.fixture
 def loaded(monkeypatch, predictor):
     """Commands use the predictor that is compiled already."""
-    monkeypatch.setattr(rows, "load_predictor", lambda *_, **__: predictor)
-    monkeypatch.setattr(rows, "CaptionReader", lambda **_: Reader())
+    monkeypatch.setattr(load, "load_predictor", lambda *_, **__: predictor)
+    monkeypatch.setattr(load, "CaptionReader", lambda **_: Reader())
 
 
 def written(path):
@@ -370,13 +372,13 @@ def test_an_interrupted_prediction_goes_on(
     run, loaded, memes, tmp_path, capsys, monkeypatch
 ):
     """After an end at any chunk: the rows are those of one that was not interrupted."""
-    monkeypatch.setattr(rows, "CHUNK", 2)
+    monkeypatch.setattr(moderators, "CHUNK", 2)
     lines = [{"img": meme.image, "text": meme.text} for meme in memes[:7]]
     file = jsonl(tmp_path / "in.jsonl", lines)
     whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
     command.main([f"--workdir={run}", f"--input={file}", f"--output={whole}"])
     arguments = [f"--workdir={run}", f"--input={file}", f"--output={out}"]
-    score, calls = rows.Moderator.score, []
+    score, calls = moderators.Moderator.score, []
 
     def dies(self, prepared):
         calls.append(len(prepared.items))
@@ -384,7 +386,7 @@ def test_an_interrupted_prediction_goes_on(
             raise KeyboardInterrupt
         return score(self, prepared)
 
-    monkeypatch.setattr(rows.Moderator, "score", dies)
+    monkeypatch.setattr(moderators.Moderator, "score", dies)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             command.main(arguments)
@@ -404,18 +406,72 @@ def test_an_interrupted_prediction_goes_on(
         command.main(arguments)
     del lines[0]
     jsonl(file, lines)
-    monkeypatch.setattr(rows.Moderator, "score", score)
+    monkeypatch.setattr(moderators.Moderator, "score", score)
     with refused(capsys, r"out\.csv\.part is of other memes: its row 1 is of"):
         command.main(arguments)
     command.main([*arguments, "--seed=all"])
     assert len(written(out)) == 6
 
 
+def test_known_memes(run, loaded, memes, tmp_path, monkeypatch, capsys, moderator):
+    """Reported beside the probability, or decided by, with or without words."""
+    # Some share their picture.
+    chosen = list({meme.image: meme for meme in memes}.values())[:3]
+    hashes = np.random.default_rng(0).integers(0, 256, (3, 32)).astype(np.uint8)
+
+    def compute_all(pictures, *, max_pixels):
+        places = [[meme.image for meme in chosen].index(one) for one in pictures]
+        return hashes[places], np.full(len(places), 100), {}
+
+    monkeypatch.setattr(pdq, "compute_all", compute_all)
+    monkeypatch.setattr(pdq, "require", lambda: None)
+    known = tmp_path / "known.jsonl"
+    with known_memes.changing(known) as listed:
+        for place, label, caption in ((0, "hateful", "read"), (1, "benign", "other")):
+            made = KnownMeme(
+                id=f"k{place}",
+                pdq=pdq.to_hex(hashes[place]),
+                quality=90,
+                caption=caption,
+                label=label,
+            )
+            listed.add(made)
+    lines = [{"img": meme.image} for meme in chosen]
+    file, out = jsonl(tmp_path / "in.jsonl", lines), tmp_path / "out.csv"
+    common = [f"--workdir={run}", f"--input={file}", f"--output={out}"]
+
+    def written_with(*flags):
+        command.main([*common, f"--known={known}", *flags])
+        return [(r["matched"], r["decision"], r["raw_proba"]) for r in written(out)]
+
+    rows_ = moderator.rows([Item("", meme.image, "read") for meme in chosen])
+    alone = [(row.decision, repr(row.raw_proba)) for row in rows_]
+    assert written_with() == [("k0", *alone[0]), ("k1", *alone[1]), ("", *alone[2])]
+    assert written_with("--known-decides") == [
+        ("k0", "hateful", ""),
+        ("k1", "not hateful", ""),
+        ("", *alone[2]),
+    ]
+    # It needs no words, and none are read.
+    assert column(out, "caption") == ["", "", "read"]
+    assert written_with("--known-decides", "--same-words") == [
+        ("k0", "hateful", ""),
+        ("", *alone[1]),
+        ("", *alone[2]),
+    ]
+    capsys.readouterr()
+    one = [f"--image={chosen[0].image}", f"--known={known}"]
+    command.main([f"--workdir={run}", *one, "--known-decides"])
+    said = capsys.readouterr().out
+    assert "matches the known meme k0" in said
+    assert "hateful by the list of known memes" in said and "P(hateful)" not in said
+
+
 def test_where_to_write_is_looked_at_first(run, memes, tmp_path, monkeypatch, capsys):
     def never(*_, **__):
         raise AssertionError
 
-    monkeypatch.setattr(rows, "load_predictor", never)
+    monkeypatch.setattr(load, "load_predictor", never)
     for output, message in [
         ("/dev/full", "/dev/full"),
         (str(tmp_path), "is a folder"),

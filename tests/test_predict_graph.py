@@ -10,9 +10,9 @@ from support import ROOT, TINY, shrunk
 from memejax import metrics, predict, train
 from memejax.config import load_config
 from memejax.data.hateful_memes import read_jsonl
+from memejax.data.inputs import Item
 from memejax.errors import UserError
 from memejax.extract import extract
-from memejax.predict.inputs import Item
 
 
 def tiny(**changes):

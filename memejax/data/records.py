@@ -1,7 +1,7 @@
 """Records of memes, one JSON object per line, and the unusable ones.
 
-`read_jsonl` reads a split of a data set, and `to_predict` a record of a meme to predict
-on, which may come from any file.
+`read_jsonl` reads a split of a data set, and `read_given` a record of a meme that a
+command is given, which may come from any file.
 """
 
 import os
@@ -64,18 +64,20 @@ class RecordError(UserError):
 
 
 @dataclass(frozen=True)
-class ToPredict:
-    """A meme to predict on.
+class Given:
+    """A meme that a command is given.
 
     Attributes:
         id: its name; the picture's without one.
         image: path of the picture as given, or the content of its file.
         text: its caption; None if it has none yet.
+        label: 0 or 1; -1 if it has none of these.
     """
 
     id: str
     image: str | bytes
     text: str | None
+    label: int
 
 
 def read_jsonl(
@@ -164,13 +166,14 @@ PICTURE_FIELDS = ("img", "image", "path")
 CAPTION_FIELDS = ("text", "caption")
 
 
-def to_predict(record: Mapping[str, Any], *, name: str) -> ToPredict:
-    """Read a meme to predict on from a record.
+def read_given(record: Mapping[str, Any], *, name: str) -> Given:
+    """Read a meme that a command is given from a record.
 
     Args:
         record: `img`, `image` or `path`, the picture's path, its content, or both as
             {"bytes", "path"}, the form of Hugging Face's data sets; `text` or `caption`
-            and `id` are optional, and other fields are ignored.
+            and `id` are optional, `label` counts if it is one, and other fields are
+            ignored.
         name: the id of a picture that has neither an id nor a path.
 
     Raises:
@@ -190,7 +193,11 @@ def to_predict(record: Mapping[str, Any], *, name: str) -> ToPredict:
     given = record.get("id")
     if given is None:
         given = path if isinstance(path, str) else name
-    return ToPredict(_string({"id": str(given)}, "id"), image, text)
+    try:
+        label = _label(record)
+    except RecordError:
+        label = -1
+    return Given(_string({"id": str(given)}, "id"), image, text, label)
 
 
 def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:
@@ -224,7 +231,7 @@ def _id(record: dict) -> str:
     return _string(record, "id")
 
 
-def _label(record: dict) -> int:
+def _label(record: Mapping[str, Any]) -> int:
     value = record.get("label")
     if value is None:
         return -1

@@ -17,17 +17,18 @@ import csv
 import datetime
 import io
 import os
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from memejax import atomic
 from memejax.data import known_memes, pdq
-from memejax.data.given import read_given
 from memejax.data.hateful_memes import normalise_caption
+from memejax.data.inputs import Item, open_source
 from memejax.data.known_file import BENIGN, HATEFUL, HEADER, LABELS, KnownMeme
 from memejax.data.known_memes import KnownMemes
-from memejax.data.records import BadRecord, BadRecordsError, Meme
+from memejax.data.records import BadRecord, BadRecordsError
 from memejax.data.same_words import MAX_EDITS, check_max_edits
 from memejax.errors import printable, reported, user_errors
 
@@ -54,21 +55,20 @@ def _add(options: argparse.Namespace) -> None:
     memes = _given(options)
     labels = [options.label or (BENIGN, HATEFUL, None)[meme.label] for meme in memes]
     _refuse(
-        memes,
         {
-            i: "has no label: give --label"
-            for i, one in enumerate(labels)
-            if one is None
-        },
+            meme.id: meme.error or "has no label: give --label"
+            for meme, label in zip(memes, labels, strict=True)
+            if meme.error is not None or label is None
+        }
     )
-    hashes, qualities, errors = pdq.compute_all([meme.image for meme in memes])
-    _refuse(memes, {i: f"image {e.path} {e.reason}" for i, e in errors.items()})
+    hashes, qualities, errors = pdq.compute_all([meme.picture or "" for meme in memes])
+    _refuse({memes[i].id: f"picture {e}" for i, e in sorted(errors.items())})
     given, both = _unique(
         KnownMeme(
             id=options.prefix + meme.id,
             pdq=pdq.to_hex(bits),
             quality=quality,
-            caption=normalise_caption(meme.text),
+            caption=normalise_caption(meme.caption or ""),
             label=label or "",
             note=options.note,
             added=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -122,10 +122,11 @@ def _match(options: argparse.Namespace) -> None:
     check_max_edits(options.max_edits)
     known = KnownMemes.load(options.list)
     memes = _given(options)
-    hashes, qualities, errors = pdq.compute_all([meme.image for meme in memes])
+    # An empty path is a picture that cannot be read.
+    hashes, qualities, errors = pdq.compute_all([meme.picture or "" for meme in memes])
     matches = known.match(
         hashes,
-        [meme.text for meme in memes],
+        [meme.caption or "" for meme in memes],
         qualities=qualities,
         max_distance=options.max_distance,
         same_words=options.same_words,
@@ -137,7 +138,7 @@ def _match(options: argparse.Namespace) -> None:
     for i, (meme, match) in enumerate(zip(memes, matches, strict=True)):
         note = ""
         if i in errors:
-            note = errors[i].reason
+            note = meme.error or errors[i].reason
         elif qualities[i] < pdq.MIN_QUALITY:
             note = f"too plain to match: quality {qualities[i]}"
         writer.writerow([meme.id, *(match or ("", "", "")), note])
@@ -160,27 +161,28 @@ def _info(options: argparse.Namespace) -> None:
         _say(f"{count:>9,}  {name}")
 
 
-def _given(options: argparse.Namespace) -> list[Meme]:
+def _given(options: argparse.Namespace) -> list[Item]:
     """Return the memes that the arguments name."""
     if options.input is not None:
-        return read_given(options.input)
+        return list(open_source(options.input, say=_note).items())
     path, name = os.path.abspath(options.image), os.path.basename(options.image)
-    meme_id = getattr(options, "id", None) or name
-    return [Meme(meme_id, path, options.text or "", -1, "", name, 0)]
+    return [Item(getattr(options, "id", None) or name, path, options.text or "")]
 
 
-def _refuse(memes: Sequence[Meme], reasons: dict[int, str]) -> None:
-    """Raise BadRecordsError for memes that cannot be used (index -> reason)."""
-    bad = [
-        BadRecord(memes[i].file, memes[i].line, memes[i].id, reason)
-        for i, reason in sorted(reasons.items())
-    ]
+def _refuse(reasons: Mapping[str, str]) -> None:
+    """Raise BadRecordsError for memes that cannot be used (id -> reason)."""
+    bad = [BadRecord(name, 0, name, reason) for name, reason in reasons.items()]
     if bad:
         raise BadRecordsError("nothing added", bad)
 
 
 def _say(line: str) -> None:
     print(printable(line), flush=True)
+
+
+def _note(line: str) -> None:
+    # Standard output has rows.
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -247,8 +249,9 @@ def _takes_pictures(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--input",
         metavar="PATH",
-        help='a file with one {"img", "text", "label"} per line, or a folder of '
-        "pictures, with such lines in its captions.jsonl",
+        help="a folder of pictures, with the captions of its captions.jsonl; a jsonl, "
+        "CSV or parquet file with img, and perhaps id, text and label; -: paths or "
+        "JSON on standard input",
     )
     parser.add_argument("--text", help="with --image: the picture's caption")
 

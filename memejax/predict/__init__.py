@@ -5,19 +5,23 @@
     ls *.png | python -m memejax.predict --workdir=RUN --input=- --output=scores.csv
 
 predictor.py  the pure function of pictures and captions: start here
-rows.py       all around it: captions read, calibration, decision; a row per meme
-inputs.py     the memes: a folder, a jsonl, CSV or parquet file, standard input
+graph_predictor.py  the same of a network on graphs
+moderator.py  all around it: known memes, captions read, calibration, decision
+load.py       the moderator of a finished run
+rows.py       what is said of a meme
 outputs.py    the rows: CSV, jsonl or parquet, written as they come
 
+`memejax.data.inputs` has the memes: a folder, a jsonl, CSV or parquet file, a pipe.
 `memejax.restored` reads a run's folder.
 """
 
+from memejax.predict.load import load_moderator as load_moderator
+from memejax.predict.moderator import Known as Known
+from memejax.predict.moderator import Moderator as Moderator
 from memejax.predict.predictor import Predictor as Predictor
 from memejax.predict.predictor import load_predictor as load_predictor
 from memejax.predict.predictor import make_predictor as make_predictor
 from memejax.predict.predictor import make_probability as make_probability
-from memejax.predict.rows import Moderator as Moderator
 from memejax.predict.rows import Row as Row
-from memejax.predict.rows import load_moderator as load_moderator
 from memejax.restored import Restored as Restored
 from memejax.restored import restore as restore

@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from memejax import command_line, decisions, logs
-from memejax.data import ocr
-from memejax.data.captions import CAPTIONS
+from memejax.data import inputs, ocr, pdq
+from memejax.data.inputs import Item, Source
+from memejax.data.known_memes import KnownMemes
 from memejax.errors import UserError, reported, user_errors
-from memejax.metrics import AVERAGE
-from memejax.predict import inputs, rows
-from memejax.predict.inputs import STDIN, Item, Source
+from memejax.predict.arguments import make_parser
+from memejax.predict.load import load_moderator
+from memejax.predict.moderator import Known, Moderator, batched, stream
 from memejax.predict.outputs import RowWriter, check_output
-from memejax.predict.rows import Moderator, load_moderator
 
 # Seconds between two lines of progress.
 PROGRESS = 10.0
@@ -28,7 +28,7 @@ PROGRESS = 10.0
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Predict the memes given by the arguments."""
-    parser = _parser()
+    parser = make_parser()
     options = parser.parse_args(argv)
     for flag, other in (
         ("text", "image"),
@@ -36,8 +36,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         ("strict", "input"),
         ("excel", "output"),
         ("certify", "rule"),
+        ("same_words", "known"),
+        ("known_decides", "known"),
     ):
         if getattr(options, flag) and getattr(options, other) is None:
+            flag = flag.replace("_", "-")
             parser.error(f"--{flag} goes with --{other}")
     if (options.input is None) != (options.output is None):
         parser.error("--input and --output go together")
@@ -57,9 +60,18 @@ def _moderator(options: argparse.Namespace) -> Moderator:
         arm=options.arm,
         rule=options.rule,
         certify=options.certify,
+        known=_known(options),
         prevalence=options.prevalence,
         captions_cache=ocr.default_cache(),
     )
+
+
+def _known(options: argparse.Namespace) -> Known | None:
+    if options.known is None:
+        return None
+    pdq.require()
+    memes = KnownMemes.load(options.known)
+    return Known(memes, options.same_words, options.known_decides)
 
 
 def _predict_one(options: argparse.Namespace) -> None:
@@ -68,8 +80,13 @@ def _predict_one(options: argparse.Namespace) -> None:
     name = os.path.basename(options.image)
     item = Item(name, os.path.abspath(options.image), options.text)
     (row,) = moderator.rows([item])
-    if row.proba is None or row.raw_proba is None:
+    if row.error:
         raise UserError(f"{row.id}: {row.error}")
+    if row.matched:
+        logs.say(f"matches the known meme {row.matched}")
+    if row.proba is None or row.raw_proba is None:
+        logs.say(f"{row.decision} by the list of known memes")
+        return
     if options.text is None and moderator.predictor.modalities != "image":
         logs.say(f"caption read: {row.caption or '(no words)'}")
     decision = moderator.decision
@@ -84,7 +101,7 @@ def _predict_one(options: argparse.Namespace) -> None:
 def _predict_many(options: argparse.Namespace) -> None:
     """Write a row for each meme of the input."""
     check_output(options.output)
-    source = inputs.open_source(options.input, captions=options.captions)
+    source = inputs.open_source(options.input, captions=options.captions, say=logs.say)
     moderator = _moderator(options)
     made_by = _made_by(options, moderator)
     writer = RowWriter(options.output, made_by=made_by, excel=options.excel)
@@ -100,7 +117,7 @@ def _predict_many(options: argparse.Namespace) -> None:
         logs.say(f"{len(writer.ids)} rows are there already: going on")
     began = last = time.monotonic()
     done = 0
-    for found in rows.stream(moderator, items):
+    for found in stream(moderator, items):
         writer.write(found)
         done += len(found)
         now = time.monotonic()
@@ -116,7 +133,7 @@ def _predict_many(options: argparse.Namespace) -> None:
 def _check(source: Source, moderator: Moderator) -> None:
     """Raise BadRecordsError if any item cannot be predicted, listing them all."""
     errors: dict[str, str] = {}
-    for part in rows.batched(source.items()):
+    for part in batched(source.items()):
         errors |= moderator.errors(part)
     inputs.refuse(errors, source)
 
@@ -140,12 +157,22 @@ def _made_by(options: argparse.Namespace, moderator: Moderator) -> dict[str, Any
     results = pathlib.Path(options.workdir) / "results.json"
     decision = moderator.decision
     return {
-        "results": hashlib.sha256(results.read_bytes()).hexdigest(),
+        "results": _digest(results),
         "seed": options.seed,
         "arm": options.arm,
         "decision": None if decision is None else decision.as_json(),
         "prevalence": options.prevalence,
+        "known": _digest(options.known),
+        "same_words": options.same_words,
+        "known_decides": options.known_decides,
     }
+
+
+def _digest(path: str | os.PathLike[str] | None) -> str | None:
+    """Return the SHA-256 of a file; None without one."""
+    if path is None:
+        return None
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
 def _progress(done: int, before: int, total: int | None, seconds: float) -> str:
@@ -187,78 +214,6 @@ def _at_dev(moderator: Moderator, proba: Sequence[float]) -> str:
         return ""
     decision = "hateful" if proba[0] > threshold else "not hateful"
     return f", {decision} at the dev split's threshold of {threshold:.4f}"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m memejax.predict",
-        description="P(hateful) of a meme, or of many, by a finished run.",
-    )
-    add = parser.add_argument
-    add("--workdir", required=True, metavar="RUN", help="the run's folder")
-    add(
-        "--seed",
-        default="0",
-        metavar="N",
-        help='one of its seeds, or "all" for their mean (default: %(default)s)',
-    )
-    add(
-        "--arm",
-        default=AVERAGE,
-        metavar="NAME",
-        help="one arm alone (default: %(default)s, of all arms)",
-    )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--image", metavar="FILE", help="a picture")
-    what.add_argument(
-        "--input",
-        metavar="PATH",
-        help="a folder of pictures; a jsonl, CSV or parquet file with img (path, or "
-        f'content), and perhaps id and text; "{STDIN}": paths or JSON on standard '
-        "input",
-    )
-    add(
-        "--text",
-        help="with --image: its caption (default: read off the picture)",
-    )
-    add(
-        "--captions",
-        metavar="FILE",
-        help='with a folder as --input: its captions, one {"img", "text"} per line '
-        f"(default: its {CAPTIONS}; those that are missing are read off the pictures)",
-    )
-    add(
-        "--output",
-        metavar="FILE",
-        help="with --input: a .csv, .jsonl or .parquet file to write: "
-        f"{','.join(rows.FIELDS)}; an interrupted prediction goes on",
-    )
-    add(
-        "--strict",
-        action="store_true",
-        help="with --input: predict nothing if a meme cannot be predicted, in place of "
-        "a row with its error",
-    )
-    add(
-        "--excel",
-        action="store_true",
-        help="with --output: put a ' before texts that a spreadsheet would run as a "
-        "formula",
-    )
-    add(
-        "--rule",
-        help="decide by this rule in place of the run's decision.json, see python -m "
-        "memejax.decide",
-    )
-    add("--certify", metavar="SPLIT", help="with --rule: find its threshold on it")
-    add(
-        "--prevalence",
-        type=float,
-        metavar="P",
-        help="share of hateful memes where this is used: shifts the calibrated "
-        "probabilities, and leaves the decisions",
-    )
-    return parser
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def _records(folder: pathlib.Path) -> Kind:
     def read(case: pathlib.Path) -> str:
         line = (case / "memes.jsonl").read_bytes()
         try:
-            found = [records.to_predict(records.parse(line), name="line 1")]
+            found = [records.read_given(records.parse(line), name="line 1")]
         except records.RecordError:
             return "refused"
         captions = [meme.text or "" for meme in found]

@@ -1,4 +1,4 @@
-"""Memes to predict: a folder of pictures, a file of records, or lines of a pipe.
+"""Memes that a command is given: a folder of pictures, records, or lines of a pipe.
 
 A source is gone through from its start as often as it is asked for, one item at a time,
 so that its memory does not grow with its length. An item that is unusable is an item
@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
-from memejax.console import say
 from memejax.data import images
 from memejax.data.captions import CAPTIONS, is_picture
 from memejax.data.records import (
@@ -26,7 +25,7 @@ from memejax.data.records import (
     RecordError,
     numbered_lines,
     parse,
-    to_predict,
+    read_given,
 )
 from memejax.errors import UserError
 
@@ -39,24 +38,26 @@ _PARQUET_ROWS = 32
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A meme to predict.
+    """A meme that a command is given.
 
     Attributes:
         id: its name.
         picture: path of the picture, or the content of its file; None with an error.
         caption: None if it has none, and has to be read off the picture.
         error: reason why it is unusable; None if it is usable.
+        label: 0 or 1; -1 if the record has none of these.
     """
 
     id: str
     picture: images.Picture | None
     caption: str | None = None
     error: str | None = None
+    label: int = -1
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Memes to predict.
+    """Memes that a command is given.
 
     Attributes:
         name: in messages.
@@ -69,7 +70,9 @@ class Source:
     total: int | None
 
 
-def open_source(path: str, *, captions: str | None = None) -> Source:
+def open_source(
+    path: str, *, captions: str | None = None, say: Callable[[str], None] = print
+) -> Source:
     """Open what a path names.
 
     Args:
@@ -78,6 +81,7 @@ def open_source(path: str, *, captions: str | None = None) -> Source:
             "-" for standard input, with a path or a JSON record per line.
         captions: with a folder, a jsonl file of its captions; None: its
             `captions.jsonl`, if it exists.
+        say: called with what of a folder is left out.
 
     Raises:
         UserError: if there is no such file or folder, it is empty, it lacks the columns
@@ -92,10 +96,10 @@ def open_source(path: str, *, captions: str | None = None) -> Source:
         lines = list(numbered_lines(sys.stdin.buffer))
         return Source("standard input", lambda: _of_pipe(lines), len(lines))
     if os.path.isdir(path):
-        return _folder(pathlib.Path(path), captions)
+        return _folder(pathlib.Path(path), captions, say)
     file = pathlib.Path(path)
     if not file.is_file():
-        raise UserError(f"no file {path}")
+        raise UserError(f"no file or folder {path}")
     opened = _FORMATS.get(file.suffix.lower(), _jsonl)(file)
     if opened.total == 0:
         raise UserError(f"{path} holds no memes, expected one per record")
@@ -123,13 +127,13 @@ def refuse(errors: Mapping[str, str], source: Source) -> None:
 def _item(record: Mapping[str, Any], *, name: str, root: str) -> Item:
     """Return the item of a record, with an error if it is unusable."""
     try:
-        found = to_predict(record, name=name)
+        found = read_given(record, name=name)
     except RecordError as error:
         return Item(_id_of(record, name), None, error=str(error))
     picture = found.image
     if isinstance(picture, str):
         picture = os.path.abspath(os.path.join(root, picture))
-    return Item(found.id, picture, found.text)
+    return Item(found.id, picture, found.text, label=found.label)
 
 
 def _id_of(record: Mapping[str, Any], name: str) -> str:
@@ -197,7 +201,7 @@ def _csv(path: pathlib.Path) -> Source:
 
 
 def _text(path: pathlib.Path) -> TextIO:
-    # What is not UTF-8 becomes half a surrogate pair, which `to_predict` refuses.
+    # What is not UTF-8 becomes half a surrogate pair, which `read_given` refuses.
     return path.open(encoding="utf-8-sig", newline="", errors="surrogateescape")
 
 
@@ -212,7 +216,7 @@ def _parquet(path: pathlib.Path) -> Source:
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path} is no parquet file, or is damaged: {error}") from None
     _check_columns(path, names)
-    wanted = [n for n in ("id", *PICTURE_FIELDS, *CAPTION_FIELDS) if n in names]
+    wanted = [n for n in ("id", *PICTURE_FIELDS, *CAPTION_FIELDS, "label") if n in names]
 
     def items() -> Iterator[Item]:
         number = 0
@@ -238,19 +242,23 @@ def _check_columns(path: pathlib.Path, names: Any) -> None:
         )
 
 
-def _folder(folder: pathlib.Path, captions_file: str | None) -> Source:
+def _folder(
+    folder: pathlib.Path, captions_file: str | None, say: Callable[[str], None]
+) -> Source:
     """Open the pictures of a folder, by name, with captions from a file."""
     entries = sorted(folder.iterdir())
     paths = [path for path in entries if is_picture(path)]
     file = pathlib.Path(captions_file or folder / CAPTIONS)
     pictures = set(paths)
-    _mention_others(folder, [p for p in entries if p not in pictures and p != file])
+    others = [p for p in entries if p not in pictures and p != file]
+    if others:
+        say(_left_out(folder, others))
     if not paths:
         looked = ", *".join(images.SUFFIXES)
         raise UserError(f"no pictures in {folder}: looked for *{looked}")
     known: dict[str, Item] = {}
     if captions_file is not None or file.is_file():
-        known = _captions(file, folder)
+        known = _captions(file, folder, say)
 
     def items() -> Iterator[Item]:
         for path in paths:
@@ -264,7 +272,9 @@ def _folder(folder: pathlib.Path, captions_file: str | None) -> Source:
     return Source(os.fspath(folder), items, len(paths))
 
 
-def _captions(file: pathlib.Path, folder: pathlib.Path) -> dict[str, Item]:
+def _captions(
+    file: pathlib.Path, folder: pathlib.Path, say: Callable[[str], None]
+) -> dict[str, Item]:
     """Read a folder's captions: absolute path -> item."""
     if not file.is_file():
         raise UserError(f"no file {file}")
@@ -283,9 +293,8 @@ def _captions(file: pathlib.Path, folder: pathlib.Path) -> dict[str, Item]:
     return known
 
 
-def _mention_others(folder: pathlib.Path, others: list[pathlib.Path]) -> None:
-    """Print how many entries of a folder are not predicted, and the first names."""
-    if others:
-        names = ", ".join(path.name + "/" * path.is_dir() for path in others[:SHOWN])
-        more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-        say(f"{folder}: left out {len(others)} that are no pictures: {names}{more}")
+def _left_out(folder: pathlib.Path, others: list[pathlib.Path]) -> str:
+    """Describe how many entries of a folder are no pictures, with the first names."""
+    names = ", ".join(path.name + "/" * path.is_dir() for path in others[:SHOWN])
+    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+    return f"{folder}: left out {len(others)} that are no pictures: {names}{more}"

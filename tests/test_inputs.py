@@ -7,10 +7,10 @@ import os
 
 import pytest
 
+from memejax.data import inputs
 from memejax.data.hateful_memes import BadRecordsError, read_jsonl
+from memejax.data.inputs import Item
 from memejax.errors import UserError
-from memejax.predict import inputs
-from memejax.predict.inputs import Item
 
 
 def items(path, **more):
@@ -56,12 +56,12 @@ def test_ids_and_paths_are_taken_as_they_are(tmp_path):
     file = tmp_path / "memes.jsonl"
     file.write_text(
         '{"img": "../a.png", "text": "", "id": 2.5, "label": [7]}\n'
-        '{"image": "/b.png", "caption": "x", "id": true}\n'
+        '{"image": "/b.png", "caption": "x", "id": true, "label": "1"}\n'
         '{"path": "c.png", "text": null, "id": null}\n'
     )
     assert items(file) == [
         Item("2.5", str(tmp_path.parent / "a.png"), ""),
-        Item("True", "/b.png", "x"),
+        Item("True", "/b.png", "x", label=1),
         Item("c.png", str(tmp_path / "c.png"), None),
     ]
     assert len(read_jsonl(file, root=tmp_path, split="a")[1]) == 3
@@ -109,8 +109,8 @@ def test_parquet(tmp_path):
 
     write(id=[1, None], path=["a.png", "b.png"], text=["x", None], label=[1, 0])
     assert items(file) == [
-        Item("1", str(tmp_path / "a.png"), "x"),
-        Item("b.png", str(tmp_path / "b.png"), None),
+        Item("1", str(tmp_path / "a.png"), "x", label=1),
+        Item("b.png", str(tmp_path / "b.png"), None, label=0),
     ]
     # Contents, and the two together as Hugging Face's data sets have them.
     write(image=[b"content", None])

@@ -1,0 +1,98 @@
+"""The arguments of `python -m memejax.predict`."""
+
+from __future__ import annotations
+
+import argparse
+
+from memejax.data.captions import CAPTIONS
+from memejax.data.inputs import STDIN
+from memejax.metrics import AVERAGE
+from memejax.predict.rows import FIELDS
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser; what goes with what is checked by the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m memejax.predict",
+        description="P(hateful) of a meme, or of many, by a finished run.",
+    )
+    add = parser.add_argument
+    add("--workdir", required=True, metavar="RUN", help="the run's folder")
+    add(
+        "--seed",
+        default="0",
+        metavar="N",
+        help='one of its seeds, or "all" for their mean (default: %(default)s)',
+    )
+    add(
+        "--arm",
+        default=AVERAGE,
+        metavar="NAME",
+        help="one arm alone (default: %(default)s, of all arms)",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--image", metavar="FILE", help="a picture")
+    what.add_argument(
+        "--input",
+        metavar="PATH",
+        help="a folder of pictures; a jsonl, CSV or parquet file with img (path, or "
+        f'content), and perhaps id and text; "{STDIN}": paths or JSON on standard '
+        "input",
+    )
+    add(
+        "--text",
+        help="with --image: its caption (default: read off the picture)",
+    )
+    add(
+        "--captions",
+        metavar="FILE",
+        help='with a folder as --input: its captions, one {"img", "text"} per line '
+        f"(default: its {CAPTIONS}; those that are missing are read off the pictures)",
+    )
+    add(
+        "--output",
+        metavar="FILE",
+        help="with --input: a .csv, .jsonl or .parquet file to write: "
+        f"{','.join(FIELDS)}; an interrupted prediction goes on",
+    )
+    add(
+        "--strict",
+        action="store_true",
+        help="with --input: predict nothing if a meme cannot be predicted, in place of "
+        "a row with its error",
+    )
+    add(
+        "--excel",
+        action="store_true",
+        help="with --output: put a ' before texts that a spreadsheet would run as a "
+        "formula",
+    )
+    add(
+        "--rule",
+        help="decide by this rule in place of the run's decision.json, see python -m "
+        "memejax.decide",
+    )
+    add("--certify", metavar="SPLIT", help="with --rule: find its threshold on it")
+    add(
+        "--known",
+        metavar="LIST",
+        help="look pictures up in a list of python -m memejax.known",
+    )
+    add(
+        "--same-words",
+        action="store_true",
+        help="with --known: a match has the same caption too",
+    )
+    add(
+        "--known-decides",
+        action="store_true",
+        help="with --known: the label of a match decides, and the network is not run",
+    )
+    add(
+        "--prevalence",
+        type=float,
+        metavar="P",
+        help="share of hateful memes where this is used: shifts the calibrated "
+        "probabilities, and leaves the decisions",
+    )
+    return parser
