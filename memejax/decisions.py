@@ -188,7 +188,13 @@ def make(
     )
     held = scored(workdir, split, seeds=seeds, arm=arm)
     certified = thresholds.certify(
-        fitted.apply(held.proba), held.labels, rule, delta=delta
+        fitted.apply(held.proba),
+        held.labels,
+        rule,
+        delta=delta,
+        start=thresholds.best_start(
+            fitted.apply(chose.proba), rule, n=len(held.labels), delta=delta
+        ),
     )
     return Decision(
         arm,

@@ -8,7 +8,13 @@ from numpy.testing import assert_allclose
 from scipy import special, stats
 
 from memejax.metrics import thresholds
-from memejax.metrics.thresholds import CannotCertifyError, certify, parse_rule
+from memejax.metrics.thresholds import (
+    CannotCertifyError,
+    best_start,
+    certify,
+    parse_rule,
+    tail,
+)
 
 
 def test_rules_are_read():
@@ -70,6 +76,32 @@ def test_precision_by_hand():
     assert (found.n, found.right) == (30, 30)
     assert proba[30] < found.threshold < proba[29]
     assert_allclose(found.p, 0.9**30)
+
+
+def test_the_first_threshold_of_precision_is_chosen_by_others():
+    """Against the expected power, worked out one number of flagged at a time."""
+    rule = parse_rule("precision>=0.8")
+    proba = np.repeat([0.97, 0.9, 0.1], [20, 20, 40])
+    powers = []
+    for k in range(1, 41):
+        q = np.sort(proba)[::-1][: 2 * k].mean()
+        right = next((r for r in range(k + 1) if tail(r, k, 0.8) <= 0.05), None)
+        powers.append(0.0 if right is None else tail(right, k, q))
+    best = int(np.argmax(powers)) + 1
+    # All of the good ones, a few less for the steps of the binomial.
+    assert 14 <= best <= 20
+    assert best_start(proba, rule, n=40) == best / 40
+    assert best_start(proba, parse_rule("recall>=0.8"), n=40) is None
+    assert best_start(np.zeros(9), rule, n=40) is None
+
+
+def test_a_later_start_survives_early_errors():
+    rule = parse_rule("precision>=0.8")
+    proba, labels = ranked([1, 0, 0, 0] + [1] * 36 + [0] * 40)
+    with pytest.raises(CannotCertifyError):
+        certify(proba, labels, rule)
+    found = certify(proba, labels, rule, start=0.5)
+    assert (found.n, found.right) == (40, 37)
 
 
 def test_recall_by_hand():
@@ -141,17 +173,29 @@ def keeps(rule, threshold):
     return above @ (1 - truth) <= rule.bound * (density @ (1 - truth))
 
 
-@pytest.mark.parametrize("rule", ["precision>=0.8", "recall>=0.8", "fpr<=0.1"])
-def test_promises_are_kept(rule):
+def drawn(rng, n=250):
+    z = rng.normal(-0.5, 2.0, n)
+    return special.expit(z), (rng.random(n) < special.expit(z)).astype(int)
+
+
+@pytest.mark.parametrize(
+    "rule, others",
+    [
+        ("precision>=0.8", False),
+        ("precision>=0.8", True),
+        ("recall>=0.8", False),
+        ("fpr<=0.1", False),
+    ],
+)
+def test_promises_are_kept(rule, others):
     """Of 400 splits at most 5 %, and three standard errors, break the rule."""
     rule = parse_rule(rule)
     broken, refused = 0, 0
     rng = np.random.default_rng(0)
     for _ in range(400):
-        z = rng.normal(-0.5, 2.0, 250)
-        labels = (rng.random(250) < special.expit(z)).astype(int)
+        start = best_start(drawn(rng)[0], rule, n=250) if others else None
         try:
-            found = certify(special.expit(z), labels, rule)
+            found = certify(*drawn(rng), rule, start=start)
         except CannotCertifyError:
             refused += 1
             continue

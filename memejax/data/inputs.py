@@ -216,7 +216,9 @@ def _parquet(path: pathlib.Path) -> Source:
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path} is no parquet file, or is damaged: {error}") from None
     _check_columns(path, names)
-    wanted = [n for n in ("id", *PICTURE_FIELDS, *CAPTION_FIELDS, "label") if n in names]
+    wanted = [
+        n for n in ("id", *PICTURE_FIELDS, *CAPTION_FIELDS, "label") if n in names
+    ]
 
     def items() -> Iterator[Item]:
         number = 0

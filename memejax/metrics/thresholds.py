@@ -104,7 +104,12 @@ def parse_rule(text: str) -> Rule:
 
 
 def certify(
-    proba: ArrayLike, labels: ArrayLike, rule: Rule, *, delta: float = 0.05
+    proba: ArrayLike,
+    labels: ArrayLike,
+    rule: Rule,
+    *,
+    delta: float = 0.05,
+    start: float | None = None,
 ) -> Certified:
     """Find the most useful threshold that keeps a rule with probability 1 - delta.
 
@@ -120,6 +125,8 @@ def certify(
         labels: `[n]`, 0 or 1.
         rule: to keep.
         delta: probability that the promise is not kept, in (0, 1).
+        start: for precision, the share of the examples that the first threshold flags,
+            chosen on other examples (`best_start`); None: the fewest that can do.
 
     Raises:
         CannotCertifyError: if even the safest threshold is not rejected, or there are
@@ -149,7 +156,7 @@ def certify(
         right = int(caught[best] + negatives - alarms[best])
         return Certified(float(cuts[best]), len(labels), right, None)
     if rule.kind == "precision":
-        return _precision(cuts, flagged, caught, rule, delta)
+        return _precision(cuts, flagged, caught, rule, delta, start)
     # As many right of a fixed number, from the threshold that has all of them right.
     if rule.kind == "recall":
         n, right, target = positives, caught, rule.bound
@@ -168,6 +175,38 @@ def certify(
     # With all of n right, and n large enough, the first is rejected.
     assert found is not None
     return found
+
+
+def best_start(
+    proba: ArrayLike, rule: Rule, *, n: int, delta: float = 0.05
+) -> float | None:
+    """Choose the first threshold that `certify` tests, by other examples.
+
+    Few flagged prove little, and many have a lower precision. Of k flagged with a mean
+    probability q the test is expected to hold with probability P(Bin(k, q) >= r), where
+    r is the fewest right that reject the rule's bound; the share with the highest is
+    chosen. Calibrated probabilities tell q with less noise than labels do.
+
+    Args:
+        proba: `[m]`, in [0, 1], calibrated, of examples that `certify` does not get.
+        rule: to keep.
+        n: number of examples that `certify` gets.
+        delta: as there.
+
+    Returns:
+        The share flagged, in (0, 1]; None if the rule is not of precision, or no test
+        can be expected to hold.
+    """
+    ranked = np.sort(np.asarray(proba, np.float64))[::-1]
+    if rule.kind != "precision" or not len(ranked) or not n:
+        return None
+    k = np.arange(1, n + 1)
+    means = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
+    places = np.clip(np.round(k / n * len(ranked)).astype(int), 1, len(ranked)) - 1
+    fewest_right = stats.binom.isf(delta, k, rule.bound) + 1
+    power = stats.binom.sf(fewest_right - 1, k, means[places])
+    best = int(np.argmax(power))
+    return float(k[best] / n) if power[best] > 0 else None
 
 
 def fewest(target: float, *, errors: int = 0, delta: float = 0.05) -> int:
@@ -220,7 +259,12 @@ def _cuts(
 
 
 def _precision(
-    cuts: np.ndarray, flagged: np.ndarray, caught: np.ndarray, rule: Rule, delta: float
+    cuts: np.ndarray,
+    flagged: np.ndarray,
+    caught: np.ndarray,
+    rule: Rule,
+    delta: float,
+    start: float | None,
 ) -> Certified:
     """Walk from a fixed number flagged down to the lowest threshold that holds."""
     target, total = rule.bound, int(flagged[-1])
@@ -230,9 +274,11 @@ def _precision(
             f"{rule} with probability {1 - delta:g} takes at least {least} flagged "
             f"memes, and the split has {total} in all"
         )
-    # A function of the number of examples alone, as the test requires.
+    # A function of the number of examples and of others, as the test requires.
     starts = [fewest(target, errors=e, delta=delta) for e in range(FIRST_ERRORS + 1)]
     begin = max(n for n in starts if n == least or n <= total / 4)
+    if start is not None:
+        begin = min(max(least, round(start * total)), total)
     first = int(np.searchsorted(flagged, begin))
     found = _walk(
         cuts,
