@@ -17,6 +17,7 @@ from memejax.data import inputs, ocr, pdq
 from memejax.data.inputs import Item, Source
 from memejax.data.known_memes import KnownMemes
 from memejax.errors import UserError, reported, user_errors
+from memejax.predict import ray_pool
 from memejax.predict.arguments import make_parser
 from memejax.predict.load import load_moderator
 from memejax.predict.moderator import Known, Moderator, batched, stream
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ("certify", "rule"),
         ("same_words", "known"),
         ("known_decides", "known"),
+        ("ray", "input"),
     ):
         if getattr(options, flag) and getattr(options, other) is None:
             flag = flag.replace("_", "-")
@@ -53,17 +55,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             _predict_many(options)
 
 
-def _moderator(options: argparse.Namespace) -> Moderator:
-    return load_moderator(
-        options.workdir,
-        seed=options.seed,
-        arm=options.arm,
-        rule=options.rule,
-        certify=options.certify,
-        known=_known(options),
-        prevalence=options.prevalence,
-        captions_cache=ocr.default_cache(),
-    )
+def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `load_moderator`."""
+    return {
+        # An actor of Ray has another working folder.
+        "workdir": os.path.abspath(options.workdir),
+        "seed": options.seed,
+        "arm": options.arm,
+        "rule": options.rule,
+        "certify": options.certify,
+        "known": _known(options),
+        "prevalence": options.prevalence,
+        "captions_cache": ocr.default_cache(),
+    }
 
 
 def _known(options: argparse.Namespace) -> Known | None:
@@ -76,7 +80,7 @@ def _known(options: argparse.Namespace) -> Known | None:
 
 def _predict_one(options: argparse.Namespace) -> None:
     """Print what is said of one meme."""
-    moderator = _moderator(options)
+    moderator = load_moderator(**_arguments(options))
     name = os.path.basename(options.image)
     item = Item(name, os.path.abspath(options.image), options.text)
     (row,) = moderator.rows([item])
@@ -102,22 +106,24 @@ def _predict_many(options: argparse.Namespace) -> None:
     """Write a row for each meme of the input."""
     check_output(options.output)
     source = inputs.open_source(options.input, captions=options.captions, say=logs.say)
-    moderator = _moderator(options)
+    if options.ray is not None:
+        ray_pool.connect(options.ray)
+    arguments = _arguments(options)
+    moderator = load_moderator(**arguments)
     made_by = _made_by(options, moderator)
     writer = RowWriter(options.output, made_by=made_by, excel=options.excel)
     if options.strict:
         _check(source, moderator)
-    total = source.total
-    if total is None or total > moderator.predictor.batch // 2:
-        # All batches are of one size, that of the last one too.
-        predictor = dataclasses.replace(moderator.predictor, fill=True)
-        moderator = dataclasses.replace(moderator, predictor=predictor)
     items = _left(source, writer)
     if writer.ids:
         logs.say(f"{len(writer.ids)} rows are there already: going on")
     began = last = time.monotonic()
     done = 0
-    for found in stream(moderator, items):
+    if options.ray is None:
+        parts = stream(_for(source, moderator), items)
+    else:
+        parts = ray_pool.stream(arguments, items, actors=options.actors)
+    for found in parts:
         writer.write(found)
         done += len(found)
         now = time.monotonic()
@@ -128,6 +134,15 @@ def _predict_many(options: argparse.Namespace) -> None:
     logs.say(
         _summary(counts, moderator, options.output, time.monotonic() - began, done)
     )
+
+
+def _for(source: Source, moderator: Moderator) -> Moderator:
+    """Return the moderator whose calls suit the number of memes."""
+    if source.total is not None and source.total <= moderator.predictor.batch // 2:
+        return moderator
+    # All batches are of one size, the last one too: one program is compiled.
+    predictor = dataclasses.replace(moderator.predictor, fill=True)
+    return dataclasses.replace(moderator, predictor=predictor)
 
 
 def _check(source: Source, moderator: Moderator) -> None:

@@ -7,6 +7,7 @@ import argparse
 from memejax.data.captions import CAPTIONS
 from memejax.data.inputs import STDIN
 from memejax.metrics import AVERAGE
+from memejax.predict.ray_pool import LOCAL
 from memejax.predict.rows import FIELDS
 
 
@@ -87,6 +88,21 @@ def make_parser() -> argparse.ArgumentParser:
         "--known-decides",
         action="store_true",
         help="with --known: the label of a match decides, and the network is not run",
+    )
+    add(
+        "--ray",
+        nargs="?",
+        const=LOCAL,
+        metavar="ADDRESS",
+        help="with --input: predict by a pool of Ray actors on this machine, or on the "
+        "cluster at this address (extra ray)",
+    )
+    add(
+        "--actors",
+        type=int,
+        default=1,
+        metavar="N",
+        help="with --ray: their number (default: %(default)s)",
     )
     add(
         "--prevalence",
