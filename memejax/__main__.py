@@ -37,6 +37,7 @@ COMMANDS = {
     "bench.input_study": "study input by threads, workers and caches",
     "bench.known": "measure matching of known memes: recall, speed",
     "bench.loop": "time the whole loop beside its bare training step",
+    "bench.ocr": "compare captions read off pictures with given ones",
     "bench.promise": "count how often the promises of decide are kept",
     "bench.scaling": "measure training over several devices",
     "bench.scaling_paper": "predict scaling at the size of the paper",

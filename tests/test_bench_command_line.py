@@ -20,6 +20,7 @@ BENCHMARKS = {
     "input_study": ["--part"],
     "known": [],
     "loop": [],
+    "ocr": [],
     "promise": [],
     "scaling": ["--part"],
     "scaling_paper": [],

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from memejax import metrics
+from memejax.bench import ocr as bench_ocr
 from memejax.data import images, ocr
 
 
@@ -136,3 +138,32 @@ def test_the_user_s_cache(monkeypatch, tmp_path):
 def test_common_words_by_hand():
     found = ocr.common_words("So, I order THIS mask mask", "so I order\nthat mask.")
     assert found == (4, 6, 5)
+
+
+def test_what_reading_costs_by_hand():
+    """One pair of memes is put in the wrong order by the captions that are read."""
+    labels = np.array([1, 1, 0, 0])
+    given = np.array([4.0, 3.0, 2.0, 1.0])
+    read = np.array([4.0, 2.0, 3.0, 1.0])
+    found = bench_ocr.compare(np.array([[given, read]]), labels)
+    assert (found["given"], found["read"], found["cost"]) == (1.0, 0.75, 0.25)
+    assert found["cost_low"] == 0.0 and 0.25 < found["cost_high"] <= 1.0
+
+
+def test_memes_are_scored_by_heads_that_have_not_seen_them():
+    """A caption of its own tells the label in train only: without skill on others."""
+    rng = np.random.default_rng(0)
+    n = 60
+    labels = np.tile([0, 1], n // 2)
+    text = rng.normal(size=(n, 40)).astype(np.float32)
+    columns = {
+        "image": np.tile(rng.normal(size=(n, 3)).astype(np.float32), (2, 1)),
+        "text": np.concatenate([text, text + 3 * labels[:, None]]).astype(np.float32),
+    }
+    captions = [f"caption {i // 2}" for i in range(n)]
+    scores = bench_ocr.cross_validated(
+        "linear", columns, labels, captions=captions, repeats=2
+    )
+    assert scores.shape == (2, 2, n)
+    areas = [[metrics.auroc(s, labels) for s in pair] for pair in scores]
+    assert np.abs(np.array(areas)[:, 0] - 0.5).max() < 0.25
