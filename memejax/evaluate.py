@@ -13,12 +13,8 @@ import argparse
 import pathlib
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from memejax import command_line, folder, logs, report
-from memejax.checkpoint import Checkpoints
+from memejax import command_line
 from memejax.errors import UserError, reported, user_errors
-from memejax.stages import STAGES, probe
 
 
 def main() -> None:
@@ -48,6 +44,8 @@ def main() -> None:
     command_line.prepare()
     with reported():
         results = run(path, **{k: v for k, v in options.items() if v is not None})
+    from memejax import logs, report
+
     report.console(results)
     logs.say(f"added to {path / 'results.json'} and {path / 'report.html'}")
 
@@ -63,6 +61,13 @@ def run(path: pathlib.Path, **options: Any) -> dict[str, Any]:
     Raises:
         ValueError: if the folder holds no finished run.
     """
+    # Imported here, so that --help and a misspelt flag answer at once.
+    from ml_collections import ConfigDict
+
+    from memejax import folder, report
+    from memejax.checkpoint import Checkpoints
+    from memejax.stages import STAGES, probe
+
     saved = folder.read_config(path)
     results = folder.read_json(path / "results.json")
     if saved is None or results is None:

@@ -185,7 +185,7 @@ def test_subgroups_by_hand():
 
 def test_the_command(run, capsys, monkeypatch):
     # It has no results to write a page of.
-    monkeypatch.setattr("memejax.decide.__main__.write_page", lambda folder: folder)
+    monkeypatch.setattr("memejax.decide.command.write_page", lambda folder: folder)
     arguments = ["--workdir", str(run), "--rule", "precision>=0.8"]
     main([*arguments, "--abstain", "0.3:0.6"])
     out = capsys.readouterr().out

@@ -9,4 +9,16 @@ program.py        the classifier as one compiled function
 run_predictor.py  runs that function without memejax; copied into the folder
 """
 
-from memejax.export.folder import export as export
+from typing import TYPE_CHECKING
+
+from memejax.lazy import exports
+
+if TYPE_CHECKING:
+    from memejax.export.folder import export as export
+
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "export": "memejax.export.folder",
+    },
+)

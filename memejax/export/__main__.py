@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from memejax import command_line, logs
+from memejax import command_line
 from memejax.errors import reported, user_errors
-from memejax.export.folder import export
-from memejax.export.program import PRECISIONS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -17,6 +15,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     command_line.prepare()
     # The folders, the seed and the arm are the user's.
     with reported(), user_errors():
+        # Imported here, so that --help and a misspelt flag answer at once.
+        from memejax import logs
+        from memejax.export.folder import export
+
         parts = export(
             options.workdir,
             options.to,
@@ -50,8 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision",
         default="float32",
-        choices=PRECISIONS,
-        help="dtype of the predictor's matrix products (default: %(default)s)",
+        metavar="DTYPE",
+        help="of the predictor's matrix products, float32 or bfloat16 (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an existing export"

@@ -14,4 +14,16 @@ features.py    columns of a shard: all of the above for some memes
 `memejax.store.read` reads the store.
 """
 
-from memejax.extract.extraction import extract as extract
+from typing import TYPE_CHECKING
+
+from memejax.lazy import exports
+
+if TYPE_CHECKING:
+    from memejax.extract.extraction import extract as extract
+
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "extract": "memejax.extract.extraction",
+    },
+)

@@ -19,12 +19,10 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score
 
 from memejax import atomic
+from memejax.metrics import AVERAGE
 
 # Bootstrap replicates are made in blocks of about this many draws (16 MB per copy).
 _BLOCK = 2_000_000
-
-# The mean of the arms' probabilities, reported beside each arm.
-AVERAGE = "average"
 
 # Outputs collected in an evaluation: `Scores.from_model_output(logits=, weight=,
 # index=)` for each batch, merged on the host; `compute()` goes to `by_index`.

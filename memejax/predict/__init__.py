@@ -15,13 +15,34 @@ outputs.py    the rows: CSV, jsonl or parquet, written as they come
 `memejax.restored` reads a run's folder.
 """
 
-from memejax.predict.load import load_moderator as load_moderator
-from memejax.predict.moderator import Known as Known
-from memejax.predict.moderator import Moderator as Moderator
-from memejax.predict.predictor import Predictor as Predictor
-from memejax.predict.predictor import load_predictor as load_predictor
-from memejax.predict.predictor import make_predictor as make_predictor
-from memejax.predict.predictor import make_probability as make_probability
-from memejax.predict.rows import Row as Row
-from memejax.restored import Restored as Restored
-from memejax.restored import restore as restore
+from typing import TYPE_CHECKING
+
+from memejax.lazy import exports
+
+if TYPE_CHECKING:
+    from memejax.predict.load import load_moderator as load_moderator
+    from memejax.predict.moderator import Known as Known
+    from memejax.predict.moderator import Moderator as Moderator
+    from memejax.predict.predictor import Predictor as Predictor
+    from memejax.predict.predictor import load_predictor as load_predictor
+    from memejax.predict.predictor import make_predictor as make_predictor
+    from memejax.predict.predictor import make_probability as make_probability
+    from memejax.predict.rows import Row as Row
+    from memejax.restored import Restored as Restored
+    from memejax.restored import restore as restore
+
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "load_moderator": "memejax.predict.load",
+        "Known": "memejax.predict.moderator",
+        "Moderator": "memejax.predict.moderator",
+        "Predictor": "memejax.predict.predictor",
+        "load_predictor": "memejax.predict.predictor",
+        "make_predictor": "memejax.predict.predictor",
+        "make_probability": "memejax.predict.predictor",
+        "Row": "memejax.predict.rows",
+        "Restored": "memejax.restored",
+        "restore": "memejax.restored",
+    },
+)

@@ -7,8 +7,10 @@ import argparse
 from memejax.data.captions import CAPTIONS
 from memejax.data.inputs import STDIN
 from memejax.metrics import AVERAGE
-from memejax.predict.ray_pool import LOCAL
 from memejax.predict.rows import FIELDS
+
+# Address of a Ray cluster that is started on this machine.
+LOCAL = "local"
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -16,11 +16,10 @@ from typing import Any
 
 from memejax.data.inputs import Item
 from memejax.errors import UserError
+from memejax.predict.arguments import LOCAL
 from memejax.predict.load import load_moderator
 from memejax.predict.moderator import batched
 from memejax.predict.rows import Row
-
-LOCAL = "local"
 
 
 class Actor:

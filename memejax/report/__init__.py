@@ -16,5 +16,18 @@
 `python -m memejax.report RUN` writes the page of a finished run anew.
 """
 
-from memejax.report.show import console as console
-from memejax.report.show import write as write
+from typing import TYPE_CHECKING
+
+from memejax.lazy import exports
+
+if TYPE_CHECKING:
+    from memejax.report.show import console as console
+    from memejax.report.show import write as write
+
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "console": "memejax.report.show",
+        "write": "memejax.report.show",
+    },
+)

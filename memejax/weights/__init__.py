@@ -17,10 +17,28 @@ maskrcnn.py    torchvision's Mask R-CNN
 inspect.py     python -m memejax.weights.inspect PATH
 """
 
-from memejax.weights.checkpoint import Checkpoint as Checkpoint
-from memejax.weights.checkpoint import Loaded as Loaded
-from memejax.weights.checkpoint import load as load
-from memejax.weights.checkpoint import open_checkpoint as open_checkpoint
-from memejax.weights.checkpoint import save as save
-from memejax.weights.configs import Architecture as Architecture
-from memejax.weights.preprocessing import Preprocessing as Preprocessing
+from typing import TYPE_CHECKING
+
+from memejax.lazy import exports
+
+if TYPE_CHECKING:
+    from memejax.weights.checkpoint import Checkpoint as Checkpoint
+    from memejax.weights.checkpoint import Loaded as Loaded
+    from memejax.weights.checkpoint import load as load
+    from memejax.weights.checkpoint import open_checkpoint as open_checkpoint
+    from memejax.weights.checkpoint import save as save
+    from memejax.weights.configs import Architecture as Architecture
+    from memejax.weights.preprocessing import Preprocessing as Preprocessing
+
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "Checkpoint": "memejax.weights.checkpoint",
+        "Loaded": "memejax.weights.checkpoint",
+        "load": "memejax.weights.checkpoint",
+        "open_checkpoint": "memejax.weights.checkpoint",
+        "save": "memejax.weights.checkpoint",
+        "Architecture": "memejax.weights.configs",
+        "Preprocessing": "memejax.weights.preprocessing",
+    },
+)
