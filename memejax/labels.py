@@ -11,13 +11,15 @@ import hashlib
 import io
 import os
 import pathlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from memejax import atomic
 from memejax.data.hateful_memes import normalise_caption
-from memejax.datasets import Split
+
+if TYPE_CHECKING:
+    from memejax.datasets import Split
 
 HEADER = ["id", "label", "caption"]
 

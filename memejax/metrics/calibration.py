@@ -14,11 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
 
 from memejax.metrics.reports import check_scores
 
@@ -68,24 +63,6 @@ class Calibration:
         return cls(**{**saved, "knots": (tuple(before), tuple(after))})
 
 
-class _Scores(ClassifierMixin, BaseEstimator):
-    """A fitted classifier whose input is its own score."""
-
-    classes_ = np.array([0, 1])
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
-    def fit(self, x: np.ndarray, y: np.ndarray) -> _Scores:
-        return self
-
-    def decision_function(self, x: np.ndarray) -> np.ndarray:
-        return x[:, 0]
-
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        return (x[:, 0] > 0).astype(np.int64)
-
-
 def fit(proba: ArrayLike, labels: ArrayLike, *, kind: str) -> Calibration:
     """Fit one kind of calibration by scikit-learn.
 
@@ -115,8 +92,14 @@ def fit(proba: ArrayLike, labels: ArrayLike, *, kind: str) -> Calibration:
     scores = proba if kind == "isotonic" else _logit(proba)
     # One "fold" of everything: there is nothing to train but the calibrator.
     everything = np.arange(len(labels))
+    # scikit-learn takes a second to import, which applying a calibration need not wait.
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+
+    from memejax.metrics.fixed_scores import FixedScores
+
     fitted = CalibratedClassifierCV(
-        FrozenEstimator(_Scores()), method=method, cv=[(everything, everything)]
+        FrozenEstimator(FixedScores()), method=method, cv=[(everything, everything)]
     )
     fitted.fit(scores[:, None], labels)
     (inner,) = fitted.calibrated_classifiers_
@@ -167,6 +150,8 @@ def choose(
         )
     kinds = KINDS if len(labels) >= ISOTONIC_FROM else KINDS[:-1]
     found = {kind: np.zeros(len(labels)) for kind in kinds}
+    from sklearn.model_selection import StratifiedGroupKFold
+
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     for rest, fold in folds.split(proba, labels, groups):
         for kind in kinds:
@@ -250,6 +235,8 @@ def calibration_report(
         from these very probabilities show; `diagram`, see `reliability`.
     """
     proba, labels = _both_labels(proba, labels)
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=np.inf, max_iter=1000)
     model.fit(_logit(proba)[:, None], labels)
     ordered = np.sort(proba)

@@ -7,6 +7,7 @@ probe. Nothing here trains an encoder or depends on the source of the embeddings
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +15,12 @@ import numpy as np
 import threadpoolctl
 from jax import lax
 from numpy.typing import ArrayLike
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.manifold import TSNE
-from sklearn.preprocessing import StandardScaler
 
 from memejax.metrics.reports import auroc
+
+# scikit-learn takes a second to import: each function that needs it does so itself.
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 # Inverse strengths of the probe's L2 penalty, the strongest penalty first.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -130,6 +131,8 @@ def linear_probe(
         raise ValueError(
             f"got labels of one class, {present.tolist()}, expected at least two"
         )
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(bank)
     bank, queries = scaler.transform(bank), scaler.transform(queries)
     strength, held = STRENGTHS[-1], _held_out(labels, seed)
@@ -233,6 +236,8 @@ def embedding_map(
         spread = start[:, 0].std()
         # A collapsed encoder gives one point, which has no components to start from.
         start = start / spread if spread > 0 else rng.normal(size=start.shape)
+        from sklearn.manifold import TSNE
+
         tsne = TSNE(
             perplexity=min(PERPLEXITY, (len(index) - 1) / 3),
             init=(1e-4 * start).astype(np.float32),  # type: ignore[arg-type]
@@ -281,6 +286,8 @@ def _held_out(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _fit(features: np.ndarray, labels: np.ndarray, strength: float):
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(C=strength, max_iter=2000).fit(features, labels)
 
 
@@ -300,6 +307,8 @@ def _principal(embeddings: np.ndarray, seed: int) -> np.ndarray:
         # One point has no directions: scikit-learn would divide by its variance.
         return np.zeros((len(embeddings), 1))
     components = min(COMPONENTS, *embeddings.shape)
+    from sklearn.decomposition import PCA
+
     return PCA(components, random_state=seed).fit_transform(embeddings)
 
 

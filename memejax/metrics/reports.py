@@ -16,7 +16,6 @@ from typing import Any
 import clu.metrics
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import average_precision_score
 
 from memejax import atomic
 from memejax.metrics import AVERAGE
@@ -144,6 +143,9 @@ def binary_report(
     Raises:
         ValueError: as in `best_threshold`.
     """
+    # Takes a second to import, which a prediction need not wait for.
+    from sklearn.metrics import average_precision_score
+
     proba, labels = check_scores(proba, labels, probability=True)
     if not len(proba):
         raise ValueError("got no examples, expected at least one")

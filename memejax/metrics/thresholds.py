@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 from memejax.metrics.reports import best_threshold, check_scores
 
@@ -203,6 +203,9 @@ def best_start(
     k = np.arange(1, n + 1)
     means = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
     places = np.clip(np.round(k / n * len(ranked)).astype(int), 1, len(ranked)) - 1
+    # Takes a second to import, which reading a rule need not wait for.
+    from scipy import stats
+
     fewest_right = stats.binom.isf(delta, k, rule.bound) + 1
     power = stats.binom.sf(fewest_right - 1, k, means[places])
     best = int(np.argmax(power))
@@ -227,12 +230,12 @@ def fewest(target: float, *, errors: int = 0, delta: float = 0.05) -> int:
 
 def tail(right: int, n: int, target: float) -> float:
     """Probability that at least `right` of n are right if each is so with `target`."""
-    return float(stats.binom.sf(right - 1, n, target))
+    return float(special.bdtrc(right - 1, n, target))
 
 
 def lower_bound(right: int, n: int, *, delta: float = 0.05) -> float:
     """One-sided Clopper-Pearson bound of a share of which `right` of n were seen."""
-    return float(stats.beta.ppf(delta, right, n - right + 1)) if right else 0.0
+    return float(special.betaincinv(right, n - right + 1, delta)) if right else 0.0
 
 
 def _cuts(

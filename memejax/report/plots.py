@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import roc_curve
 
 from memejax.metrics import AVERAGE
 
@@ -172,6 +171,9 @@ def reliability(diagrams: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 def roc_line(label: str, proba: ArrayLike, labels: ArrayLike, *, style: int) -> Line:
     """Compute the ROC curve of `[n]` probabilities and labels 0 or 1."""
+    # Imported here: that takes a second.
+    from sklearn.metrics import roc_curve
+
     x, y, _ = roc_curve(np.asarray(labels), np.asarray(proba))
     return Line(label, x.tolist(), y.tolist(), style)
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from memejax import metrics
 from memejax.models.feature_heads import KernelFit, fit_kernel_logistic, summed_rbf
 from memejax.stages.parts.heads.scaling import FEATURES, scaled, statistics
 from memejax.stages.parts.heads.training import Fitted, Job, average
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 Tree = Any
 # Iterations of logistic regression; a fit that needs more is an error.
@@ -94,6 +95,10 @@ def _logistic(
     x: np.ndarray, labels: np.ndarray, *, strength: float, balance: bool
 ) -> LogisticRegression:
     """Fit one logistic regression; an error if it does not converge."""
+    # Takes a second to import, which a prediction need not wait for.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     weight = "balanced" if balance else None
     # On 2,400 rows of 1,280 features a tenth of the time of L-BFGS, and nearer to the
     # minimum in float32.
