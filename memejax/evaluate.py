@@ -64,10 +64,11 @@ def run(path: pathlib.Path, **options: Any) -> dict[str, Any]:
     # Imported here, so that --help and a misspelt flag answer at once.
     from ml_collections import ConfigDict
 
-    from memejax import folder, report
+    from memejax import folder, parallel, report
     from memejax.checkpoint import Checkpoints
     from memejax.stages import STAGES, probe
 
+    parallel.keep_compiled()
     saved = folder.read_config(path)
     results = folder.read_json(path / "results.json")
     if saved is None or results is None:

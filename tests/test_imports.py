@@ -12,7 +12,7 @@ import memejax
 
 ROOT = pathlib.Path(memejax.__file__).parent
 # Below all: errors and files, in plain Python.
-BASE = {"atomic", "errors", "lazy", "strict_json"}
+BASE = {"atomic", "errors", "lazy", "strict_json", "user_cache"}
 # The storeys, the lowest first; a part may import its own storey's and those below.
 LIBRARY = {
     "losses",

@@ -127,14 +127,6 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
     assert line.startswith("captions that are read are not kept")
 
 
-def test_the_user_s_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("MEMEJAX_CACHE", str(tmp_path))
-    assert ocr.default_cache() == tmp_path / "captions.jsonl"
-    monkeypatch.delenv("MEMEJAX_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert ocr.default_cache() == tmp_path / "memejax" / "captions.jsonl"
-
-
 def test_common_words_by_hand():
     found = ocr.common_words("So, I order THIS mask mask", "so I order\nthat mask.")
     assert found == (4, 6, 5)

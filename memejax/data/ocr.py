@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from memejax import user_cache
 from memejax.data import images
 from memejax.errors import UserError
 
@@ -63,13 +64,8 @@ class Reading:
 
 
 def default_cache() -> pathlib.Path:
-    """Return the user's file of pictures read before.
-
-    In the folder $MEMEJAX_CACHE, or memejax in $XDG_CACHE_HOME or ~/.cache.
-    """
-    own = os.environ.get("MEMEJAX_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(own or pathlib.Path(home) / "memejax") / "captions.jsonl"
+    """Return the user's file of pictures read before."""
+    return user_cache.folder() / "captions.jsonl"
 
 
 class CaptionReader:

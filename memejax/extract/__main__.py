@@ -21,8 +21,10 @@ def main() -> None:
     """Run the extraction that the flags describe."""
     with process_flags.joined():
         # Imported here, so that --help and a misspelt flag return at once.
+        from memejax import parallel
         from memejax.extract.extraction import extract
 
+        parallel.keep_compiled()
         extract(_CONFIG.value, _OUT.value)
 
 

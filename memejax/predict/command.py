@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from memejax import decisions, logs
+from memejax import decisions, logs, parallel
 from memejax.data import inputs, ocr, pdq
 from memejax.data.inputs import Item, Source
 from memejax.data.known_memes import KnownMemes
@@ -28,6 +28,7 @@ PROGRESS = 10.0
 
 def predict(options: argparse.Namespace) -> None:
     """Predict the memes given by the arguments, and print or write what is found."""
+    parallel.keep_compiled()
     if options.image is not None:
         _predict_one(options)
     else:

@@ -175,7 +175,7 @@ def perform(plan: Plan) -> PaperTable:
     """
     logs.say(plan.summary)
     # The seeds of a row, and rows that differ only in their start, share one program.
-    parallel.keep_compiled(plan.workdir / "compiled")
+    parallel.keep_compiled()
     written, stored = write(plan), False
     for run, config in plan.jobs:
         # Checked now: it may have been finished since the plan was made.

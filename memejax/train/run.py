@@ -59,7 +59,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
             inputs = None if finished else _inputs(config, path)
         if inputs is None:
             return _again(path)
-        parallel.keep_compiled(path / "compiled")
+        parallel.keep_compiled()
         with Starts(path, began=began) as starts:
             return _run(config, path, starts, *inputs)
 

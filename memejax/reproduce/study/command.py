@@ -116,7 +116,7 @@ def perform(plan: Plan) -> pages.Study:
     """
     logs.say(plan.summary)
     # The arms of a network share most of their programs.
-    parallel.keep_compiled(plan.workdir / "compiled")
+    parallel.keep_compiled()
     for spec, path, config in plan.todo:
         logs.say(f"\n{spec.name}: {spec.title}")
         try:
