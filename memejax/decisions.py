@@ -59,8 +59,8 @@ class Decision:
         certified: the threshold, of calibrated probabilities, and its evidence.
         delta: probability that a promise is not kept.
         split: that the threshold was found on.
-        abstain: calibrated probabilities from the first to the second go to a person;
-            None: none.
+        abstain: calibrated probabilities from the first to the second go to a person,
+            and the rule is kept on all others; None: none.
     """
 
     arm: str
@@ -78,9 +78,7 @@ class Decision:
         """Return the decision for each calibrated probability, str `[n]`."""
         above = np.asarray(proba) > self.certified.threshold
         found = np.where(above, HATEFUL, NOT_HATEFUL).astype(object)
-        if self.abstain is not None:
-            low, high = self.abstain
-            found[(proba >= low) & (proba <= high)] = REVIEW
+        found[_between(proba, self.abstain)] = REVIEW
         return found
 
     def as_json(self) -> dict[str, Any]:
@@ -90,6 +88,13 @@ class Decision:
             "rule": str(self.rule),
             "calibration": self.calibration.as_json(),
         }
+
+
+def _between(proba: np.ndarray, abstain: tuple[float, float] | None) -> np.ndarray:
+    """Return which probabilities go to a person, bool `[n]`."""
+    if abstain is None:
+        return np.zeros(len(proba), bool)
+    return (proba >= abstain[0]) & (proba <= abstain[1])
 
 
 def scored(
@@ -151,7 +156,8 @@ def make(
         split: labelled, that chose neither checkpoint nor calibration; None: the part
             of the dev split that `data.certify` held back.
         delta: probability that a promise is not kept.
-        abstain: probabilities that go to a person, from the first to the second.
+        abstain: calibrated probabilities that go to a person, from the first to the
+            second; the rule is kept on the others.
 
     Raises:
         UserError: if the run is not finished, or lacks the seed, the arm or the split.
@@ -187,14 +193,13 @@ def make(
         chose.proba, chose.labels, groups=chose.captions
     )
     held = scored(workdir, split, seeds=seeds, arm=arm)
+    proba, others = fitted.apply(held.proba), fitted.apply(chose.proba)
+    # What goes to a person is not decided: the rule is kept on the rest.
+    rest = ~_between(proba, abstain)
+    others = others[~_between(others, abstain)]
+    start = thresholds.best_start(others, rule, n=int(rest.sum()), delta=delta)
     certified = thresholds.certify(
-        fitted.apply(held.proba),
-        held.labels,
-        rule,
-        delta=delta,
-        start=thresholds.best_start(
-            fitted.apply(chose.proba), rule, n=len(held.labels), delta=delta
-        ),
+        proba[rest], held.labels[rest], rule, delta=delta, start=start
     )
     return Decision(
         arm,

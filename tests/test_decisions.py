@@ -108,6 +108,17 @@ def test_a_decision_is_calibrated_and_comes_back(run):
     assert (held.labels[flagged] == 1).sum() == found.certified.right
     decisions.write(run, found)
     assert decisions.read(run) == found
+    # The rule is kept on what is decided: more precision is promised.
+    held = decisions.scored(run, "certify", seeds=("0",), arm="average")
+    rule = parse_rule("precision>=0.75")
+    found = decisions.make(run, rule, abstain=(0.3, 0.6))
+    proba = found.calibration.apply(held.proba)
+    flagged = found.decide(proba) == decisions.HATEFUL
+    assert found.certified.n == flagged.sum()
+    assert found.certified.right == held.labels[flagged].sum()
+    assert not flagged[(proba >= 0.3) & (proba <= 0.6)].any()
+    with pytest.raises(CannotCertifyError, match="no labelled"):
+        decisions.make(run, rule, abstain=(0.0, 1.0))
     assert decisions.read(run.parent) is None
 
 
