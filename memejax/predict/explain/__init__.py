@@ -14,3 +14,4 @@ from memejax.predict.explain.explainer import Explainer as Explainer
 from memejax.predict.explain.explainer import Explanation as Explanation
 from memejax.predict.explain.explainer import load_explainer as load_explainer
 from memejax.predict.explain.explainer import make_explainer as make_explainer
+from memejax.predict.explain.pages import write_pages as write_pages
