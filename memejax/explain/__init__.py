@@ -15,5 +15,6 @@ from memejax.explain.regions import blurred as blurred
 from memejax.explain.regions import mean_colour as mean_colour
 from memejax.explain.regions import occlusion as occlusion
 from memejax.explain.regions import patch_sums as patch_sums
+from memejax.explain.regions import smoothed as smoothed
 from memejax.explain.words import leave_one_out as leave_one_out
 from memejax.explain.words import word_sums as word_sums

@@ -103,6 +103,28 @@ def _squares(height: int, width: int, side: int) -> np.ndarray:
     return squares.reshape(-1, height, width)
 
 
+def smoothed(values_hw: ArrayLike, side: int) -> jax.Array:
+    """Average a map over squares, as `occlusion` does.
+
+        b_ij = mean over the squares s that cover cell (i, j) of sum_{kl in s} a_kl
+
+    which is what `occlusion` finds for a score that is the sum of a over the cells that
+    are not covered.
+
+    Args:
+        values_hw: a, float `[h, w]`.
+        side: of a square, in cells; 1 changes nothing.
+
+    Returns:
+        float32 `[h, w]`.
+    """
+    values = jnp.asarray(values_hw, jnp.float32)
+    height, width = values.shape
+    cells = _squares(height, width, side)
+    sums = jnp.einsum("shw,hw->s", cells.astype(np.float32), values)
+    return jnp.einsum("s,shw->hw", sums, cells / cells.sum(0))
+
+
 def patch_sums(values_hwc: ArrayLike, patch: int) -> jax.Array:
     """Sum the attributions of pixels over square patches.
 

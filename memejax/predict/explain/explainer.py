@@ -55,6 +55,21 @@ class WordScores:
 
 
 @dataclasses.dataclass(frozen=True)
+class RegionScores:
+    """Attributions of a picture's regions.
+
+    Attributes:
+        maps: name -> `[g, g]`, the default first, in logits, positive towards hateful;
+            but Grad-CAM's are at least 0, and towards the call. Those that need
+            gradients are left out if the classifier has none by pixels.
+        gap: relative error of the total of integrated gradients.
+    """
+
+    maps: Mapping[str, np.ndarray]
+    gap: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Explanation:
     """One meme explained.
 
@@ -64,9 +79,7 @@ class Explanation:
         proba: P(hateful).
         logit: ln(p / (1 - p)).
         words: of the caption; None if the classifier reads none.
-        regions: name -> map `[g, g]`, the default first, in logits but for Grad-CAM:
-            positive towards hateful. Grad-CAM's are towards the call. Empty if the
-            classifier sees no picture.
+        regions: of the picture; None if the classifier sees none.
         modalities: in logits; None without reference memes.
         references: number of reference memes behind them.
         neighbours: nearest training memes, the nearest first.
@@ -78,7 +91,7 @@ class Explanation:
     proba: float
     logit: float
     words: WordScores | None
-    regions: Mapping[str, np.ndarray]
+    regions: RegionScores | None
     modalities: Modalities | None
     references: int
     neighbours: Sequence[Neighbour]
@@ -190,7 +203,7 @@ class Explainer:
 
     def regions(
         self, picture: np.ndarray, caption: str, *, sign: float
-    ) -> dict[str, np.ndarray]:
+    ) -> RegionScores | None:
         """Attribute the logit to regions of the picture, by each method that fits.
 
         Args:
@@ -199,14 +212,14 @@ class Explainer:
             sign: of the logit, that Grad-CAM explains.
         """
         if self.modalities == "text":
-            return {}
+            return None
         maps = {OCCLUSION: self.functions.occlusion(picture, caption)}
-        values, _ = self.functions.pixels(picture, caption)
+        values, gap = self.functions.pixels(picture, caption)
         if np.isfinite(values).all() and values.any():
             maps[INTEGRATED] = values
             cams = self.functions.grad_cam(picture, caption, sign)
             maps |= {f"{GRAD_CAM} of {name}": cam for name, cam in cams.items()}
-        return maps
+        return RegionScores(maps, float(gap))
 
     def effects(
         self,

@@ -38,7 +38,7 @@ _WARNING = (
     "Memes may be offensive. Pictures and captions are blurred until you click them, "
     "or move to them with Tab and press Enter; the same covers them again."
 )
-_COLOURS = "Vermilion raises the score, blue lowers it."
+_COLOURS = "Vermilion speaks for hateful, blue against it."
 _ABOUT = {
     OCCLUSION: "Drop of the logit when a square around a place is covered by the "
     "picture's mean colour.",
@@ -142,15 +142,16 @@ def _caption(words: WordScores | None) -> blocks.Section | None:
         found.append(blocks.Text(text, style="plain"))
     else:
         about = (
-            f"{_COLOURS} Integrated gradients from padding to each word; they add up "
-            f"to the difference within {100 * words.gap:.1f} %."
+            "From padding to each word; together they are the difference in the logit "
+            f"within {100 * words.gap:.1f} %."
         )
         values = words.integrated
+        found.append(blocks.Text(_COLOURS))
         found.append(_words(words.texts, values, "Integrated gradients", about))
         if words.gap > LARGEST_GAP:
             text = "That is more than 1 %: the figures are rough."
             found.append(blocks.Text(text, style="warning"))
-    about = f"{_COLOURS} Drop of the logit when the word is left out."
+    about = "Drop of the logit when the word is left out."
     found.append(_words(words.texts, words.left_out, "Leave one out", about))
     if not words.read.all():
         count = int((~words.read).sum())
@@ -183,7 +184,7 @@ def _word_table(words: WordScores) -> Table:
 
 def _picture(found: Explanation) -> blocks.Section | None:
     """Return the picture, and each map over it."""
-    if not found.regions:
+    if found.regions is None:
         return None
     sign = 1 if found.logit >= 0 else -1
     figures = [
@@ -194,7 +195,7 @@ def _picture(found: Explanation) -> blocks.Section | None:
             covered=True,
         )
     ]
-    for name, values in found.regions.items():
+    for name, values in found.regions.maps.items():
         kind = GRAD_CAM if name.startswith(GRAD_CAM) else name
         # Grad-CAM explains the call, the others the score.
         signed = sign * values if kind == GRAD_CAM else values
@@ -202,12 +203,12 @@ def _picture(found: Explanation) -> blocks.Section | None:
             blocks.Figure(
                 _data(overlay(found.picture, signed)),
                 name[0].upper() + name[1:],
-                f"{_ABOUT[kind]} {_COLOURS}",
+                _ABOUT[kind],
                 covered=True,
             )
         )
-    content: list[blocks.Block] = [blocks.Gallery(figures)]
-    if INTEGRATED not in found.regions:
+    content: list[blocks.Block] = [blocks.Text(_COLOURS), blocks.Gallery(figures)]
+    if INTEGRATED not in found.regions.maps:
         text = "The classifier has no gradient by pixels: occlusion needs none."
         content.append(blocks.Text(text, style="plain"))
     return blocks.Section("Regions", content)

@@ -39,14 +39,14 @@ class Settings:
     Attributes:
         steps: points on the path of integrated gradients, a multiple of `BATCH`.
         cells: cells of a map of regions along a side, at most.
-        window: side of a covered square, in cells.
+        window: side of a square that is covered, or averaged over, in cells.
         blur: of the picture that regions are replaced by, in sides of the picture; 0
             takes the mean colour.
     """
 
-    steps: int = 2 * BATCH
+    steps: int = 4 * BATCH
     cells: int = 12
-    window: int = 3
+    window: int = 4
     blur: float = 0.0
 
 
@@ -196,7 +196,8 @@ class _Parts:
             steps=self.settings.steps,
             batch=BATCH,
         )
-        return explain.patch_sums(found.values, self.cell), found.gap
+        cells = explain.patch_sums(found.values, self.cell)
+        return explain.smoothed(cells, self.settings.window), found.gap
 
 
 def _words(config: ConfigDict, arm: str, pad: int, steps: int) -> Callable[..., Any]:
