@@ -90,7 +90,7 @@ def integrated_gradients(
 
     def points(weights: jax.Array) -> Tree:
         return jax.tree.map(
-            lambda x, d: x + weights.reshape(-1, *[1] * x.ndim) * d,
+            lambda x, d: x[None] + weights.reshape(-1, *[1] * x.ndim) * d[None],
             baseline,
             difference,
         )
