@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ from memejax.data import synthetic_truth
 from memejax.data.records import Meme
 from memejax.errors import command
 from memejax.predict.explain import Explainer, make_explainer
-from memejax.predict.explain.explainer import GRAD_CAM, INTEGRATED, OCCLUSION
+from memejax.predict.explain.explanation import GRAD_CAM, INTEGRATED
 from memejax.predict.explain.scoring import DEFAULTS, Settings
 from memejax.report.finished import Finished
 from memejax.restored import Restored, restore
@@ -54,11 +55,22 @@ def main() -> None:
     )
     parser.add_argument("--split", default="test_unseen", help="the memes' split")
     parser.number("--memes", 500, text="at most so many memes, one of each quad")
-    parser.number("--window", DEFAULTS.window, text="side of a square, in cells")
+    parser.add_argument(
+        "--window",
+        type=float,
+        default=round(DEFAULTS.window, 4),
+        metavar="SHARE",
+        help="side of a square, in sides of the picture",
+    )
     parser.number("--steps", DEFAULTS.steps, text="points of integrated gradients")
     options = parser.parse_args()
     prepare()
-    settings = dataclasses.replace(DEFAULTS, window=options.window, steps=options.steps)
+    settings = dataclasses.replace(
+        DEFAULTS,
+        window=options.window,
+        steps=options.steps,
+        pixel_steps=options.pixel_steps,
+    )
     run = Finished(options.workdir)
     root = run.leaves["data.root"] or run.folder / "memes"
     truth = synthetic_truth.read(root, options.split)
@@ -166,10 +178,10 @@ class Case:
 
     def cells(self, order: np.ndarray) -> float:
         """Return the area under P(call) as cells get the mean colour, in an order."""
-        cell = self.explainer.functions.cell
         rank = np.empty(len(order), int)
         rank[order] = np.arange(len(order))
-        side = len(self.picture) // cell
+        side = math.isqrt(len(order))
+        cell = len(self.picture) // side
         pixels = rank.reshape(side, side).repeat(cell, 0).repeat(cell, 1)
         steps = np.linspace(0, len(order), PARTS + 1)
         mean = np.round(self.picture.mean((0, 1))).astype(np.uint8)
@@ -198,15 +210,14 @@ def regions(found: Found, case: Case, *, suffix: str = "") -> None:
     made = case.explainer.regions(case.picture, case.caption, sign=case.sign)
     if made is None:
         return
-    size = made.maps[OCCLUSION].size
-    random = random_area(case.cells, size, case) if case.curves else 0.0
     for name, values in made.maps.items():
         towards = values if name.startswith(GRAD_CAM) else case.sign * values
         place = np.array(np.unravel_index(np.argmax(towards), towards.shape))
         at = (place[::-1] + 0.5) / len(towards)
         found.hit(f"pattern: {name}{suffix}", *case.inside(at))
-        if case.curves and towards.size == size:
+        if case.curves and towards.size >= PARTS:
             order = np.argsort(-towards, axis=None, kind="stable")
+            random = random_area(case.cells, towards.size, case)
             found.area(f"cells: {name}", case.cells(order), random)
     if case.curves:
         found.gaps.setdefault("pixels", []).append(made.gap)

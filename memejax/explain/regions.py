@@ -73,8 +73,8 @@ def occlusion(
             f"{stride}, expected a stride that divides all of them"
         )
     cells = _squares(height // stride, width // stride, window // stride)
-    # The last batch is filled up with pictures of which nothing is covered.
-    count = -(-len(cells) // batch) * batch
+    # Of one picture at least nothing is covered: the whole, and what fills a batch.
+    count = -(-(len(cells) + 1) // batch) * batch
     filled = np.zeros((count, *cells.shape[1:]), bool)
     filled[: len(cells)] = cells
 
@@ -83,9 +83,9 @@ def occlusion(
         return score_fn(jnp.where(pixels, jnp.asarray(filling_hwc), picture))
 
     parts = jnp.asarray(filled).reshape(-1, batch, *cells.shape[1:])
-    found = jax.lax.map(scores, parts).reshape(-1)[: len(cells)]
-    whole = scores(jnp.zeros_like(parts[0]))[0]
-    return jnp.einsum("s,shw->hw", whole - found, cells / cells.sum(0))
+    found = jax.lax.map(scores, parts).reshape(-1)
+    drops = found[len(cells)] - found[: len(cells)]
+    return jnp.einsum("s,shw->hw", drops, cells / cells.sum(0))
 
 
 def _squares(height: int, width: int, side: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,7 +15,16 @@ from memejax.data.caption_words import caption_words
 from memejax.data.records import Meme
 from memejax.explain import Modalities
 from memejax.metrics import AVERAGE
-from memejax.predict.explain.neighbours import Neighbour, Neighbours, find_neighbours
+from memejax.predict.explain.explanation import (
+    GRAD_CAM,
+    INTEGRATED,
+    OCCLUSION,
+    Explanation,
+    References,
+    RegionScores,
+    WordScores,
+)
+from memejax.predict.explain.neighbours import Neighbours, find_neighbours
 from memejax.predict.explain.scoring import (
     DEFAULTS,
     Functions,
@@ -24,78 +33,10 @@ from memejax.predict.explain.scoring import (
 )
 from memejax.restored import Restored, restore
 
-# Names of maps and of attributions of words, the default first.
-OCCLUSION, INTEGRATED, GRAD_CAM = "occlusion", "integrated gradients", "Grad-CAM"
 # Reference memes that stand for another picture and another caption.
 REFERENCES = 8
 # Neighbours shown.
 NEAREST = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class WordScores:
-    """Attributions of a caption's w words, in logits: positive towards hateful.
-
-    Attributes:
-        texts: the words.
-        spans: their characters in the caption.
-        left_out: drop of the logit when a word is left out, `[w]`.
-        integrated: integrated gradients of its tokens' embeddings, `[w]`; None if the
-            classifier has no gradient by them.
-        gap: relative error of their total, see `explain.Integrated`.
-        read: whether a word has a token among those that the classifier reads, `[w]`.
-    """
-
-    texts: tuple[str, ...]
-    spans: tuple[tuple[int, int], ...]
-    left_out: np.ndarray
-    integrated: np.ndarray | None
-    gap: float
-    read: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class RegionScores:
-    """Attributions of a picture's regions.
-
-    Attributes:
-        maps: name -> `[g, g]`, the default first, in logits, positive towards hateful;
-            but Grad-CAM's are at least 0, and towards the call. Those that need
-            gradients are left out if the classifier has none by pixels.
-        gap: relative error of the total of integrated gradients.
-    """
-
-    maps: Mapping[str, np.ndarray]
-    gap: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Explanation:
-    """One meme explained.
-
-    Attributes:
-        meme: its record.
-        picture: as the classifier saw it, uint8 `[s, s, 3]`.
-        proba: P(hateful).
-        logit: ln(p / (1 - p)).
-        words: of the caption; None if the classifier reads none.
-        regions: of the picture; None if the classifier sees none.
-        modalities: in logits; None without reference memes.
-        references: number of reference memes behind them.
-        neighbours: nearest training memes, the nearest first.
-        note: a sentence on the training memes.
-    """
-
-    meme: Meme
-    picture: np.ndarray
-    proba: float
-    logit: float
-    words: WordScores | None
-    regions: RegionScores | None
-    modalities: Modalities | None
-    references: int
-    neighbours: Sequence[Neighbour]
-    note: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,13 +97,11 @@ class Explainer:
         logits = self.functions.score(pictures, captions)
         features = self.functions.features(pictures, captions)
         near = self.training.of(features, memes, k=NEAREST)
-        if references is None:
-            references = self._references(memes)
-        others = self.read(references), [meme.text for meme in references]
+        known = self._references(memes) if references is None else references
+        others = self._pairs(self.read(known), [meme.text for meme in known])
         found = []
         for row, meme in enumerate(memes):
-            kept = [i for i, one in enumerate(references) if one != meme]
-            chosen = others[0][kept], [others[1][i] for i in kept]
+            kept = [i for i, one in enumerate(known) if one != meme]
             logit, picture = float(logits[row]), pictures[row]
             found.append(
                 Explanation(
@@ -172,7 +111,7 @@ class Explainer:
                     logit=logit,
                     words=self.words(picture, meme.text),
                     regions=self.regions(picture, meme.text, sign=_sign(logit)),
-                    modalities=self.effects(picture, meme.text, *chosen),
+                    modalities=self.effects(picture, meme.text, others.only(kept)),
                     references=len(kept),
                     neighbours=near[row],
                     note=self.training.note,
@@ -225,25 +164,38 @@ class Explainer:
         self,
         picture: np.ndarray,
         caption: str,
-        pictures: np.ndarray,
-        captions: Sequence[str],
+        others: References,
     ) -> Modalities | None:
         """Divide the logit between picture and caption; None without references.
 
         Args:
             picture: uint8 `[s, s, 3]`.
             caption: its text.
-            pictures: of r other memes, uint8 `[r, s, s, 3]`.
-            captions: of r other memes.
+            others: reference memes.
         """
-        if not captions:
+        count = len(others.captions)
+        if not count:
             return None
-        rows = np.concatenate([picture[None], pictures])
-        columns = [caption, *captions]
-        pairs = np.indices((len(rows), len(columns))).reshape(2, -1)
-        scores = self.functions.score(rows[pairs[0]], [columns[j] for j in pairs[1]])
-        found = explain.modalities(scores.reshape(len(rows), len(columns)))
+        rows = np.concatenate([_repeated(picture, 1 + count), others.pictures])
+        columns: list[str] = [
+            caption,
+            *others.captions,
+            *(caption for _ in range(count)),
+        ]
+        own = self.functions.score(rows, columns)
+        scores = np.empty((1 + count, 1 + count))
+        scores[0], scores[1:, 0] = own[: 1 + count], own[1 + count :]
+        scores[1:, 1:] = others.scores
+        found = explain.modalities(scores)
         return Modalities(*(float(value) for value in found))
+
+    def _pairs(self, pictures: np.ndarray, captions: Sequence[str]) -> References:
+        """Score each reference picture with each reference caption."""
+        pairs = np.indices((len(captions), len(captions))).reshape(2, -1)
+        scores = self.functions.score(
+            pictures[pairs[0]], [captions[int(j)] for j in pairs[1]]
+        )
+        return References(pictures, captions, scores.reshape(len(captions), -1))
 
     def _references(self, memes: Sequence[Meme]) -> Sequence[Meme]:
         """Return memes that are there, spread over the training memes or over these."""

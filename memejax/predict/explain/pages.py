@@ -17,11 +17,11 @@ from PIL import Image
 from memejax import atomic
 from memejax.data.records import Meme
 from memejax.explain.overlay import enlarge, overlay
-from memejax.predict.explain.explainer import (
+from memejax.predict.explain.explainer import Explainer
+from memejax.predict.explain.explanation import (
     GRAD_CAM,
     INTEGRATED,
     OCCLUSION,
-    Explainer,
     Explanation,
     WordScores,
 )

@@ -18,12 +18,14 @@ from ml_collections import ConfigDict
 
 from memejax import explain
 from memejax.data import text
+from memejax.models.encoders import ImageEncoder, TextEncoder
 from memejax.restored import Restored
 from memejax.stages.parts.meme_logits import (
     make_embedded_logit,
     make_features,
     make_grad_cam,
     make_logit,
+    same_inputs,
     word_tables,
 )
 
@@ -37,16 +39,23 @@ class Settings:
     """Settings of the attributions; the defaults won on built-in memes' dev split.
 
     Attributes:
-        steps: points on the path of integrated gradients, a multiple of `BATCH`.
-        cells: cells of a map of regions along a side, at most.
-        window: side of a square that is covered, or averaged over, in cells.
+        steps: points on the path of integrated gradients by words, a multiple of
+            `BATCH`.
+        pixel_steps: likewise by pixels.
+        cells: cells of their map of regions along a side, at most.
+        covered: cells of the map of occlusion along a side, at most; as fine as
+            theirs it takes four times as long, and finds no more.
+        window: side of a square that is covered, or averaged over, in sides of the
+            picture; rounded to cells.
         blur: of the picture that regions are replaced by, in sides of the picture; 0
             takes the mean colour.
     """
 
     steps: int = 4 * BATCH
-    cells: int = 12
-    window: int = 4
+    pixel_steps: int = 2 * BATCH
+    cells: int = 14
+    covered: int = 7
+    window: float = 1 / 3
     blur: float = 0.0
 
 
@@ -65,7 +74,6 @@ class Functions:
         occlusion: `(picture, caption) -> [g, g]`.
         pixels: `(picture, caption) -> (map [g, g], gap)`, integrated gradients.
         grad_cam: `(picture, caption, sign) -> {arm: map}` of CNNs.
-        cell: side of a cell in pixels.
     """
 
     score: Callable[[np.ndarray, Sequence[str]], np.ndarray]
@@ -74,7 +82,6 @@ class Functions:
     occlusion: Callable[[np.ndarray, str], np.ndarray]
     pixels: Callable[[np.ndarray, str], tuple[np.ndarray, float]]
     grad_cam: Callable[[np.ndarray, str, float], Mapping[str, np.ndarray]]
-    cell: int
 
 
 def make_functions(
@@ -90,9 +97,8 @@ def make_functions(
     config, tokenizer = restored.config, restored.tokenizer
     vocabulary = text.vocabulary_size(tokenizer)
     variables = jax.device_put(restored.variables)
-    length, size = config.data.text_length, config.data.image_size
+    length = config.data.text_length
     logit = make_logit(config, vocabulary, arm=arm)
-    cell = cell_size(size, settings.cells)
 
     def encoded(captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         tokens = text.encode(tokenizer, captions, length=length)
@@ -122,7 +128,7 @@ def make_functions(
 
         return run
 
-    parts = functools.partial(_Parts, logit=logit, settings=settings, cell=cell)
+    parts = functools.partial(_Parts, logit=logit, settings=settings)
     grad_cam = make_grad_cam(config, vocabulary, arm=arm)
     return Functions(
         score=batched(lambda v, x, *caption: logit(v, _floats(x), *caption)),
@@ -139,7 +145,6 @@ def make_functions(
                 lambda cam: cam[0], grad_cam(v, _floats(x)[None], ids, mask, sign)
             )
         ),
-        cell=cell,
     )
 
 
@@ -162,14 +167,14 @@ class _Parts:
     mask: jax.Array
     logit: Callable[..., jax.Array]
     settings: Settings
-    cell: int
 
     def score(self, pixels_mhwc: jax.Array) -> jax.Array:
         ids, mask = (
             jnp.broadcast_to(x, (len(pixels_mhwc), x.shape[1]))
             for x in (self.ids, self.mask)
         )
-        return self.logit(self.variables, pixels_mhwc, ids, mask)
+        with same_inputs(TextEncoder):
+            return self.logit(self.variables, pixels_mhwc, ids, mask)
 
     def filling(self, pixels_hwc: jax.Array) -> jax.Array:
         if self.settings.blur:
@@ -178,12 +183,13 @@ class _Parts:
 
     def occlusion(self) -> jax.Array:
         pixels = _floats(self.picture)
+        cell, side = self.grid(self.settings.covered)
         return explain.occlusion(
             self.score,
             pixels,
             filling_hwc=self.filling(pixels),
-            window=self.settings.window * self.cell,
-            stride=self.cell,
+            window=side * cell,
+            stride=cell,
             batch=BATCH,
         )
 
@@ -193,11 +199,18 @@ class _Parts:
             self.score,
             pixels,
             baseline=self.filling(pixels),
-            steps=self.settings.steps,
+            steps=self.settings.pixel_steps,
             batch=BATCH,
         )
-        cells = explain.patch_sums(found.values, self.cell)
-        return explain.smoothed(cells, self.settings.window), found.gap
+        cell, side = self.grid(self.settings.cells)
+        cells = explain.patch_sums(found.values, cell)
+        return explain.smoothed(cells, side), found.gap
+
+    def grid(self, cells: int) -> tuple[int, int]:
+        """Return the side of a cell in pixels, and of a square in cells."""
+        size = len(self.picture)
+        cell = cell_size(size, cells)
+        return cell, max(1, round(size // cell * self.settings.window))
 
 
 def _words(config: ConfigDict, arm: str, pad: int, steps: int) -> Callable[..., Any]:
@@ -223,8 +236,13 @@ def _words(config: ConfigDict, arm: str, pad: int, steps: int) -> Callable[..., 
         }
         pixels = jnp.broadcast_to(_floats(picture), (BATCH, *picture.shape))
         masks = jnp.broadcast_to(mask, (BATCH, length))
+
+        def score(embeddings: Tree) -> jax.Array:
+            with same_inputs(ImageEncoder):
+                return embedded(variables, pixels, embeddings, masks)
+
         found = explain.integrated_gradients(
-            lambda x: embedded(variables, pixels, x, masks),
+            score,
             rows,
             baseline=baseline,
             steps=steps,

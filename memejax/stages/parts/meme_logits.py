@@ -6,7 +6,8 @@ Beside `meme_scorer`, whose probability it is the logit of. Shape suffixes: `b` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from memejax import augment
 from memejax.explain.grad_cam import cam_of_gradient
 from memejax.explain.nearest import unit_rows
 from memejax.metrics import AVERAGE
+from memejax.models.encoders import Encoder
 from memejax.stages.parts.heads.kinds import HEADS
 from memejax.stages.parts.heads.scores import make_scores
 from memejax.stages.parts.models import arm_names, fusion_arms, normalization
@@ -177,6 +179,25 @@ def _replaced(variables: Tree, leaves: Mapping[TablePath, jax.Array]) -> Tree:
         return leaves.get(tuple(str(key.key) for key in path), leaf)
 
     return jax.tree_util.tree_map_with_path(choose, variables)
+
+
+@contextlib.contextmanager
+def same_inputs(kind: type[Encoder]) -> Iterator[None]:
+    """Encode one row for a whole batch, where all rows of its inputs are the same.
+
+    Args:
+        kind: `ImageEncoder` for one picture with many captions, `TextEncoder` for one
+            caption with many pictures.
+    """
+
+    def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if not isinstance(context.module, kind) or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        found = call(*(x[:1] for x in args), **kwargs)
+        return jnp.broadcast_to(found, (len(args[0]), *found.shape[1:]))
+
+    with nn.intercept_methods(intercept):
+        yield
 
 
 def make_grad_cam(
