@@ -246,7 +246,7 @@ def test_python_holds_no_html():
 def test_every_template_parses_and_is_used():
     environment = render._environment()
     names = environment.list_templates()
-    assert "style.css" in names and len(names) == 5
+    assert "style.css" in names and len(names) == 6
     for name in names:
         environment.get_template(name)
     used = "".join(

@@ -62,7 +62,8 @@ def main() -> None:
         metavar="SHARE",
         help="side of a square, in sides of the picture",
     )
-    parser.number("--steps", DEFAULTS.steps, text="points of integrated gradients")
+    parser.number("--steps", DEFAULTS.steps, text="points of gradients by words")
+    parser.number("--pixel-steps", DEFAULTS.pixel_steps, text="and by pixels")
     options = parser.parse_args()
     prepare()
     settings = dataclasses.replace(

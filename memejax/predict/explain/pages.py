@@ -92,9 +92,8 @@ def write_pages(
             html = render.page(contents(found, explainer, verdict=verdict))
             atomic.write_text(path / name, html)
             pages.append(_line(found, name, verdict))
-    index = render.template(
-        "explanations.html.j2",
-        title=f"Why: {len(pages)} memes, by {explainer.restored.folder.name}",
+    index = render.explanations(
+        f"Why: {len(pages)} memes, by {explainer.restored.folder.name}",
         preset=explainer.restored.results["preset"],
         pages=pages,
     )
@@ -203,7 +202,7 @@ def _picture(found: Explanation) -> blocks.Section | None:
             blocks.Figure(
                 _data(overlay(found.picture, signed)),
                 name[0].upper() + name[1:],
-                _ABOUT[kind],
+                f"{_ABOUT[kind]}{_size(kind, signed, found.regions.gap)}",
                 covered=True,
             )
         )
@@ -212,6 +211,15 @@ def _picture(found: Explanation) -> blocks.Section | None:
         text = "The classifier has no gradient by pixels: occlusion needs none."
         content.append(blocks.Text(text, style="plain"))
     return blocks.Section("Regions", content)
+
+
+def _size(kind: str, values: np.ndarray, gap: float) -> str:
+    """Describe the unit of a map's colours: a map of next to nothing is bright too."""
+    if kind == GRAD_CAM:
+        return ""
+    largest = values.flat[np.argmax(np.abs(values))]
+    total = f" Complete within {100 * gap:.1f} %." if kind == INTEGRATED else ""
+    return f" The strongest colour is {largest:+.3f}.{total}"
 
 
 def _modalities(found: Explanation) -> blocks.Section | None:
