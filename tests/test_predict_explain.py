@@ -16,7 +16,11 @@ from memejax import explain, predict
 from memejax.bench import explain as bench
 from memejax.data import synthetic_memes, synthetic_truth, text
 from memejax.data.records import prediction_rules, read_jsonl
+from memejax.models.clip import ClipText
+from memejax.models.distilbert import DistilBert
 from memejax.models.encoders import ImageEncoder, TextEncoder
+from memejax.models.siglip import SiglipText
+from memejax.models.words import AveragedWords
 from memejax.predict.explain import load_explainer, make_explainer, write_pages
 from memejax.predict.explain.scoring import BATCH, Settings, cell_size
 from memejax.restored import restore
@@ -340,3 +344,30 @@ def test_cells():
     assert [cell_size(size, 12) for size in (24, 48, 224, 225, 7)] == [2, 4, 28, 25, 1]
     for size in (24, 224):
         assert size % cell_size(size, 12) == 0
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        AveragedWords(30, hidden=8),
+        DistilBert(30, hidden=8, layers=1, heads=2, mlp=8, max_length=6, dropout=0.0),
+        ClipText(30, max_length=6, hidden=8, layers=1, heads=2, mlp=8, projection=4),
+        SiglipText(30, max_length=6, hidden=8, layers=1, heads=2, mlp=8, projection=4),
+    ],
+    ids=lambda encoder: encoder.family,
+)
+def test_text_encoders_read_ids_by_their_table_alone(encoder):
+    """So that a table with a row per token gives functions of embeddings."""
+    ids = np.array([[2, 5, 9, 3, 0, 0], [2, 7, 7, 7, 7, 3]])
+    mask = np.array([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
+    variables = encoder.init(jax.random.key(0), ids, mask, train=False)
+    params = variables["params"]
+    rows = jnp.asarray(params["words"])[ids.reshape(-1)]
+    other = encoder.clone(vocab_size=ids.size).apply(
+        {"params": {**params, "words": rows}},
+        np.arange(ids.size).reshape(ids.shape),
+        mask,
+        train=False,
+    )
+    expected = encoder.apply(variables, ids, mask, train=False)
+    np.testing.assert_allclose(other, expected, rtol=1e-5, atol=1e-6)
