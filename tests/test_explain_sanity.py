@@ -179,7 +179,7 @@ def test_with_shuffled_weights_the_map_is_another(memes, known, name):
             stats.spearmanr(one[name].ravel(), other[name].ravel()).statistic
             for one, other in zip(known, random, strict=True)
         ]
-    assert np.mean(rates) < 0.6
+    assert np.mean(rates) < 0.5
     assert abs(np.nanmean(ranks)) < 0.3
 
 
