@@ -1,6 +1,6 @@
 """Explanations of built-in memes, beside where pattern and keyword truly are.
 
-    python -m memejax.data.synthetic_memes FOLDER --decoy
+    python -m memejax.data.synthetic_memes --decoy --concepts=2 FOLDER
     python -m memejax.main --config=configs/cass_mm.py --config.data.root=FOLDER
     python -m memejax.bench.explain --workdir RUN
 
