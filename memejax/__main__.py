@@ -30,6 +30,7 @@ COMMANDS = {
     "bench.curriculum": "time curricula: seeds together and one by one",
     "bench.detector": "time Mask R-CNN beside torchvision's",
     "bench.encoders": "time CLIP's towers beside transformers",
+    "bench.explain": "study explanations where the truth is known",
     "bench.faults": "inject faults and see what becomes of them",
     "bench.graphs": "time graph networks beside PyTorch Geometric",
     "bench.heads": "time heads on features: seeds together, and mining",

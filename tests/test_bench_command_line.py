@@ -13,6 +13,7 @@ BENCHMARKS = {
     "curriculum": ["--part"],
     "detector": [],
     "encoders": [],
+    "explain": [],
     "faults": [],
     "graphs": [],
     "heads": ["--part"],

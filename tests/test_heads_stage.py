@@ -15,7 +15,10 @@ from support import ROOT, TINY, shrunk
 
 from memejax import export, metrics, predict, train
 from memejax.config import load_config
+from memejax.data.records import Meme
 from memejax.errors import NotFiniteError, UserError
+from memejax.predict.explain import load_explainer
+from memejax.predict.explain.scoring import BATCH, Settings
 from memejax.stages import heads
 from memejax.stages.parts.heads import stored
 from memejax.stages.parts.heads.kinds import HEADS
@@ -333,6 +336,7 @@ def test_a_run_that_extracts_its_features_and_goes_on(clip, tmp_path, monkeypatc
     assert np.isfinite(proba).all()
     with pytest.raises(ValueError, match="unknown arm 'vit': expected one of average"):
         predict.load_predictor(tmp_path, arm="vit")
+    _explains(tmp_path)
     model = tmp_path / "encoders/model.safetensors"
     whole = model.read_bytes()
     model.unlink()
@@ -342,6 +346,27 @@ def test_a_run_that_extracts_its_features_and_goes_on(clip, tmp_path, monkeypatc
     # Another head on the features of the run.
     other = clip_config(clip, "align", features=str(tmp_path / "features"))
     train.run(other, tmp_path / "other")
+
+
+def _explains(run):
+    """A run on a CLIP is explained like any other, by all scores of its head."""
+    store = open_store(run / "features")
+    split = store.splits["test_unseen"]
+    path = str(run / "features/memes" / split.images[0])
+    meme = Meme(split.ids[0], path, split.captions[0], -1, "", "", 0)
+    settings = Settings(steps=BATCH, pixel_steps=BATCH)
+    predictor = predict.load_predictor(run)
+    pictures, _ = predictor.read([path])
+    (found,) = load_explainer(run, settings=settings).explain([meme])
+    expected = predictor.predict(pictures, [meme.text])
+    np.testing.assert_allclose(found.proba, expected, atol=1e-5)
+    # Its towers are transformers: no Grad-CAM.
+    assert set(found.regions.maps) == {"occlusion", "integrated gradients"}
+    assert found.words.texts == tuple(meme.text.split())
+    assert found.words.integrated.any()
+    known = set(store.splits["train"].ids)
+    assert {one.meme.id for one in found.neighbours} <= known
+    assert found.note == f"Of all {len(known)} training memes."
 
 
 def test_features_of_an_earlier_start_with_other_encoders(clip, tmp_path):

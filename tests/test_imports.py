@@ -127,8 +127,8 @@ MAY = {
     },
     "frozen": {"data", "digests", "folder", "weights"},
     "main": DATA | RUN,
-    # Benchmarks count FLOPs; a table may need features that another command makes.
-    "bench": LIBRARY | DATA | RUN | {"profile", "report"},
+    # Benchmarks count FLOPs, and study what `predict` explains.
+    "bench": LIBRARY | DATA | RUN | {"predict", "profile", "report"},
     # Some tables are measurements.
     "reproduce": LIBRARY | DATA | RUN | {"bench", "profile", "report"},
 }

@@ -101,11 +101,11 @@ def test_pictures_are_small_and_their_failures_leave_a_place(tmp_path, monkeypat
     pictures = [i for i in page.images if i["alt"].startswith("Picture of meme")]
     assert len(pictures) == 38
     assert page.text.count("The picture is missing or cannot be read.") == 2
-    uri, side = memes._thumbnail(str(tmp_path / "memes" / "5.png"))
+    uri, side = memes.thumbnail(str(tmp_path / "memes" / "5.png"))
     assert uri and uri.startswith("data:image/jpeg;base64,") and side == 320
     assert uri in [picture["src"] for picture in pictures]
     Image.new("L", (20, 48)).save(tmp_path / "small.png")
-    assert memes._thumbnail(str(tmp_path / "small.png"))[1] == 48
+    assert memes.thumbnail(str(tmp_path / "small.png"))[1] == 48
 
 
 def test_captions_and_ids_are_text(tmp_path):
@@ -246,7 +246,7 @@ def test_python_holds_no_html():
 def test_every_template_parses_and_is_used():
     environment = render._environment()
     names = environment.list_templates()
-    assert "style.css" in names and len(names) == 5
+    assert "style.css" in names and len(names) == 6
     for name in names:
         environment.get_template(name)
     used = "".join(

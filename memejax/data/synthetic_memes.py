@@ -25,16 +25,20 @@ Three knobs relax that, in this order for each meme:
 With them p(c, k, m, n, y) = p(y | c, k) p(m | y) p(n | y) / K^2 for cues m and n, which
 `bayes` (of `synthetic_bayes`) sums over.
 
+With a `decoy` the patch that shows the concept lies off the centre, beside a second
+patch that says nothing (`synthetic_truth` has the boxes of both, by id).
+
 Everything derives from (seed, split, quad), so a meme does not depend on the sizes of
 the splits, and a knob changes only the values that it controls.
 """
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -113,6 +117,7 @@ def write(
     image_leak: float = 0.0,
     text_leak: float = 0.0,
     label_noise: float = 0.0,
+    decoy: bool = False,
     seed: int = 0,
 ) -> Summary:
     """Write the data set: the same arguments give the same bytes.
@@ -134,6 +139,8 @@ def write(
         image_leak: in [0, 1].
         text_leak: in [0, 1].
         label_noise: in [0, 0.5].
+        decoy: whether pictures have a second patch, see `synthetic_pictures`; captions,
+            labels and the rest of the pictures are the same with it and without it.
         seed: >= 0.
 
     Returns:
@@ -155,10 +162,13 @@ def write(
     scores = bayes(**knobs)
     drawn = {name: memes(name, n, **knobs, seed=seed) for name, n in sizes.items()}
     made = {"sizes": sizes, "size": size, **knobs, "seed": seed}
+    if decoy:
+        made["decoy"] = True
     _write_facts(root, {"knobs": made, "bayes": scores})
     (root / "img").mkdir(exist_ok=True)
     images = [
-        _write_split(root, drawn, split=split, size=size, seed=seed) for split in SPLITS
+        _write_split(root, drawn, split=split, size=size, decoy=decoy, seed=seed)
+        for split in SPLITS
     ]
     return Summary(root=root, sizes=sizes, images=sum(images), bayes=scores)
 
@@ -273,23 +283,49 @@ def _write_facts(root: Path, contents: dict[str, Any]) -> None:
     facts.write_text(text, encoding="utf-8")
 
 
-def _write_split(
-    root: Path, drawn: dict[str, list[Meme]], *, split: str, size: int, seed: int
-) -> int:
-    """Write the pictures and shuffled lines of a split; return the number of files."""
+def numbered(
+    sizes: Mapping[str, int], split: str, *, seed: int
+) -> Iterator[tuple[int, int]]:
+    """Yield the id of each line of a split, and the place of its meme in `memes`.
+
+    Args:
+        sizes: number of memes of each split.
+        split: one of them.
+        seed: of the data set.
+    """
     names = list(SPLITS)
     # Ids continue those of the splits before it, whether or not these are written yet.
-    first = sum(len(drawn[name]) for name in names[: names.index(split)])
-    order = _rng(seed, SPLITS[split]).permutation(len(drawn[split]))
-    pictures: dict[tuple[int, int, int], str] = {}
+    first = sum(sizes[name] for name in names[: names.index(split)])
+    order = _rng(seed, SPLITS[split]).permutation(sizes[split])
+    yield from enumerate(order.tolist(), start=first)
+
+
+def picture_rng(meme: Meme, split: str, *, seed: int) -> np.random.Generator:
+    """Return the generator of a meme's picture, for `synthetic_pictures`."""
+    return _rng(seed, SPLITS[split], meme.quad, 1 + meme.concept % 2)
+
+
+def _write_split(
+    root: Path,
+    drawn: dict[str, list[Meme]],
+    *,
+    split: str,
+    size: int,
+    decoy: bool,
+    seed: int,
+) -> int:
+    """Write the pictures and shuffled lines of a split; return the number of files."""
+    pictures: dict[tuple[int, int, int], tuple[str, Meme]] = {}
     lines = []
-    for number, at in enumerate(order, start=first):
+    sizes = {name: len(found) for name, found in drawn.items()}
+    for number, at in numbered(sizes, split, seed=seed):
         meme = drawn[split][at]
         key = meme.quad, meme.concept, meme.image_cue
-        img = pictures.setdefault(key, f"img/{number:05d}.png")
+        img, _ = pictures.setdefault(key, (f"img/{number:05d}.png", meme))
         row = {"id": number, "img": img, "label": meme.label, "text": meme.text}
         lines.append(json.dumps(row) + "\n")
-    _write_pictures(root, pictures, split=split, size=size, seed=seed)
+    draw = functools.partial(synthetic_pictures.draw, size=size, decoy=decoy)
+    _write_pictures(root, list(pictures.values()), draw, split=split, seed=seed)
     # After its pictures: the jsonl of a split exists only once the split is complete.
     (root / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
     return len(pictures)
@@ -297,26 +333,28 @@ def _write_split(
 
 def _write_pictures(
     root: Path,
-    pictures: dict[tuple[int, int, int], str],
+    pictures: Sequence[tuple[str, Meme]],
+    draw: Callable[..., np.ndarray],
     *,
     split: str,
-    size: int,
     seed: int,
 ) -> None:
-    """Draw and save the pictures of a split."""
-    items = list(pictures.items())
+    """Draw and save the pictures of a split, each the one of a meme."""
 
     def write_batch(start: int) -> None:
-        batch = items[start : start + _PICTURE_BATCH]
-        keys = np.array([key for key, _ in batch])
-        rngs = [_rng(seed, SPLITS[split], q, 1 + c % 2) for (q, c, _), _ in batch]
-        images = synthetic_pictures.draw(keys[:, 1], keys[:, 2], rngs=rngs, size=size)
-        for image, (_, name) in zip(images, batch, strict=True):
+        batch = pictures[start : start + _PICTURE_BATCH]
+        drawn = [meme for _, meme in batch]
+        images = draw(
+            np.array([meme.concept for meme in drawn]),
+            np.array([meme.image_cue for meme in drawn]),
+            rngs=[picture_rng(meme, split, seed=seed) for meme in drawn],
+        )
+        for image, (name, _) in zip(images, batch, strict=True):
             Image.fromarray(image).save(root / name, compress_level=1)
 
     # numpy and zlib release the interpreter's lock.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        list(pool.map(write_batch, range(0, len(items), _PICTURE_BATCH)))
+        list(pool.map(write_batch, range(0, len(pictures), _PICTURE_BATCH)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -346,6 +384,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             metavar="N" if isinstance(value, int) else "P",
             help=f"{text} (default: %(default)s)",
         )
+    parser.add_argument(
+        "--decoy",
+        action="store_true",
+        help="put the patterned patch off the centre, beside one without a pattern",
+    )
     options = vars(parser.parse_args(argv))
     with reported(), user_errors():
         print(write(**options))

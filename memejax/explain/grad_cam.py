@@ -54,12 +54,34 @@ def grad_cam(
     maps = jnp.asarray(maps_bhwd)
     if maps.ndim != 4:
         raise ValueError(f"got a map {list(maps.shape)}, expected [b, h, w, d]")
-    b, h, w, _ = maps.shape
+    b, h, w, d = maps.shape
     scores, pull_back = jax.vjp(score_fn, jnp.mean(maps, axis=(1, 2)))
     if scores.shape != (b,):
         raise ValueError(f"got scores {list(scores.shape)}, expected [{b}]")
     (gradient,) = pull_back(jnp.ones_like(scores))
-    cam = jax.nn.relu(jnp.einsum("bd,bhwd->bhw", gradient / (h * w), maps))
+    slopes = jnp.broadcast_to(gradient[:, None, None] / (h * w), (b, h, w, d))
+    return cam_of_gradient(maps, slopes, normalize=normalize)
+
+
+def cam_of_gradient(
+    maps_bhwd: ArrayLike, slopes_bhwd: ArrayLike, *, normalize: bool = True
+) -> jax.Array:
+    """Grad-CAM of a score whose gradient by the feature map is known.
+
+    Args:
+        maps_bhwd: the feature map A, `[b, h, w, d]`.
+        slopes_bhwd: `dy / dA`, of the same shape.
+        normalize: as in `grad_cam`.
+
+    Returns:
+        `[b, h, w]`, at least 0; at most 1 if normalised.
+
+    References:
+        Selvaraju et al., arXiv 1610.02391, eq. 1 and 2.
+    """
+    maps, slopes = jnp.asarray(maps_bhwd), jnp.asarray(slopes_bhwd)
+    weights = slopes.mean((1, 2))
+    cam = jax.nn.relu(jnp.einsum("bd,bhwd->bhw", weights, maps))
     if normalize:
         largest = jnp.max(cam, axis=(1, 2), keepdims=True)
         cam = cam / jnp.where(largest > 0, largest, 1.0)

@@ -87,7 +87,8 @@ def encoder_functions(
         vocabulary: number of tokens.
 
     Returns:
-        image: `(variables, {"image"}) -> {"pooled"}`, uint8 `[b, s, s, 3]` to `[b, d]`.
+        image: `(variables, {"image"}) -> {"pooled"}`, uint8 `[b, s, s, 3]` to `[b, d]`;
+            or `{"pixels"}`, float32 in [0, 1], for gradients.
         text: `(variables, {"input_ids", "attention_mask"}) -> {"pooled", "tokens"}`,
             int32 `[b, t]` to `[b, d]` and `[b, t, d]`.
         Both outputs have `shared`, `[b, e]`, too if the encoders are towers that share
@@ -108,7 +109,10 @@ def encoder_functions(
         return {"pooled": pooled, "shared": shared}
 
     def image_fn(variables: Variables, inputs: Mapping[str, jax.Array]):
-        images = augment.normalize(augment.to_float(inputs["image"]), **scale)
+        pixels = inputs.get("pixels")
+        if pixels is None:
+            pixels = augment.to_float(inputs["image"])
+        images = augment.normalize(pixels, **scale)
         pooled = arm.image_encoder.apply(variables, images, train=False)
         return pooled_and_shared(arm.image_encoder, variables, pooled)
 

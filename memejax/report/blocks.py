@@ -129,6 +129,7 @@ class Meme:
         caption: the meme's text.
         score: P(hateful), as it is to be read.
         label: the true class.
+        measure: name of the score, if it is another.
     """
 
     id: str
@@ -137,6 +138,7 @@ class Meme:
     caption: str
     score: str
     label: str
+    measure: str = "P(hateful)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +147,21 @@ class Memes:
 
     title: str
     memes: Sequence[Meme]
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """A caption whose words are coloured by weights, covered until it is clicked.
+
+    Attributes:
+        words: (text, weight in [-1, 1], value as it is to be read).
+        title: in bold before the caption.
+        caption: a sentence or two about the weights.
+    """
+
+    words: Sequence[tuple[str, float, str]]
+    title: str
+    caption: str
 
 
 Block = (
@@ -160,6 +177,7 @@ Block = (
     | Terms
     | Fold
     | Memes
+    | Words
 )
 
 

@@ -88,7 +88,7 @@ def _group(
 
 
 def _meme(record: Meme, proba: float, label: int) -> blocks.Meme:
-    picture, side = _thumbnail(record.image)
+    picture, side = thumbnail(record.image)
     caption = record.text
     if len(caption) > _CAPTION:
         caption = caption[:_CAPTION] + " …"
@@ -102,10 +102,16 @@ def _meme(record: Meme, proba: float, label: int) -> blocks.Meme:
     )
 
 
-def _thumbnail(path: str) -> tuple[str | None, int]:
-    """A small picture as a data URI, and its longer side; None if it cannot be read.
+def thumbnail(path: str) -> tuple[str | None, int]:
+    """Return a small picture as a data URI, and its longer side in pixels.
 
     The pixels are encoded anew: nothing else of a file gets into a page.
+
+    Args:
+        path: of the picture.
+
+    Returns:
+        (None, 0) if it cannot be read.
     """
     try:
         side = min(SIDE, max(images.open_size(path)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
@@ -14,6 +15,17 @@ from memejax.report.blocks import Page
 def page(content: Page) -> str:
     """Return a page as HTML that needs no other file and no network."""
     return template("page.html.j2", page=content)
+
+
+def explanations(title: str, *, preset: str, pages: Sequence[Any]) -> str:
+    """Return the index of the pages that explain memes.
+
+    Args:
+        title: first line.
+        preset: of the run.
+        pages: with `meme_id`, `file`, `proba`, `logit`, `interaction` and `verdict`.
+    """
+    return template("explanations.html.j2", title=title, preset=preset, pages=pages)
 
 
 def template(name: str, **values: Any) -> str:
