@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -24,6 +25,7 @@ from memejax.data.known_file import KnownMeme
 from memejax.metrics.calibration import Calibration
 from memejax.metrics.thresholds import Certified, parse_rule
 from memejax.predict import __main__ as command
+from memejax.predict import command as work
 from memejax.predict import load, rows
 from memejax.predict import moderator as moderators
 
@@ -465,6 +467,34 @@ def test_known_memes(run, loaded, memes, tmp_path, monkeypatch, capsys, moderato
     said = capsys.readouterr().out
     assert "matches the known meme k0" in said
     assert "hateful by the list of known memes" in said and "P(hateful)" not in said
+
+
+def test_pages_that_say_why(run, loaded, memes, tmp_path, monkeypatch, capsys):
+    """Of each meme that the network scored, with the decision and the words used."""
+    asked = []
+
+    def write_pages(folder, explainer, *, memes, verdicts):
+        asked.append((folder, explainer, memes, verdicts))
+        return pathlib.Path(folder) / "index.html"
+
+    monkeypatch.setattr(work, "write_pages", write_pages)
+    monkeypatch.setattr(work, "load_explainer", lambda *given, **more: more)
+    lines = [{"img": memes[0].image}, {"img": "gone.png"}, {"img": memes[2].image}]
+    file = jsonl(tmp_path / "in.jsonl", lines)
+    common = [f"--workdir={run}", f"--explain={tmp_path}/why"]
+    command.main([*common, f"--input={file}", f"--output={tmp_path}/out.csv"])
+    command.main([*common, f"--image={memes[1].image}", "--text=its words"])
+    assert f"why: {tmp_path}/why/index.html" in capsys.readouterr().out
+    many, one = asked
+    assert [(meme.image, meme.text) for meme in many[2]] == [
+        (memes[0].image, "read"),
+        (memes[2].image, "read"),
+    ]
+    assert one[2][0].text == "its words" and one[1] == {"seed": 0, "arm": "average"}
+    assert re.fullmatch(r"(not )?hateful at 0\.5, P\(hateful\) 0\.\d{4}", one[3][0])
+    with pytest.raises(SystemExit) as stopped:
+        command.main([*common, f"--image={memes[1].image}", "--seed=all"])
+    assert stopped.value.code == 2
 
 
 def test_where_to_write_is_looked_at_first(run, memes, tmp_path, monkeypatch, capsys):

@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if getattr(options, flag) and getattr(options, other) is None:
             flag = flag.replace("_", "-")
             parser.error(f"--{flag} goes with --{other}")
+    if options.explain is not None and options.seed == "all":
+        parser.error("--explain takes one seed, not all")
     if (options.input is None) != (options.output is None):
         parser.error("--input and --output go together")
     command_line.prepare()

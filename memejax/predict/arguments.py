@@ -77,6 +77,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--certify", metavar="SPLIT", help="with --rule: find its threshold on it")
     add(
+        "--explain",
+        metavar="DIR",
+        help="write a page for each meme that says why: words, regions, what picture "
+        "and caption add together, the nearest training memes",
+    )
+    add(
         "--known",
         metavar="LIST",
         help="look pictures up in a list of python -m memejax.known",

@@ -9,18 +9,21 @@ import hashlib
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 
 from memejax import decisions, logs, parallel
 from memejax.data import inputs, ocr, pdq
 from memejax.data.inputs import Item, Source
 from memejax.data.known_memes import KnownMemes
+from memejax.data.records import Meme
 from memejax.errors import UserError
 from memejax.predict import ray_pool
+from memejax.predict.explain import load_explainer, write_pages
 from memejax.predict.load import load_moderator
 from memejax.predict.moderator import Known, Moderator, batched, stream
 from memejax.predict.outputs import RowWriter, check_output
+from memejax.predict.rows import Row
 
 # Seconds between two lines of progress.
 PROGRESS = 10.0
@@ -66,13 +69,19 @@ def _predict_one(options: argparse.Namespace) -> None:
     (row,) = moderator.rows([item])
     if row.error:
         raise UserError(f"{row.id}: {row.error}")
+    if options.text is None and moderator.predictor.modalities != "image":
+        logs.say(f"caption read: {row.caption or '(no words)'}")
+    _say(row, moderator)
+    _explain(options, [item], [row], moderator)
+
+
+def _say(row: Row, moderator: Moderator) -> None:
+    """Print what a row has."""
     if row.matched:
         logs.say(f"matches the known meme {row.matched}")
     if row.proba is None or row.raw_proba is None:
         logs.say(f"{row.decision} by the list of known memes")
         return
-    if options.text is None and moderator.predictor.modalities != "image":
-        logs.say(f"caption read: {row.caption or '(no words)'}")
     decision = moderator.decision
     if decision is None:
         logs.say(f"P(hateful) {row.proba:.4f}, not calibrated")
@@ -94,7 +103,10 @@ def _predict_many(options: argparse.Namespace) -> None:
     writer = RowWriter(options.output, made_by=made_by, excel=options.excel)
     if options.strict:
         _check(source, moderator)
+    asked: list[Item] = []
     items = _left(source, writer)
+    if options.explain is not None:
+        items = _recorded(items, asked)
     if writer.ids:
         logs.say(f"{len(writer.ids)} rows are there already: going on")
     began = last = time.monotonic()
@@ -103,8 +115,11 @@ def _predict_many(options: argparse.Namespace) -> None:
         parts = stream(_for(source, moderator), items)
     else:
         parts = ray_pool.stream(arguments, items, actors=options.actors)
+    written: list[Row] = []
     for found in parts:
         writer.write(found)
+        if options.explain is not None:
+            written += found
         done += len(found)
         now = time.monotonic()
         if now - last > PROGRESS:
@@ -114,6 +129,37 @@ def _predict_many(options: argparse.Namespace) -> None:
     logs.say(
         _summary(counts, moderator, options.output, time.monotonic() - began, done)
     )
+    _explain(options, asked, written, moderator)
+
+
+def _recorded(items: Iterable[Item], into: list[Item]) -> Iterator[Item]:
+    """Yield items, and keep them."""
+    for item in items:
+        into.append(item)
+        yield item
+
+
+def _explain(
+    options: argparse.Namespace,
+    items: Sequence[Item],
+    rows: Sequence[Row],
+    moderator: Moderator,
+) -> None:
+    """Write a page for each meme that the network has scored, if asked for."""
+    if options.explain is None:
+        return
+    memes, verdicts = [], []
+    by = "at 0.5" if moderator.decision is None else f"by {moderator.decision.rule}"
+    for item, row in zip(items, rows, strict=True):
+        if row.proba is not None and item.picture is not None:
+            # A content in place of a path is decoded as well.
+            picture = cast(str, item.picture)
+            memes.append(Meme(row.id, picture, row.caption, -1, "", "", 0))
+            verdicts.append(f"{row.decision} {by}, P(hateful) {row.proba:.4f}")
+    explainer = load_explainer(options.workdir, seed=int(options.seed), arm=options.arm)
+    logs.say(f"explaining {len(memes)} memes; the first takes the longest")
+    index = write_pages(options.explain, explainer, memes=memes, verdicts=verdicts)
+    logs.say(f"why: {index}")
 
 
 def _for(source: Source, moderator: Moderator) -> Moderator:
