@@ -15,7 +15,7 @@ from support import without_data
 from memejax import explain, predict
 from memejax.bench import explain as bench
 from memejax.data import synthetic_memes, synthetic_truth, text
-from memejax.data.records import prediction_rules, read_jsonl
+from memejax.data.records import read_jsonl
 from memejax.models.clip import ClipText
 from memejax.models.distilbert import DistilBert
 from memejax.models.encoders import ImageEncoder, TextEncoder
@@ -38,9 +38,7 @@ def memes(finished):
 
 def records(root, split):
     path = root / f"{split}.jsonl"
-    return read_jsonl(
-        path, root=root, split=split, rules=prediction_rules(captions=True)
-    )[0]
+    return read_jsonl(path, root=root, split=split)[0]
 
 
 @pytest.fixture(scope="module")

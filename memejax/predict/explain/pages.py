@@ -34,6 +34,8 @@ INDEX = "index.html"
 CHUNK = 64
 # Completeness that integrated gradients should keep.
 LARGEST_GAP = 0.01
+# A map of regions tells more than its sum: only a gap as large as this is warned of.
+ROUGH_GAP = 0.2
 _WARNING = (
     "Memes may be offensive. Pictures and captions are blurred until you click them, "
     "or move to them with Tab and press Enter; the same covers them again."
@@ -105,7 +107,7 @@ def contents(found: Explanation, explainer: Explainer, *, verdict: str) -> block
     """Return an explanation as the content of a page."""
     arm, run = explainer.arm, explainer.restored
     facts = {
-        "P(hateful)": f"{found.proba:.4f}",
+        "P(hateful), raw": f"{found.proba:.4f}",
         "logit": f"{found.logit:+.3f}",
         "decision": verdict,
         "classifier": f"{run.folder.name}, seed {run.seed}, {arm}",
@@ -119,7 +121,7 @@ def contents(found: Explanation, explainer: Explainer, *, verdict: str) -> block
     ]
     return blocks.Page(
         title=f"Why: {found.meme.id}",
-        heading=f"Why meme {found.meme.id} has P(hateful) {found.proba:.4f}",
+        heading=f"Why meme {found.meme.id} has a logit of {found.logit:+.2f}",
         preset=run.results["preset"],
         head=head,
         sections=[section for section in sections if section is not None],
@@ -207,6 +209,13 @@ def _picture(found: Explanation) -> blocks.Section | None:
             )
         )
     content: list[blocks.Block] = [blocks.Text(_COLOURS), blocks.Gallery(figures)]
+    if INTEGRATED in found.regions.maps and found.regions.gap > ROUGH_GAP:
+        text = (
+            "Integrated gradients do not add up to the difference in the logit here "
+            "(see how complete they are): their map is rough, occlusion is the better "
+            "one."
+        )
+        content.append(blocks.Text(text, style="warning"))
     if INTEGRATED not in found.regions.maps:
         text = "The classifier has no gradient by pixels: occlusion needs none."
         content.append(blocks.Text(text, style="plain"))
