@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from memejax.models.layers import MASKED, Attention, Dropout, LayerNorm, gelu
+from memejax.models.layers.attention import _attend
 from memejax.models.vit import VITS, Block, ViT, cubic_matrix, interpolate_positions
 from memejax.weights.convert import to_variables
 
@@ -250,6 +251,44 @@ def test_attention_agrees_with_a_naive_one_and_is_finite_without_keys():
         return attend({"params": params}, x, where=where).sum()
 
     assert np.isfinite(MASKED) and np.isfinite(jax.jit(jax.grad(loss))(x)).all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+def test_gradients_of_attention_are_those_of_the_formula(causal, rate):
+    """By JAX's own derivative, with masks, rows that see nothing, and dropout."""
+    rng = np.random.default_rng(2)
+    b, n, q, k, e = 2, 3, 4, 4, 5
+    shapes = [(b, n, q, e), (b, n, k, e), (b, n, k, e), (b, n, q, e)]
+    query, key, value, seed = (
+        jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes
+    )
+    visible = np.ones((b, 1, 1, k), bool)
+    visible[0, ..., 2:] = visible[1] = False
+    if causal:
+        visible = visible & np.tri(q, dtype=bool)[None, None]
+    kept = None if rate == 0 else jnp.asarray(rng.random((b, n, q, k)) >= rate)
+    scale = 1 / (1 - rate)
+
+    def naive(query, key, value):
+        logits = jnp.einsum("bnqe,bnke->bnqk", query, key)
+        weights = jax.nn.softmax(jnp.where(visible, logits, MASKED), axis=-1)
+        if kept is not None:
+            weights = weights * kept * scale
+        return jnp.vdot(jnp.einsum("bnqk,bnke->bnqe", weights, value), seed)
+
+    def ours(query, key, value):
+        mask = jnp.asarray(visible)
+        out = _attend(query, key, value, mask, kept, scale, jnp.dtype("float32"))
+        return jnp.vdot(out, seed)
+
+    args = (query, key, value)
+    np.testing.assert_allclose(ours(*args), naive(*args), rtol=1e-5)
+    for one, other in zip(
+        *(jax.jit(jax.grad(f, argnums=(0, 1, 2)))(*args) for f in (ours, naive)),
+        strict=True,
+    ):
+        assert np.abs(one - other).max() <= 1e-5 * np.abs(other).max()
 
 
 def test_gelu_and_layer_norm_by_hand():

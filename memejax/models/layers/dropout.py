@@ -50,14 +50,27 @@ class Dropout(nn.Module):
         Raises:
             ValueError: if the rate is not in [0, 1).
         """
+        kept = self.kept(x.shape, deterministic=deterministic)
+        return x if kept is None else jnp.where(kept, x / (1.0 - self.rate), 0.0)
+
+    @nn.nowrap
+    def kept(self, shape: tuple[int, ...], *, deterministic: bool) -> jax.Array | None:
+        """Draw which values are kept, bool of this shape; None if all are.
+
+        Args:
+            shape: `[..., d]`.
+            deterministic: whether all are.
+
+        Raises:
+            ValueError: if the rate is not in [0, 1).
+        """
         if not 0 <= self.rate < 1:
             raise ValueError(f"got dropout rate {self.rate}, expected it in [0, 1)")
         if deterministic or self.rate == 0:
-            return x
+            return None
         # Along the last axis, so that an array sharded over devices stays sharded.
-        words = (*x.shape[:-1], -(-x.shape[-1] // 2))
+        words = (*shape[:-1], -(-shape[-1] // 2))
         bits = jax.random.bits(self.make_rng("dropout"), words, jnp.uint32)
         halves = lax.bitcast_convert_type(bits, jnp.uint16)
-        halves = halves.reshape(*words[:-1], -1)[..., : x.shape[-1]]
-        dropped = halves < round(self.rate * 2**16)
-        return jnp.where(dropped, 0.0, x / (1.0 - self.rate))
+        halves = halves.reshape(*words[:-1], -1)[..., : shape[-1]]
+        return halves >= round(self.rate * 2**16)
