@@ -32,6 +32,7 @@ COMMANDS = {
     "bench.encoders": "time CLIP's towers beside transformers",
     "bench.explain": "study explanations where the truth is known",
     "bench.faults": "inject faults and see what becomes of them",
+    "bench.gpu": "measure all that needs a GPU, within eight minutes",
     "bench.graphs": "time graph networks beside PyTorch Geometric",
     "bench.heads": "time heads on features: seeds together, and mining",
     "bench.input_pipeline": "time the input pipeline beside PyTorch's DataLoader",

@@ -15,6 +15,7 @@ BENCHMARKS = {
     "encoders": [],
     "explain": [],
     "faults": [],
+    "gpu": [],
     "graphs": [],
     "heads": ["--part"],
     "input_pipeline": [],

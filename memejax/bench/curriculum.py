@@ -59,12 +59,13 @@ def main() -> None:
     """Run the benchmark."""
     parser = Parser("curriculum", __doc__, pairs=5)
     parser.number("--steps", 4 * EPOCH, text="updates per seed in one run of a side")
+    parser.number("--seeds", 10, text="seeds of the parts ten and dsac")
     # Option of the subprocess of one part.
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     prepare()
     if options.part is not None:
-        figures = _part(options.part, options.pairs, options.steps)
+        figures = _part(options.part, options.pairs, options.steps, options.seeds)
         pairs.write(f"curriculum: {options.part}", figures, options.out)
         return
     figures = {}
@@ -74,6 +75,7 @@ def main() -> None:
             command = [sys.executable, "-m", "memejax.bench.curriculum"]
             command += [f"--part={part}", f"--pairs={options.pairs}"]
             command += [f"--steps={options.steps}", f"--out={file}"]
+            command += [f"--seeds={options.seeds}"]
             subprocess.run(command, check=True)
             figures[part] = json.loads(file.read_text("utf-8"))
             for shared in ("machine", "environment", "benchmark"):
@@ -81,14 +83,15 @@ def main() -> None:
     pairs.write("curriculum", figures, options.out)
 
 
-def _part(part: str, count: int, steps: int) -> dict[str, Any]:
+def _part(part: str, count: int, steps: int, seeds: int) -> dict[str, Any]:
     if part == "draws":
         return _draws(count)
     if part != "one":
         parallel.device_per_core()
     if part == "dsac":
-        return _dsac(count, steps)
-    seeds = 1 if part == "one" else 10
+        return _dsac(count, steps, seeds)
+    if part == "one":
+        seeds = 1
     ours = _ours(seeds, steps)
     if importlib.util.find_spec("torch") is None:
         ours()
@@ -189,12 +192,12 @@ def _torch(steps: int) -> Callable[[], float]:
     return run
 
 
-def _dsac(count: int, steps: int) -> dict[str, Any]:
+def _dsac(count: int, steps: int, seeds: int) -> dict[str, Any]:
     """Time the whole loop, without evaluations, drawing by scores and uniformly."""
     numbers = iter(range(10**6))
 
     def runner(kind: str, folder: pathlib.Path) -> Callable[[], float]:
-        config = _config(10, steps, kind)
+        config = _config(seeds, steps, kind)
         config.train.eval_every = steps
         data, mesh = labelled.load(config, range(10)), classify.devices(config)
         made = make_classifier(config, data, seeds=range(10), mesh=mesh)
@@ -208,7 +211,7 @@ def _dsac(count: int, steps: int) -> dict[str, Any]:
             began = time.perf_counter()
             fresh = dataclasses.replace(made.stage, init=lambda: state)
             loop(fresh, options, path, signals)
-            return 10 * steps / (time.perf_counter() - began)
+            return seeds * steps / (time.perf_counter() - began)
 
         return run
 
