@@ -8,6 +8,7 @@ the same path, on every machine.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import logging
 import os
@@ -31,7 +32,10 @@ class Actor:
         from memejax import command_line
 
         command_line.prepare()
-        self._moderator = load_moderator(**arguments)
+        moderator = load_moderator(**arguments)
+        # One program for all batches, as without Ray: the rows are the same.
+        predictor = dataclasses.replace(moderator.predictor, fill=True)
+        self._moderator = dataclasses.replace(moderator, predictor=predictor)
 
     def __call__(self, table: Any) -> Any:
         """Return the rows of a table of items."""
@@ -54,8 +58,7 @@ def connect(address: str) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
     if ray.is_initialized():
         return
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -80,6 +83,8 @@ def stream(
     import ray
     import ray.data
 
+    # Set by its import.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
