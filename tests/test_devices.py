@@ -256,8 +256,10 @@ def test_every_way_is_the_update_of_one_device(objective, way, accumulate):
         state, values = jax.device_get(many(states[number], number))
         expected = states[number + 1]
         for name, value in metrics[number].items():
-            # Panels divide by norms and take logarithms of singular values.
-            tolerance = 1e-5 if "/" in name and "collapse" in name else 1e-6
+            # Panels divide by norms and take logarithms of singular values; the norm of
+            # the gradient is that of the optimizer's state, below.
+            loose = name == "grad_norm" or ("/" in name and "collapse" in name)
+            tolerance = 1e-5 if loose else 1e-6
             np.testing.assert_allclose(
                 values[name], value, rtol=tolerance, atol=1e-6, err_msg=name
             )

@@ -136,7 +136,8 @@ def test_words(explainer, memes, found):
         np.testing.assert_allclose(
             one.words.left_out, whole - np.array(rest), atol=1e-3
         )
-        assert one.words.gap < 0.05 and np.isfinite(one.words.integrated).all()
+        # Of a network of a dozen updates; `bench.explain` measures a trained one.
+        assert one.words.gap < 0.1 and np.isfinite(one.words.integrated).all()
 
 
 def test_regions(explainer, found):
