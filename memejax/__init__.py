@@ -19,8 +19,9 @@ Its parts are attributes, too:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from memejax.lazy import exports
 
 if TYPE_CHECKING:
     from memejax import (
@@ -59,48 +60,44 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# PEP 562: `import memejax` loads nothing else, and a worker process no model code.
-_EXPORTS = {
-    "auroc": "memejax.metrics",
-    "binary_cross_entropy": "memejax.losses",
-    "binary_report": "memejax.metrics",
-    "cass": "memejax.losses",
-    "collapse_panel": "memejax.losses",
-    "dino": "memejax.losses",
-    "dino_panel": "memejax.losses",
-    "is_collapsed": "memejax.losses",
-    "is_dino_collapsed": "memejax.losses",
-    "load_predictor": "memejax.predict",
-    "negative_cosine": "memejax.losses",
-    "paired_comparison": "memejax.metrics.significance",
-    "sampling_probs": "memejax.curriculum",
-    "sigmoid_focal": "memejax.losses",
-    "standardize": "memejax.losses",
-    "variance_covariance": "memejax.losses",
-}
-_MODULES = {
-    **{
-        name: f"memejax.{name}"
-        for name in (
-            "augment",
-            "curriculum",
-            "explain",
-            "graphs",
-            "losses",
-            "metrics",
-            "models",
-            "optim",
-            "predict",
-            "profile",
-            "steps",
-            "weights",
-        )
+# `import memejax` loads nothing else, and a worker process no model code.
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "attention": "memejax.explain",
+        "augment": "memejax.augment",
+        "auroc": "memejax.metrics",
+        "binary_cross_entropy": "memejax.losses",
+        "binary_report": "memejax.metrics",
+        "cass": "memejax.losses",
+        "collapse_panel": "memejax.losses",
+        "curriculum": "memejax.curriculum",
+        "dino": "memejax.losses",
+        "dino_panel": "memejax.losses",
+        "explain": "memejax.explain",
+        "graphs": "memejax.graphs",
+        "is_collapsed": "memejax.losses",
+        "is_dino_collapsed": "memejax.losses",
+        "load_predictor": "memejax.predict",
+        "losses": "memejax.losses",
+        "metrics": "memejax.metrics",
+        "models": "memejax.models",
+        "negative_cosine": "memejax.losses",
+        "optim": "memejax.optim",
+        "paired_comparison": "memejax.metrics.significance",
+        "predict": "memejax.predict",
+        "probes": "memejax.metrics",
+        "profile": "memejax.profile",
+        "sampling_probs": "memejax.curriculum",
+        "sigmoid_focal": "memejax.losses",
+        "significance": "memejax.metrics",
+        "standardize": "memejax.losses",
+        "steps": "memejax.steps",
+        "variance_covariance": "memejax.losses",
+        "views": "memejax.steps",
+        "weights": "memejax.weights",
     },
-    "attention": "memejax.explain.attention",
-    "probes": "memejax.metrics.probes",
-    "significance": "memejax.metrics.significance",
-    "views": "memejax.steps.views",
-}
+)
 
 __all__ = [
     "attention",
@@ -136,15 +133,3 @@ __all__ = [
     "views",
     "weights",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(_EXPORTS[name]), name)
-    if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
-    raise AttributeError(f"module 'memejax' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

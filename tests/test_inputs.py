@@ -47,7 +47,7 @@ def test_bad_lines_have_their_error(tmp_path, line, reason):
     assert first == last == Item("b.png", str(tmp_path / "b.png"), "")
     assert bad.picture is None
     with pytest.raises(BadRecordsError, match=reason):
-        inputs.refuse({bad.id: bad.error}, inputs.open_source(str(file)))
+        inputs.refuse({bad.id: bad.error}, "memes.jsonl")
     assert bad.id in ("line 3", "\ud800")
 
 

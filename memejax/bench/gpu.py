@@ -25,6 +25,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -229,7 +230,7 @@ def run(
     try:
         output, _ = process.communicate(timeout=part.seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
+        os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         return {"ended after": part.seconds}
     seconds = {"seconds": round(time.perf_counter() - began, 1)}

@@ -138,25 +138,7 @@ def cross_validated(
         for rest, fold in _folds(labels, groups, np.arange(n), seed=repeat):
             own, held_out = next(_folds(labels, groups, rest, seed=repeat))
             job = Job(repeat, own, held_out)
-            if head == "linear":
-                fitted = closed.fit_logistic(
-                    columns,
-                    twice,
-                    job,
-                    strengths=c.strengths,
-                    shares=c.shares,
-                    balance=c.balance,
-                    scaling=c.scaling,
-                )
-            else:
-                fitted = closed.fit_kernel(
-                    columns,
-                    twice,
-                    job,
-                    gammas=c.gammas,
-                    penalties=c.penalties,
-                    shares=c.shares,
-                )
+            fitted = closed.fit(columns, twice, job, c)
             logits = np.asarray(fitted.logits["head"]).reshape(2, n)
             scores[repeat][:, fold] = logits[:, fold]
     return scores

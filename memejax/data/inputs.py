@@ -106,22 +106,11 @@ def open_source(
     return opened
 
 
-def read_all(source: Source) -> list[Item]:
-    """Return all items of a source.
-
-    Raises:
-        BadRecordsError: lists every unusable one.
-    """
-    items = list(source.items())
-    refuse({item.id: item.error for item in items if item.error is not None}, source)
-    return items
-
-
-def refuse(errors: Mapping[str, str], source: Source) -> None:
-    """Raise BadRecordsError if there are errors, id -> reason."""
-    bad = [BadRecord(name, 0, name, reason) for name, reason in errors.items()]
+def refuse(errors: Mapping[str, str], name: str) -> None:
+    """Raise BadRecordsError for a source of this name if there are errors by id."""
+    bad = [BadRecord(one, 0, one, reason) for one, reason in errors.items()]
     if bad:
-        raise BadRecordsError(source.name, bad)
+        raise BadRecordsError(name, bad)
 
 
 def _item(record: Mapping[str, Any], *, name: str, root: str) -> Item:
@@ -284,7 +273,7 @@ def _captions(
         found = list(_of_lines(numbered_lines(lines), os.fspath(folder)))
     refuse(
         {f"{file.name}, {i.id}": i.error for i in found if i.error is not None},
-        Source(os.fspath(file), lambda: iter(found), len(found)),
+        os.fspath(file),
     )
     known = {item.picture: item for item in found if isinstance(item.picture, str)}
     if len(known) < len(found):

@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 
 
 class Truth(NamedTuple):
-    """What a meme shows, and where.
+    """Latent variables of a meme, and the places of its picture that show them.
 
     Attributes:
         meme: its latent variables.

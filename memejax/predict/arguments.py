@@ -33,6 +33,15 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="one arm alone (default: %(default)s, of all arms)",
     )
+    _add_memes(parser)
+    _add_output(parser)
+    _add_decision(parser)
+    return parser
+
+
+def _add_memes(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the memes."""
+    add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--image", metavar="FILE", help="a picture")
     what.add_argument(
@@ -52,6 +61,11 @@ def make_parser() -> argparse.ArgumentParser:
         help='with a folder as --input: its captions, one {"img", "text"} per line '
         f"(default: its {CAPTIONS}; those that are missing are read off the pictures)",
     )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of what is written, and by how many."""
+    add = parser.add_argument
     add(
         "--output",
         metavar="FILE",
@@ -71,31 +85,10 @@ def make_parser() -> argparse.ArgumentParser:
         "formula",
     )
     add(
-        "--rule",
-        help="decide by this rule in place of the run's decision.json, see python -m "
-        "memejax.decide",
-    )
-    add("--certify", metavar="SPLIT", help="with --rule: find its threshold on it")
-    add(
         "--explain",
         metavar="DIR",
         help="write a page for each meme that says why: words, regions, what picture "
         "and caption add together, the nearest training memes",
-    )
-    add(
-        "--known",
-        metavar="LIST",
-        help="look pictures up in a list of python -m memejax.known",
-    )
-    add(
-        "--same-words",
-        action="store_true",
-        help="with --known: a match has the same caption too",
-    )
-    add(
-        "--known-decides",
-        action="store_true",
-        help="with --known: the label of a match decides, and the network is not run",
     )
     add(
         "--ray",
@@ -112,6 +105,32 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="with --ray: their number (default: %(default)s)",
     )
+
+
+def _add_decision(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of what decides."""
+    add = parser.add_argument
+    add(
+        "--rule",
+        help="decide by this rule in place of the run's decision.json, see python -m "
+        "memejax.decide",
+    )
+    add("--certify", metavar="SPLIT", help="with --rule: find its threshold on it")
+    add(
+        "--known",
+        metavar="LIST",
+        help="look pictures up in a list of python -m memejax.known",
+    )
+    add(
+        "--same-words",
+        action="store_true",
+        help="with --known: a match has the same caption too",
+    )
+    add(
+        "--known-decides",
+        action="store_true",
+        help="with --known: the label of a match decides, and the network is not run",
+    )
     add(
         "--prevalence",
         type=float,
@@ -119,4 +138,3 @@ def make_parser() -> argparse.ArgumentParser:
         help="share of hateful memes where this is used: shifts the calibrated "
         "probabilities, and leaves the decisions",
     )
-    return parser

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import dataclasses
 import hashlib
 import os
 import pathlib
@@ -166,9 +165,7 @@ def _for(source: Source, moderator: Moderator) -> Moderator:
     """Return the moderator whose calls suit the number of memes."""
     if source.total is not None and source.total <= moderator.predictor.batch // 2:
         return moderator
-    # All batches are of one size, the last one too: one program is compiled.
-    predictor = dataclasses.replace(moderator.predictor, fill=True)
-    return dataclasses.replace(moderator, predictor=predictor)
+    return moderator.for_many()
 
 
 def _check(source: Source, moderator: Moderator) -> None:
@@ -176,7 +173,7 @@ def _check(source: Source, moderator: Moderator) -> None:
     errors: dict[str, str] = {}
     for part in batched(source.items()):
         errors |= moderator.errors(part)
-    inputs.refuse(errors, source)
+    inputs.refuse(errors, source.name)
 
 
 def _left(source: Source, writer: RowWriter) -> Iterator[Item]:

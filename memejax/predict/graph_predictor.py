@@ -48,7 +48,6 @@ class GraphPredictor:
         modalities: "both".
         threshold: the arm's, chosen on the run's dev split; None without labels.
         batch: number of memes per call of `apply`.
-        fill: not used: every call has `batch` memes.
     """
 
     features: Callable[[Sequence[Meme]], Mapping[str, np.ndarray]]
@@ -59,7 +58,10 @@ class GraphPredictor:
     threshold: float | None
     modalities: str = "both"
     batch: int = 16
-    fill: bool = False
+
+    def filled(self) -> GraphPredictor:
+        """Return itself: every call has `batch` memes."""
+        return self
 
     def predict(self, pictures: np.ndarray, captions: Sequence[str]) -> np.ndarray:
         """Compute P(hateful) for each meme.

@@ -89,6 +89,13 @@ class Moderator:
     known: Known | None = None
     prevalence: float | None = None
 
+    def for_many(self) -> Moderator:
+        """Return the moderator whose batches are of one size, the last one too.
+
+        So that one program is compiled.
+        """
+        return dataclasses.replace(self, predictor=self.predictor.filled())
+
     def rows(self, items: Sequence[Item]) -> list[Row]:
         """Return a row for each item; an item that cannot be scored has its error."""
         return self.score(self.prepare(items))

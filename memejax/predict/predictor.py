@@ -51,6 +51,10 @@ class Predictor:
     batch: int = 32
     fill: bool = False
 
+    def filled(self) -> Predictor:
+        """Return the predictor whose every call has `batch` memes."""
+        return dataclasses.replace(self, fill=True)
+
     def predict(self, pictures: np.ndarray, captions: Sequence[str]) -> np.ndarray:
         """Compute P(hateful) for each meme.
 

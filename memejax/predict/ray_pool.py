@@ -8,7 +8,6 @@ the same path, on every machine.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import logging
 import os
@@ -32,10 +31,8 @@ class Actor:
         from memejax import command_line
 
         command_line.prepare()
-        moderator = load_moderator(**arguments)
-        # One program for all batches, as without Ray: the rows are the same.
-        predictor = dataclasses.replace(moderator.predictor, fill=True)
-        self._moderator = dataclasses.replace(moderator, predictor=predictor)
+        # As without Ray, so that the rows are the same.
+        self._moderator = load_moderator(**arguments).for_many()
 
     def __call__(self, table: Any) -> Any:
         """Return the rows of a table of items."""

@@ -1,4 +1,4 @@
-"""What is said of a meme: a row of the output."""
+"""Rows of the output, one for each meme."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What is said of one meme.
+    """Decision on one meme, and what it rests on.
 
     Attributes:
         id: of the meme.

@@ -181,25 +181,8 @@ def _closed(config: ConfigDict, data: HeadData) -> Fitted:
     columns, labels = _columns(data)
     (job,) = _jobs(data, [config.seed])
     c = config.heads
-    if HEADS[c.head].fit == "logistic":
-        return closed.fit_logistic(
-            columns,
-            labels,
-            job,
-            strengths=c.strengths,
-            shares=c.shares,
-            balance=c.balance,
-            scaling=c.scaling,
-        )
-    if HEADS[c.head].fit == "kernel":
-        return closed.fit_kernel(
-            columns,
-            labels,
-            job,
-            gammas=c.gammas,
-            penalties=c.penalties,
-            shares=c.shares,
-        )
+    if HEADS[c.head].fit in ("logistic", "kernel"):
+        return closed.fit(columns, labels, job, c)
     factor = 1.0 if data.similarity is None else data.similarity[0]
     found = {
         "prompts": np.asarray(data.zero_shot, np.float32),

@@ -57,7 +57,7 @@ class Explainer:
 
     @property
     def modalities(self) -> str:
-        """What the classifier reads: "both", "image" or "text"."""
+        """Inputs that the classifier reads: "both", "image" or "text"."""
         return self.restored.config.model.arm.modalities
 
     @functools.cached_property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from memejax import metrics
 from memejax.models.feature_heads import KernelFit, fit_kernel_logistic, summed_rbf
@@ -23,6 +24,41 @@ Tree = Any
 MOST = 2000
 # Training memes of a kernel machine, whose kernel is a matrix of all pairs: 3.2 GB.
 LARGEST = 20_000
+
+
+def fit(
+    columns: Mapping[str, np.ndarray], labels: np.ndarray, job: Job, section: ConfigDict
+) -> Fitted:
+    """Fit the linear head or the kernel that the section `heads` of a config describes.
+
+    Args:
+        columns: `image` and `text`, float32 `[n, d]` each.
+        labels: int32 `[n]`.
+        job: the rows to train on, and to choose by.
+        section: its `head` is "linear" or "kernel".
+
+    Raises:
+        ValueError: as `fit_logistic` and `fit_kernel` do.
+    """
+    c = section
+    if c.head == "kernel":
+        return fit_kernel(
+            columns,
+            labels,
+            job,
+            gammas=c.gammas,
+            penalties=c.penalties,
+            shares=c.shares,
+        )
+    return fit_logistic(
+        columns,
+        labels,
+        job,
+        strengths=c.strengths,
+        shares=c.shares,
+        balance=c.balance,
+        scaling=c.scaling,
+    )
 
 
 def fit_logistic(
