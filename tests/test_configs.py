@@ -223,7 +223,7 @@ def installed(tmp_path_factory):
     """Folders as a wheel has them: the configs in the package."""
     site = tmp_path_factory.mktemp("site")
     (site / "memejax/configs").mkdir(parents=True)
-    files = ("__init__.py", "config.py", "command_line.py", "errors.py")
+    files = ("__init__.py", "config.py", "command_line.py", "errors.py", "lazy.py")
     for file in (*files, "configs/__init__.py"):
         shutil.copy(ROOT / "memejax" / file, site / "memejax" / file)
     for path in (ROOT / "configs").glob("*.py"):

@@ -82,7 +82,13 @@ assert list(pickle.loads(pickle.dumps(load))(1)["label"]) == [2, 2]
 from jax._src import xla_bridge
 assert not xla_bridge._backends, xla_bridge._backends
 ours = [m for m in sys.modules if m.startswith("memejax.")]
-base = ("memejax.data", "memejax.errors", "memejax.strict_json", "memejax.atomic")
+base = (
+    "memejax.data",
+    "memejax.errors",
+    "memejax.strict_json",
+    "memejax.atomic",
+    "memejax.lazy",
+)
 assert all(m.startswith(base) for m in ours), ours
 print("clean")
 """
