@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
+from scipy import special
 
 from memejax import parallel
 from memejax.data import images
 from memejax.data.records import Meme
 from memejax.errors import UserError
-from memejax.extract.encoders import make_encoders
+from memejax.extract.encoders import Encoders, make_encoders
 from memejax.extract.extraction import make_finder, options_of
 from memejax.extract.features import columns_of
 from memejax.extract.sources import Source
@@ -41,20 +42,25 @@ class GraphPredictor:
 
     Attributes:
         features: memes -> columns, as of a feature store.
-        apply: `(variables, graph) -> P(hateful) [b]`, compiled: a graph has b memes.
+        encoders: behind these.
+        apply: `(variables, graph) -> logits [s, b]` of s seeds, compiled: a graph has
+            b memes.
         variables: first argument of `apply`, on the device.
         options: of `memejax.graphs.stacked.stack`.
         max_pixels: larger files are refused.
+        length: tokens per caption.
         modalities: "both".
         threshold: the arm's, chosen on the run's dev split; None without labels.
         batch: number of memes per call of `apply`.
     """
 
     features: Callable[[Sequence[Meme]], Mapping[str, np.ndarray]]
+    encoders: Encoders
     apply: Callable[..., jax.Array]
     variables: Tree
     options: Mapping[str, Any]
     max_pixels: int
+    length: int
     threshold: float | None
     modalities: str = "both"
     batch: int = 16
@@ -89,14 +95,36 @@ class GraphPredictor:
                     strict=True,
                 )
             ]
-            columns = self.features(memes)
-            features = MemeFeatures(**{k: columns[k] for k in FEATURES if k in columns})
-            # The last batch is filled up with its first meme.
-            rows = np.zeros(self.batch, int)
-            rows[: len(memes)] = np.arange(len(memes))
-            found = self.apply(self.variables, stack(features, **self.options)[rows])
-            proba[start : start + len(memes)] = found[: len(memes)]
+            logits = self.logits(self.inputs(memes))
+            proba[start : start + len(memes)] = special.expit(logits).mean(axis=0)
         return proba
+
+    def inputs(self, memes: Sequence[Meme]) -> MemeFeatures:
+        """Compute the features of memes, all in memory at once.
+
+        Raises:
+            ImageError: if a picture cannot be read.
+        """
+        columns = self.features(memes)
+        return MemeFeatures(**{k: columns[k] for k in FEATURES if k in columns})
+
+    def logits(self, features: MemeFeatures) -> np.ndarray:
+        """Compute the logits of memes by their features.
+
+        Args:
+            features: of n memes, at least one.
+
+        Returns:
+            float64 [s, n], of each of s seeds.
+        """
+        slots = stack(features, **self.options)
+        found = []
+        for start in range(0, len(slots), self.batch):
+            # The last batch is filled up with its last meme.
+            rows = np.arange(start, start + self.batch)
+            graph = slots[np.minimum(rows, len(slots) - 1)]
+            found.append(np.asarray(self.apply(self.variables, graph), np.float64))
+        return np.concatenate(found, axis=1)[:, : len(slots)]
 
     def read(
         self, paths: Sequence[images.Picture]
@@ -162,19 +190,19 @@ def make_graph_predictor(*restored: Restored, arm: str) -> GraphPredictor:
     net = stored_network(config, tuple(facts["widths"]))
     apply_fn = as_arm(net, c.network, _MEMES)
 
-    def probability(variables: Tree, graph: Any) -> jax.Array:
+    def logits(variables: Tree, graph: Any) -> jax.Array:
         def one(own: Tree) -> jax.Array:
-            logits = apply_fn(own, graph, train=False)[c.network]
-            return jax.nn.sigmoid(logits.astype(jnp.float32))
+            return apply_fn(own, graph, train=False)[c.network].astype(jnp.float32)
 
-        return jax.vmap(one)(variables).mean(axis=0)
+        return jax.vmap(one)(variables)
 
     stacked = jax.tree.map(
         lambda *leaves: np.stack(leaves), *(one.variables for one in restored)
     )
     return GraphPredictor(
         features=features,
-        apply=jax.jit(probability),
+        encoders=encoders,
+        apply=jax.jit(logits),
         variables=jax.device_put(stacked),
         options={
             "relations": tuple(c.relations),
@@ -182,5 +210,6 @@ def make_graph_predictor(*restored: Restored, arm: str) -> GraphPredictor:
             "similar": c.similar,
         },
         max_pixels=config.data.max_pixels,
+        length=kept.config.data.text_length,
         threshold=first.threshold(arm) if len(restored) == 1 else None,
     )

@@ -24,7 +24,17 @@ from memejax.predict.explain.explanation import (
     RegionScores,
     WordScores,
 )
-from memejax.predict.explain.neighbours import Neighbours, find_neighbours
+from memejax.predict.explain.graph_explainer import (
+    GraphExplainer,
+    make_graph_explainer,
+)
+from memejax.predict.explain.neighbours import (
+    NEAREST,
+    REFERENCES,
+    Neighbours,
+    find_neighbours,
+    spread,
+)
 from memejax.predict.explain.scoring import (
     DEFAULTS,
     Functions,
@@ -32,11 +42,6 @@ from memejax.predict.explain.scoring import (
     make_functions,
 )
 from memejax.restored import Restored, restore
-
-# Reference memes that stand for another picture and another caption.
-REFERENCES = 8
-# Neighbours shown.
-NEAREST = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,8 +206,7 @@ class Explainer:
         """Return memes that are there, spread over the training memes or over these."""
         there = [meme for meme in self.training.memes if os.path.exists(meme.image)]
         known = there or memes
-        count = min(REFERENCES, len(known))
-        return [known[i] for i in np.linspace(0, len(known) - 1, count).astype(int)]
+        return [known[i] for i in spread(len(known), REFERENCES)]
 
 
 def load_explainer(
@@ -211,21 +215,22 @@ def load_explainer(
     seed: int = 0,
     arm: str = AVERAGE,
     settings: Settings = DEFAULTS,
-) -> Explainer:
+) -> Explainer | GraphExplainer:
     """Load the classifier of a finished run to explain it.
 
     Args:
         workdir: the run's folder.
         seed: one of its seeds.
         arm: one of the run's arms, or "average", the mean of their probabilities.
-        settings: of the attributions.
+        settings: of the attributions, but of a network on graphs, which has none.
 
     Raises:
         ValueError: if the folder holds no finished run with that seed and arm.
     """
-    return make_explainer(
-        restore(workdir, seed=seed, arm=arm), arm=arm, settings=settings
-    )
+    restored = restore(workdir, seed=seed, arm=arm, graphs=True)
+    if "graph" in restored.config:
+        return make_graph_explainer(restored, arm=arm)
+    return make_explainer(restored, arm=arm, settings=settings)
 
 
 def make_explainer(

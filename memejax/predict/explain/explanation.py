@@ -57,20 +57,58 @@ class RegionScores:
 
 
 @dataclasses.dataclass(frozen=True)
+class EntityScores:
+    """Attributions of the k entities of a picture, in logits.
+
+    Attributes:
+        boxes: `[k, 4]`, (x1, y1, x2, y2) in pixels of the picture.
+        size: height and width of the picture.
+        names: of their classes.
+        scores: the detector's confidence, `[k]` in [0, 1].
+        left_out: drop of the logit when an entity is left out of the graph, `[k]`.
+        all_left_out: drop when all are.
+    """
+
+    boxes: np.ndarray
+    size: tuple[int, int]
+    names: Sequence[str]
+    scores: np.ndarray
+    left_out: np.ndarray
+    all_left_out: float
+
+    def map(self, size: tuple[int, int]) -> np.ndarray:
+        """Return the drops on their boxes, float64 `[h, w]`, 0 elsewhere.
+
+        Where boxes overlap, it is the drop of largest absolute value.
+
+        Args:
+            size: h and w.
+        """
+        found = np.zeros(size)
+        scale = np.tile(np.divide(size, self.size)[::-1], 2)
+        for row in np.argsort(np.abs(self.left_out), kind="stable"):
+            left, top, right, bottom = np.round(self.boxes[row] * scale).astype(int)
+            found[top:bottom, left:right] = self.left_out[row]
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
 class Explanation:
     """One meme explained.
 
     Attributes:
         meme: its record.
-        picture: as the classifier saw it, uint8 `[s, s, 3]`.
+        picture: as the classifier saw it, uint8 `[s, s, 3]`; of a network on graphs
+            `[h, w, 3]` in its own proportions.
         proba: P(hateful).
         logit: ln(p / (1 - p)).
         words: of the caption; None if the classifier reads none.
-        regions: of the picture; None if the classifier sees none.
+        regions: of the picture; None if the classifier sees none, or entities instead.
         modalities: in logits; None without reference memes.
         references: number of reference memes behind them.
         neighbours: nearest training memes, the nearest first.
         note: a sentence on the training memes.
+        entities: of the picture; None if the classifier is none on graphs.
     """
 
     meme: Meme
@@ -83,6 +121,7 @@ class Explanation:
     references: int
     neighbours: Sequence[Neighbour]
     note: str
+    entities: EntityScores | None = None
 
 
 class References(NamedTuple):

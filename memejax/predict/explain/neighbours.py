@@ -17,9 +17,13 @@ from memejax.report.finished import Finished
 from memejax.restored import Restored
 from memejax.stages.parts.heads.stored import OWN, columns_of
 from memejax.stages.parts.meme_logits import joined
-from memejax.store.read import open_store
+from memejax.store.read import Store, open_store
 
 TRAIN = "train"
+# Neighbours shown.
+NEAREST = 4
+# Memes that stand for another picture and another caption.
+REFERENCES = 8
 # Training memes whose features are computed where no store has them: seconds of a small
 # network, a minute of a large one on a GPU.
 MOST = 2000
@@ -97,12 +101,11 @@ def find_neighbours(restored: Restored, features_fn: Any) -> Neighbours:
         Neighbours; none, with a note, if the data are not there any more.
     """
     if "heads" in restored.config:
-        return _stored(restored)
+        return stored_neighbours(restored, open_own(restored))
     records = list(Finished(restored.folder).memes(TRAIN).values())
     if not records:
         return _none("The run's training memes are not there any more.")
-    spread = np.linspace(0, len(records) - 1, min(MOST, len(records))).astype(int)
-    chosen = [records[row] for row in spread]
+    chosen = [records[row] for row in spread(len(records), MOST)]
     c = restored.config.data
     pictures, _, errors = images.decode_all(
         [meme.image for meme in chosen],
@@ -119,25 +122,54 @@ def find_neighbours(restored: Restored, features_fn: Any) -> Neighbours:
     return Neighbours(memes, jnp.asarray(features), note)
 
 
-def _stored(restored: Restored) -> Neighbours:
-    """Return the training memes of a head's feature store."""
-    config = restored.config
-    path = config.features or restored.folder / OWN
+def open_own(restored: Restored) -> Store | None:
+    """Open the feature store that a run was trained on; None if it is gone."""
     try:
-        store = open_store(path)
-        split, columns = store.splits[TRAIN], columns_of(config, store)
-    except (ValueError, KeyError):
-        return _none("The run's feature store is not there any more.")
+        store = open_store(restored.config.features or restored.folder / OWN)
+    except ValueError:
+        return None
+    return store if TRAIN in store.splits else None
+
+
+def stored_neighbours(restored: Restored, store: Store | None) -> Neighbours:
+    """Return the training memes of a run with their stored features.
+
+    Args:
+        restored: the run.
+        store: its feature store, or None if it is gone.
+    """
+    config = restored.config
+    columns = {"image": "image", "text": "text"}
+    gone = _none("The run's feature store is not there any more.")
+    if store is None:
+        return gone
+    if "heads" in config:
+        try:
+            columns = columns_of(config, store)
+        except ValueError:
+            return gone
+    split = store.splits[TRAIN]
     features = joined([split.column(columns[name]) for name in ("image", "text")])
     records = Finished(restored.folder).memes(TRAIN) if config.features else {}
     root = config.data.root or store.facts.get("root") or ""
     rows = zip(split.ids, split.images, split.captions, split.labels, strict=True)
     memes = [
         records.get(name)
-        or Meme(name, f"{root}/{image}", caption, int(label), TRAIN, str(path), 0)
+        or Meme(
+            name, f"{root}/{image}", caption, int(label), TRAIN, str(store.folder), 0
+        )
         for name, image, caption, label in rows
     ]
     return Neighbours(memes, features, f"Of all {len(memes):,} training memes.")
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return at most `most` of `count` rows, evenly spread.
+
+    >>> spread(9, 3)
+    [0, 4, 8]
+    """
+    return np.linspace(0, count - 1, min(most, count)).astype(int).tolist()
 
 
 def _none(note: str) -> Neighbours:
