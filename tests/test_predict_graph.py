@@ -6,11 +6,15 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import special
 from support import ROOT, TINY, shrunk
 
 from memejax import metrics, predict, train
+from memejax.bench import explain_graphs
+from memejax.bench.explain import distinct
 from memejax.config import load_config
+from memejax.data import synthetic_memes, synthetic_truth
 from memejax.data.hateful_memes import read_jsonl
 from memejax.data.inputs import Item
 from memejax.data.records import Meme
@@ -20,6 +24,7 @@ from memejax.extract import extract
 from memejax.predict.explain import load_explainer, sections, write_pages
 from memejax.predict.explain.explanation import EntityScores, Explanation
 from memejax.predict.explain.graph_explainer import make_graph_explainer
+from memejax.predict.graph_predictor import graph_features
 from memejax.restored import restore
 
 
@@ -113,7 +118,7 @@ def logit(predictor, pictures, captions):
     return special.logit(predictor.predict(read, captions))
 
 
-def test_words_entities_and_modalities(explained):
+def test_words_entities_and_modalities(explained, tmp_path):
     """Against predictions of changed memes, and graphs of fewer entities."""
     explainer, memes, found = explained
     predictor = explainer.predictor
@@ -127,7 +132,7 @@ def test_words_entities_and_modalities(explained):
     np.testing.assert_allclose(one.words.left_out, one.logit - changed, **of)
     assert one.words.integrated is None and one.regions is None
 
-    features = predictor.inputs([meme])
+    features = graph_features(predictor.features([meme]))
     assert features.where.sum() == 4 and np.abs(one.entities.left_out).max() > 1e-5
     for number in range(4):
         kept = [i for i in range(4) if i != number]
@@ -143,6 +148,14 @@ def test_words_entities_and_modalities(explained):
     np.testing.assert_allclose(one.entities.all_left_out, drop, **of)
     assert one.entities.names == ["tile"] * 4
     np.testing.assert_array_equal(one.entities.boxes, features.boxes[0])
+
+    # Tiles do not overlap: covering one is covering it in a file.
+    picture = np.asarray(Image.open(meme.image).convert("RGB")).copy()
+    half = len(picture) // 2
+    picture[:half, half:] = np.round(picture.mean((0, 1)))
+    Image.fromarray(picture).save(path := tmp_path / "covered.png")
+    drop = one.logit - logit(predictor, [str(path)], [meme.text])
+    np.testing.assert_allclose(one.entities.covered[1], drop[0], **of)
 
     # The run's store has gone: the three memes stand for each other.
     assert one.references == 2 and not one.neighbours
@@ -198,7 +211,8 @@ def test_maps_and_sections_of_entities():
         size=(4, 8),
         names=["cat", "tv"],
         scores=np.array([0.9, 0.5]),
-        left_out=np.array([1.0, -2.0]),
+        covered=np.array([1.0, -2.0]),
+        left_out=np.array([0.5, 0.25]),
         all_left_out=-1.5,
     )
     np.testing.assert_array_equal(scores.map((2, 4)), [[1.0, -2, -2, -2], [1, 1, 0, 0]])
@@ -211,14 +225,36 @@ def test_maps_and_sections_of_entities():
     section = sections.entities(found)
     table = section.blocks[-1]
     assert [row[1] for row in table.rows] == ["cat", "tv", ""]
-    assert [row[3] for row in table.rows] == ["+1.000", "-2.000", "-1.500"]
+    assert [row[3] for row in table.rows] == ["+1.000", "-2.000", ""]
+    assert [row[4] for row in table.rows] == ["+0.500", "+0.250", "-1.500"]
     none = dataclasses.replace(
         scores,
         boxes=np.zeros((0, 4)),
         names=[],
         scores=np.zeros(0),
+        covered=np.zeros(0),
         left_out=np.zeros(0),
     )
     section = sections.entities(dataclasses.replace(found, entities=none))
     assert "No entity was found" in section.blocks[0].text
     assert sections.entities(dataclasses.replace(found, entities=None)) is None
+
+
+def test_the_study_of_graphs(explained, tmp_path):
+    """Of three memes; its figures are counted, and the run has learnt nothing."""
+    restored = explained[0].restored
+    size = restored.config.data.image_size
+    synthetic_memes.write(tmp_path, train=16, dev=4, test=16, size=size, decoy=True)
+    records, _ = read_jsonl(
+        tmp_path / "test_unseen.jsonl", root=tmp_path, split="test_unseen"
+    )
+    truth = synthetic_truth.read(tmp_path, "test_unseen")
+    figures = explain_graphs.study(restored, distinct(records, truth, 3))
+    assert figures["memes"] == 3 and not figures["deletion"]
+    methods = ("keyword: leave one out", "pattern: entity covered")
+    rows = {row["method"]: row for row in figures["found"]}
+    for name in methods:
+        assert 0 <= rows[name]["low"] <= rows[name]["found"] <= rows[name]["high"] <= 1
+        assert f"{name}, shuffled weights" in rows
+    covered = rows["pattern: entity covered"]
+    assert covered["found"] + covered["decoy"] <= 1

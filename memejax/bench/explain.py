@@ -11,6 +11,9 @@ what it competes with. Words find the keyword if it has the largest value. Delet
 covers cells, or leaves out words, the most important first: the area under P(call) is
 compared with that of random orders of the same meme.
 
+A run on graphs has entities in the place of a map: one finds the pattern if it has the
+largest value and the pattern's centre lies in it.
+
 With shuffled weights and with the captions of other memes nothing should be found.
 """
 
@@ -22,13 +25,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from scipy import ndimage
 
-from memejax.bench import pairs, tables
+from memejax.bench import explain_graphs, pairs, tables
 from memejax.bench.command_line import Parser
-from memejax.bench.explain_figures import Found
+from memejax.bench.explain_figures import Found, inside, shuffled
 from memejax.command_line import prepare
 from memejax.data import synthetic_truth
 from memejax.data.records import Meme
@@ -76,10 +78,16 @@ def main() -> None:
     root = run.leaves["data.root"] or run.folder / "memes"
     truth = synthetic_truth.read(root, options.split)
     memes = distinct(run.memes(options.split).values(), truth, options.memes)
-    figures = study(restore(options.workdir), memes, settings=settings)
-    figures = {"split": options.split, **dataclasses.asdict(settings), **figures}
-    for name in ("found", "deletion"):
-        print(tables.text(figures[name]))
+    restored = restore(options.workdir, graphs=True)
+    if "graph" in restored.config:
+        figures = explain_graphs.study(restored, memes)
+    else:
+        figures = study(restored, memes, settings=settings)
+        figures |= dataclasses.asdict(settings)
+    figures = {"split": options.split, **figures}
+    for rows in (figures["found"], figures["deletion"]):
+        if rows:
+            print(tables.text(rows))
     pairs.write("explain", figures, options.out)
 
 
@@ -136,19 +144,6 @@ def study(
     return found.figures()
 
 
-def shuffled(restored: Restored, seed: int = 0) -> Restored:
-    """Return a run with the entries of each of its arrays in random order."""
-    rng = np.random.default_rng(seed)
-
-    def shuffle(leaf: Any) -> np.ndarray:
-        flat = np.asarray(leaf).reshape(-1)
-        return rng.permutation(flat).reshape(np.shape(leaf))
-
-    return dataclasses.replace(
-        restored, variables=jax.tree.map(shuffle, dict(restored.variables))
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A meme and who explains it.
@@ -175,7 +170,7 @@ class Case:
 
     def inside(self, at: np.ndarray) -> tuple[bool, bool]:
         """Whether a place (x, y) lies in the pattern's box, and in the decoy's."""
-        return _inside(at, self.known.pattern), _inside(at, self.known.decoy)
+        return inside(at, self.known.pattern), inside(at, self.known.decoy)
 
     def cells(self, order: np.ndarray) -> float:
         """Return the area under P(call) as cells get the mean colour, in an order."""
@@ -264,13 +259,6 @@ def permuted(found: Found, case: Case, other: str) -> None:
     scores = case.explainer.functions.score(pictures, [case.caption, other])
     for name, score in zip(names, scores, strict=True):
         found.hit(f"label: {name}", (score >= 0) == case.known.meme.label)
-
-
-def _inside(at: np.ndarray, box: synthetic_truth.Box | None) -> bool:
-    if box is None:
-        return False
-    left, top, right, bottom = box
-    return bool(left <= at[0] <= right and top <= at[1] <= bottom)
 
 
 def _contrast(picture: np.ndarray) -> np.ndarray:

@@ -1,11 +1,16 @@
-"""Shares and areas of the study of explanations, with intervals."""
+"""Parts of the studies of explanations: shares and areas, with intervals."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 from scipy import stats
+
+from memejax.data.synthetic_truth import Box
+from memejax.restored import Restored
 
 # Resamples of the memes for an interval.
 RESAMPLES = 10_000
@@ -73,3 +78,24 @@ class Found:
             "deletion": deletion,
             "completeness": gaps,
         }
+
+
+def shuffled(restored: Restored, seed: int = 0) -> Restored:
+    """Return a run with the entries of each of its arrays in random order."""
+    rng = np.random.default_rng(seed)
+
+    def shuffle(leaf: Any) -> np.ndarray:
+        flat = np.asarray(leaf).reshape(-1)
+        return rng.permutation(flat).reshape(np.shape(leaf))
+
+    return dataclasses.replace(
+        restored, variables=jax.tree.map(shuffle, dict(restored.variables))
+    )
+
+
+def inside(at: np.ndarray, box: Box | None) -> bool:
+    """Whether a place (x, y) lies in a box, which may be none."""
+    if box is None:
+        return False
+    left, top, right, bottom = box
+    return bool(left <= at[0] <= right and top <= at[1] <= bottom)

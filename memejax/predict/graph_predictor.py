@@ -17,6 +17,7 @@ from memejax.data import images
 from memejax.data.records import Meme
 from memejax.errors import UserError
 from memejax.extract.encoders import Encoders, make_encoders
+from memejax.extract.entities import Finder
 from memejax.extract.extraction import make_finder, options_of
 from memejax.extract.features import columns_of
 from memejax.extract.sources import Source
@@ -41,7 +42,8 @@ class GraphPredictor:
     `predict`, which stay as they are: entities are cut out of the whole picture.
 
     Attributes:
-        features: memes -> columns, as of a feature store.
+        features: `(memes, finder=None) -> columns`, as of a feature store; by another
+            finder of entities than the run's, if given.
         encoders: behind these.
         apply: `(variables, graph) -> logits [s, b]` of s seeds, compiled: a graph has
             b memes.
@@ -54,7 +56,7 @@ class GraphPredictor:
         batch: number of memes per call of `apply`.
     """
 
-    features: Callable[[Sequence[Meme]], Mapping[str, np.ndarray]]
+    features: Callable[..., Mapping[str, np.ndarray]]
     encoders: Encoders
     apply: Callable[..., jax.Array]
     variables: Tree
@@ -95,18 +97,9 @@ class GraphPredictor:
                     strict=True,
                 )
             ]
-            logits = self.logits(self.inputs(memes))
+            logits = self.logits(graph_features(self.features(memes)))
             proba[start : start + len(memes)] = special.expit(logits).mean(axis=0)
         return proba
-
-    def inputs(self, memes: Sequence[Meme]) -> MemeFeatures:
-        """Compute the features of memes, all in memory at once.
-
-        Raises:
-            ImageError: if a picture cannot be read.
-        """
-        columns = self.features(memes)
-        return MemeFeatures(**{k: columns[k] for k in FEATURES if k in columns})
 
     def logits(self, features: MemeFeatures) -> np.ndarray:
         """Compute the logits of memes by their features.
@@ -143,6 +136,11 @@ class GraphPredictor:
         return found, images.check_all(paths, max_pixels=self.max_pixels)
 
 
+def graph_features(columns: Mapping[str, np.ndarray]) -> MemeFeatures:
+    """Return those columns that graphs are made of."""
+    return MemeFeatures(**{k: columns[k] for k in FEATURES if k in columns})
+
+
 def make_graph_predictor(*restored: Restored, arm: str) -> GraphPredictor:
     """Make the classifier of one seed or several of a run on graphs.
 
@@ -166,8 +164,8 @@ def make_graph_predictor(*restored: Restored, arm: str) -> GraphPredictor:
         own.extract.update(facts["extraction"]["extract"])
         own.weights.detector = facts["extraction"]["detector"]
     options, mesh = options_of(own), parallel.mesh(1)
-    masks = options.masks or options.crop == "mask"
-    finder, _ = make_finder(own, mesh, masks=masks)
+    options = options._replace(masks=options.masks or options.crop == "mask")
+    found, _ = make_finder(own, mesh, masks=options.masks)
     batch = GraphPredictor.batch
     source = Source(
         kept.config,
@@ -178,11 +176,13 @@ def make_graph_predictor(*restored: Restored, arm: str) -> GraphPredictor:
     )
     encoders = make_encoders(source, mesh=mesh, batch=batch)
 
-    def features(memes: Sequence[Meme]) -> Mapping[str, np.ndarray]:
+    def features(
+        memes: Sequence[Meme], finder: Finder | None = None
+    ) -> Mapping[str, np.ndarray]:
         return columns_of(
             memes,
             encoders,
-            finder=finder,
+            finder=finder or found,
             options=options,
             max_pixels=config.data.max_pixels,
         )

@@ -65,19 +65,22 @@ class EntityScores:
         size: height and width of the picture.
         names: of their classes.
         scores: the detector's confidence, `[k]` in [0, 1].
-        left_out: drop of the logit when an entity is left out of the graph, `[k]`.
-        all_left_out: drop when all are.
+        covered: drop of the logit when an entity's box is covered in the picture,
+            `[k]`.
+        left_out: drop when only its node is left out of the graph, `[k]`.
+        all_left_out: drop when all entities are.
     """
 
     boxes: np.ndarray
     size: tuple[int, int]
     names: Sequence[str]
     scores: np.ndarray
+    covered: np.ndarray
     left_out: np.ndarray
     all_left_out: float
 
     def map(self, size: tuple[int, int]) -> np.ndarray:
-        """Return the drops on their boxes, float64 `[h, w]`, 0 elsewhere.
+        """Return `covered` on its boxes, float64 `[h, w]`, 0 elsewhere.
 
         Where boxes overlap, it is the drop of largest absolute value.
 
@@ -86,9 +89,9 @@ class EntityScores:
         """
         found = np.zeros(size)
         scale = np.tile(np.divide(size, self.size)[::-1], 2)
-        for row in np.argsort(np.abs(self.left_out), kind="stable"):
+        for row in np.argsort(np.abs(self.covered), kind="stable"):
             left, top, right, bottom = np.round(self.boxes[row] * scale).astype(int)
-            found[top:bottom, left:right] = self.left_out[row]
+            found[top:bottom, left:right] = self.covered[row]
         return found
 
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from PIL import Image
 from scipy import special
 
 from memejax import explain
@@ -18,6 +22,8 @@ from memejax.data import images
 from memejax.data.caption_words import caption_words
 from memejax.data.records import Meme
 from memejax.explain import Modalities
+from memejax.extract import cutting
+from memejax.extract.entities import Entities, Finder
 from memejax.graphs.features import MemeFeatures
 from memejax.metrics import AVERAGE
 from memejax.models.maskrcnn.categories import COCO
@@ -31,7 +37,11 @@ from memejax.predict.explain.neighbours import (
     spread,
     stored_neighbours,
 )
-from memejax.predict.graph_predictor import GraphPredictor, make_graph_predictor
+from memejax.predict.graph_predictor import (
+    GraphPredictor,
+    graph_features,
+    make_graph_predictor,
+)
 from memejax.restored import Restored
 from memejax.stages.parts.meme_logits import joined
 from memejax.store.read import Store
@@ -78,7 +88,8 @@ class GraphExplainer:
         Raises:
             ValueError: if a picture cannot be read.
         """
-        features = self.predictor.inputs(memes)
+        columns = self.predictor.features(memes)
+        features = graph_features(columns)
         logits = self.score(features, np.arange(len(memes)))
         vectors = np.asarray(joined([features.image, features.text]))
         near = self.training.of(vectors, memes, k=NEAREST)
@@ -98,7 +109,7 @@ class GraphExplainer:
                     references=len(others),
                     neighbours=near[row],
                     note=self.training.note,
-                    entities=self.entities(features, row),
+                    entities=self.entities(columns, row, meme),
                 )
             )
         return found
@@ -163,28 +174,86 @@ class GraphExplainer:
         read = np.any(found.members, axis=1)
         return WordScores(found.texts, found.spans, left_out, None, 0.0, read)
 
-    def entities(self, features: MemeFeatures, row: int) -> EntityScores:
-        """Find what each entity adds, by leaving its node out of the graph.
+    def entities(
+        self, columns: Mapping[str, np.ndarray], row: int, meme: Meme
+    ) -> EntityScores:
+        """Find what each entity adds, to the graph and to the whole meme.
 
         Args:
-            features: of memes.
+            columns: of memes, from the predictor.
             row: the meme's.
+            meme: its record.
         """
+        features = graph_features(columns)
         real = np.flatnonzero(features.where[row])
         where = np.repeat(features.where[row : row + 1], 2 + len(real), axis=0)
         where[np.arange(len(real)) + 1, real] = False
         where[-1] = False
         logits = self.score(features, np.full(len(where), row), where=where)
-        drops = logits[0] - logits[1:]
-        height, width = features.sizes[row]
-        classes = features.classes[row, real]
+        height, width = features.sizes[row].tolist()
         return EntityScores(
             boxes=features.boxes[row, real],
-            size=(int(height), int(width)),
-            names=[COCO.get(int(one), "tile") for one in classes],
+            size=(height, width),
+            names=[COCO.get(int(one), "tile") for one in features.classes[row, real]],
             scores=features.scores[row, real],
-            left_out=drops[:-1],
-            all_left_out=float(drops[-1]),
+            covered=logits[0] - self.covered(columns, row, meme),
+            left_out=logits[0] - logits[1:-1],
+            all_left_out=float(logits[0] - logits[-1]),
+        )
+
+    def covered(
+        self, columns: Mapping[str, np.ndarray], row: int, meme: Meme
+    ) -> np.ndarray:
+        """Compute the logits with each entity's box covered by the mean colour.
+
+        The entities keep their places, and have the features of what is left of them.
+
+        Args:
+            columns: of memes, from the predictor.
+            row: the meme's.
+            meme: its record.
+
+        Returns:
+            float64 `[k]`, of the real entities.
+        """
+        features = graph_features(columns)
+        real = np.flatnonzero(features.where[row])
+        if not len(real):
+            return np.zeros(0)
+        picture, original = cutting.read_picture(
+            meme.image, max_pixels=self.predictor.max_pixels
+        )
+        height, width = picture.shape[:2]
+        scale = np.tile(np.divide((width, height), original[::-1]), 2)
+        boxes = (features.boxes[row] * scale).astype(np.float32)
+        mean = np.round(picture.mean((0, 1))).astype(np.uint8)
+        memes = []
+        for left, top, right, bottom in boxes[real].tolist():
+            part = picture.copy()
+            rows = slice(math.floor(top), math.ceil(bottom))
+            part[rows, math.floor(left) : math.ceil(right)] = mean
+            memes.append(dataclasses.replace(meme, image=_png(part)))
+
+        def find(pictures: Sequence[np.ndarray]) -> Entities:
+            def each(name: str) -> np.ndarray:
+                return np.repeat(columns[name][row][None], len(pictures), axis=0)
+
+            return Entities(
+                boxes=np.repeat(boxes[None], len(pictures), axis=0),
+                scores=each("scores"),
+                classes=each("classes"),
+                where=each("where"),
+                features=each("box_features") if "box_features" in columns else None,
+                masks=each("masks") if "masks" in columns else None,
+            )
+
+        finder = Finder(find, most=features.entities_each)
+        changed = self.predictor.features(memes, finder)
+        return self.score(
+            features,
+            np.full(len(memes), row),
+            image=changed["image"],
+            entities=changed["entities"],
         )
 
     def effects(
@@ -236,6 +305,13 @@ def make_graph_explainer(restored: Restored, *, arm: str = AVERAGE) -> GraphExpl
         ValueError: see `make_graph_predictor`.
     """
     return GraphExplainer(restored, arm, make_graph_predictor(restored, arm=arm))
+
+
+def _png(picture: np.ndarray) -> Any:
+    """Return the content of a file, quick to write, in the place of a path."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _same(one: Meme, other: Meme) -> bool:

@@ -42,7 +42,7 @@ def words(scores: WordScores | None) -> blocks.Section | None:
         return None
     if not scores.texts:
         return blocks.Section("Words", [blocks.Text("The caption has no words.")])
-    found: list[blocks.Block] = []
+    found: list[blocks.Block] = [blocks.Text(_COLOURS)]
     if scores.integrated is None:
         text = (
             "There are no gradients by words for this classifier: their figures are "
@@ -55,7 +55,6 @@ def words(scores: WordScores | None) -> blocks.Section | None:
             f"within {100 * scores.gap:.1f} %."
         )
         values = scores.integrated
-        found.append(blocks.Text(_COLOURS))
         found.append(_words(scores.texts, values, "Integrated gradients", about))
         if scores.gap > LARGEST_GAP:
             text = "That is more than 1 %: the figures are rough."
@@ -155,23 +154,25 @@ def entities(found: Explanation) -> blocks.Section | None:
         blocks.Figure(
             _data(_numbered(drawn, parts.boxes * len(drawn) / parts.size[0])),
             "Entities",
-            "Numbered as below. Where several overlap, the colour is that of the one "
-            "that counts most.",
+            "Drop of the logit when an entity is covered. Where several overlap, the "
+            "colour is that of the one that counts most.",
             covered=True,
         ),
     ]
     rows = [
-        [str(number), name, f"{score:.2f}", f"{drop:+.3f}"]
-        for number, (name, score, drop) in enumerate(
-            zip(parts.names, parts.scores, parts.left_out, strict=True), start=1
+        [str(number), name, f"{score:.2f}", f"{covered:+.3f}", f"{left_out:+.3f}"]
+        for number, (name, score, covered, left_out) in enumerate(
+            zip(parts.names, parts.scores, parts.covered, parts.left_out, strict=True),
+            start=1,
         )
     ]
-    rows.append(["all", "", "", f"{parts.all_left_out:+.3f}"])
+    rows.append(["all", "", "", "", f"{parts.all_left_out:+.3f}"])
     note = (
-        "Drop of the logit when the entity is left out of the graph, with its edges; "
-        "overlapping entities stand in for each other, so that the drops do not add up."
+        "Drop of the logit when the entity is covered in the picture by the mean "
+        "colour, and when its node is left out of the graph, which still has the whole "
+        "picture. Entities overlap, so that drops do not add up."
     )
-    columns = ("", "entity", "confidence", "drop")
+    columns = ("", "entity", "confidence", "covered", "node left\nout")
     table = Table("Entities, in logits", columns, rows, notes=(note,))
     return blocks.Section(
         "Entities", [blocks.Text(_COLOURS), blocks.Gallery(figures), table]
