@@ -19,6 +19,8 @@ from memejax.data.tokenizer_files import vocabulary_size as vocabulary_size
 # Longer captions are cut, in characters: no vocabulary needs more of one, and a
 # caption of megabytes would stall everything that reads it.
 LONGEST_CAPTION = 10_000
+# Tokens per caption that `shorten` leaves at least.
+SHORTEST = 16
 # A longer word is [UNK] in WordPiece, so nothing is learned from it.
 LONGEST_WORD = 100
 
@@ -144,6 +146,29 @@ def pad_id(tokenizer: Tokenizer) -> int:
         if found is not None:
             return found
     raise ValueError("the tokenizer has no padding token: looked for [PAD] and <pad>")
+
+
+def shorten(
+    input_ids: np.ndarray, attention_mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut off padding that no caption of a batch needs.
+
+    The result has 16, 32, 64, ... tokens per caption: each length is a program of its
+    own, so that there should be few.
+
+    Args:
+        input_ids: int32 `[b, t]`, padded on the right.
+        attention_mask: int32 `[b, t]`.
+
+    Returns:
+        Both with the smallest of these lengths that holds the longest caption, at most
+        t.
+    """
+    longest = int(np.max(np.sum(attention_mask != 0, axis=1), initial=0))
+    length = SHORTEST
+    while length < longest:
+        length *= 2
+    return input_ids[:, :length], attention_mask[:, :length]
 
 
 def encode(tokenizer: Tokenizer, captions: Sequence[str], *, length: int) -> Tokens:

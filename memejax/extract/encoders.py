@@ -16,7 +16,12 @@ from memejax.data import text
 from memejax.extract.sources import Source, Variables
 from memejax.models.towers import Tower
 from memejax.stages.parts.encoders import described
-from memejax.stages.parts.models import arm_names, fusion_arms, normalization
+from memejax.stages.parts.models import (
+    arm_names,
+    fusion_arms,
+    gains_by_shortening,
+    normalization,
+)
 
 Tree = Any
 
@@ -140,7 +145,9 @@ def make_encoders(source: Source, *, mesh: Mesh, batch: int) -> Encoders:
     parallel.check_batch(mesh, batch)
     config, tokenizer = source.config, source.tokenizer
     c = config.data
-    image_fn, text_fn = encoder_functions(config, text.vocabulary_size(tokenizer))
+    vocabulary = text.vocabulary_size(tokenizer)
+    shorten = gains_by_shortening(config, vocabulary)
+    image_fn, text_fn = encoder_functions(config, vocabulary)
     of_images = _in_batches(image_fn, source.image, mesh=mesh, batch=batch)
     of_captions = _in_batches(text_fn, source.text, mesh=mesh, batch=batch)
 
@@ -151,14 +158,23 @@ def make_encoders(source: Source, *, mesh: Mesh, batch: int) -> Encoders:
     def captions(texts: Sequence[str]) -> Captions:
         encoded = text.encode(tokenizer, texts, length=c.text_length)
         ids, mask = encoded.input_ids, encoded.attention_mask
-        found = of_captions({"input_ids": ids, "attention_mask": mask})
-        # Averaged word vectors (models/words.py) are one vector for all tokens.
-        tokens = found["tokens"]
-        where = mask[:, : tokens.shape[1]] != 0
+        parts = []
+        # Without captions, one batch of zeros sets the widths of the outputs.
+        for start in range(0, max(len(texts), 1), batch):
+            part = ids[start : start + batch], mask[start : start + batch]
+            if shorten:
+                part = text.shorten(*part)
+            found = of_captions({"input_ids": part[0], "attention_mask": part[1]})
+            # Averaged word vectors (models/words.py) are one vector for all tokens.
+            longest = c.text_length if found["tokens"].shape[1] > 1 else 1
+            found["tokens"] = _lengthened(found["tokens"], longest)
+            parts.append(found)
+        every = {k: np.concatenate([one[k] for one in parts]) for k in parts[0]}
+        where = mask[:, : every["tokens"].shape[1]] != 0
         return Captions(
-            found["pooled"],
-            found.get("shared"),
-            np.where(where[..., None], tokens, 0),
+            every["pooled"],
+            every.get("shared"),
+            np.where(where[..., None], every["tokens"], 0),
             where,
         )
 
@@ -204,6 +220,12 @@ def _in_batches(
         }
 
     return run
+
+
+def _lengthened(tokens_btd: np.ndarray, length: int) -> np.ndarray:
+    """Fill up with zeros to `length` tokens."""
+    missing = length - tokens_btd.shape[1]
+    return np.pad(tokens_btd, ((0, 0), (0, missing), (0, 0)))
 
 
 def _shapes(image_fn, text_fn, source: Source) -> tuple[Any, Any]:

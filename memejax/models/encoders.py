@@ -137,6 +137,11 @@ class TextEncoder(Encoder):
     fixed_length: ClassVar[bool] = False
 
     @nn.nowrap
+    def gains_by_shortening(self) -> bool:
+        """Whether captions with less padding have the same features, sooner."""
+        return bool(self.block_counts()) and not self.fixed_length
+
+    @nn.nowrap
     def smallest_inputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Return the shapes of one caption of one token: ids and attention mask."""
         token = jax.ShapeDtypeStruct((1, 1), jnp.int32)

@@ -16,6 +16,7 @@ from memejax.metrics import AVERAGE
 from memejax.predict.graph_predictor import GraphPredictor, make_graph_predictor
 from memejax.restored import Restored, restore, seeds_of
 from memejax.stages.parts.meme_scorer import make_probability
+from memejax.stages.parts.models import gains_by_shortening
 
 Tree = Any
 
@@ -37,6 +38,7 @@ class Predictor:
         threshold: the arm's, chosen on the run's dev split; None without labels.
         batch: maximum number of memes per call of `apply`.
         fill: whether every call has as many, so that one program is compiled.
+        shorten: whether to cut off padding that no caption of a call needs.
     """
 
     apply: Callable[..., jax.Array]
@@ -50,6 +52,7 @@ class Predictor:
     threshold: float | None
     batch: int = 32
     fill: bool = False
+    shorten: bool = False
 
     def filled(self) -> Predictor:
         """Return the predictor whose every call has `batch` memes."""
@@ -86,6 +89,8 @@ class Predictor:
         proba = np.zeros(n)
         for start in range(0, n, size):
             part = [column[start : start + size] for column in columns]
+            if self.shorten:
+                part[1:] = text.shorten(*part[1:])
             real = len(part[0])
             filled = [
                 np.concatenate([rows, np.repeat(rows[:1], size - real, axis=0)])
@@ -140,9 +145,8 @@ def make_predictor(*restored: Restored, arm: str = AVERAGE) -> Predictor:
     """
     first = restored[0]
     config = first.config
-    probability = make_probability(
-        config, text.vocabulary_size(first.tokenizer), arm=arm
-    )
+    vocabulary = text.vocabulary_size(first.tokenizer)
+    probability = make_probability(config, vocabulary, arm=arm)
     variables = first.variables
     threshold = first.threshold(arm)
     if len(restored) > 1:
@@ -165,6 +169,7 @@ def make_predictor(*restored: Restored, arm: str = AVERAGE) -> Predictor:
         length=config.data.text_length,
         modalities=config.model.arm.modalities,
         threshold=threshold,
+        shorten=gains_by_shortening(config, vocabulary),
     )
 
 

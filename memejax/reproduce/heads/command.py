@@ -104,7 +104,9 @@ def prepare(
     return Plan(
         pathlib.Path(workdir or "runs/heads"),
         store,
-        _inputs(store, memes)._replace(search=methods.SEARCH[preset]),
+        _inputs(store, memes)._replace(
+            search=methods.SEARCH[preset], wide=preset == "full"
+        ),
         protocol.trials(memes, range(seeds)),
         seeds,
         [name for name in METHODS if not names or name in {*names, *BASELINES}],
@@ -369,6 +371,7 @@ def _notes(plan: Plan, best: str) -> list[str]:
         "among the training memes.",
         "Search: "
         + "; ".join(plan.inputs.search)
+        + ("" if plan.inputs.wide else f"; cross {methods.WIDEST} wide only")
         + f"; linear: C of {_list(methods.STRENGTHS)}, and shares of the pictures of "
         f"{_list(methods.SHARES)}; kernel: these shares, gamma of "
         f"{_list(methods.GAMMAS)}, penalty of {_list(methods.PENALTIES)}.",

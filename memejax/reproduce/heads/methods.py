@@ -39,6 +39,9 @@ _SMALL: dict[str, dict[str, Any]] = {
     "256 wide, 2e-3": dict(width=256, layers=1, lr=2e-3, epochs=10.0),
 }
 SEARCH = {"demo": _SMALL, "full": _SMALL | {"as published": dict(lr=1e-4, epochs=20.0)}}
+# Searched in one width, but by "full": with all pairs of 256 features a head has 17 M
+# parameters, and 24 of them take two cores ten minutes.
+NARROW, WIDEST = {"cross"}, 64
 # Heads trained at once: their states have to fit into memory together.
 TOGETHER = 24
 
@@ -54,6 +57,7 @@ class Inputs(NamedTuple):
         zero_shot: prompts of zero-shot, float32 `[2, e]`; None without.
         scale: factor of the cosine in a logit.
         search: settings of a head that is trained by gradient descent, by name.
+        wide: whether those of `NARROW` are searched in every width.
     """
 
     memes: Memes
@@ -62,6 +66,7 @@ class Inputs(NamedTuple):
     zero_shot: np.ndarray | None = None
     scale: float = 1.0
     search: Mapping[str, Mapping[str, Any]] = SEARCH["demo"]
+    wide: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +173,8 @@ def head(name: str) -> Callable[..., Scored]:
         began = time.perf_counter()
         best: list[tuple[Fitted, str]] = []
         for setting, changes in inputs.search.items():
+            if name in NARROW and not inputs.wide and changes["width"] > WIDEST:
+                continue
             say(f"{name}: {setting}")
             found = _fit(name, changes, inputs, trials, say)
             if not best:

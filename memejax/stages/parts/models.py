@@ -182,6 +182,13 @@ def fusion_arms(
     )
 
 
+def gains_by_shortening(config: ConfigDict, vocabulary: int) -> bool:
+    """Whether the text encoders of all arms gain by captions with less padding."""
+    arms = fusion_arms(config, vocabulary).arms.values()
+    encoders = [arm.text_encoder for arm in arms if arm.text_encoder is not None]
+    return bool(encoders) and all(one.gains_by_shortening() for one in encoders)
+
+
 def image_arms(
     config: ConfigDict, *, axis_name: str | None = None, remat: bool = False
 ) -> fusion.Arms:
