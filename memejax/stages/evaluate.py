@@ -64,7 +64,6 @@ def _evaluate(context: Context, before: Ended) -> dict[str, Any]:
         for name, values in proba.items():
             _write(context, data.splits[name], values)
             labels.write(context.folder / NAME, data.splits[name])
-            labels.write(context.folder / NAME, data.splits[name])
     return {
         "stage": before.name,
         "checkpoint": best,
