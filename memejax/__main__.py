@@ -35,6 +35,7 @@ COMMANDS = {
     "bench.gpu": "measure all that needs a GPU, within eight minutes",
     "bench.graphs": "time graph networks beside PyTorch Geometric",
     "bench.heads": "time heads on features: seeds together, and mining",
+    "bench.inference": "time encoding and scoring of memes beside PyTorch",
     "bench.input_pipeline": "time the input pipeline beside PyTorch's DataLoader",
     "bench.input_study": "study input by threads, workers and caches",
     "bench.known": "measure matching of known memes: recall, speed",

@@ -18,6 +18,7 @@ BENCHMARKS = {
     "gpu": [],
     "graphs": [],
     "heads": ["--part"],
+    "inference": [],
     "input_pipeline": [],
     "input_study": ["--part"],
     "known": [],
@@ -31,7 +32,7 @@ BENCHMARKS = {
     "weights": ["--side", "--folder"],
 }
 
-PACKAGES = ("faults", "train_step")
+PACKAGES = ("faults", "inference", "train_step")
 
 
 def shown(capsys, call):

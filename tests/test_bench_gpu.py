@@ -82,7 +82,7 @@ def test_rows_have_the_main_figures():
                 "unit": "images/s",
                 "ours": [2.0, 4.0, 3.0],
                 "ratio": 1.5,
-                "MFU": {"datasheet": {"ours": 0.4}},
+                "share": {"datasheet": {"ours": 0.4}},
             },
             "seconds": 3.0,
         },

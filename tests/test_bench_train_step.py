@@ -103,8 +103,8 @@ def test_products_are_counted(monkeypatch, tmp_path, capsys):
     forward = tokens * (4 * d * d + 2 * d * m + 2 * t * d) + 4 * d
     assert found["FLOPs a step"] == 3 * 2 * forward
     rate = np.median(found["ours"]) / 4 * 3 * 2 * forward
-    share = rate / found["FLOP/s at most"]["measured"]
-    assert found["MFU"]["measured"] == {"ours": pytest.approx(share)}
+    share = rate / found["FLOP/s of the device"]["product"]
+    assert found["share"]["product"] == {"ours": pytest.approx(share)}
     assert len(found["ours"]) == 3 and "peer" not in found
     losses = found["loss"]["ours"]
     assert len(losses) == 4 and losses == sorted(losses, reverse=True)
@@ -123,7 +123,7 @@ def test_both_sides(peer, monkeypatch, tmp_path, capsys):
     assert found["parameters"]["ours"] == found["parameters"]["peer"]
     assert found["peer is"]["torch"] and found["peer is"]["threads"] >= 1
     assert found["compile seconds"]["ours"] > 0 < found["first step seconds"]["peer"]
-    assert set(found["MFU"]["measured"]) == {"ours", "peer"}
+    assert set(found["share"]["product"]) == {"ours", "peer"}
     assert set(found["peak memory"]) == {"ours", "peer"}
     assert found["ratio_low"] <= found["ratio"] <= found["ratio_high"]
     for side in ("ours", "peer"):
@@ -139,7 +139,7 @@ def test_cases_run_in_processes_of_their_own(monkeypatch, tmp_path, capsys):
             raise FileNotFoundError
         *shared, out, flag, case = command[3:]
         commands.append((shared, flag, case))
-        figures = {"unit": "images/s", "ours": [2.0], "MFU": {"measured": {}}}
+        figures = {"unit": "images/s", "ours": [2.0], "share": {"product": {}}}
         path = pathlib.Path(out.removeprefix("--out="))
         path.write_text(json.dumps({case: figures}), "utf-8")
 

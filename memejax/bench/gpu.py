@@ -275,7 +275,7 @@ def _main_figures(one: Mapping[str, Any]) -> list[str]:
         found.append(f"{np.median(case['ours']):.4g} {case.get('unit', '')}".strip())
         if "ratio" in case:
             found.append(f"{case['ratio']:.2f} times the peer")
-        for name, share in case.get("MFU", {}).items():
+        for name, share in case.get("share", {}).items():
             found.append(f"{share['ours']:.0%} of the {name} rate")
     return found
 

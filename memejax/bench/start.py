@@ -6,11 +6,15 @@ interpreter    Python itself, doing nothing
 import memejax
 import jax     for comparison: part of every run
 help           `python -m memejax.main --help`
+slowest help   the slowest `--help` of all commands
 cold           from `python -m memejax.main ...` to the progress line of the first
                step: imports, 64 built-in memes written and read, the demo's models
                initialised, the step compiled
-warm           the same with the programs compiled by the cold run, kept on disk (JAX's
-               persistent compilation cache), as in a second start
+warm           the same with the programs compiled by the cold run, kept in the user's
+               cache, as in a second start
+predict cold   `python -m memejax.predict` of one meme with its caption, by a finished
+               run of these models, with an empty cache
+predict warm   the same once more
 
 Each runs in a new process, in turn, `--runs` times after a first that does not count:
 files are then in the system's cache.
@@ -29,6 +33,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from memejax import __main__ as commands
 from memejax.bench import pairs, tables
 from memejax.bench.command_line import Parser
 from memejax.errors import command
@@ -39,7 +44,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "import jax": ("-c", "import jax"),
     "help": ("-m", "memejax.main", "--help"),
 }
-PARTS = (*COMMANDS, "cold", "warm")
+STARTS = ("cold", "warm")
+SLOWEST = "slowest help"
+PARTS = (*COMMANDS, SLOWEST, *STARTS, *(f"predict {start}" for start in STARTS))
 RUN = (
     "-m",
     "memejax.main",
@@ -49,6 +56,13 @@ RUN = (
     "--config.data.synthetic.test=16",
     "--config.pretrain.batch=16",
     "--config.log.every=1",
+)
+SHORT = (
+    *RUN,
+    "--config.pretrain.steps=1",
+    "--config.pretrain.optimizer.warmup=0",
+    "--config.finetune.steps=1",
+    "--config.finetune.optimizer.warmup=0",
 )
 # A progress line of the first step: "pretrain   1/200    0%  loss ...".
 FIRST = re.compile(r"\s1/\d+\s+\d+%")
@@ -87,21 +101,60 @@ def measured(parts: Sequence[str], *, runs: int) -> dict[str, list[float]]:
             f"from {PARTS}"
         )
     found: dict[str, list[float]] = {part: [] for part in parts}
-    for number in range(runs + 1):
-        seconds = {p: _process_seconds(COMMANDS[p]) for p in parts if p in COMMANDS}
-        if "cold" in parts or "warm" in parts:
-            with tempfile.TemporaryDirectory() as folder:
-                for part in ("cold", "warm") if "warm" in parts else ("cold",):
-                    seconds[part] = first_step(RUN, pathlib.Path(folder), name=part)
-        for part in parts if number else ():
-            found[part].append(seconds[part])
+    with tempfile.TemporaryDirectory() as name:
+        top = pathlib.Path(name)
+        predicts = [part for part in parts if part.startswith("predict")]
+        if predicts:
+            _process_seconds([*SHORT, f"--workdir={top / 'run'}"])
+        for number in range(runs + 1):
+            seconds = {p: _process_seconds(COMMANDS[p]) for p in parts if p in COMMANDS}
+            if SLOWEST in parts:
+                seconds[SLOWEST] = max(map(_help_seconds, sorted(commands.COMMANDS)))
+            folder = top / str(number)
+            folder.mkdir()
+            if set(STARTS) & set(parts):
+                for part in STARTS if "warm" in parts else STARTS[:1]:
+                    seconds[part] = first_step(RUN, folder, name=part)
+            if predicts:
+                one = _one_meme(top / "run")
+                cache = folder / "predict"
+                for part in PARTS[-2:]:
+                    seconds[part] = _process_seconds(one, cache=cache)
+            for part in parts if number else ():
+                found[part].append(seconds[part])
     return found
 
 
-def _process_seconds(arguments: Sequence[str]) -> float:
-    """Seconds of a process from its start to its end."""
+def _help_seconds(name: str) -> float:
+    return _process_seconds(["-m", f"memejax.{name}", "--help"])
+
+
+def _one_meme(run: pathlib.Path) -> list[str]:
+    """Return the command that scores one of a run's own memes."""
+    picture = next((run / "memes" / "img").iterdir())
+    return [
+        *("-m", "memejax.predict", f"--workdir={run}"),
+        *(f"--image={picture}", "--text=a caption of five words"),
+    ]
+
+
+def _process_seconds(
+    arguments: Sequence[str], *, cache: pathlib.Path | None = None
+) -> float:
+    """Measure seconds of a process from its start to its end.
+
+    Args:
+        arguments: command-line arguments of Python.
+        cache: the user's folder of compiled programs, if not the user's own.
+    """
+    own = {} if cache is None else {"MEMEJAX_CACHE": os.fspath(cache)}
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | own,
+    )
     seconds = time.perf_counter() - began
     # absl ends with 1 after --help.
     if done.returncode not in ((0, 1) if "--help" in arguments else (0,)):
@@ -122,9 +175,7 @@ def first_step(arguments: Sequence[str], folder: pathlib.Path, *, name: str) -> 
     Raises:
         RuntimeError: if the run ends before.
     """
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": os.fspath(folder / "compiled")
-    }
+    environment = os.environ | {"MEMEJAX_CACHE": os.fspath(folder / "cache")}
     began = time.perf_counter()
     with (folder / f"{name}.log").open("w+", encoding="utf-8") as errors:
         run = subprocess.Popen(

@@ -103,7 +103,7 @@ def _of_weights(
     else:
         tokenizer = text.train_wordpiece(captions, vocab_size=c.data.vocabulary)
     text.save_tokenizer(tokenizer, os.fspath(folder / "tokenizer"))
-    found = load_encoders(c, _init(c, text.vocabulary_size(tokenizer)))
+    found = load_encoders(c, random_encoders(c, text.vocabulary_size(tokenizer)))
     image, captioned = (
         {k: tree[part] for k, tree in found.items() if part in tree} for part in named
     )
@@ -116,8 +116,12 @@ def _of_weights(
     return Source(c, tokenizer, image, captioned, names, similarity)
 
 
-def _init(config: ConfigDict, vocabulary: int) -> dict[str, Tree]:
-    """Initialise both encoders: {collection: {encoder: variables}}."""
+def random_encoders(config: ConfigDict, vocabulary: int) -> dict[str, Tree]:
+    """Initialise both encoders of a config with one arm.
+
+    Returns:
+        collection -> "image_encoder" and "text_encoder" -> variables.
+    """
     (arm,) = fusion_arms(config, vocabulary).arms.values()
     side, length = config.data.image_size, config.data.text_length
 

@@ -25,9 +25,10 @@ AdamW, torch.compile and TF32 on a GPU (jax uses TF32 too), autocast if the dtyp
 bfloat16 (our heads stay float32), and on a CPU its best number of threads. On a GPU
 both hold their memory at the same time.
 
-MFU is speed times the FLOPs of the products and convolutions of a step (forward and
-backward, counted once for both) over the rate of a large product in the same dtype,
-measured here, and over the datasheet's rate if known. Without torch and transformers
+"share" is speed times the FLOPs of the products and convolutions of a step (forward and
+backward, counted once for both) over the rate of a large product in the same dtype, as
+XLA computes it here: no peak, and more than 100 % where a library does better. Over the
+datasheet's rate, if known, it is the MFU. Without torch and transformers
 only our side runs, with a message.
 """
 
@@ -47,9 +48,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from memejax.bench import pairs
+from memejax.bench import pairs, tables
 from memejax.bench.command_line import Parser
-from memejax.bench.train_step import problem
+from memejax.bench.train_step import operations, problem
 from memejax.bench.train_step.ours import Trainer
 from memejax.command_line import prepare
 from memejax.errors import command
@@ -100,6 +101,11 @@ def _options() -> argparse.Namespace:
     )
     parser.number("--steps", 5, text="training steps in one run of a side")
     parser.add_argument("--no-peer", action="store_true", help="time only our side")
+    parser.add_argument(
+        "--operations",
+        action="store_true",
+        help="where a step's time goes on both sides, by class (CPU)",
+    )
     options = parser.parse_args()
     if options.steps < 1 or options.pairs < 1:
         parser.error("--steps and --pairs take at least 1")
@@ -161,6 +167,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         # The peer compiles in its first step on a GPU, and not at all on a CPU.
         figures["first step seconds"] = {"peer": peer.first_seconds}
         figures["peer is"] = peer.about()
+    if options.operations:
+        spent = {"ours": operations.of_ours(ours, steps=options.steps)}
+        if "peer" in sides:
+            spent["peer"] = operations.of_peer(sides["peer"], steps=options.steps)
+        figures["operations, ms"] = spent
+        print(tables.text(operations.table_of(spent)))
     figures |= {"loss": {side: trainer.losses for side, trainer in sides.items()}}
     figures["peak memory"] = {side: trainer.memory() for side, trainer in sides.items()}
     return figures | {**utilisation(ours, speeds, given), **speeds}
@@ -199,10 +211,10 @@ def check_parameters(case: str, counts: Mapping[str, int]) -> None:
 def utilisation(
     ours: Trainer, speeds: Mapping[str, Any], given: problem.Problem
 ) -> dict[str, Any]:
-    """FLOPs of a step, and each side's share of the device's peak rates."""
+    """FLOPs of a step, and each side's share of the device's rates."""
     kind = ours.device.device_kind
     found = [peak for name, peak in DATASHEET.items() if name in kind]
-    peaks = {"measured": runner.peak([ours.device], dtype=given.dtype)}
+    peaks = {"product": runner.peak([ours.device], dtype=given.dtype)}
     if found and given.dtype == "bfloat16":
         peaks["datasheet"] = found[0]
     rates = {
@@ -213,8 +225,8 @@ def utilisation(
     return {
         "device": kind,
         "FLOPs a step": ours.flops,
-        "FLOP/s at most": peaks,
-        "MFU": {
+        "FLOP/s of the device": peaks,
+        "share": {
             name: {side: rate / peak for side, rate in rates.items()}
             for name, peak in peaks.items()
         },
@@ -223,7 +235,7 @@ def utilisation(
 
 def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """Format the cases as a table."""
-    head = ("case", "unit", "ours", "peer", "ours : peer", "MFU ours", "MFU peer")
+    head = ("case", "unit", "ours", "peer", "ours : peer", "share ours", "share peer")
     lines: list[tuple[str, ...]] = [head]
     for case, found in figures.items():
         speeds = [
@@ -234,9 +246,9 @@ def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
         if "ratio" in found:
             low, high = found["ratio_low"], found["ratio_high"]
             ratio = f"{found['ratio']:.2f} ({low:.2f} to {high:.2f})"
-        shares = found["MFU"]["measured"]
-        mfu = [f"{shares[s]:.0%}" if s in shares else "-" for s in ("ours", "peer")]
-        lines.append((case, found["unit"], *speeds, ratio, *mfu))
+        shares = found["share"]["product"]
+        parts = [f"{shares[s]:.0%}" if s in shares else "-" for s in ("ours", "peer")]
+        lines.append((case, found["unit"], *speeds, ratio, *parts))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()

@@ -20,6 +20,7 @@ class Trainer:
         network: maps a batch to its loss.
         trained: trained parameters by name.
         parameters: number of trained parameters.
+        batch: examples per step.
         threads: number of threads; None if left at the default.
         first_seconds: seconds of the first step, in which libraries choose algorithms
             and compile.
@@ -28,7 +29,7 @@ class Trainer:
 
     def __init__(self, given: Problem, *, device: str):
         """Make the networks of a case on "cpu" or "cuda"."""
-        self._device, self._size = device, given.batch
+        self._device, self.batch = device, given.batch
         self._half = given.dtype == "bfloat16"
         if device == "cuda":
             torch.backends.cudnn.benchmark = True
@@ -60,7 +61,7 @@ class Trainer:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - began
         self.losses.append(loss.item())
-        return self._size * count / seconds
+        return self.batch * count / seconds
 
     def warm_up(self, count: int) -> None:
         """Run the first step, and on a CPU set the fastest number of threads."""

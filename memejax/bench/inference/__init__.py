@@ -1,0 +1,1 @@
+"""Files to features and probabilities, beside PyTorch; see __main__.py."""
