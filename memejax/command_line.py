@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from memejax import huge_pages
 from memejax.config import load_config, unknown_leaf
 from memejax.errors import STATUS, leave_out_full_disks, printable, reported
 
@@ -56,8 +57,10 @@ def define_config() -> flags.FlagHolder:
 def prepare() -> None:
     """Set up a command's process: quiet libraries, parsed flags, enough threads.
 
-    Must run before the first use of a device.
+    Must run before the first use of a device. The command may start again here, see
+    `huge_pages`.
     """
+    huge_pages.restart()
     # jax and orbax are verbose at INFO; messages for the user are printed.
     logging.set_verbosity(logging.WARNING)
     leave_out_full_disks()
@@ -77,6 +80,9 @@ def run(body: Callable[[], Any], *, required: Sequence[str]) -> None:
         body: called after `prepare`.
         required: flags that must be given.
     """
+    if not any(argument.lstrip("-").startswith("help") for argument in sys.argv[1:]):
+        # Before the config is read, and read again.
+        huge_pages.restart()
     flags.mark_flags_as_required(list(required))
 
     def main(argv: Sequence[str]) -> None:

@@ -223,7 +223,8 @@ def installed(tmp_path_factory):
     """Folders as a wheel has them: the configs in the package."""
     site = tmp_path_factory.mktemp("site")
     (site / "memejax/configs").mkdir(parents=True)
-    files = ("__init__.py", "config.py", "command_line.py", "errors.py", "lazy.py")
+    light = ("config", "command_line", "errors", "huge_pages", "lazy")
+    files = ("__init__.py", *(f"{name}.py" for name in light))
     for file in (*files, "configs/__init__.py"):
         shutil.copy(ROOT / "memejax" / file, site / "memejax" / file)
     for path in (ROOT / "configs").glob("*.py"):

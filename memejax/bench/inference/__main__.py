@@ -14,7 +14,7 @@ Both sides read the same JPEGs of 400 to 800 pixels, decode and resize them with
 to 224 pixels, tokenise the same captions (11 words in the median, 64 tokens at most) by
 the same tokenizer and have networks of the same sizes with random weights. The peer is
 transformers on PyTorch in inference mode behind a DataLoader, with captions padded to
-the longest of a batch and channels last, eager and by `torch.compile`, each at its best
+the longest of a batch and channels last, eager and by `torch.compile`, at eager's best
 numbers of worker processes and threads. Without torch only our side runs.
 """
 
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument(
         "--dtype", choices=DTYPES, default="float32", help="dtype of the products"
     )
-    parser.number("--memes", 64, text="memes in one run of a side")
+    parser.number("--memes", 32, text="memes in one run of a side")
     parser.number("--batch", 16, text="memes per batch")
     parser.add_argument(
         "--eager", action="store_true", help="do not compile the peer as well"
@@ -99,14 +99,18 @@ def measure(given: problem.Problem, *, pairs_: int, eager: bool) -> dict[str, An
         return figures | {"ours": [ours.run() for _ in range(pairs_)]}
     from memejax.bench.inference import peer
 
+    chosen = None
     for kind in ("eager",) if eager else ("eager", "compiled"):
         other = peer.Runner(given, compiled=kind == "compiled")
         check_parameters(
             given.case, {"ours": ours.parameters, "peer": other.parameters}
         )
-        chosen = other.choose()
+        if chosen is None:
+            chosen = other.choose()
+        other.use(*chosen)
         found = pairs.in_turn(ours.run, other.run, pairs=pairs_)
-        figures[kind] = found | chosen
+        figures[kind] = found | {"workers": chosen[0], "threads": chosen[1]}
+        print(f"{given.case}, {kind}: {found['ratio']:.2f}", flush=True)
         del other
     return figures
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -72,8 +71,8 @@ class Runner:
 
     Attributes:
         parameters: number of parameters of its networks.
-        workers: processes that decode; chosen by `choose`.
-        threads: likewise, of the products.
+        workers: processes that decode.
+        threads: of the products.
     """
 
     def __init__(self, given: Problem, *, compiled: bool):
@@ -110,19 +109,23 @@ class Runner:
             raise ValueError(f"got {found} results of {len(self._given.captions)}")
         return found / seconds
 
-    def choose(self) -> dict[str, Any]:
+    def choose(self) -> tuple[int, int]:
         """Set the fastest numbers of worker processes and threads, and return both."""
         cores = os.cpu_count() or 1
+        pairs = [(0, cores), (cores, 1), (cores, cores)]
+        if not self._given.paths:
+            pairs = [(0, 1), (0, cores)]
         speeds = {}
-        pool = (0, cores) if self._given.paths else (0,)
-        for workers, threads in itertools.product(pool, sorted({1, cores})):
-            self._set(workers, threads)
+        for pair in pairs:
+            self.use(*pair)
             self.run()
-            speeds[workers, threads] = self.run()
-        self._set(*max(speeds, key=lambda pair: speeds[pair]))
-        return {"workers": self.workers, "threads": self.threads}
+            speeds[pair] = self.run()
+        best = max(speeds, key=lambda pair: speeds[pair])
+        self.use(*best)
+        return best
 
-    def _set(self, workers: int, threads: int) -> None:
+    def use(self, workers: int, threads: int) -> None:
+        """Set the numbers of worker processes, which decode, and of threads."""
         torch.set_num_threads(threads)
         self.workers, self.threads = workers, threads
         self._loader = DataLoader(
@@ -135,7 +138,7 @@ class Runner:
 
     def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
         if self._loader is None:
-            self._set(self.workers, self.threads)
+            self.use(self.workers, self.threads)
         for batch in self._loader or ():
             if "image" in batch:
                 pixels = (batch["image"].float() / 255 - self._mean) / self._std
