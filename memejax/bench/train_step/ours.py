@@ -139,9 +139,14 @@ class Trainer:
         self.losses: list[float] = []
 
     def run(self, count: int) -> float:
-        """Train for `count` steps; return examples per second."""
-        began = time.perf_counter()
+        """Train for `count` steps after an uncounted one; return examples per second.
+
+        In the first after a pause memory has to be got from the system again.
+        """
         metrics = {}
+        self._state, metrics = self._compiled(self._state, self._batch)
+        jax.block_until_ready((self._state, metrics))
+        began = time.perf_counter()
         for _ in range(count):
             self._state, metrics = self._compiled(self._state, self._batch)
         jax.block_until_ready((self._state, metrics))

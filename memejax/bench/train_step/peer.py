@@ -51,9 +51,11 @@ class Trainer:
         self.losses: list[float] = []
 
     def run(self, count: int) -> float:
-        """Train for `count` steps; return examples per second."""
+        """Train for `count` steps after an uncounted one; return examples per second."""
+        loss = self._step()
+        if self._device == "cuda":
+            torch.cuda.synchronize()
         began = time.perf_counter()
-        loss = torch.zeros(())
         for _ in range(count):
             loss = self._step()
         # Waits for the device.
@@ -66,7 +68,9 @@ class Trainer:
     def warm_up(self, count: int) -> None:
         """Run the first step, and on a CPU set the fastest number of threads."""
         began = time.perf_counter()
-        self.run(1)
+        self._step()
+        if self._device == "cuda":
+            torch.cuda.synchronize()
         self.first_seconds = time.perf_counter() - began
         if self._device != "cpu":
             return
