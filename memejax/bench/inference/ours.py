@@ -78,13 +78,13 @@ def _extractor(given: Problem, config: ConfigDict) -> tuple[int, Callable[[], An
     """Return a function to the features of all memes, as an extraction has them."""
     config = one_arm(config, ARMS[given.image or "resnet"])
     variables = random_encoders(config, text.vocabulary_size(given.tokenizer))
-    parts = [
+    image, words = (
         {k: tree[part] for k, tree in variables.items() if part in tree}
         for part in ("image_encoder", "text_encoder")
-    ]
-    source = Source(config, given.tokenizer, *parts, {})
+    )
+    source = Source(config, given.tokenizer, image, words, names={})
     encoders = make_encoders(source, mesh=parallel.mesh(1), batch=given.batch)
-    used = parts if given.paths else parts[1:]
+    used = [image, words] if given.paths else [words]
     if not given.paths:
         return _count(used), lambda: encoders.text(given.captions).pooled
     memes = _memes(given)
@@ -165,7 +165,8 @@ def _evaluation(
         folder="",
         threads=2,
     )
-    columns: Any = source | {
+    columns: Any = {
+        **source,
         "input_ids": tokens.input_ids,
         "attention_mask": tokens.attention_mask,
     }

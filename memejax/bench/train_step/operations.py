@@ -17,7 +17,7 @@ from memejax.bench.train_step import ours
 from memejax.profile import runner, table
 
 # In the order of a table.
-CLASSES = (
+CLASSES: tuple[str, ...] = (
     "convolution",
     "linear",
     "attention",
@@ -103,7 +103,7 @@ def scaled(seconds: Iterable[tuple[str, float]], step: float) -> dict[str, float
         seconds: class and seconds.
         step: seconds of a step.
     """
-    found = dict.fromkeys(CLASSES, 0.0)
+    found: dict[str, float] = dict.fromkeys(CLASSES, 0.0)
     for kind, value in seconds:
         found[kind] += value
     total = sum(found.values())

@@ -127,11 +127,11 @@ class Trainer:
             init = jax.jit(init, compiler_options=xla.RUN_ONCE)
             variables = init(jax.random.key(0), self._batch)
         self._state = jax.device_put(start(variables), self.device)
-        self._step = jax.jit(step, donate_argnums=0)
+        self._step = step
         leaves = jax.tree.leaves(self._state.params)
         self.parameters = sum(leaf.size for leaf in leaves)
         began = time.perf_counter()
-        traced = self._step.trace(self._state, self._batch)
+        traced = jax.jit(step, donate_argnums=0).trace(self._state, self._batch)
         self._compiled = traced.lower().compile()
         self.compile_seconds = time.perf_counter() - began
         counted = profile.count_jaxpr(traced.jaxpr).by_primitive()
@@ -155,8 +155,13 @@ class Trainer:
         return self._size * count / seconds
 
     def parts(self) -> tuple[Callable[..., Any], Tree, Tree]:
-        """Return the step, which donates its state, a copy of that, and a batch."""
-        return self._step, jax.tree.map(jnp.copy, self._state), self._batch
+        """Return the step, which donates its state, a copy of that, and a batch.
+
+        The step is not compiled yet, so that its operations can be given the names of
+        their modules.
+        """
+        step = jax.jit(lambda *given: self._step(*given), donate_argnums=0)
+        return step, jax.tree.map(jnp.copy, self._state), self._batch
 
     def memory(self) -> int | None:
         """Peak bytes in use on the device; None on a CPU."""

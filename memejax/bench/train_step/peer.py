@@ -51,7 +51,7 @@ class Trainer:
         self.losses: list[float] = []
 
     def run(self, count: int) -> float:
-        """Train for `count` steps after an uncounted one; return examples per second."""
+        """Train for `count` steps after an uncounted one; return examples/s."""
         loss = self._step()
         if self._device == "cuda":
             torch.cuda.synchronize()
