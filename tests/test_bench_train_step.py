@@ -167,9 +167,9 @@ def test_what_does_not_fit(wrong, message):
 
 
 def test_different_sizes_are_an_error():
-    program.check_parameters("vit", {"ours": 3, "peer": 3})
+    program.problem.check_parameters("vit", {"ours": 3, "peer": 3})
     with pytest.raises(ValueError, match="ours has 3 parameters, the peer 4"):
-        program.check_parameters("vit", {"ours": 3, "peer": 4})
+        program.problem.check_parameters("vit", {"ours": 3, "peer": 4})
 
 
 def test_batches():

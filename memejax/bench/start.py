@@ -33,7 +33,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memejax import __main__ as commands
+from memejax import commands
 from memejax.bench import pairs, tables
 from memejax.bench.command_line import Parser
 from memejax.errors import command

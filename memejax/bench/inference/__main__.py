@@ -31,8 +31,7 @@ from memejax.bench import pairs, tables
 from memejax.bench.command_line import Parser
 from memejax.bench.inference import problem
 from memejax.bench.inference.ours import Runner
-from memejax.bench.train_step.__main__ import check_parameters
-from memejax.bench.train_step.problem import DTYPES, SIZES
+from memejax.bench.train_step.problem import DTYPES, SIZES, check_parameters
 from memejax.command_line import prepare
 from memejax.errors import command
 

@@ -157,7 +157,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     else:
         peer = sides["peer"] = _peer(given)
         figures["parameters"]["peer"] = peer.parameters
-        check_parameters(given.case, figures["parameters"])
+        problem.check_parameters(given.case, figures["parameters"])
         peer.warm_up(options.steps)
         speeds = pairs.in_turn(
             lambda: ours.run(options.steps),
@@ -197,15 +197,6 @@ def _peer(given: problem.Problem) -> Any:
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     return peer.Trainer(given, device=device)
-
-
-def check_parameters(case: str, counts: Mapping[str, int]) -> None:
-    """Raise ValueError unless both sides have the same number of parameters."""
-    if len(set(counts.values())) > 1:
-        raise ValueError(
-            f"{case}: ours has {counts['ours']} parameters, the peer {counts['peer']}, "
-            "expected the same number"
-        )
 
 
 def utilisation(

@@ -207,3 +207,12 @@ def data(given: Problem) -> dict[str, np.ndarray]:
         mask = np.arange(t)[None] < lengths[:, None]
         found["attention_mask"] = mask.astype(np.int32)
     return found
+
+
+def check_parameters(case: str, counts: Mapping[str, int]) -> None:
+    """Raise ValueError unless both sides have the same number of parameters."""
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            f"{case}: ours has {counts['ours']} parameters, the peer {counts['peer']}, "
+            "expected the same number"
+        )
