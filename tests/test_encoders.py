@@ -4,11 +4,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
 from flax import traverse_util
 
 from memejax import models
+from memejax.data.text import shorten
 
 VIT = models.ViT(hidden=8, layers=3, heads=2, mlp=8, patch=4, dropout=0.1)
 RESNET = models.ResNet(stage_sizes=(3, 2), bottleneck=False, width=4)
@@ -119,3 +121,31 @@ def test_the_base_knows_no_inputs():
     with pytest.raises(NotImplementedError):
         Unknown().smallest_inputs()
     assert Unknown().block_counts() == {}
+
+
+@pytest.mark.parametrize("encoder", [BERT, CLIP_TEXT], ids=lambda e: e.family)
+def test_captions_with_less_padding_have_the_same_features(encoder):
+    assert encoder.gains_by_shortening()
+    encoder = encoder.clone(max_length=40)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(1, 9, (2, 40)).astype(np.int32)
+    mask = (np.arange(40) < np.array([[9], [16]])).astype(np.int32)
+    variables = encoder.init(jax.random.key(0), ids, mask, train=False)
+
+    def pooled(ids, mask, pooling):
+        tokens = encoder.apply(variables, ids, mask, train=False)
+        return encoder.pool(tokens, mask, pooling=pooling)
+
+    for pooling in ("cls", "mean"):
+        np.testing.assert_allclose(
+            pooled(*shorten(ids, mask), pooling),
+            pooled(ids, mask, pooling),
+            rtol=1e-5,
+            atol=1e-6,
+        )
+
+
+def test_captions_of_others_keep_their_padding():
+    """SigLIP reads it, and word vectors are as quick with it."""
+    siglip = models.SiglipText(vocab_size=9, **CLIP)
+    assert not siglip.gains_by_shortening() and not WORDS.gains_by_shortening()

@@ -170,6 +170,15 @@ def test_every_trial_is_chosen_by_its_own_held_out_memes(store, small):
         )
 
 
+def test_cross_is_searched_narrow():
+    search = {"a": dict(width=64, lr=1e-3), "b": dict(width=256, lr=1e-3)}
+    inputs = methods.Inputs(None, {}, search=search)
+    assert list(methods.settings_of("align", inputs)) == ["a", "b"]
+    assert list(methods.settings_of("cross", inputs)) == ["a"]
+    wide = inputs._replace(wide=True)
+    assert list(methods.settings_of("cross", wide)) == ["a", "b"]
+
+
 def test_what_cannot_be_compared(store, tmp_path, capsys):
     with pytest.raises(ValueError, match="heads needs --features=STORE"):
         command.prepare(features=None)

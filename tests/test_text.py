@@ -17,6 +17,7 @@ from memejax.data.text import (
     load_tokenizer,
     pad_id,
     save_tokenizer,
+    shorten,
     train_wordpiece,
 )
 
@@ -349,3 +350,16 @@ def test_tokenizers_that_would_stall_or_fill_memory(tmp_path, change, message):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("longest", "given", "left"),
+    [(0, 64, 16), (16, 64, 16), (17, 64, 32), (33, 64, 64), (33, 40, 40), (5, 8, 8)],
+)
+def test_padding_that_nobody_needs_is_cut_off(longest, given, left):
+    ids = np.arange(3 * given, dtype=np.int32).reshape(3, given)
+    mask = (np.arange(given) < np.array([[longest], [1], [0]])).astype(np.int32)
+    short = shorten(ids, mask)
+    np.testing.assert_array_equal(short[0], ids[:, :left])
+    np.testing.assert_array_equal(short[1], mask[:, :left])
+    assert short[1].sum() == mask.sum()

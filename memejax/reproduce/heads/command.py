@@ -167,7 +167,7 @@ def perform(plan: Plan) -> Measured:
 def _key(plan: Plan, name: str) -> str:
     """Return what a method's scores depend on."""
     grids = [methods.STRENGTHS, methods.SHARES, methods.GAMMAS, methods.PENALTIES]
-    settings = [dict(plan.inputs.search), *map(list, grids)]
+    settings = [methods.settings_of(name, plan.inputs), *map(list, grids)]
     content = [plan.store.key, plan.seeds, settings, name]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 

@@ -172,9 +172,7 @@ def head(name: str) -> Callable[..., Scored]:
     def score(inputs: Inputs, trials: Sequence[Trial], say: Say) -> Scored:
         began = time.perf_counter()
         best: list[tuple[Fitted, str]] = []
-        for setting, changes in inputs.search.items():
-            if name in NARROW and not inputs.wide and changes["width"] > WIDEST:
-                continue
+        for setting, changes in settings_of(name, inputs).items():
             say(f"{name}: {setting}")
             found = _fit(name, changes, inputs, trials, say)
             if not best:
@@ -187,6 +185,16 @@ def head(name: str) -> Callable[..., Scored]:
         return _scored([f for f, _ in best], [s for _, s in best], seconds)
 
     return score
+
+
+def settings_of(name: str, inputs: Inputs) -> dict[str, Mapping[str, Any]]:
+    """Return the settings that are searched for a head, by name."""
+    narrow = name in NARROW and not inputs.wide
+    return {
+        setting: changes
+        for setting, changes in inputs.search.items()
+        if not narrow or changes["width"] <= WIDEST
+    }
 
 
 def _fit(
