@@ -31,6 +31,7 @@ from memejax.extract.entities import (
     Finder,
     clean_entities,
     grid_entities,
+    known_entities,
     no_entities,
 )
 from memejax.extract.features import Options, columns_of, expected_columns
@@ -86,6 +87,25 @@ def test_tiles():
     assert found.where.all() and (found.scores == 1).all() and not found.classes.any()
     with pytest.raises(ValueError, match="grid of 0 tiles"):
         grid_entities(0)
+
+
+def test_known_entities_are_found_in_every_picture():
+    one = grid_entities(2).find([np.zeros((4, 6, 3), np.uint8)])
+    finder = known_entities(one._replace(features=np.ones((1, 4, 5), np.float32)))
+    assert (finder.most, finder.width) == (4, 5)
+    found = finder.find([np.zeros((9, 9, 3), np.uint8)] * 3)
+    np.testing.assert_array_equal(found.boxes, np.repeat(one.boxes, 3, axis=0))
+    assert found.features.shape == (3, 4, 5) and found.masks is None
+
+
+def test_boxes_are_covered_one_by_one():
+    picture = np.zeros((2, 4, 3), np.uint8)
+    picture[:, 2:] = 100
+    boxes = np.array([[0, 0, 1, 1], [2.5, 1.2, 4, 2]])
+    one, other = cutting.cover_boxes(picture, boxes)
+    np.testing.assert_array_equal(one[..., 0], [[50, 0, 100, 100], [0, 0, 100, 100]])
+    np.testing.assert_array_equal(other[..., 0], [[0, 0, 100, 100], [0, 0, 50, 50]])
+    assert picture.max() == 100 and picture[0, 0, 0] == 0
 
 
 def test_nothing():

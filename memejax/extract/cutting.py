@@ -5,6 +5,7 @@ entities.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -90,6 +91,24 @@ def cut_masks(
         width=side,
     )
     return np.rint(square_ssc[None] * soft[..., None]).astype(np.uint8)
+
+
+def cover_boxes(picture_hwc: np.ndarray, boxes: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the picture with one box after the other in its mean colour.
+
+    Args:
+        picture_hwc: uint8 `[h, w, 3]`.
+        boxes: float `[k, 4]` inside the picture; pixels that a box touches are covered.
+
+    Yields:
+        uint8 `[h, w, 3]`, k times.
+    """
+    mean = np.round(picture_hwc.mean((0, 1))).astype(np.uint8)
+    for left, top, right, bottom in boxes.tolist():
+        covered = picture_hwc.copy()
+        rows = slice(math.floor(top), math.ceil(bottom))
+        covered[rows, math.floor(left) : math.ceil(right)] = mean
+        yield covered
 
 
 def to_original(

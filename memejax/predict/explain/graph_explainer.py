@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ from memejax.data.caption_words import caption_words
 from memejax.data.records import Meme
 from memejax.explain import Modalities
 from memejax.extract import cutting
-from memejax.extract.entities import Entities, Finder
+from memejax.extract.entities import Entities, known_entities
 from memejax.graphs.features import MemeFeatures
 from memejax.metrics import AVERAGE
 from memejax.models.maskrcnn.categories import COCO
@@ -226,28 +225,20 @@ class GraphExplainer:
         height, width = picture.shape[:2]
         scale = np.tile(np.divide((width, height), original[::-1]), 2)
         boxes = (features.boxes[row] * scale).astype(np.float32)
-        mean = np.round(picture.mean((0, 1))).astype(np.uint8)
-        memes = []
-        for left, top, right, bottom in boxes[real].tolist():
-            part = picture.copy()
-            rows = slice(math.floor(top), math.ceil(bottom))
-            part[rows, math.floor(left) : math.ceil(right)] = mean
-            memes.append(dataclasses.replace(meme, image=_png(part)))
-
-        def find(pictures: Sequence[np.ndarray]) -> Entities:
-            def each(name: str) -> np.ndarray:
-                return np.repeat(columns[name][row][None], len(pictures), axis=0)
-
-            return Entities(
-                boxes=np.repeat(boxes[None], len(pictures), axis=0),
-                scores=each("scores"),
-                classes=each("classes"),
-                where=each("where"),
-                features=each("box_features") if "box_features" in columns else None,
-                masks=each("masks") if "masks" in columns else None,
-            )
-
-        finder = Finder(find, most=features.entities_each)
+        memes = [
+            dataclasses.replace(meme, image=_png(part))
+            for part in cutting.cover_boxes(picture, boxes[real])
+        ]
+        own = {name: values[row][None] for name, values in columns.items()}
+        found = Entities(
+            boxes=boxes[None],
+            scores=own["scores"],
+            classes=own["classes"],
+            where=own["where"],
+            features=own.get("box_features"),
+            masks=own.get("masks"),
+        )
+        finder = known_entities(found)
         changed = self.predictor.features(memes, finder)
         return self.score(
             features,
