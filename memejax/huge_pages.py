@@ -3,7 +3,7 @@
 XLA gets memory for a step's intermediate results from the system and gives it back,
 step after step. In pages of 4 KiB the kernel spends a fifth of a CPU's time on that:
 with transparent huge pages ResNet-50 trains 1.25 times as fast on 2 cores, and a ViT-S
-1.23 times. glibc asks for them if GLIBC_TUNABLES says so when a process starts, and not
+1.22 times. glibc asks for them if GLIBC_TUNABLES says so when a process starts, and not
 later, so that a command starts itself once more, in the same process.
 
 MEMEJAX_HUGE_PAGES=0 leaves the process as it is.

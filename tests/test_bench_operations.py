@@ -32,7 +32,7 @@ def test_classes_of_the_peer(name, kind):
         ("dot_general", "encoder/block0/attention", "matmul", "attention"),
         ("reduce_sum", "encoder/block0/norm1", "normalisation", "normalisation"),
         ("conv_general_dilated", "encoder/conv1", "convolution", "convolution"),
-        ("add", "", "elementwise", "optimizer"),
+        ("add", "optimizer", "elementwise", "optimizer"),
         ("transpose", "", "copy", "other"),
         ("erf", "encoder/block0/mlp", "elementwise", "elementwise"),
     ],

@@ -1,4 +1,4 @@
-"""Where both sides spend a training step: their profilers' times by class.
+"""Profilers' times of a training step by class of operation, of both sides.
 
 Ours are joined to modules by `memejax.profile`, the peer's are torch.profiler's self
 times. Both are scaled to the wall time of a step without a profiler, as one counts
@@ -85,9 +85,8 @@ def our_class(row: table.Row) -> str:
         return "convolution"
     if "norm" in module.rpartition("/")[2]:
         return "normalisation"
-    if not row.module:
-        # Loss, optimizer and metrics: the update is nearly all of it.
-        return "optimizer" if row.kind == "elementwise" else "other"
+    if module.split("/")[0] == "optimizer":
+        return "optimizer"
     last = module.rpartition("/")[2]
     if "attention" in last:
         return "attention"
