@@ -175,6 +175,8 @@ class _Running:
                 "by an earlier memejax, without digests: damage would go unnoticed"
             )
         if saved is None:
+            if stage.ahead is not None:
+                stage.ahead.init.result()
             self.state, self.step = stage.init(), 0
         else:
             self.state, self.step = saved.state, saved.step
@@ -211,6 +213,8 @@ class _Running:
         if not self._compiled:
             # The first call compiles, for seconds to minutes without any other sign.
             logs.say(f"{self._path.name}: compiling the step")
+            if self._stage.ahead is not None:
+                self._stage.ahead.step.result()
             self._compiled = True
         self.state, values = run_chunk(self.state, chunk)
         self.step += count

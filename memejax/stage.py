@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -85,6 +86,22 @@ def _no_classifier(*_: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ahead:
+    """Programs of a stage that are compiled in threads while the run prepares.
+
+    JAX finds a program that was compiled once. `result()` waits, and raises what
+    compiling raised.
+
+    Attributes:
+        init: what `Stage.init` runs.
+        step: the first `Stage.run_chunk`.
+    """
+
+    init: Future[None]
+    step: Future[None]
+
+
+@dataclasses.dataclass(frozen=True)
 class Stage:
     """Training from an initial state to the end of a plan.
 
@@ -109,6 +126,9 @@ class Stage:
             None without groups.
         refresh: when to redraw the plan; None: never.
         is_collapsed: panel of an arm -> whether it shows collapse, and the reason.
+        compile_init: compiles what `init` runs, before it is called; None: `init`
+            cannot be compiled by itself.
+        ahead: its programs on their way, of `compile_ahead`.
     """
 
     init: Callable[..., steps.State]
@@ -124,6 +144,8 @@ class Stage:
     groups: Tree | None = None
     refresh: Refresh | None = None
     is_collapsed: Callable[..., tuple[bool, str]] = losses.is_collapsed
+    compile_init: Callable[[], None] | None = None
+    ahead: Ahead | None = None
 
     def trace(self) -> None:
         """Trace the first step without compiling or running it.
@@ -131,5 +153,23 @@ class Stage:
         Raises:
             ValueError, TypeError: for whatever the step cannot be made of.
         """
-        _, chunk = next(iter(self.feeder.chunks(0, 1)))
-        jax.eval_shape(self.run_chunk, self.abstract, chunk)
+        jax.eval_shape(self.run_chunk, self.abstract, self._first_chunk())
+
+    def compile_ahead(self) -> Stage:
+        """Return the stage with its programs on their way, if it can.
+
+        XLA compiles, and reads compiled programs, without holding up Python. At an
+        error in the meantime the process ends when they are through.
+        """
+        if self.compile_init is None:
+            return self
+        chunk, run_chunk = self._first_chunk(), self.run_chunk
+        pool = ThreadPoolExecutor(2, thread_name_prefix="compile")
+        init = pool.submit(self.compile_init)
+        step = pool.submit(lambda: run_chunk.lower(self.abstract, chunk).compile())
+        ahead = Ahead(init=init, step=step)
+        pool.shutdown(wait=False)
+        return dataclasses.replace(self, ahead=ahead)
+
+    def _first_chunk(self) -> Any:
+        return next(iter(self.feeder.chunks(0, 1)))[1]

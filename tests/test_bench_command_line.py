@@ -32,7 +32,7 @@ BENCHMARKS = {
     "weights": ["--side", "--folder"],
 }
 
-PACKAGES = ("faults", "inference", "train_step")
+PACKAGES = ("explain", "faults", "inference", "train_step")
 
 
 def shown(capsys, call):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from memejax.bench.inference import ours, problem
+from memejax.bench.inference.cases import CASES
 
 main = importlib.import_module("memejax.bench.inference.__main__")
 
@@ -22,7 +23,7 @@ def given(case, folder):
     return problem.make(case, "tiny", folder, count=6, batch=4, dtype="float32")
 
 
-@pytest.mark.parametrize("case", problem.CASES)
+@pytest.mark.parametrize("case", CASES)
 def test_our_side(case, tmp_path):
     """Every meme has its result, in both orders of the work the same."""
     one = ours.Runner(given(case, tmp_path))
@@ -45,7 +46,7 @@ def test_predictions_are_those_of_an_evaluation(tmp_path):
     np.testing.assert_allclose(*both, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", problem.CASES)
+@pytest.mark.parametrize("case", CASES)
 def test_the_sides_have_the_same_networks(case, peer, tmp_path):
     from memejax.bench.inference.peer import Runner
 

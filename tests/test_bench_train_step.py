@@ -11,7 +11,8 @@ import pytest
 from memejax import weights
 from memejax.bench.train_step import __main__ as program
 from memejax.bench.train_step import ours
-from memejax.bench.train_step.problem import CASES, data, problem
+from memejax.bench.train_step.cases import CASES
+from memejax.bench.train_step.problem import check_parameters, data, problem
 
 
 @pytest.fixture
@@ -167,9 +168,9 @@ def test_what_does_not_fit(wrong, message):
 
 
 def test_different_sizes_are_an_error():
-    program.problem.check_parameters("vit", {"ours": 3, "peer": 3})
+    check_parameters("vit", {"ours": 3, "peer": 3})
     with pytest.raises(ValueError, match="ours has 3 parameters, the peer 4"):
-        program.problem.check_parameters("vit", {"ours": 3, "peer": 4})
+        check_parameters("vit", {"ours": 3, "peer": 4})
 
 
 def test_batches():

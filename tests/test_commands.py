@@ -60,6 +60,20 @@ def test_the_list_needs_nothing_heavy():
     assert start("-m", "memejax").stdout == command.usage() + "\n"
 
 
+@pytest.mark.parametrize("name", command.COMMANDS)
+def test_help_does_not_wait_for_jax(name):
+    """A command's own module, which --help imports, has its networks further down."""
+    program = (
+        "import runpy, sys; sys.argv = ['command', '--help']\n"
+        f"try: runpy.run_module('memejax.{name}', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "slow = 'jax', 'scipy', 'sklearn', 'orbax', 'transformers'\n"
+        "print([module for module in slow if module in sys.modules])"
+    )
+    done = start("-c", program)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
 def test_a_command_runs_as_with_python_m(tmp_path):
     arguments = ["--train=8", "--dev=4", "--test=4", "--size=16"]
     outputs = []

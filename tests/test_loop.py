@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import re
+from concurrent import futures
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ from rich.console import Console
 from memejax import logs, loop, profile, steps
 from memejax.data import plans
 from memejax.signals import Interrupted, Signals
-from memejax.stage import Evaluation, Measured, Refresh, Refreshed, Stage
+from memejax.stage import Ahead, Evaluation, Measured, Refresh, Refreshed, Stage
 
 OPTIONS = loop.LoopOptions(save_every=4, keep=2, log_every=5)
 
@@ -124,6 +125,46 @@ def test_compiling_has_a_line_once_per_start(tmp_path, capsys):
     assert out.rindex("compiling") < out.index("10/20")
     run(stage(), tmp_path / "pretrain")
     assert "compiling" not in capsys.readouterr().out
+
+
+def test_a_run_finds_what_was_compiled_ahead(tmp_path, caplog):
+    def with_init():
+        one = stage()
+
+        def init(made=one.init):
+            return made()
+
+        drawn = jax.jit(init)
+        return dataclasses.replace(
+            one, init=drawn, compile_init=lambda: drawn.lower().compile()
+        )
+
+    def compiled(one, path):
+        caplog.clear()
+        # Of this thread alone, as the option is.
+        with jax.log_compiles():
+            run(one, path)
+        return {name for name in ("init", "run_chunk") if f"jit({name})" in caplog.text}
+
+    assert compiled(with_init(), tmp_path / "now") == {"init", "run_chunk"}
+    one = with_init().compile_ahead()
+    one.ahead.init.result(), one.ahead.step.result()
+    assert compiled(one, tmp_path / "ahead") == set()
+
+
+def test_nothing_is_compiled_ahead_without_a_start_that_can():
+    one = stage()
+    assert one.compile_ahead() is one
+
+
+@pytest.mark.parametrize("which", ["init", "step"])
+def test_what_compiling_ahead_raises(tmp_path, which):
+    done, failed = futures.Future(), futures.Future()
+    done.set_result(None)
+    failed.set_exception(RuntimeError("out of memory"))
+    ahead = Ahead(**({"init": done, "step": done} | {which: failed}))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(dataclasses.replace(stage(), ahead=ahead), tmp_path)
 
 
 def test_a_terminal_shows_a_bar_and_lines_above_it(tmp_path, capsys, monkeypatch):

@@ -13,7 +13,7 @@ from scipy import stats
 from support import without_data
 
 from memejax import explain, predict
-from memejax.bench import explain as bench
+from memejax.bench.explain import pixels as bench
 from memejax.data import synthetic_memes, synthetic_truth, text
 from memejax.data.records import read_jsonl
 from memejax.models.clip import ClipText

@@ -11,8 +11,8 @@ from scipy import special
 from support import ROOT, TINY, shrunk
 
 from memejax import metrics, predict, train
-from memejax.bench import explain_graphs
-from memejax.bench.explain import distinct
+from memejax.bench.explain import graphs
+from memejax.bench.explain.pixels import distinct
 from memejax.config import load_config
 from memejax.data import synthetic_memes, synthetic_truth
 from memejax.data.hateful_memes import read_jsonl
@@ -249,7 +249,7 @@ def test_the_study_of_graphs(explained, tmp_path):
         tmp_path / "test_unseen.jsonl", root=tmp_path, split="test_unseen"
     )
     truth = synthetic_truth.read(tmp_path, "test_unseen")
-    figures = explain_graphs.study(restored, distinct(records, truth, 3))
+    figures = graphs.study(restored, distinct(records, truth, 3))
     assert figures["memes"] == 3 and not figures["deletion"]
     methods = ("keyword: leave one out", "pattern: entity covered")
     rows = {row["method"]: row for row in figures["found"]}

@@ -14,18 +14,18 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from unittest import mock
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from memejax import digests, parallel, steps
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
-from memejax.checkpoint import Checkpoints
 from memejax.command_line import prepare
 from memejax.errors import command
+
+if TYPE_CHECKING:
+    from memejax import steps
 
 # Numbers in one array.
 SIZE = 4_000_000
@@ -38,6 +38,11 @@ def main() -> None:
     parser.number("--parameters", 240, text="parameters, in millions")
     options = parser.parse_args()
     prepare()
+    # Imported here to keep --help fast.
+    import jax
+
+    from memejax import digests
+
     state = _state(options.parameters * 1_000_000)
     blocked: dict[str, list[float]] = {"with": [], "without": []}
 
@@ -68,6 +73,11 @@ def main() -> None:
 
 def _state(parameters: int) -> steps.State:
     """Return a state of so many parameters and two moments each, random."""
+    import jax
+    import jax.numpy as jnp
+
+    from memejax import parallel, steps
+
     rng = np.random.default_rng(0)
 
     def tree() -> dict[str, np.ndarray]:
@@ -87,6 +97,8 @@ def _state(parameters: int) -> steps.State:
 
 def _timed(state: steps.State, folder: pathlib.Path) -> tuple[float, float]:
     """Save once; return the seconds of the call, and until it is on disk."""
+    from memejax.checkpoint import Checkpoints
+
     with Checkpoints(folder, keep=1) as saves:
         began = time.perf_counter()
         saves.save(1, state, plan={"index": np.zeros(3, np.int32)}, position={})

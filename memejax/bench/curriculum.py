@@ -32,23 +32,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
-from memejax import curriculum, parallel
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
 from memejax.config import load_config
-from memejax.curriculum.draws import Method
-from memejax.datasets import labelled
 from memejax.errors import command
-from memejax.loop import LoopOptions, loop
-from memejax.signals import Signals
-from memejax.stages import classify
-from memejax.stages.parts.small_classifier import make_classifier
+
+if TYPE_CHECKING:
+    from memejax.curriculum.draws import Method
 
 PARTS = ("one", "ten", "dsac", "draws")
 BATCH, EPOCH, LR = 32, 312, 0.01
@@ -84,6 +79,8 @@ def main() -> None:
 
 
 def _part(part: str, count: int, steps: int, seeds: int) -> dict[str, Any]:
+    from memejax import parallel
+
     if part == "draws":
         return _draws(count)
     if part != "one":
@@ -128,6 +125,11 @@ def _config(seeds: int, steps: int, kind: str):
 
 def _ours(seeds: int, steps: int) -> Callable[[], float]:
     """Return a function that measures seed-updates/s, plans and transfers included."""
+    import jax
+
+    from memejax.datasets import labelled
+    from memejax.stages import classify
+
     config = _config(seeds, steps, "uniform")
     mesh = classify.devices(config)
     data = labelled.load(config, range(seeds))
@@ -164,6 +166,8 @@ def _torch(steps: int) -> Callable[[], float]:
     import torch
     from torch import nn
 
+    from memejax.datasets import labelled
+
     config = _config(1, steps, "uniform")
     data = labelled.load(config, range(1))
     rows = data.train[0]
@@ -194,6 +198,12 @@ def _torch(steps: int) -> Callable[[], float]:
 
 def _dsac(count: int, steps: int, seeds: int) -> dict[str, Any]:
     """Time the whole loop, without evaluations, drawing by scores and uniformly."""
+    from memejax.datasets import labelled
+    from memejax.loop import LoopOptions, loop
+    from memejax.signals import Signals
+    from memejax.stages import classify
+    from memejax.stages.parts.small_classifier import make_classifier
+
     numbers = iter(range(10**6))
 
     def runner(kind: str, folder: pathlib.Path) -> Callable[[], float]:
@@ -232,6 +242,10 @@ def _dsac(count: int, steps: int, seeds: int) -> dict[str, Any]:
 
 def _draws(count: int) -> dict[str, Any]:
     """Time draws of both samplers, and check zero probabilities at 2e7."""
+    import jax
+
+    from memejax import curriculum
+
     n = 1_000_000
     probs = _probs(n)
     wide = np.asarray(probs, np.float64)
@@ -272,6 +286,8 @@ def _draws(count: int) -> dict[str, Any]:
 
 def _probs(n: int) -> np.ndarray:
     """Probabilities of n random scores at a ratio of 100."""
+    from memejax import curriculum
+
     u = np.random.default_rng(0).gamma(2.0, size=n).astype(np.float32)
     return curriculum.sampling_probs(
         u, favour="hard", max_ratio=100.0, min_temperature=0.0
@@ -280,6 +296,10 @@ def _probs(n: int) -> np.ndarray:
 
 def _samplers(count: int, *, n: int) -> dict[str, Any]:
     """Time jax.random.categorical on the device against the inverse CDF on the host."""
+    import jax
+
+    from memejax import curriculum
+
     probs, keys = _probs(n), iter(range(10**6))
 
     def sampler(method: Method) -> Callable[[], float]:
@@ -300,6 +320,10 @@ def _samplers(count: int, *, n: int) -> dict[str, Any]:
 
 def _zero_probability_check(n: int) -> dict[str, Any]:
     """Statistics of draws out of n examples, every other one with probability zero."""
+    import jax
+
+    from memejax import curriculum
+
     probs = np.zeros(n, np.float64)
     probs[1::2] = 1.0
     probs /= probs.sum()

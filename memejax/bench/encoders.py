@@ -17,20 +17,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from memejax import parallel
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
 from memejax.config import load_config
 from memejax.errors import command
-from memejax.extract.encoders import encoder_functions
-from memejax.models.clip import CLIPS
-from memejax.stages.parts.encoders import one_arm
-from memejax.stages.parts.models import fusion_arms
 
 SIDE, LENGTH, WORDS = 224, 77, 49_408
 SIDES = {"image": "images/s", "text": "captions/s"}
@@ -41,15 +35,24 @@ Inputs = Mapping[str, np.ndarray]
 def main() -> None:
     """Run the benchmark."""
     parser = Parser("encoders", __doc__, pairs=3)
-    default = ("clip_base_32", "clip_large_14")
-    parser.names(
-        "--models", CLIPS, default=default, text="towers: one or more of %(choices)s"
+    parser.add_argument(
+        "--models",
+        default=("clip_base_32", "clip_large_14"),
+        nargs="+",
+        metavar="NAME",
+        help="towers of CLIP",
     )
     parser.number("--pictures", 32, text="pictures in one run of a side")
     parser.number("--captions", 64, text="captions in one run of a side")
     parser.number("--batch", 16, text="pictures, or captions, in a batch")
     options = parser.parse_args()
     prepare()
+    # Imported here to keep --help fast.
+    from memejax.models.clip import CLIPS
+
+    unknown = set(options.models) - set(CLIPS)
+    if unknown:
+        parser.error(f"no towers {sorted(unknown)}: expected some of {list(CLIPS)}")
     peers = importlib.util.find_spec("torch") is not None
     counts = {"image": options.pictures, "text": options.captions}
     rows = {}
@@ -98,6 +101,8 @@ def _timed(
 
 def _config(name: str) -> ConfigDict:
     """Return the config of both towers of one size."""
+    from memejax.stages.parts.encoders import one_arm
+
     config = load_config("configs/heads.py:clip").unlock()
     config.model.image.vit = dict(name=name, normalization="half")
     config.model.text.name = name
@@ -107,6 +112,12 @@ def _config(name: str) -> ConfigDict:
 
 def _ours(name: str, side: str, batch: int) -> Callable[[Inputs], np.ndarray]:
     """Return the compiled function of one tower."""
+    import jax
+
+    from memejax import parallel
+    from memejax.extract.encoders import encoder_functions
+    from memejax.stages.parts.models import fusion_arms
+
     config = _config(name)
     (arm,) = fusion_arms(config, WORDS).arms.values()
     encoder = arm.image_encoder if side == "image" else arm.text_encoder
@@ -149,6 +160,8 @@ def _peer(name: str, side: str) -> Callable[[Inputs], np.ndarray]:
     """Return the same tower of transformers."""
     import torch
     import transformers
+
+    from memejax.models.clip import CLIPS
 
     image, text = CLIPS[name]
     model = transformers.CLIPModel(

@@ -18,21 +18,17 @@ import importlib.util
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-from memejax import graphs, steps
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
-from memejax.data import plans
 from memejax.errors import command
-from memejax.graphs.stacked import stack
-from memejax.models import gnn
+
+if TYPE_CHECKING:
+    from memejax import graphs
 
 NETWORKS = ("gcn", "sage", "gat")
 MEMES, BATCH, ENTITIES, WIDTH = 2048, 64, 10, 256
@@ -51,6 +47,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     prepare()
+    # Imported here to keep --help fast.
+    import jax
+
     memes, labels = make_memes()
     found: dict[str, Any] = {}
     has_peer = importlib.util.find_spec("torch_geometric") is not None
@@ -83,6 +82,8 @@ def main() -> None:
 
 def make_memes() -> tuple[graphs.MemeFeatures, np.ndarray]:
     """Make random features of memes with all their entities, and labels."""
+    from memejax import graphs
+
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:
@@ -106,6 +107,14 @@ def our_steps(
     name: str, memes: graphs.MemeFeatures, labels: np.ndarray, *, steps_: int
 ) -> Callable[[], float]:
     """Return a function that trains for `steps_` steps and returns steps/s."""
+    import jax
+    import optax
+
+    from memejax import steps
+    from memejax.data import plans
+    from memejax.graphs.stacked import stack
+    from memejax.models import gnn
+
     net = gnn.GraphClassifier(**gnn.GNNS[name])
     data = jax.device_put({"graph": stack(memes), "label": labels})
 
@@ -175,6 +184,8 @@ def _peer_memes(memes: graphs.MemeFeatures, labels: np.ndarray) -> list[Any]:
     import torch
     from torch_geometric.data import Data
 
+    from memejax import graphs
+
     found = []
     for i in range(len(memes)):
         graph = graphs.batch(memes, [i])
@@ -227,6 +238,8 @@ def _peer_network(name: str) -> Any:
     from torch import nn
     from torch_geometric import nn as layers
 
+    from memejax.models import gnn
+
     recipe = gnn.GNNS[name]
     sizes = (WIDTH, *recipe["widths"])
     if name == "gat":
@@ -264,6 +277,12 @@ def _parameters(name: str) -> int:
     Raises:
         ValueError: if the networks have different numbers of parameters.
     """
+    import jax
+    import jax.numpy as jnp
+
+    from memejax import graphs
+    from memejax.models import gnn
+
     memes, _ = make_memes()
     graph = graphs.batch(memes, [0])
     graph = graph._replace(nodes=jnp.asarray(graph.nodes["features"]))

@@ -29,21 +29,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from memejax import losses, parallel
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
 from memejax.config import load_config
 from memejax.errors import command
-from memejax.losses.mining import CHUNK
-from memejax.stages.parts.heads.kinds import make_head
-from memejax.stages.parts.heads.training import HeadTrainer, Job
+
+if TYPE_CHECKING:
+    import jax
 
 PARTS = ("concat", "align", "mine")
 SEEDS, MEMES, WIDTHS, BATCH = 20, 3000, (1280, 384), 64
@@ -86,6 +83,10 @@ def _features() -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def _head(options: argparse.Namespace, count: int) -> dict[str, Any]:
+    from memejax import parallel
+    from memejax.stages.parts.heads.kinds import make_head
+    from memejax.stages.parts.heads.training import HeadTrainer, Job
+
     parallel.device_per_core()
     config = load_config(f"configs/heads.py:head={options.part}")
     config.update_from_flattened_dict(
@@ -190,6 +191,12 @@ def _torch(head: str, width: int, steps: int) -> Callable[[], float]:
 
 def _mine(count: int) -> dict[str, Any]:
     """Time mining of all embeddings against the products alone."""
+    import jax
+    import jax.numpy as jnp
+
+    from memejax import losses
+    from memejax.losses.mining import CHUNK
+
     n, d = 10_000, 1024
     rng = np.random.default_rng(0)
     store = jnp.asarray(rng.normal(size=(n, d)), jnp.float32)

@@ -1,11 +1,14 @@
-"""Decoding and resizing: images/s of our pipeline and of a PyTorch DataLoader.
+"""Decoding and resizing: images/s of our pipeline, a PyTorch DataLoader and SPDL.
 
     python -m memejax.bench.input_pipeline
+    python -m memejax.bench.input_pipeline --peer spdl
 
 Both sides read the same files (made by this program: smooth noise with edges, sizes
 like those of the Hateful Memes), decode with Pillow, resize to a square with the same
 filter and yield uint8 batches in a shuffled order. The peer is a DataLoader with as
-many persistent worker processes as we have threads. Without torch only our side runs.
+many persistent worker processes as we have threads, or SPDL with as many threads
+(`pip install spdl`, and FFmpeg's libraries), which decodes and resizes in its own way.
+Without the peer only our side runs.
 `memejax.bench.input_study` measures training, for batch sizes and numbers of workers.
 """
 
@@ -16,20 +19,21 @@ import importlib.util
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import metadata
 
 import numpy as np
-from PIL import Image, ImageFilter
 
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
-from memejax.data import pipeline, plans
 from memejax.errors import command
 
 
 def make_files(folder: pathlib.Path, count: int, extension: str) -> list[str]:
     """Write pictures with structure at several scales, 400 to 800 pixels wide."""
+    from PIL import Image, ImageFilter
+
     rng = np.random.default_rng(0)
     paths = []
     for number in range(count):
@@ -51,6 +55,8 @@ def our_epoch(
     paths: list[str], *, size: int, batch: int, workers: int
 ) -> Callable[[], float]:
     """Return a function that runs one epoch of ours and returns images/s."""
+    from memejax.data import pipeline, plans
+
     source = pipeline.image_columns(
         paths,
         size=size,
@@ -78,6 +84,7 @@ def torch_epoch(
 ) -> Callable[[], float]:
     """Return a function that runs one epoch of a DataLoader and returns images/s."""
     import torch
+    from PIL import Image
 
     class Files(torch.utils.data.Dataset):
         def __len__(self) -> int:
@@ -109,8 +116,48 @@ def torch_epoch(
     return epoch
 
 
+def spdl_epoch(
+    paths: list[str], *, size: int, batch: int, workers: int
+) -> Callable[[], float]:
+    """Return a function that runs one epoch of a pipeline of SPDL: images/s."""
+    import spdl.io
+    from spdl.pipeline import PipelineBuilder
+
+    rng = np.random.default_rng(0)
+
+    def batches() -> Iterator[list[str]]:
+        order = rng.permutation(len(paths))
+        for begin in range(0, len(paths) - batch + 1, batch):
+            yield [paths[index] for index in order[begin : begin + batch]]
+
+    def load(names: list[str]) -> np.ndarray:
+        found = spdl.io.load_image_batch(
+            names, width=size, height=size, pix_fmt="rgb24"
+        )
+        return spdl.io.to_numpy(found)
+
+    def epoch() -> float:
+        began, seen = time.perf_counter(), 0
+        builder = PipelineBuilder().add_source(batches())
+        loader = builder.pipe(load, concurrency=workers).add_sink(2)
+        built = loader.build(num_threads=workers)
+        with built.auto_stop():
+            for data in built:
+                seen += len(data)
+        return seen / (time.perf_counter() - began)
+
+    return epoch
+
+
+# Peer, a package -> its epoch.
+PEERS = {"torch": torch_epoch, "spdl": spdl_epoch}
+
+
 def _options() -> argparse.Namespace:
     parser = Parser("input_pipeline", __doc__, pairs=9)
+    parser.add_argument(
+        "--peer", choices=PEERS, default="torch", help="the package to compare with"
+    )
     parser.number("--workers", 2, text="our threads, and the peer's processes")
     parser.add_argument(
         "--format", choices=("jpeg", "png"), default="jpeg", help="format of the files"
@@ -130,16 +177,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = make_files(pathlib.Path(folder), options.images, options.format)
         ours = our_epoch(paths, **settings)
-        if importlib.util.find_spec("torch") is None:
+        if importlib.util.find_spec(options.peer) is None:
+            print(f"{options.peer} cannot be imported: timing only our side")
             ours()
             figures = {"ours": [ours() for _ in range(options.pairs)], "peer": None}
         else:
-            import torch
-
-            figures = pairs.in_turn(
-                ours, torch_epoch(paths, **settings), pairs=options.pairs
-            )
-            figures["torch"] = torch.__version__
+            theirs = PEERS[options.peer](paths, **settings)
+            figures = pairs.in_turn(ours, theirs, pairs=options.pairs)
+            figures["peer is"] = f"{options.peer} {metadata.version(options.peer)}"
     pairs.write(
         "input_pipeline",
         {"unit": "images/s", "format": options.format, **settings, **figures},

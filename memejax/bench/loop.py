@@ -18,18 +18,11 @@ import pathlib
 import tempfile
 import time
 
-import jax
-
-from memejax import datasets
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
 from memejax.config import load_config
 from memejax.errors import command
-from memejax.loop import LoopOptions, loop
-from memejax.signals import Signals
-from memejax.stages import pretrain
-from memejax.stages.parts.training import devices
 
 
 @command
@@ -39,6 +32,15 @@ def main() -> None:
     parser.number("--steps", 200, text="training steps in one run of a side")
     options = parser.parse_args()
     prepare()
+    # Imported here to keep --help fast.
+    import jax
+
+    from memejax import datasets
+    from memejax.loop import LoopOptions, loop
+    from memejax.signals import Signals
+    from memejax.stages import pretrain
+    from memejax.stages.parts.training import devices
+
     config = load_config("configs/cass_mm.py:demo")
     config.pretrain.steps = options.steps
     config.pretrain.optimizer.warmup = 0

@@ -14,24 +14,18 @@ from __future__ import annotations
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
-from memejax import frozen, metrics, parallel
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
 from memejax.config import load_config
-from memejax.data import ocr
-from memejax.data.hateful_memes import normalise_caption
 from memejax.errors import command, user_errors
-from memejax.extract.encoders import make_encoders
-from memejax.extract.sources import Source
-from memejax.stages.parts.heads import closed
-from memejax.stages.parts.heads.training import Job
-from memejax.store.read import open_store
+
+if TYPE_CHECKING:
+    from memejax import frozen
 
 FOLDS = 5
 BATCH = 32
@@ -49,6 +43,11 @@ def main() -> None:
     parser.number("--repeats", 5, text="divisions into folds")
     options = parser.parse_args()
     prepare()
+    # Imported here to keep --help fast.
+    from memejax import frozen
+    from memejax.data import ocr
+    from memejax.store.read import open_store
+
     with user_errors():
         store = open_store(options.features)
         kept = frozen.load(store.folder)
@@ -86,6 +85,8 @@ def main() -> None:
 
 def _read(paths: Sequence[str]) -> tuple[list[str], float]:
     """Read the captions of pictures; return them, and the seconds per picture."""
+    from memejax.data import ocr
+
     reader = ocr.CaptionReader()
     reader.read(paths[0])  # Loads the models.
     began = time.perf_counter()
@@ -96,6 +97,10 @@ def _read(paths: Sequence[str]) -> tuple[list[str], float]:
 
 def encode_captions(kept: frozen.Frozen, captions: Sequence[str]) -> np.ndarray:
     """Return the features of captions by a store's encoder, float32 `[n, d]`."""
+    from memejax import parallel
+    from memejax.extract.encoders import make_encoders
+    from memejax.extract.sources import Source
+
     source = Source(
         kept.config,
         kept.tokenizer,
@@ -128,6 +133,10 @@ def cross_validated(
     Returns:
         Logits `[repeats, 2, n]`.
     """
+    from memejax.data.hateful_memes import normalise_caption
+    from memejax.stages.parts.heads import closed
+    from memejax.stages.parts.heads.training import Job
+
     n = len(labels)
     keys = [normalise_caption(c) or f"\0{i}" for i, c in enumerate(captions)]
     groups = np.unique(keys, return_inverse=True)[1]
@@ -146,6 +155,8 @@ def cross_validated(
 
 def _folds(labels: np.ndarray, groups: np.ndarray, rows: np.ndarray, *, seed: int):
     """Yield (the rest, the fold) of some rows, by caption, both labels evenly."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     for rest, fold in folds.split(rows, labels[rows], groups[rows]):
         yield rows[rest], rows[fold]
@@ -162,6 +173,7 @@ def compare(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         Both AUROCs, the mean over the repeats; `cost`, their difference, with its 95 %
         interval by a bootstrap over the memes of each class, the same for both sides.
     """
+    from memejax import metrics
 
     def area(rows: np.ndarray) -> np.ndarray:
         return np.mean(

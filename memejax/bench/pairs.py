@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from memejax import folder
-
 
 def in_turn(
     ours: Callable[[], float], peer: Callable[[], float], *, pairs: int
@@ -54,6 +52,9 @@ def in_turn(
 
 def write(name: str, figures: Mapping[str, Any], out: str | None) -> None:
     """Print a benchmark's figures, and write them with machine and versions."""
+    # Imported here to keep --help fast.
+    from memejax import folder
+
     result = {
         "benchmark": name,
         "machine": {"cpu": cpu(), "cores": os.cpu_count()},

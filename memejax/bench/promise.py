@@ -18,22 +18,19 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memejax import decisions, labels, metrics
 from memejax.bench import pairs
 from memejax.bench.command_line import Parser
 from memejax.command_line import prepare
 from memejax.data.hateful_memes import SPLITS
-from memejax.datasets.data import CERTIFY
-from memejax.decisions import Scored
 from memejax.errors import command
-from memejax.metrics import AVERAGE
-from memejax.metrics.thresholds import CannotCertifyError, Rule, parse_rule
-from memejax.restored import read_finished
-from memejax.stages import evaluate
+
+if TYPE_CHECKING:
+    from memejax.decisions import Scored
+    from memejax.metrics.thresholds import Rule
 
 OUTCOMES = KEPT, BROKEN, REFUSED = "kept", "broken", "refused"
 
@@ -53,6 +50,11 @@ def main() -> None:
     parser.number("--memes", 1000, text="labelled memes that each draws")
     options = parser.parse_args()
     prepare()
+    # Imported here to keep --help fast.
+    from memejax import decisions, metrics
+    from memejax.metrics import AVERAGE
+    from memejax.metrics.thresholds import parse_rule
+
     rule = parse_rule(options.rule)
     if not rule.promises:
         parser.error(f"{rule} promises nothing: give a bound")
@@ -105,6 +107,12 @@ def simulate(
         "kept", "broken" or "refused"; and the share that the rule bounds, of the memes
         that were not drawn: NaN if it is refused, or nothing is flagged.
     """
+    from memejax import decisions
+    from memejax.datasets.data import CERTIFY
+    from memejax.metrics.thresholds import CannotCertifyError
+    from memejax.restored import read_finished
+    from memejax.stages import evaluate
+
     config, _ = read_finished(workdir)
     order = rng.permutation(len(population.ids))
     drawn, rest = order[:memes], order[memes:]
@@ -150,6 +158,8 @@ def summary(found: Sequence[tuple[str, float]]) -> dict[str, Any]:
 
 def _write(folder: pathlib.Path, split: str, population: Scored, rows: np.ndarray):
     """Write predictions and labels of some of the population as a run does."""
+    from memejax import labels, metrics
+
     ids = [population.ids[row] for row in rows]
     for name in ("labels", "predictions"):
         (folder / name).mkdir(parents=True, exist_ok=True)

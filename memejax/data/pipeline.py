@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Protocol
 
-import grain
 import numpy as np
 
 from memejax.data import images
@@ -90,6 +89,9 @@ def stream(
     short = {name: len(c) for name, c in source.items() if len(c) < needed}
     if short:
         raise ValueError(f"the plan needs {needed} examples, got columns of {short}")
+    # Imported here: its quarter of a second is for those who stream.
+    import grain
+
     load = LoadBatch(source, plan)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     dataset = grain.MapDataset.range(start, stop).map(load)

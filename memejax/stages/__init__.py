@@ -193,11 +193,19 @@ def prepare(config: ConfigDict) -> None:
             kind.prepare(config)
 
 
-def check_runs(config: ConfigDict, data: Any, *, mesh: Mesh | None) -> dict[str, Stage]:
+def check_runs(
+    config: ConfigDict, data: Any, *, mesh: Mesh | None, ahead: bool = False
+) -> dict[str, Stage]:
     """Build every stage on the data and the devices, and trace its first step.
 
     What a config's leaves only say together, or with the data, is found out here,
     in seconds and before anything is trained.
+
+    Args:
+        config: of the run.
+        data: as loaded by its first stage.
+        mesh: the devices.
+        ahead: whether to begin to compile the first stage, see `Stage.compile_ahead`.
 
     Returns:
         The stages that train, by name, of the config's first seed.
@@ -218,6 +226,8 @@ def check_runs(config: ConfigDict, data: Any, *, mesh: Mesh | None) -> dict[str,
             else:
                 continue
             if found is not None:
+                if ahead and not made:
+                    found = found.compile_ahead()
                 made[name] = before = found
         except UserError:
             raise

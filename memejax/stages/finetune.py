@@ -92,7 +92,7 @@ def make(
         variables = load_weights(config, variables)
         return variables if start is None else transfer(start(), variables)
 
-    abstract, init = training.make_init(
+    start = training.make_init(
         variables,
         lambda variables: steps.init_state(
             variables, tx, key=jax.random.fold_in(key(), 1)
@@ -106,9 +106,10 @@ def make(
     predict = parallel.jit_predict(steps.make_predict(apply_fn, views=views), mesh)
     one_pass = training.scoring(config, mesh, batch=c.batch)
     return Stage(
-        init=init,
-        abstract=abstract,
-        run_chunk=training.compiled_step(config, step, abstract, mesh),
+        init=start.init,
+        compile_init=start.compile_init,
+        abstract=start.abstract,
+        run_chunk=training.compiled_step(config, step, start.abstract, mesh),
         feeder=training.stream(config, train, plan, mesh),
         scoring=one_pass,
         embed=training.embedding(arms, views, mesh),

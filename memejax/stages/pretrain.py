@@ -233,11 +233,11 @@ def _cass(config, data, arms, *, views, seed, mesh, heads, averaging=None) -> St
 def _stage(
     config, train, arms, views, plan, step, start, mesh, groups, *, is_collapsed
 ) -> Stage:
-    abstract, init = start
     return Stage(
-        init=init,
-        abstract=abstract,
-        run_chunk=compiled_step(config, step, abstract, mesh),
+        init=start.init,
+        compile_init=start.compile_init,
+        abstract=start.abstract,
+        run_chunk=compiled_step(config, step, start.abstract, mesh),
         feeder=stream(config, train, plan, mesh),
         scoring=scoring(config, mesh, batch=config.pretrain.batch),
         embed=embedding(arms, views, mesh),

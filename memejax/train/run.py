@@ -50,6 +50,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     with _locked(workdir):
         path = pathlib.Path(workdir).absolute()
         finished = parallel.from_first((path / "results.json").exists())
+        parallel.keep_compiled()
         with folder.claim(
             workdir,
             config.to_dict(),
@@ -59,7 +60,6 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
             inputs = None if finished else _inputs(config, path)
         if inputs is None:
             return _again(path)
-        parallel.keep_compiled()
         with Starts(path, began=began) as starts:
             return _run(config, path, starts, *inputs)
 
@@ -96,7 +96,14 @@ def _checked_inputs(
     logs.say(data.describe())
     with user_errors():
         logs.say(announcement.plan(config, data))
-    return data, mesh, stages.check_runs(config, data, mesh=mesh)
+    # Several processes compile together, at the step itself.
+    ahead = parallel.count() == 1 and not _first_ended(config, path)
+    return data, mesh, stages.check_runs(config, data, mesh=mesh, ahead=ahead)
+
+
+def _first_ended(config: ConfigDict, path: pathlib.Path) -> bool:
+    """Whether the first stage of the first seed has ended in an earlier start."""
+    return (path / str(config.seed) / config.stages[0] / "outcome.json").exists()
 
 
 def _again(path: pathlib.Path) -> dict[str, Any]:

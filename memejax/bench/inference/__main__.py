@@ -23,17 +23,19 @@ from __future__ import annotations
 import importlib.util
 import pathlib
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from memejax.bench import pairs, tables
 from memejax.bench.command_line import Parser
-from memejax.bench.inference import problem
-from memejax.bench.inference.ours import Runner
-from memejax.bench.train_step.problem import DTYPES, SIZES, check_parameters
+from memejax.bench.inference.cases import CASES
+from memejax.bench.train_step.cases import DTYPES, SIZES
 from memejax.command_line import prepare
 from memejax.errors import command
+
+if TYPE_CHECKING:
+    from memejax.bench.inference import problem
 
 
 @command
@@ -42,8 +44,8 @@ def main() -> None:
     parser = Parser("inference", __doc__, pairs=3)
     parser.names(
         "--case",
-        problem.CASES,
-        default=tuple(problem.CASES),
+        CASES,
+        default=tuple(CASES),
         text="cases, as listed above",
     )
     parser.add_argument(
@@ -62,6 +64,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     prepare()
+    # Imported here to keep --help fast.
+    from memejax.bench.inference import problem
+
     figures, rows = {}, []
     for case in options.case:
         with tempfile.TemporaryDirectory() as folder:
@@ -90,6 +95,10 @@ def measure(given: problem.Problem, *, pairs_: int, eager: bool) -> dict[str, An
     Raises:
         ValueError: if the sides differ in size.
     """
+    from memejax.bench.inference import problem
+    from memejax.bench.inference.ours import Runner
+    from memejax.bench.train_step.problem import check_parameters
+
     ours = Runner(given)
     figures: dict[str, Any] = problem.shape(given) | {"parameters": ours.parameters}
     names = ("torch", "transformers")

@@ -10,19 +10,12 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from memejax.bench.inference.cases import CASES
 from memejax.bench.input_pipeline import make_files
 from memejax.bench.train_step import problem
 from memejax.data import text
 from memejax.models import distilbert
 
-# Case -> what it does with a meme, the networks that it uses.
-CASES = {
-    "text": ("captions", ("text",)),
-    "resnet": ("memes", ("resnet", "text")),
-    "vit": ("memes", ("vit", "text")),
-    "predict": ("memes", ("resnet", "vit", "text")),
-    "evaluate": ("memes", ("resnet", "vit", "text")),
-}
 # Of the captions of memes: words per caption, median and spread of its logarithm.
 WORDS, SPREAD = 11, 0.5
 # ImageNet's, which both sides normalise by.
@@ -68,7 +61,7 @@ def make(
 
     Args:
         case: key of CASES.
-        size: key of `train_step.problem.SIZES`.
+        size: one of `train_step.cases.SIZES`.
         folder: of the files.
         count: number of memes.
         batch: memes per batch.

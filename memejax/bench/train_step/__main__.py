@@ -43,18 +43,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from memejax.bench import pairs, tables
 from memejax.bench.command_line import Parser
-from memejax.bench.train_step import operations, problem
-from memejax.bench.train_step.ours import Trainer
+from memejax.bench.train_step.cases import CASES, DTYPES, SIZES
 from memejax.command_line import prepare
 from memejax.errors import command
-from memejax.profile import runner
+
+if TYPE_CHECKING:
+    from memejax.bench.train_step import problem
+    from memejax.bench.train_step.ours import Trainer
 
 DEFAULT = ("resnet", "vit", "text", "cass_mm")
 # Dense bfloat16 FLOP/s of the datasheets, for the first name contained in a device's.
@@ -79,12 +80,10 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = Parser("train_step", __doc__, pairs=7)
-    parser.names(
-        "--case", problem.CASES, default=DEFAULT, text="cases, as listed above"
-    )
+    parser.names("--case", CASES, default=DEFAULT, text="cases, as listed above")
     parser.add_argument(
         "--size",
-        choices=problem.SIZES,
+        choices=SIZES,
         default="small",
         help="size of networks and examples; tiny is for tests",
     )
@@ -95,7 +94,7 @@ def _options() -> argparse.Namespace:
     parser.number("--tokens", None, text="tokens per caption (default: the size's)")
     parser.add_argument(
         "--dtype",
-        choices=problem.DTYPES,
+        choices=DTYPES,
         default="float32",
         help="dtype of the products",
     )
@@ -132,6 +131,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ValueError: if a number is out of range, or the sides differ in size.
     """
+    # Imported here to keep --help fast.
+    from memejax.bench.train_step import operations, problem
+    from memejax.bench.train_step.ours import Trainer
+
     given = problem.problem(
         options.case[0],
         options.size,
@@ -185,6 +188,7 @@ def missing_peer(no_peer: bool) -> str | None:
     for name in ("torch", "transformers"):
         if importlib.util.find_spec(name) is None:
             return f"{name} cannot be imported"
+    import jax
     import torch
 
     if jax.default_backend() == "gpu" and not torch.cuda.is_available():
@@ -193,6 +197,8 @@ def missing_peer(no_peer: bool) -> str | None:
 
 
 def _peer(given: problem.Problem) -> Any:
+    import jax
+
     from memejax.bench.train_step import peer
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
@@ -203,6 +209,8 @@ def utilisation(
     ours: Trainer, speeds: Mapping[str, Any], given: problem.Problem
 ) -> dict[str, Any]:
     """FLOPs of a step, and each side's share of the device's rates."""
+    from memejax.profile import runner
+
     kind = ours.device.device_kind
     found = [peak for name, peak in DATASHEET.items() if name in kind]
     peaks = {"product": runner.peak([ours.device], dtype=given.dtype)}

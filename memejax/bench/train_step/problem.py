@@ -8,19 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from memejax.bench.train_step.cases import CASES, DTYPES
 from memejax.models import distilbert, resnet, vit
-
-# Case -> name of its examples, and the attributes of Problem for its networks.
-CASES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "resnet": ("images", ("resnet",)),
-    "vit": ("images", ("vit",)),
-    "text": ("captions", ("text",)),
-    "cass_mm": ("memes", ("resnet", "vit", "text", "arm")),
-    "cass": ("images", ("resnet", "vit")),
-    "dino": ("images", ("vit", "head")),
-    "finetune": ("memes", ("resnet", "vit", "text", "arm")),
-}
-DTYPES = ("float32", "bfloat16")
 
 # AdamW, for all parameters.
 LR, DECAY = 1e-4, 0.01
@@ -119,7 +108,7 @@ _SMALL: dict[str, Any] = dict(
     arm=_ARM,
     head=dict(_HEAD, out=4096),
 )
-SIZES: dict[str, dict[str, Any]] = {
+_SIZES: dict[str, dict[str, Any]] = {
     "tiny": _TINY,
     "small": _SMALL,
     "paper": dict(_SMALL, pixels=384, tokens=88, head=dict(_HEAD, out=65536)),
@@ -146,7 +135,7 @@ def problem(
 
     Args:
         case: key of CASES.
-        size: key of SIZES.
+        size: one of `cases.SIZES`.
         dtype: dtype of the products, "float32" or "bfloat16".
         batch: examples per batch, at least 2 (BatchNorm needs two values).
         pixels: side of an image, a multiple of the patch.
@@ -157,12 +146,12 @@ def problem(
     """
     for name, value, options in (
         ("case", case, CASES),
-        ("size", size, SIZES),
+        ("size", size, _SIZES),
         ("dtype", dtype, DTYPES),
     ):
         if value not in options:
             raise ValueError(f"got {name} {value!r}, expected one of {list(options)}")
-    sizes: dict[str, Any] = SIZES[size] | EXCEPTIONS.get((size, case), {})
+    sizes: dict[str, Any] = _SIZES[size] | EXCEPTIONS.get((size, case), {})
     given = dict(batch=batch, pixels=pixels, tokens=tokens)
     sizes = sizes | {k: v for k, v in given.items() if v is not None}
     patch, longest = sizes["vit"]["patch"], sizes["text"].get("max_length", 512)

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from scipy import linalg, special
 
 # Newton's steps; from a neighbouring penalty five are enough.
 MOST = 50
@@ -129,6 +128,9 @@ def _newton(
     kernel: np.ndarray, y: np.ndarray, f: np.ndarray, *, penalty: float
 ) -> tuple[np.ndarray, float]:
     """Return alpha and bias after a whole step of Newton's method."""
+    # Imported here: every command imports the networks, and few fit a kernel.
+    from scipy import linalg, special
+
     p = special.expit(f)
     # Of memes that are certain the weight vanishes, and its inverse grows.
     weight = np.maximum(p * (1 - p), 1e-10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -70,6 +70,20 @@ def make_apply_fn(
     return apply_fn
 
 
+class Start(NamedTuple):
+    """A stage's start.
+
+    Attributes:
+        abstract: the initial state's shapes and shardings.
+        init: `(...) -> state`, which passes its arguments on to `replace`.
+        compile_init: compiles the drawing of the variables, which takes longest.
+    """
+
+    abstract: Any
+    init: Callable[..., Any]
+    compile_init: Callable[[], Any]
+
+
 def make_init(
     variables: Callable[[], Tree],
     state_of: Callable[[Tree], Any],
@@ -78,7 +92,7 @@ def make_init(
     mesh: Mesh,
     divided: bool = False,
     replace: Callable[..., Tree] = lambda variables: variables,
-) -> tuple[Any, Callable[..., Any]]:
+) -> Start:
     """Return a stage's abstract initial state, and the function that makes it.
 
     Random variables are created with their shardings, so that a state that only fits
@@ -92,10 +106,6 @@ def make_init(
         divided: whether to divide large arrays over the devices (FSDP).
         replace: `(variables, ...)`, replaces random variables by those of checkpoints
             or of the previous stage; not traced.
-
-    Returns:
-        The state's shapes and shardings, and `(...) -> state`, which passes its
-        arguments on to `replace`.
     """
 
     def shardings(tree: Tree) -> Tree:
@@ -106,14 +116,16 @@ def make_init(
     abstract = jax.eval_shape(state_of, shapes)
     abstract = parallel.abstract_like(abstract, shardings(abstract))
 
-    def init(*start: Any) -> Any:
-        # Runs once: optimising it would take longer than it saves.
-        once = functools.partial(jax.jit, compiler_options=xla.RUN_ONCE)
-        made = once(variables, out_shardings=shardings(shapes))()
-        state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
-        return once(state_of, out_shardings=state_shardings)(replace(made, *start))
+    # Each runs once: optimising it would take longer than it saves.
+    once = functools.partial(jax.jit, compiler_options=xla.RUN_ONCE)
+    draw = once(variables, out_shardings=shardings(shapes))
+    state_shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    make_state = once(state_of, out_shardings=state_shardings)
 
-    return abstract, init
+    def init(*start: Any) -> Any:
+        return make_state(replace(draw(), *start))
+
+    return Start(abstract, init, lambda: draw.lower().compile())
 
 
 def compiled_step(

@@ -177,7 +177,7 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         accumulate=c.trained.accumulate,
         learning_rates=rates,
     )
-    abstract, init = training.make_init(
+    start = training.make_init(
         variables,
         lambda variables: steps.init_state(
             variables, tx, key=jax.random.fold_in(key(), 1)
@@ -187,8 +187,9 @@ def make(config: ConfigDict, data: datasets.Data, *, seed: int, mesh: Mesh) -> S
         replace=functools.partial(start_encoders, config, encoder_config),
     )
     return Stage(
-        init=init,
-        abstract=abstract,
+        init=start.init,
+        compile_init=start.compile_init,
+        abstract=start.abstract,
         run_chunk=parallel.jit_step(step, mesh),
         feeder=training.stream(config, train, plan, mesh),
         scoring=training.scoring(config, mesh, batch=c.batch),

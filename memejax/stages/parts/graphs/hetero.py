@@ -18,7 +18,6 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -256,6 +255,9 @@ class TreeFeeder:
         self, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[int, Any]]:
         """Yield (1, batch on the devices) for each step."""
+        # Imported here: its quarter of a second is for those who stream.
+        import grain
+
         stop = len(self.plan) if stop is None else stop
         options = grain.ReadOptions(
             num_threads=self._config.pipeline.threads, prefetch_buffer_size=AHEAD

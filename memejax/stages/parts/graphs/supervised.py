@@ -105,7 +105,7 @@ def supervised(
         positive_weight=positive_weight(train, balance=c.balance),
         learning_rates=rates,
     )
-    abstract, init = make_init(
+    abstract, init, _ = make_init(
         variables,
         lambda variables: steps.init_state(
             variables, tx, key=jax.random.fold_in(key(), 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from memejax.bench.explain_figures import Found, inside, shuffled
+from memejax.bench.explain.figures import Found, inside, shuffled
 from memejax.data.records import Meme
 from memejax.data.synthetic_truth import Truth
 from memejax.predict.explain.graph_explainer import make_graph_explainer

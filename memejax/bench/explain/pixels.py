@@ -1,21 +1,4 @@
-"""Explanations of built-in memes, beside where pattern and keyword truly are.
-
-    python -m memejax.data.synthetic_memes --decoy --concepts=2 FOLDER
-    python -m memejax.main --config=configs/cass_mm.py --config.data.root=FOLDER
-    python -m memejax.bench.explain --workdir RUN
-
-One meme of each quad, so that no two have a picture or a caption in common. A map finds
-the pattern if its largest value, towards the call, lies in the box of the patch that
-shows it; the decoy's box, the place of the largest contrast and any constant place are
-what it competes with. Words find the keyword if it has the largest value. Deletion
-covers cells, or leaves out words, the most important first: the area under P(call) is
-compared with that of random orders of the same meme.
-
-A run on graphs has entities in the place of a map: one finds the pattern if it has the
-largest value and the pattern's centre lies in it.
-
-With shuffled weights and with the captions of other memes nothing should be found.
-"""
+"""The study of classifiers that read pixels."""
 
 from __future__ import annotations
 
@@ -28,67 +11,19 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from memejax.bench import explain_graphs, pairs, tables
-from memejax.bench.command_line import Parser
-from memejax.bench.explain_figures import Found, inside, shuffled
-from memejax.command_line import prepare
+from memejax.bench.explain.figures import Found, inside, shuffled
 from memejax.data import synthetic_truth
 from memejax.data.records import Meme
-from memejax.errors import command
 from memejax.predict.explain import Explainer, make_explainer
 from memejax.predict.explain.explanation import GRAD_CAM, INTEGRATED
 from memejax.predict.explain.scoring import DEFAULTS, Settings
-from memejax.report.finished import Finished
-from memejax.restored import Restored, restore
+from memejax.restored import Restored
 
 # Random orders per meme.
 ORDERS = 3
 # Parts of a picture's cells that a deletion curve covers, one after the other.
 PARTS = 10
 Truth = synthetic_truth.Truth
-
-
-@command
-def main() -> None:
-    """Run the study."""
-    parser = Parser("explain", __doc__)
-    parser.add_argument(
-        "--workdir", required=True, metavar="RUN", help="a run on memes with a decoy"
-    )
-    parser.add_argument("--split", default="test_unseen", help="the memes' split")
-    parser.number("--memes", 500, text="at most so many memes, one of each quad")
-    parser.add_argument(
-        "--window",
-        type=float,
-        default=round(DEFAULTS.window, 4),
-        metavar="SHARE",
-        help="side of a square, in sides of the picture",
-    )
-    parser.number("--steps", DEFAULTS.steps, text="points of gradients by words")
-    parser.number("--pixel-steps", DEFAULTS.pixel_steps, text="and by pixels")
-    options = parser.parse_args()
-    prepare()
-    settings = dataclasses.replace(
-        DEFAULTS,
-        window=options.window,
-        steps=options.steps,
-        pixel_steps=options.pixel_steps,
-    )
-    run = Finished(options.workdir)
-    root = run.leaves["data.root"] or run.folder / "memes"
-    truth = synthetic_truth.read(root, options.split)
-    memes = distinct(run.memes(options.split).values(), truth, options.memes)
-    restored = restore(options.workdir, graphs=True)
-    if "graph" in restored.config:
-        figures = explain_graphs.study(restored, memes)
-    else:
-        figures = study(restored, memes, settings=settings)
-        figures |= dataclasses.asdict(settings)
-    figures = {"split": options.split, **figures}
-    for rows in (figures["found"], figures["deletion"]):
-        if rows:
-            print(tables.text(rows))
-    pairs.write("explain", figures, options.out)
 
 
 def distinct(
@@ -267,7 +202,3 @@ def _contrast(picture: np.ndarray) -> np.ndarray:
     around = len(picture) // 5
     rest = grey - ndimage.uniform_filter(grey, around)
     return ndimage.uniform_filter(rest**2, around)
-
-
-if __name__ == "__main__":
-    main()

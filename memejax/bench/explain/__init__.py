@@ -1,0 +1,1 @@
+"""Explanations beside what is truly there; see __main__.py."""
