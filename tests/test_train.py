@@ -395,7 +395,7 @@ def test_an_evaluation_that_was_cut_off_is_made_again(finished, tmp_path, monkey
 
 def refusing(make_init, init):
     """`make_init`, but for the first state."""
-    return lambda *args, **more: (make_init(*args, **more)[0], init)
+    return lambda *args, **more: make_init(*args, **more)._replace(init=init)
 
 
 def test_a_second_start_on_a_folder_leaves_it_alone(finished, tmp_path):
