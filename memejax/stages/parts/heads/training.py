@@ -124,7 +124,9 @@ class HeadTrainer:
         )
         across = functools.partial(parallel.jit_seeds, mesh=mesh, vectorize=vectorize)
         self._run = across(self._updates(), donate=True)
+        self._judge = across(self._held_out_scores, donate=False)
         self._score = across(self._scores, donate=False)
+        self._begin = jax.jit(functools.partial(jax.lax.map, self._state))
 
     def fit(
         self,
@@ -148,18 +150,19 @@ class HeadTrainer:
             {**self._columns, "label": self._labels}, parallel.replicated(self._mesh)
         )
         state = self._start(jobs)
-        member = parallel.put_batch(self._mesh, self._members(jobs))
-        best: list[Any] = [None] * len(jobs)
+        members = {"member": self._members(jobs), "rows": _padded(jobs)}
+        members = parallel.put_batch(self._mesh, members)
+        kept: list[Tree] = [None] * len(jobs)
         curves: list[dict[int, float]] = [{} for _ in jobs]
         for start in range(0, self.steps, self._epoch):
             stop = min(start + self._epoch, self.steps)
             rows = {k: np.moveaxis(v[start:stop], 1, 0) for k, v in plan.items()}
             rows = parallel.put_batch(self._mesh, rows)
             if self._retrieval:
-                rows["member"] = member
+                rows["member"] = members["member"]
             state, logged = self._run(state, rows, data)
             weights = state.weights()
-            found = jax.device_get(self._score(weights, member, data))
+            found = jax.device_get(self._judge(weights, members, data))
             loss = float(np.mean(logged["loss"]))
             if not math.isfinite(loss):
                 raise NotFiniteError(
@@ -170,19 +173,26 @@ class HeadTrainer:
             # At once: a slice of every leaf for every job would take longer.
             weights = jax.device_get(weights)
             for i, job in enumerate(jobs):
-                scores = {k: v[i].astype(np.float64) for k, v in found.items()}
-                shown = average(scores)[job.held_out]
+                shown = average(_of_job(found, i))[: len(job.held_out)]
                 rating = metrics.auroc(shown, self._labels[job.held_out])
+                if rating > max(curves[i].values(), default=-1):
+                    kept[i] = jax.tree.map(lambda x, i=i: np.array(x[i]), weights)
                 curves[i][stop] = rating
-                if best[i] is None or rating > best[i].rating:
-                    own = jax.tree.map(lambda x, i=i: np.array(x[i]), weights)
-                    best[i] = Fitted(own, scores, stop, rating, curves[i])
             say(
                 f"{stop:>{len(str(self.steps))}}/{self.steps} updates of "
                 f"{len(jobs)} heads, loss {loss:.4f}, "
                 f"auroc {np.mean([c[stop] for c in curves]):.4f}"
             )
-        return best
+        best = jax.tree.map(lambda *x: np.stack(x), *kept)
+        best = parallel.put_batch(self._mesh, best)
+        found = jax.device_get(self._score(best, members, data))
+        made = []
+        for i, curve in enumerate(curves):
+            # Ties go to the first.
+            step = max(curve, key=lambda step, curve=curve: (curve[step], -step))
+            scores = _of_job(found, i)
+            made.append(Fitted(kept[i], scores, step, curve[step], curve))
+        return made
 
     def trace(self) -> None:
         """Trace the first update without compiling or running it."""
@@ -227,15 +237,14 @@ class HeadTrainer:
         scaling = self._section.scaling
         scales = [statistics(self._columns, job.train, scaling=scaling) for job in jobs]
         stacked = jax.tree.map(lambda *x: np.stack(x), *scales)
+        return parallel.put_batch(self._mesh, self._begin((numbers, stacked)))
 
-        def begin(pair: tuple[jax.Array, Tree]) -> Any:
-            seed, scale = pair
-            variables = {"params": self._params(seed), "batch_stats": scale}
-            key = jax.random.fold_in(jax.random.key(seed), 2)
-            return steps.init_state(variables, self._tx, key=key)
-
-        states = jax.jit(lambda pairs: jax.lax.map(begin, pairs))((numbers, stacked))
-        return parallel.put_batch(self._mesh, states)
+    def _state(self, pair: tuple[jax.Array, Tree]) -> Any:
+        """Return the initial state of a job, of its seed and what scales its inputs."""
+        seed, scale = pair
+        variables = {"params": self._params(seed), "batch_stats": scale}
+        key = jax.random.fold_in(jax.random.key(seed), 2)
+        return steps.init_state(variables, self._tx, key=key)
 
     def _updates(self) -> Callable[..., Any]:
         """Return the function of one job's updates, `(state, rows, data)`."""
@@ -260,20 +269,34 @@ class HeadTrainer:
         )
         return steps.gather_steps(step)
 
-    def _scores(self, weights: Tree, member: jax.Array, data: Any) -> dict[str, Any]:
-        """Return one job's scores of all memes, `[n]` each."""
-        apply_fn = make_apply_fn(self._head)
-        (logits, embeddings), _ = apply_fn(
-            weights, data, train=False, mutable=["batch_stats"]
-        )
+    def _held_out_scores(self, weights: Tree, members: Tree, data: Any) -> Tree:
+        """Return one job's scores of the memes that choose, `[k]` each."""
+        rows = members["rows"]
+        if self._retrieval:
+            # A vote needs the embeddings of all memes to train on.
+            return self._scores(weights, members, data, rows=rows)
+        chosen = {name: data[name][rows] for name in FEATURES}
+        return {"head": self._apply(weights, chosen)[0]}
+
+    def _scores(
+        self, weights: Tree, members: Tree, data: Any, *, rows: Any = slice(None)
+    ) -> dict[str, Any]:
+        """Return one job's scores of all memes or some rows, `[n]` each."""
+        logits, embeddings = self._apply(weights, data)
         if not self._retrieval:
-            return {"head": logits}
+            return {"head": logits[rows]}
+        member = members["member"]
         store = {
             "embeddings": embeddings,
             "labels": jnp.where(member, data["label"], -1),
         }
         own = jnp.where(member, jnp.arange(len(logits)), -1)
-        return {"head": logits, "vote": vote(embeddings, store, own=own)}
+        voted = vote(embeddings[rows], store, own=own[rows])
+        return {"head": logits[rows], "vote": voted}
+
+    def _apply(self, weights: Tree, columns: Any) -> Any:
+        apply_fn = make_apply_fn(self._head)
+        return apply_fn(weights, columns, train=False, mutable=["batch_stats"])[0]
 
 
 def _check(jobs: Sequence[Job], labels: np.ndarray) -> None:
@@ -282,6 +305,19 @@ def _check(jobs: Sequence[Job], labels: np.ndarray) -> None:
         for what, rows in (("train on", job.train), ("choose by", job.held_out)):
             if len(np.unique(labels[rows])) != 2 or labels[rows].min() < 0:
                 raise ValueError(f"a head needs memes of both labels to {what}")
+
+
+def _padded(jobs: Sequence[Job]) -> np.ndarray:
+    """Return the rows that choose, int32 `[s, k]`; fewer are filled up."""
+    most = max(len(job.held_out) for job in jobs)
+    rows = [
+        np.pad(job.held_out, (0, most - len(job.held_out)), mode="edge") for job in jobs
+    ]
+    return np.stack(rows).astype(np.int32)
+
+
+def _of_job(found: Mapping[str, np.ndarray], i: int) -> dict[str, np.ndarray]:
+    return {name: values[i].astype(np.float64) for name, values in found.items()}
 
 
 def make_apply_fn(head: FeatureHead) -> Callable[..., Any]:
