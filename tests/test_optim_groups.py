@@ -68,6 +68,28 @@ def test_clip_each_leaves_a_gradient_of_zero():
     assert all(np.all(np.asarray(u) == 0) for u in jax.tree.leaves(updates))
 
 
+# clip
+
+
+@pytest.mark.parametrize("norm", [0.0, 0.5, 1.0, 4.0, np.inf, np.nan])
+def test_clip_against_optax(norm):
+    """All leaves as one vector; up to the largest norm bit for bit unchanged."""
+    ones = jax.tree.map(jnp.ones_like, tree())
+    grads = jax.tree.map(lambda x: x * jnp.float32(norm) / jnp.sqrt(8.0), ones)
+    tx = sgd(tree(), {"all": optim.Group(".*", 1.0, clip=1.0)})
+    clip = optax.clip_by_global_norm(1.0)
+    wanted, _ = clip.update(grads, clip.init(grads))
+    if norm < 1:
+        wanted = grads
+    for ours, theirs in zip(
+        jax.tree.leaves(first_update(tx, grads, tree())),
+        jax.tree.leaves(wanted),
+        strict=True,
+    ):
+        rtol = 0 if norm < 1 else 1e-6
+        np.testing.assert_allclose(-ours, theirs, rtol=rtol, atol=0)
+
+
 # frozen_steps
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from memejax.optim.groups import Group, label_parameters, layer_of, path_of
-from memejax.optim.rules import RULES, Decay, clip_each
+from memejax.optim.rules import RULES, Decay, clip_each, clip_together
 from memejax.optim.schedules import Schedule
 
 Tree = Any
@@ -160,7 +160,7 @@ def _recipe(
     if group.clip_each:
         parts.append(clip_each(group.clip_each))
     if group.clip:
-        parts.append(optax.clip_by_global_norm(group.clip))
+        parts.append(clip_together(group.clip))
     parts.append(
         rule(
             lambda count: group.lr * schedule(count + frozen),
