@@ -32,6 +32,7 @@ from memejax.predict.explain.neighbours import (
     REFERENCES,
     TRAIN,
     Neighbours,
+    is_same,
     open_own,
     spread,
     stored_neighbours,
@@ -95,7 +96,7 @@ class GraphExplainer:
         features, known = self._with_references(features, memes)
         found = []
         for row, meme in enumerate(memes):
-            others = np.array([i for i, one in known.items() if not _same(one, meme)])
+            others = np.array([i for i, one in known.items() if not is_same(one, meme)])
             found.append(
                 Explanation(
                     meme=meme,
@@ -303,7 +304,3 @@ def _png(picture: np.ndarray) -> Any:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
-
-
-def _same(one: Meme, other: Meme) -> bool:
-    return (one.text, one.image) == (other.text, other.image)

@@ -58,20 +58,11 @@ class Neighbours:
     def of(
         self, features_bd: np.ndarray, memes: Sequence[Meme], *, k: int
     ) -> list[list[Neighbour]]:
-        """Find the k nearest training memes of each of b memes, itself left out.
-
-        A training meme of the same caption and picture file is the meme itself.
-        """
+        """Find the k nearest training memes of each of b memes, itself left out."""
         if not self.memes:
             return [[] for _ in memes]
         own = np.array(
-            [
-                [
-                    one.text != other.text or one.image != other.image
-                    for one in self.memes
-                ]
-                for other in memes
-            ]
+            [[not is_same(one, other) for one in self.memes] for other in memes]
         )
         k = min(k, len(self.memes))
         rows, cosines = jax.device_get(
@@ -161,6 +152,11 @@ def stored_neighbours(restored: Restored, store: Store | None) -> Neighbours:
         for name, image, caption, label in rows
     ]
     return Neighbours(memes, features, f"Of all {len(memes):,} training memes.")
+
+
+def is_same(one: Meme, other: Meme) -> bool:
+    """Whether a training meme is the meme itself: caption and picture file are."""
+    return (one.text, one.image) == (other.text, other.image)
 
 
 def spread(count: int, most: int) -> list[int]:
