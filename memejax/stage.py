@@ -158,8 +158,8 @@ class Stage:
     def compile_ahead(self) -> Stage:
         """Return the stage with its programs on their way, if it can.
 
-        XLA compiles, and reads compiled programs, without holding up Python. At an
-        error in the meantime the process ends when they are through.
+        While XLA compiles, or reads compiled programs, Python goes on, more slowly. At
+        an error in the meantime the process ends when they are through.
         """
         if self.compile_init is None:
             return self

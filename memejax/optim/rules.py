@@ -146,6 +146,12 @@ def clip_together(largest: float) -> optax.GradientTransformation:
 
     `optax.clip_by_global_norm` divides them by the norm, for which XLA reads and writes
     all gradients once more; the product with one factor is part of what comes next.
+
+    Args:
+        largest: Euclidean norm, above 0.
+
+    References:
+        Pascanu et al., On the difficulty of training recurrent neural networks, 2013.
     """
 
     def clip(updates: Tree, params: Tree) -> Tree:
